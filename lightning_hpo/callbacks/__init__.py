@@ -1,0 +1,1 @@
+"""Callbacks of a trial; the pruning and the checkpoint callback work in any Trainer."""

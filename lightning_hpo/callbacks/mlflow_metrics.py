@@ -1,0 +1,89 @@
+"""A trial's metrics, an epoch at a time, in one write."""
+
+import math
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.tracking import Tracker
+
+__all__ = ["MLflowMetrics"]
+
+
+class MLflowMetrics(Callback):
+    """Logs every metric of an epoch to one MLflow run, with step = epoch.
+
+    Beside what the module logs: `epoch`, `lr`, `samples_per_s` and `peak_memory_mib` (of the device, or of the process
+    on a CPU).
+
+    Args:
+        tracker: Where the run is.
+        run_id: The run; a resumed trial goes on writing into its own, and no step is written twice.
+        monitor: Name of the monitored metric.
+
+    Raises:
+        NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
+    """
+
+    def __init__(self, tracker: Tracker, run_id: str, monitor: str) -> None:
+        self._tracker = tracker
+        self._run_id = run_id
+        self._monitor = monitor
+        self._logged: set[int] = set()
+        self._samples = 0
+        self._started = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask which epochs the run already holds."""
+        del trainer, pl_module
+        self._logged = self._tracker.logged_steps(self._run_id, "epoch")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        del trainer, pl_module
+        self._samples = 0
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count samples; the validation loop's time is left out of the rate."""
+        del pl_module, outputs
+        self._samples += _batch_size(batch)
+        if batch_idx + 1 == trainer.num_training_batches:
+            self._seconds = time.monotonic() - self._started
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's metrics."""
+        del pl_module
+        epoch = trainer.current_epoch
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        for key in (self._monitor, "train_loss"):
+            if key in metrics and not math.isfinite(metrics[key]):
+                raise NotFiniteError(f"{key} is {metrics[key]} at epoch {epoch}")
+        if epoch in self._logged:
+            return
+        seconds = getattr(self, "_seconds", 0.0) or time.monotonic() - self._started
+        metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
+        metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
+        metrics |= {"peak_memory_mib": _peak_memory_mib()}
+        self._tracker.log_metrics(self._run_id, metrics, step=epoch)
+
+
+def _batch_size(batch: Any) -> int:
+    if isinstance(batch, torch.Tensor):
+        return len(batch)
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
+    return next((len(part) for part in parts if isinstance(part, torch.Tensor) and part.ndim), 0)
+
+
+def _peak_memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,38 @@
+"""Answers as JSON lines."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+__all__ = ["PredictionWriter"]
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes each answer of `predict_step`, a dictionary, as one line of JSON. Answers hold ids and positions, no text.
+
+    Args:
+        stream: Where to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(write_interval="batch")
+        self._stream = stream
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the answers of a batch."""
+        del trainer, pl_module, batch_indices, batch, batch_idx, dataloader_idx
+        for answer in prediction:
+            self._stream.write(json.dumps(answer) + "\n")
+        self._stream.flush()

@@ -1,0 +1,39 @@
+"""What a trial's process tells the study's process while it trains."""
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+__all__ = ["ProgressReport"]
+
+
+class ProgressReport(Callback):
+    """Sends `(epoch, epochs, share of the epoch, metric)` through a pipe, at most a hundred times an epoch.
+
+    Args:
+        pipe: The sending end.
+        monitor: Name of the monitored metric.
+    """
+
+    def __init__(self, pipe: Connection, monitor: str) -> None:
+        self._pipe = pipe
+        self._monitor = monitor
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell how far the epoch is."""
+        del pl_module, outputs, batch
+        batches = int(trainer.num_training_batches)
+        if batch_idx % max(1, batches // 100) == 0:
+            self._send(trainer, batch_idx / batches)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the epoch's metric."""
+        del pl_module
+        self._send(trainer, 1.0)
+
+    def _send(self, trainer: Trainer, share: float) -> None:
+        metric = trainer.callback_metrics.get(self._monitor)
+        self._pipe.send((trainer.current_epoch, trainer.max_epochs, share, None if metric is None else float(metric)))

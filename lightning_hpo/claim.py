@@ -1,0 +1,43 @@
+"""One process at a time tunes a study."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["claimed"]
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a study's folder; the lock ends with the process, however that ends.
+
+    Args:
+        folder: OUTDIR/STUDY; made when it is missing.
+
+    Raises:
+        InputError: If the folder cannot be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise InputError(
+            f"--study.outdir: cannot write in {folder}: {error.strerror}; name a folder that you may write"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise InputError(
+                f"--study.name: {folder.name} is being tuned by process {lock.read().strip()}; "
+                "wait for it, or stop it and give one study more --study.workers"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -1,0 +1,202 @@
+"""Every command. What a command needs is imported by that command alone, so that `--help` answers at once."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from typing import NoReturn
+
+from lightning_hpo.exceptions import InputError, LightningHpoError
+
+__all__ = ["main"]
+
+Command = Callable[[Sequence[str]], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command and its arguments; by default those of the process.
+
+    Returns:
+        Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    try:
+        return _command(given[0])(given[1:])
+    except InputError as error:
+        return _refuse(error, 2)
+    except LightningHpoError as error:
+        return _refuse(error, 1)
+
+
+def _refuse(error: LightningHpoError, code: int) -> int:
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _command(name: str) -> Command:
+    if name in ("--version", "-V"):
+        return _version
+    if name not in _COMMANDS:
+        raise InputError(f"{name}: no such command; there are: {', '.join(_COMMANDS)}")
+    return _COMMANDS[name][0]
+
+
+def _overview() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in _COMMANDS.items()]
+    head = "usage: lightning-hpo COMMAND [ARGUMENTS]\n\nlightning-hpo COMMAND --help tells more.\n"
+    return "\n".join([head, *lines])
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"lightning-hpo {command}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _add_storage(parser: _Parser) -> None:
+    default = os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db"
+    parser.add_argument("--storage", default=default, help="Optuna's database; default: OPTUNA_STORAGE or %(default)s")
+
+
+def _add_tracking(parser: _Parser) -> None:
+    default = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    text = "MLflow's database or server; default: MLFLOW_TRACKING_URI or %(default)s"
+    parser.add_argument("--tracking_uri", default=default, help=text)
+
+
+def _version(arguments: Sequence[str]) -> int:
+    del arguments
+    from lightning_hpo import __version__
+
+    print(__version__)
+    return 0
+
+
+def _lightning(command: str) -> Command:
+    def run(arguments: Sequence[str]) -> int:
+        from lightning_hpo.config import AgentCLI
+
+        AgentCLI([command, *arguments], run=True)
+        return 0
+
+    return run
+
+
+def _predict(arguments: Sequence[str]) -> int:
+    from lightning_hpo.callbacks.prediction_writer import PredictionWriter
+    from lightning_hpo.config import AgentCLI
+
+    answers = PredictionWriter(sys.stdout)
+    with redirect_stdout(sys.stderr):
+        AgentCLI(["predict", *arguments], run=True, trainer_kwargs={"callbacks": [answers], "logger": False})
+    return 0
+
+
+def _tune(arguments: Sequence[str]) -> int:
+    from lightning_hpo.workers import Workers, start_server
+
+    if "--help" not in arguments and "-h" not in arguments:
+        start_server()
+    from lightning_hpo.config import AgentCLI
+    from lightning_hpo.study import StudySettings
+    from lightning_hpo.tune import Job, tune
+
+    cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
+    study = cli.config.study
+    settings = StudySettings(**{**study.as_dict(), "sampler": None, "pruner": None})
+    job = Job(cli.values, cli.config.search_space or {}, settings, study.sampler, study.pruner)
+    return tune(job, Workers(settings.workers))
+
+
+def _status(arguments: Sequence[str]) -> int:
+    parser = _Parser("status", "How a study stands; nothing is written, so it may run beside `tune`.")
+    parser.add_argument("--study", help="name of the study; left out: a line for each")
+    _add_storage(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.report import print_status
+
+    print_status(given.study, given.storage)
+    return 0
+
+
+def _register(arguments: Sequence[str]) -> int:
+    parser = _Parser("register", "Register the best trial's model, prove it in a fresh process, move the alias.")
+    parser.add_argument("--study", required=True, help="name of the study")
+    moves = parser.add_mutually_exclusive_group()
+    moves.add_argument("--promote", action="store_true", default=None, help="move the alias whatever it points to")
+    moves.add_argument("--no-promote", dest="promote", action="store_false", help="leave the alias alone")
+    _add_storage(parser)
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.workers import Workers, start_server
+
+    start_server()
+    from lightning_hpo.registry import register
+    from lightning_hpo.study import load_study
+    from lightning_hpo.tracking import Tracker
+
+    study = load_study(given.study, given.storage)
+    print(register(study, Tracker(given.tracking_uri), Workers(1), promote=given.promote))
+    return 0
+
+
+def _ui(arguments: Sequence[str]) -> int:
+    parser = _Parser("ui", "MLflow's pages over the tracking database, on this machine only.")
+    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.tracking import sqlite_path
+
+    path = sqlite_path(given.tracking_uri)
+    if path is not None and not path.is_file():
+        raise InputError(f"--tracking_uri: there is no database {path}; tune a study first, or name another")
+    if given.tracking_uri.startswith("http"):
+        raise InputError(
+            f"--tracking_uri: {given.tracking_uri} is a server with pages of its own; open it in a browser"
+        )
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
+    command += ["--host", "127.0.0.1", "--port", str(given.port)]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def _demo_data(arguments: Sequence[str]) -> int:
+    parser = _Parser("demo-data", "Write a made-up corpus in ReDSM5's shape, and a small encoder for it.")
+    parser.add_argument("folder", help="where to; it may not hold a corpus yet")
+    parser.add_argument("--posts", type=int, default=300, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    from pathlib import Path
+
+    from lightning_hpo.data.demo import write_demo
+
+    write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
+    print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
+    return 0
+
+
+_COMMANDS: dict[str, tuple[Command, str]] = {
+    "fit": (_lightning("fit"), "train one config"),
+    "validate": (_lightning("validate"), "score a checkpoint on the validation part"),
+    "test": (_lightning("test"), "score a checkpoint on the test part"),
+    "predict": (_predict, "answer raw posts, one JSON line an answer"),
+    "tune": (_tune, "search: sample, train, prune, record, register; the same call goes on with a stopped study"),
+    "status": (_status, "how a study stands"),
+    "register": (_register, "register a study's best model"),
+    "ui": (_ui, "open MLflow's pages on this machine"),
+    "demo-data": (_demo_data, "write a made-up corpus and a small encoder to try things on"),
+}

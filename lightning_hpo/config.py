@@ -1,0 +1,175 @@
+"""The one config: a LightningCLI of any LightningModule and any LightningDataModule, with `aug` beside them."""
+
+import importlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from lightning_hpo.config_errors import config_problems
+from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve"]
+
+_DEFAULT_SEED = 17
+_STUDY_SECTIONS = ("study", "search_space")
+
+
+class AgentCLI(LightningCLI):
+    """LightningCLI for the agents, and for any other module and data module by class path.
+
+    Args:
+        args: Arguments as on the command line, or a config as a dictionary.
+        run: Whether the first argument names what to run: fit, validate, test or predict.
+        instantiate: Whether to make the objects; without it the config is only parsed.
+        trainer_kwargs: What a caller sets on the Trainer whatever the config says; `callbacks` are added to the config's.
+        study: Class of the settings in the `study` section; without it the section is let pass unread.
+
+    Raises:
+        InputError: Every flag and key that cannot be used, a line each.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str] | Mapping[str, Any],
+        *,
+        run: bool = False,
+        instantiate: bool = True,
+        trainer_kwargs: Mapping[str, Any] | None = None,
+        study: type | None = None,
+    ) -> None:
+        self._instantiate = instantiate
+        self._study = study
+        self._trainer_kwargs = dict(trainer_kwargs or {})
+        with warnings.catch_warnings():
+            # Lightning warns when arguments are given in Python while sys.argv holds some: here they always are.
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_kwargs={"overwrite": True},
+                seed_everything_default=_DEFAULT_SEED,
+                parser_kwargs={"exit_on_error": False},
+                args=list(args) if isinstance(args, Sequence) else dict(args),
+                run=run,
+            )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say everything that is wrong at once."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            as_words = args if isinstance(args, list) else ["--config", yaml.safe_dump(args)]
+            raise InputError(config_problems(self._names, as_words) or str(error).splitlines()[0]) from error
+
+    def _names(self, arguments: list[str]) -> list[str]:
+        config = self.parser.parse_args(arguments)
+        parser = self._parser(config.get("subcommand"))
+        config = config[config.subcommand] if config.get("subcommand") else config
+        return list(flags(yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))))
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `aug`, hand the encoder's name to the data module, and let a study's sections pass."""
+        parser.add_class_arguments(Augmentation, "aug")
+        parser.link_arguments("model.init_args.name", "data.init_args.tokenizer")
+        parser.link_arguments("aug", "data.init_args.aug", apply_on="instantiate")
+        if self._study is not None:
+            parser.add_class_arguments(self._study, "study")
+        else:
+            parser.add_argument("--study", type=dict[str, Any] | None, help="Read by `tune` only.")
+        parser.add_argument(
+            "--search_space", type=dict[str, Any] | None, help="Ranges and choices by flag, for `tune`."
+        )
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer, unless the config is only parsed."""
+        if self._instantiate:
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The Trainer, with the caller's settings; `fit` alone keeps the best epoch by val_metric."""
+        callbacks = self._trainer_kwargs.pop("callbacks", None)
+        if callbacks is not None:
+            self.trainer_defaults = {"callbacks": callbacks}
+        elif self.subcommand == "fit":
+            self.trainer_defaults = {"callbacks": self._default_callbacks()}
+        return super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+
+    def _default_callbacks(self) -> list[Callback]:
+        configured = self._get(self.config_init, "trainer").callbacks or []
+        own = [configured] if isinstance(configured, Callback) else configured
+        if any(isinstance(callback, Checkpoint) for callback in own):
+            return []
+        return [ModelCheckpoint(monitor="val_metric", mode="max", filename="best", save_on_train_epoch_end=False)]
+
+    def _set_seed(self) -> None:
+        if self._instantiate:
+            super()._set_seed()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The resolved config as plain values, without a study's sections and without what links fill in."""
+        text = self.parser.dump(self.config, skip_none=False)
+        return {key: value for key, value in yaml.safe_load(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+def resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with some flags set, every value checked against its flag's type.
+
+    Args:
+        base: A config.
+        overrides: Value of each flag, by the flag's name without dashes, such as `model.optim.lr`.
+
+    Raises:
+        InputError: If a flag is unknown or refuses its value.
+    """
+    config = yaml.safe_load(yaml.safe_dump(dict(base)))
+    for flag, value in overrides.items():
+        _set(config, flag, value)
+    return AgentCLI(config, instantiate=False).values
+
+
+def _set(config: dict[str, Any], flag: str, value: Any) -> None:
+    first, *rest = flag.split(".")
+    path = [first, "init_args", *rest] if rest and "class_path" in (config.get(first) or {}) else [first, *rest]
+    at = config
+    for key in path[:-1]:
+        at[key] = at.get(key) or {}
+        at = at[key]
+    at[path[-1]] = value
+
+
+def class_of(section: Mapping[str, Any]) -> type:
+    """The class that a section of a config names."""
+    module, _, name = section["class_path"].rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def flags(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's values by the names of their flags, such as `model.optim.lr`."""
+    return dict(_flatten(config, ""))
+
+
+def _flatten(config: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
+        if key == "class_path":
+            yield prefix, value
+        elif isinstance(value, dict) and value:
+            yield from _flatten(value, name)
+        else:
+            yield name, value
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """The config as YAML, in its own order."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

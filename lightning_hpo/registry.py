@@ -1,0 +1,195 @@
+"""The winner of a study: registered, proven in a fresh process, and only then given the alias `production`."""
+
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from torch import nn
+
+from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
+from lightning_hpo.config import AgentCLI
+from lightning_hpo.endings import RUN_ID
+from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.tracking import Tracker
+from lightning_hpo.trial import CONFIG
+from lightning_hpo.workers import Death, Workers
+
+__all__ = ["ALIAS", "register"]
+
+ALIAS = "production"
+_TOLERANCE = 1e-4
+_TOLERANCE_BF16 = 5e-3
+
+
+@dataclass(frozen=True)
+class _Proof:
+    value: float
+    reference: float
+    problem: str = ""
+
+
+def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote: bool | None = None) -> str:
+    """Register the best trial's model, and let the alias `production` point to it if that is an improvement.
+
+    The alias moves only after a fresh process has loaded the version and got the score of its trial again.
+
+    Args:
+        study: The study.
+        tracker: MLflow's side of it.
+        workers: Gives the fresh process.
+        promote: False leaves the alias alone; True moves it even where another study's model cannot be compared or
+            is better; None moves it to something better on the same data.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        LightningHpoError: If there is no model to register, or it does not give its trial's score again.
+    """
+    try:
+        best = study.best_trial
+    except ValueError as error:
+        raise LightningHpoError(
+            f"{study.study_name}: no trial is complete, so there is no model to register"
+        ) from error
+    uri = best.user_attrs.get("mlflow_model_uri")
+    if uri is None:
+        why = best.user_attrs.get("ended_by") or "no model was logged"
+        raise LightningHpoError(f"{study.study_name}: trial {best.number} cannot be registered: {why}")
+    name = f"{study.user_attrs['agent']}-best-model"
+    version = _version(tracker, name, uri, study, best)
+    _prove(study, best, tracker, workers, version)
+    obstacle = _obstacle(tracker, study, version) if promote is None else ""
+    if promote is False or obstacle:
+        return f"registered {name} version {version.version}; {ALIAS} stays where it is" + (
+            obstacle and f": {obstacle}"
+        )
+    _promote(tracker, version)
+    return f"registered {name} version {version.version}, proven, {ALIAS}: models:/{name}@{ALIAS}"
+
+
+def _version(
+    tracker: Tracker, name: str, uri: str, study: optuna.Study, best: optuna.trial.FrozenTrial
+) -> ModelVersion:
+    client = tracker.client
+    run_id = best.user_attrs[RUN_ID]
+    tags = {
+        "optuna_trial": str(best.number),
+        "value": repr(best.value),
+        "study": study.study_name,
+        "monitor": study.user_attrs["monitor"],
+        "data_fingerprint": str(study.user_attrs["data_fingerprint"]),
+    }
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if version.run_id == run_id:
+            return version
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model_id = uri.removeprefix("models:/")
+    return client.create_model_version(name, uri, run_id=run_id, tags=tags, model_id=model_id)
+
+
+def _prove(
+    study: optuna.Study,
+    best: optuna.trial.FrozenTrial,
+    tracker: Tracker,
+    workers: Workers,
+    version: ModelVersion,
+) -> None:
+    trial_folder = Path(study.user_attrs["outdir"]) / f"trial_{best.number}"
+    uri = f"models:/{version.name}/{version.version}"
+    log = trial_folder / "proof.log"
+    proof = workers.call(_score, trial_folder, uri, tracker.uri, study.user_attrs["monitor"], best.value, log=log)
+    if isinstance(proof, Death):
+        proof = _Proof(0.0, 0.0, f"the process that loaded it was {proof.reason}")
+    difference = abs(proof.value - proof.reference)
+    if not proof.problem and not difference <= _tolerance(trial_folder):
+        proof = _Proof(0.0, 0.0, f"it scores {proof.value:.6f}, and its trial {proof.reference:.6f}")
+    if proof.problem:
+        raise LightningHpoError(f"{uri} is registered but not proven, so {ALIAS} stays where it is: {proof.problem}")
+
+
+def _tolerance(trial_folder: Path) -> float:
+    text = (trial_folder / CONFIG).read_text(encoding="utf-8")
+    return _TOLERANCE_BF16 if "precision: bf16" in text else _TOLERANCE
+
+
+def _score(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value: float, pipe: Connection) -> None:
+    try:
+        pipe.send(_scored(trial_folder, uri, tracking_uri, monitor, value))
+    except (LightningHpoError, MlflowException, OSError, RuntimeError, KeyError) as error:
+        pipe.send(_Proof(0.0, 0.0, f"it cannot be loaded and run: {type(error).__name__}"))
+
+
+def _scored(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value: float) -> _Proof:
+    import mlflow.pytorch
+
+    mlflow.set_tracking_uri(tracking_uri)
+    loaded = mlflow.pytorch.load_model(uri)
+    kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    kwargs |= {"precision": "32-true", "enable_checkpointing": False}
+    cli = AgentCLI(["--config", str(trial_folder / CONFIG)], trainer_kwargs=kwargs)
+    if hasattr(cli.model, "network"):
+        cli.model.network = _Loaded(loaded)
+        cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+        return _Proof(float(cli.trainer.callback_metrics[monitor]), value)
+    return _compared(cli.model, loaded, trial_folder)
+
+
+def _compared(model: Any, loaded: nn.Module, trial_folder: Path) -> _Proof:
+    """A module of another's: the loaded one must give what the trial's best weights give, on the module's own example."""
+    weights = torch.load(trial_folder / BEST, map_location="cpu", weights_only=True)
+    model.load_state_dict(weights["state_dict"])
+    model.eval()
+    with torch.no_grad():
+        difference = (model(model.example_input_array) - loaded(model.example_input_array)).abs().max()
+    return _Proof(float(difference), 0.0)
+
+
+class _Loaded(nn.Module):
+    """Holds an exported program's module, which refuses `train()` and `eval()`, out of Lightning's sight."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._held = (module,)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """What the held module gives."""
+        result: torch.Tensor = self._held[0](*inputs)
+        return result
+
+
+def _obstacle(tracker: Tracker, study: optuna.Study, version: ModelVersion) -> str:
+    try:
+        current = tracker.client.get_model_version_by_alias(version.name, ALIAS)
+    except MlflowException:
+        return ""
+    if current.version == version.version:
+        return ""
+    had, has = current.tags, version.tags
+    again = f"`lightning-hpo register --study {study.study_name} --promote` moves it all the same"
+    if any(had.get(key) != has.get(key) for key in ("data_fingerprint", "monitor")):
+        return f"version {current.version} was scored on other data, so the two cannot be compared; {again}"
+    sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
+    if sign * float(has["value"]) <= sign * float(had["value"]):
+        return f"version {current.version} is no worse ({float(had['value']):.4f} against {float(has['value']):.4f}); {again}"
+    return ""
+
+
+def _promote(tracker: Tracker, version: ModelVersion) -> None:
+    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
+    with warnings.catch_warnings():
+        # Stages are on their way out of MLflow; as long as it has them, models:/NAME/production loads, too.
+        warnings.simplefilter("ignore", FutureWarning)
+        tracker.client.transition_model_version_stage(
+            version.name, version.version, "Production", archive_existing_versions=True
+        )

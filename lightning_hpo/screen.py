@@ -1,0 +1,96 @@
+"""What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+__all__ = ["Screen"]
+
+
+class Screen:
+    """One bar for the study (done of total, best so far, time left), and one line for each running trial.
+
+    Args:
+        total: Trials with an ending that the study shall have.
+        done: Those that it has.
+        monitor: Name of the metric.
+    """
+
+    def __init__(self, total: int, done: int, monitor: str) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._live = self._console.is_terminal
+        self._total, self._done, self._monitor = total, done, monitor
+        self._best: float | None = None
+        self._started, self._done_before = time.monotonic(), done
+        self._told: dict[int, int] = {}
+        self._tasks: dict[int, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._study = self._progress.add_task("study", total=total, completed=done, note="")
+
+    def __enter__(self) -> "Screen":
+        """Start drawing."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def best_is(self, value: float | None) -> None:
+        """Show the best value so far."""
+        self._best = value
+        self._progress.update(self._study, completed=self._done, note=self._note())
+
+    def started(self, number: int, resumed: bool) -> None:
+        """A trial begins, or goes on."""
+        self._tasks[number] = self._progress.add_task(f"trial {number}", total=1.0, note="starting")
+        if not self._live:
+            self.say(f"trial {number} {'goes on' if resumed else 'starts'}")
+
+    def trains(self, number: int, epoch: int, epochs: int | None, share: float, metric: float | None) -> None:
+        """A trial has come so far."""
+        shown = "" if metric is None else f"{self._monitor} {metric:.4f}"
+        if number in self._tasks:
+            self._progress.update(
+                self._tasks[number], total=epochs or None, completed=round(epoch + share, 2), note=shown
+            )
+        if not self._live and share == 1.0 and self._told.get(number) != epoch:
+            self._told[number] = epoch
+            self.say(f"trial {number} epoch {epoch + 1}/{epochs or '?'} {shown}".rstrip())
+
+    def ended(self, number: int, line: str, counts: bool) -> None:
+        """A trial has ended."""
+        if number in self._tasks:
+            self._progress.remove_task(self._tasks.pop(number))
+        self._done += counts
+        self.say(f"trial {number} {line}" + ("" if self._live else f"  [{self._done}/{self._total}{self._note()}]"))
+
+    def _note(self) -> str:
+        best = "" if self._best is None else f"  best {self._monitor} {self._best:.4f}"
+        ended = self._done - self._done_before
+        if not ended or self._done >= self._total:
+            return best
+        left = (time.monotonic() - self._started) / ended * (self._total - self._done)
+        return f"{best}  {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"

@@ -1,0 +1,254 @@
+"""The search space: flags of `fit` with ranges and choices, sampled by Optuna, checked before anything is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+from lightning_hpo.config import flags, resolve
+from lightning_hpo.config_errors import nearest
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["Dimension", "SearchSpace"]
+
+_KEYS = {"low", "high", "step", "log", "choices", "when"}
+_MEASURING = {
+    "seed_everything",
+    "trainer.limit_val_batches",
+    "trainer.val_check_interval",
+    "trainer.check_val_every_n_epoch",
+    "trainer.overfit_batches",
+    "trainer.fast_dev_run",
+    "trainer.num_sanity_val_steps",
+}
+_PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched flag.
+
+    Args:
+        flag: The flag's name without dashes.
+        low: Lower end of a range.
+        high: Upper end of a range, included.
+        step: Distance of the values of a range.
+        log: Whether to sample a range on a logarithmic scale.
+        choices: The values of a categorical flag.
+        when: Values of other searched flags under which this one is sampled.
+    """
+
+    flag: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    when: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the range holds whole numbers only."""
+        return all(isinstance(end, int) for end in (self.low, self.high, self.step) if end is not None)
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """The trial's value of this flag."""
+        if self.choices:
+            # Optuna stores plain values; a list is searched by its JSON.
+            label = trial.suggest_categorical(self.flag, [_label(choice) for choice in self.choices])
+            return next(choice for choice in self.choices if _label(choice) == label)
+        if self.whole:
+            return trial.suggest_int(self.flag, self.low, self.high, step=self.step or 1, log=self.log)  # type: ignore[arg-type]
+        return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)  # type: ignore[arg-type]
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values that the flag must accept for the dimension to be sound."""
+        return self.choices or (self.low, self.high)
+
+
+class SearchSpace:
+    """The searched flags of a study.
+
+    Args:
+        config: Ranges and choices by flag, as in YAML: `{low, high, step, log}` or `{choices}`, each with an optional `when`.
+        base: The config that the flags belong to.
+        measures: Flags that would change what is measured, beside the Trainer's own.
+
+    Raises:
+        InputError: Everything in it that cannot be searched, a line each.
+    """
+
+    def __init__(self, config: Mapping[str, Any], base: Mapping[str, Any], measures: Sequence[str] = ()) -> None:
+        problems: list[str] = []
+        self._base = base
+        dimensions: dict[str, Dimension] = {}
+        for flag, entry in config.items():
+            found = _entry_problems(flag, entry)
+            problems += found
+            if not found:
+                dimensions[flag] = _dimension(flag, entry)
+        known = flags(base)
+        problems += _unknown(config, known) + _measuring(config, {*_MEASURING, *measures}) + _conditions(dimensions)
+        if not problems:
+            dimensions = {flag: _widened(dimension, base) for flag, dimension in dimensions.items()}
+            problems = _refused(dimensions, base)
+        if problems:
+            raise InputError(problems)
+        self.dimensions = _parents_first(dimensions)
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The trial's values by flag; a flag whose condition does not hold is left out."""
+        values: dict[str, Any] = {}
+        for flag, dimension in self.dimensions.items():
+            if all(flag in values and _met(values[flag], wanted) for flag, wanted in dimension.when.items()):
+                values[flag] = dimension.suggest(trial)
+        return values
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The choices of each categorical flag."""
+        return {flag: dimension.choices for flag, dimension in self.dimensions.items() if dimension.choices}
+
+
+def _label(choice: Any) -> bool | int | float | str | None:
+    return choice if isinstance(choice, _PLAIN) else json.dumps(choice)
+
+
+def _met(value: Any, wanted: Any) -> bool:
+    return value in wanted if isinstance(wanted, list) else bool(value == wanted)
+
+
+def _entry_problems(flag: str, entry: Any) -> list[str]:
+    where = f"search_space: {flag}"
+    if not isinstance(entry, dict):
+        return [f"{where}: got {entry!r}; use {{low: ..., high: ...}} or {{choices: [...]}}"]
+    unknown = sorted(set(entry) - _KEYS)
+    if unknown:
+        return [f"{where}: unknown {key!r}{nearest(key, _KEYS)}; use {', '.join(sorted(_KEYS))}" for key in unknown]
+    if ("choices" in entry) == ("low" in entry or "high" in entry):
+        return [f"{where}: use either choices, or low and high"]
+    if not isinstance(entry.get("when", {}), dict):
+        return [f"{where}: when: got {entry['when']!r}; use {{other.flag: value}}"]
+    return _choice_problems(where, entry) if "choices" in entry else _range_problems(where, entry)
+
+
+def _choice_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
+    choices = entry["choices"]
+    if not isinstance(choices, list) or not choices:
+        return [f"{where}: choices: got {choices!r}; use a list with at least one value"]
+    labels = [repr(_label(choice)) for choice in choices]
+    return [f"{where}: choices: a value stands there twice"] if len(set(labels)) < len(labels) else []
+
+
+def _range_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for end in ("low", "high", "step"):
+        value = entry.get(end, 0)
+        if isinstance(value, str) or isinstance(value, bool) or not isinstance(value, int | float):
+            hint = " (YAML reads 1e-4 as text; write 1.0e-4)" if isinstance(value, str) else ""
+            problems.append(f"{where}: {end}: got {value!r}; use a number{hint}")
+    missing = [end for end in ("low", "high") if end not in entry]
+    problems += [f"{where}: {end} is missing" for end in missing]
+    if problems:
+        return problems
+    low, high, step, log = entry["low"], entry["high"], entry.get("step"), entry.get("log", False)
+    if low >= high:
+        problems.append(f"{where}: the range is empty: low {low}, high {high}; low must be below high")
+    if not isinstance(log, bool):
+        problems.append(f"{where}: log: got {log!r}; use true or false")
+    elif log and low <= 0:
+        problems.append(f"{where}: log: low is {low}; a logarithmic range starts above 0")
+    if step is not None and (step <= 0 or log):
+        problems.append(f"{where}: step: got {step}; use a number above 0, and not together with log: true")
+    return problems
+
+
+def _dimension(flag: str, entry: Mapping[str, Any]) -> Dimension:
+    rest = {key: value for key, value in entry.items() if key != "choices"}
+    return Dimension(flag, choices=tuple(entry.get("choices", ())), **rest)
+
+
+def _unknown(config: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    lines = [(flag, f"search_space: {flag}: `fit` has no such flag{nearest(flag, known)}") for flag in config]
+    return [line for flag, line in lines if flag not in known]
+
+
+def _measuring(config: Mapping[str, Any], measuring: set[str]) -> list[str]:
+    return [
+        f"search_space: {flag}: changes what is measured, so trials could not be compared; set it in the config"
+        for flag in config
+        if flag in measuring
+    ]
+
+
+def _conditions(dimensions: Mapping[str, Dimension]) -> list[str]:
+    problems = []
+    for flag, dimension in dimensions.items():
+        for other, wanted in dimension.when.items():
+            if other not in dimensions:
+                problems.append(f"search_space: {flag}: when: {other} is not searched{nearest(other, dimensions)}")
+            elif _never(dimensions[other], wanted):
+                problems.append(f"search_space: {flag}: when: {other} can never be {wanted!r}")
+    if not problems and len(_parents_first(dimensions)) < len(dimensions):
+        problems.append("search_space: when: conditions wait for each other in a circle")
+    return problems
+
+
+def _never(dimension: Dimension, wanted: Any) -> bool:
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if dimension.choices:
+        return not any(value in dimension.choices for value in values)
+    return not any(isinstance(value, int | float) and dimension.low <= value <= dimension.high for value in values)  # type: ignore[operator]
+
+
+def _parents_first(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
+    ordered: dict[str, Dimension] = {}
+    while ready := {
+        flag: dimension
+        for flag, dimension in dimensions.items()
+        if flag not in ordered and set(dimension.when) <= set(ordered)
+    }:
+        ordered |= ready
+    return ordered
+
+
+def _widened(dimension: Dimension, base: Mapping[str, Any]) -> Dimension:
+    """A range of whole numbers over a flag that takes fractions means the fractions, too."""
+    if dimension.choices or not dimension.whole or dimension.step is not None:
+        return dimension
+    if _accepts(base, dimension.flag, dimension.low + 0.5):  # type: ignore[operator]
+        return Dimension(
+            dimension.flag, float(dimension.low), float(dimension.high), None, dimension.log, (), dimension.when
+        )  # type: ignore[arg-type]
+    return dimension
+
+
+def _accepts(base: Mapping[str, Any], flag: str, value: Any) -> bool:
+    try:
+        resolve(base, {flag: value})
+    except InputError:
+        return False
+    return True
+
+
+def _refused(dimensions: Mapping[str, Dimension], base: Mapping[str, Any]) -> list[str]:
+    try:
+        # One look at all first values finds nothing wrong in most spaces; only then is each value looked at alone.
+        for position in range(max((len(dimension.extremes) for dimension in dimensions.values()), default=0)):
+            resolve(base, {flag: d.extremes[min(position, len(d.extremes) - 1)] for flag, d in dimensions.items()})
+    except InputError:
+        return [line for dimension in dimensions.values() for line in _refused_values(dimension, base)]
+    return []
+
+
+def _refused_values(dimension: Dimension, base: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for value in dimension.extremes:
+        try:
+            resolve(base, {dimension.flag: value})
+        except InputError as error:
+            problems.append(f"search_space: {dimension.flag}: {value!r} is refused by the flag: {error.problems[0]}")
+    return problems

@@ -1,0 +1,303 @@
+"""The Optuna study: its settings, its storage, its sampler and its pruner."""
+
+import os
+import re
+import sqlite3
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from jsonargparse import ArgumentParser, Namespace
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.tracking import DEFAULT_TRACKING_URI, SQLITE_TIMEOUT_S, masked, prepare_sqlite, sqlite_path
+
+__all__ = [
+    "NumberSeededSampler",
+    "StudySettings",
+    "build_pruner",
+    "build_sampler",
+    "check_pruner",
+    "create_study",
+    "find_study",
+    "load_study",
+    "open_storage",
+]
+
+_ENOUGH = 100
+DEFAULT_STORAGE = "sqlite:///_optuna/dataaug.db"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass
+class StudySettings:
+    """A study: what is searched for, how long, and where it is kept.
+
+    Args:
+        name: Name of the study; letters, digits, dots, dashes and underscores. Needed by `tune`.
+        n_trials: Trials with an ending (complete or pruned) that the study shall have in all, those of earlier calls included.
+        workers: Trials that train at the same time, each in a process of its own.
+        timeout: Seconds after which the running trials are parked and the command ends; the next call goes on.
+        seed: Seed of the sampler; every trial's draw follows from it and the trial's number.
+        monitor: The logged metric that is optimized.
+        mode: Whether more (max) or less (min) of the metric is better.
+        sampler: Optuna sampler by class path; the default is multivariate grouped TPE.
+        pruner: Optuna pruner by class path; the default prunes below the median of the trials before.
+        outdir: Folder of checkpoints and logs: OUTDIR/STUDY/trial_N/.
+        keep: How many of the best trials keep their weights.
+        max_failures: Failed trials in a row after which the study stops.
+        halve_on_oom: On out of memory, run the same trial again with half the batch and twice the accumulation.
+        register: Register the best trial's model when the study has all its trials.
+        storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
+        tracking_uri: MLflow's database or server. Default: MLFLOW_TRACKING_URI or sqlite:///mlflow.db.
+    """
+
+    name: str | None = None
+    n_trials: int = 20
+    workers: int = 1
+    timeout: float | None = None
+    seed: int = 17
+    monitor: str = "val_metric"
+    mode: Literal["max", "min"] = "max"
+    sampler: BaseSampler | None = None
+    pruner: BasePruner | None = None
+    outdir: str = "outputs"
+    keep: int = 3
+    max_failures: int = 3
+    halve_on_oom: bool = True
+    register: bool = True
+    storage: str | None = None
+    tracking_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in what the environment names."""
+        self.storage = self.storage or os.environ.get("OPTUNA_STORAGE") or DEFAULT_STORAGE
+        self.tracking_uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the study's trials."""
+        return Path(self.outdir) / str(self.name)
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The mode in Optuna's words."""
+        return "maximize" if self.mode == "max" else "minimize"
+
+    def problems(self) -> list[str]:
+        """Every setting that cannot be used, a line each."""
+        found = []
+        if not self.name:
+            found.append("--study.name: needed; give the study a name, such as --study.name first-search")
+        elif not _NAME.fullmatch(self.name):
+            found.append(
+                f"--study.name: got {self.name!r}; use letters, digits, '.', '-' and '_' (it names a folder too)"
+            )
+        for flag, low in (("n_trials", 1), ("workers", 1), ("keep", 1), ("max_failures", 1)):
+            if getattr(self, flag) < low:
+                found.append(f"--study.{flag}: got {getattr(self, flag)}; use {low} or more")
+        if self.timeout is not None and self.timeout <= 0:
+            found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
+        return found
+
+
+def open_storage(url: str, *, create: bool = True) -> RDBStorage:
+    """Open Optuna's database.
+
+    SQLite gets write-ahead logging and a long timeout, so that many processes may write at the same time.
+
+    Args:
+        url: An SQLAlchemy URL.
+        create: Make the file and the tables when they are missing. Without it nothing is written.
+
+    Returns:
+        The storage.
+
+    Raises:
+        InputError: If there is no such database, or it cannot be opened.
+    """
+    path = sqlite_path(url)
+    try:
+        if path is not None and create:
+            prepare_sqlite(path)
+        elif path is not None and not path.is_file():
+            raise InputError(f"--study.storage: there is no database {path}; tune a study first, or name another")
+        kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
+        return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
+    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
+        raise InputError(f"--study.storage: cannot open {masked(url)}: {reason}") from error
+
+
+def load_study(name: str, url: str) -> optuna.Study:
+    """The study of that name, for reading.
+
+    Raises:
+        InputError: If the database or the study is not there.
+    """
+    storage = open_storage(url, create=False)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        names = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise InputError(f"--study {name}: no such study in {masked(url)}; there are: {names}") from error
+
+
+def find_study(settings: StudySettings) -> optuna.Study | None:
+    """The study of these settings as far as it has come, or None; nothing is written."""
+    path = sqlite_path(str(settings.storage))
+    if path is not None and not path.is_file():
+        return None
+    try:
+        return optuna.load_study(study_name=settings.name, storage=open_storage(str(settings.storage), create=False))
+    except KeyError:
+        return None
+
+
+def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
+    """The study of these settings, new or as far as it has come."""
+    return optuna.create_study(
+        study_name=settings.name,
+        storage=open_storage(str(settings.storage)),
+        direction=settings.direction,
+        sampler=sampler,
+        pruner=pruner,
+        load_if_exists=True,
+    )
+
+
+class NumberSeededSampler(BaseSampler):
+    """Seeds a sampler anew for every trial, from the study's seed and the trial's number.
+
+    A seeded sampler alone would start over in a new process and propose the same points again; so a study that was
+    interrupted draws what an uninterrupted one draws.
+
+    Args:
+        build: Makes the sampler for a seed.
+        seed: Seed of the study.
+    """
+
+    def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
+        self._build = build
+        self._seed = seed
+        self._sampler = build(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Make the sampler of this trial."""
+        seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+        self._sampler = self._build(seed)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the sampler says."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler says."""
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the sampler says."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """As the sampler says."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def build_sampler(config: Namespace | None, seed: int) -> BaseSampler:
+    """The configured sampler, seeded for every trial by its number.
+
+    Args:
+        config: Class path and arguments of a sampler, or None for multivariate grouped TPE.
+        seed: Seed of the study.
+    """
+
+    def build(trial_seed: int) -> BaseSampler:
+        if config is None:
+            return _default_sampler(trial_seed)
+        seeded = config.clone()
+        if "seed" in seeded.init_args:
+            seeded.init_args.seed = trial_seed
+        sampler: BaseSampler = _instantiate(BaseSampler, seeded, "--study.sampler")
+        return sampler
+
+    return NumberSeededSampler(build, seed)
+
+
+def _default_sampler(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        # "group" has been called experimental since 2021; it is what lets TPE model conditional flags together.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(multivariate=True, group=True, seed=seed)
+
+
+def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
+    """The configured pruner; by default one that compares with the median, from an early epoch on."""
+    if config is None:
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=min(1, max_epochs - 1))
+    pruner: BasePruner = _instantiate(BasePruner, config, "--study.pruner")
+    return pruner
+
+
+def _instantiate(base: type, config: Namespace, flag: str) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "it")
+    try:
+        return parser.instantiate(Namespace(it=config)).it
+    except (TypeError, ValueError) as error:
+        name = config.class_path.rsplit(".", 1)[-1]
+        raise InputError(f"{flag}: {name} refused its arguments: {str(error).splitlines()[0]}") from error
+
+
+def check_pruner(pruner: BasePruner, *, reports: int) -> None:
+    """Refuse a pruner that could never prune a trial of so few epochs.
+
+    The pruner is asked: in a study in memory, every second trial gets worse with every epoch and the others get better.
+
+    Args:
+        pruner: The pruner.
+        reports: Values that a trial reports at most: its validated epochs.
+
+    Raises:
+        InputError: If none of the failing trials would have been pruned.
+    """
+    if isinstance(pruner, NopPruner) or reports < 1 or _prunes_a_failing_trial(pruner, min(reports, _ENOUGH)):
+        return
+    raise InputError(
+        f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
+        "lower its warm-up or resource, raise --trainer.max_epochs, "
+        "or say that none shall be pruned: --study.pruner optuna.pruners.NopPruner"
+    )
+
+
+def _prunes_a_failing_trial(pruner: BasePruner, reports: int) -> bool:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(direction="maximize", pruner=pruner, study_name="rehearsal")
+        for number in range(_ENOUGH):
+            failing = number % 2 == 1
+            trial = study.ask()
+            for step in range(reports):
+                trial.report(-step - 1.0 if failing else step + 1.0, step)
+                if failing and trial.should_prune():
+                    return True
+            study.tell(trial, -float(reports) if failing else float(reports))
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return False

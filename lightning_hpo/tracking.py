@@ -1,0 +1,182 @@
+"""MLflow's record of a trial: experiment, run, tags, parameters, metrics an epoch, status.
+
+Every call names its run: nothing here depends on an active run or a current experiment.
+"""
+
+import logging
+import os
+import re
+import sqlite3
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from lightning_hpo.exceptions import InputError
+
+# Before the import: MLflow decides at import whether it sends usage figures to its makers.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+__all__ = [
+    "DEFAULT_TRACKING_URI",
+    "SQLITE_TIMEOUT_S",
+    "Tracker",
+    "environment_tags",
+    "masked",
+    "prepare_sqlite",
+    "sqlite_path",
+]
+
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+SQLITE_TIMEOUT_S = 60
+_MOST_PARAMS_A_CALL = 100
+_LONGEST_VALUE = 5000
+_PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics", "lightning_hpo")
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def masked(url: str) -> str:
+    """The URL with its password replaced by ***."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of an SQLite URL; None for any other database or server.
+
+    Raises:
+        InputError: If it is no URL at all.
+    """
+    if re.match(r"https?://", url):
+        return None
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InputError(f"{masked(url)!r} is no database URL; use e.g. {DEFAULT_TRACKING_URI}") from error
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database).absolute()
+
+
+def prepare_sqlite(path: Path) -> None:
+    """Make the folder, and set write-ahead logging, which lets many processes write at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+class Tracker:
+    """MLflow's side of a study.
+
+    Args:
+        uri: A database URL or a tracking server. The file of an SQLite URL is made when it is missing.
+
+    Raises:
+        InputError: If MLflow cannot be reached there.
+    """
+
+    def __init__(self, uri: str) -> None:
+        path = sqlite_path(uri)
+        try:
+            if path is not None:
+                prepare_sqlite(path)
+            self._artifacts = None if path is None else path.parent / "mlruns"
+            self.uri = uri if path is None else f"sqlite:///{path}?timeout={SQLITE_TIMEOUT_S}"
+            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
+            reason = masked(str(error)).splitlines()[0]
+            raise InputError(f"--study.tracking_uri: cannot open {masked(uri)}: {reason}") from error
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment of that name, made when it is missing.
+
+        Without a server, MLflow would put the artifacts below the current folder; here they stand beside the database.
+        """
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None if self._artifacts is None else str(self._artifacts / name)
+        return self.client.create_experiment(name, artifact_location=location)
+
+    def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
+        """Make a run and give its id."""
+        run = self.client.create_run(experiment_id, run_name=name, tags=dict(tags))
+        return str(run.info.run_id)
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        """Log parameters; the same ones again change nothing."""
+        entities = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
+        for first in range(0, len(entities), _MOST_PARAMS_A_CALL):
+            self.client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS_A_CALL])
+
+    def log_config(self, run_id: str, config: Mapping[str, Any], text: str) -> None:
+        """Log the resolved config, as `config.yaml` for `fit --config` and as `config.json` for programs."""
+        self.client.log_text(run_id, text, "config.yaml")
+        self.client.log_dict(run_id, dict(config), "config.json")
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Log a text file."""
+        self.client.log_text(run_id, text, name)
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+        """Log metrics of one step in one write."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
+
+    def logged_steps(self, run_id: str, metric: str) -> set[int]:
+        """Steps of a metric that the run already holds."""
+        return {point.step for point in self.client.get_metric_history(run_id, metric)}
+
+    def delete_model(self, uri: str) -> None:
+        """Delete a logged model with its files, unless a registered version stands on it."""
+        model = self.client.get_logged_model(uri.removeprefix("models:/"))
+        versions = self.client.search_model_versions(f"run_id = '{model.source_run_id}'")
+        if not versions:
+            get_artifact_repository(model.artifact_location).delete_artifacts()
+            self.client.delete_logged_model(model.model_id)
+
+    def set_status(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+        """Set the run's status and tags.
+
+        Args:
+            run_id: The run.
+            status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
+            tags: Tags to set with it.
+        """
+        if tags:
+            self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        if status in ("RUNNING", "SCHEDULED"):
+            self.client.update_run(run_id, status=status)
+        else:
+            self.client.set_terminated(run_id, status=status)
+
+
+def environment_tags() -> dict[str, str]:
+    """What made the run: package versions, and the commit of the current folder if it is in a git repository."""
+    tags = {f"version.{package}": metadata.version(package) for package in _PACKAGES}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+        tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,167 @@
+"""One trial, in a process of its own: resolved config, Trainer.fit, ending."""
+
+import logging
+import math
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import optuna
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
+from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
+from lightning_hpo.callbacks.progress_report import ProgressReport
+from lightning_hpo.callbacks.pruning import PruningCallback
+from lightning_hpo.callbacks.random_state import RandomState
+from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
+from lightning_hpo.config import AgentCLI
+from lightning_hpo.endings import Ending, Outcome
+from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
+from lightning_hpo.study import open_storage
+from lightning_hpo.tracking import Tracker
+
+__all__ = ["CONFIG", "LAST", "TrialOrder", "device_name", "run_trial"]
+
+CONFIG = "config.yaml"
+LAST = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What a trial's process is told.
+
+    Args:
+        study: Name of the study.
+        trial_id: Optuna's id of the trial, which is running.
+        storage: Optuna's database.
+        tracking_uri: MLflow's database or server.
+        run_id: MLflow's run of the trial.
+        folder: Folder of the trial, with its `config.yaml`; a `last.ckpt` in it is gone on from.
+        monitor: The metric that is optimized.
+        mode: "max" or "min".
+        pruner: Optuna's pruner.
+        threads: CPU threads for torch.
+    """
+
+    study: str
+    trial_id: int
+    storage: str
+    tracking_uri: str
+    run_id: str
+    folder: Path
+    monitor: str
+    mode: str
+    pruner: optuna.pruners.BasePruner
+    threads: int
+
+
+def run_trial(order: TrialOrder, pipe: Connection) -> None:
+    """Train the trial, and send its `Outcome` through the pipe."""
+    stop = StopRequest()
+    stop.listen()
+    started = time.monotonic()
+    torch.set_num_threads(order.threads)
+    try:
+        outcome = _train(order, pipe, stop, started)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises is how this trial ended
+        outcome = _outcome_of(error, time.monotonic() - started)
+    pipe.send(outcome)
+
+
+def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: float) -> Outcome:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    study = optuna.load_study(
+        study_name=order.study,
+        storage=open_storage(order.storage, create=False),
+        sampler=optuna.samplers.RandomSampler(),
+        pruner=order.pruner,
+    )
+    trial = optuna.Trial(study, order.trial_id)
+    tracker = Tracker(order.tracking_uri)
+    best = MLflowModelCheckpoint(
+        order.folder,
+        order.monitor,
+        order.mode,
+        tracking_uri=tracker.uri,
+        run_id=order.run_id,
+        wanted=lambda value: _leads(study, value),
+    )
+    callbacks: list[Callback] = [
+        RandomState(),
+        stop,
+        MLflowMetrics(tracker, order.run_id, order.monitor),
+        ProgressReport(pipe, order.monitor),
+        PruningCallback(trial, order.monitor),
+        best,
+        # After the best one, so that the state of that one in here is this epoch's.
+        ModelCheckpoint(order.folder, filename=Path(LAST).stem, enable_version_counter=False),
+    ]
+    cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
+    tracker.set_status(order.run_id, "RUNNING", {"device": device_name(cli.trainer)})
+    stop.check()
+    last = order.folder / LAST
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    except optuna.TrialPruned:
+        return Outcome(
+            Ending.PRUNED, epoch=cli.trainer.current_epoch, reason="pruned", runtime_s=time.monotonic() - started
+        )
+    return _complete(best, order.monitor, time.monotonic() - started)
+
+
+def _trainer_kwargs(folder: Path, callbacks: list[Callback]) -> dict[str, object]:
+    return {
+        "callbacks": callbacks,
+        "logger": False,
+        "default_root_dir": str(folder),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+
+
+def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outcome:
+    if best.best_value is None or not math.isfinite(best.best_value):
+        raise NotFiniteError(f"{monitor} has never been finite")
+    return Outcome(
+        Ending.COMPLETE,
+        value=best.best_value,
+        epoch=best.best_epoch,
+        reason=best.problem,
+        runtime_s=seconds,
+        collapsed=best.best_metrics.get("val_constant") == 1.0,
+        model_uri=best.model_uri,
+    )
+
+
+def _leads(study: optuna.Study, value: float) -> bool:
+    try:
+        best = study.best_value
+    except ValueError:
+        return True
+    return value > best if study.direction == optuna.study.StudyDirection.MAXIMIZE else value < best
+
+
+def _outcome_of(error: Exception, seconds: float) -> Outcome:
+    if isinstance(error, StopRequestedError | SIGTERMException):
+        return Outcome(Ending.INTERRUPTED, reason="interrupted", runtime_s=seconds)
+    if isinstance(error, torch.OutOfMemoryError):
+        return Outcome(Ending.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
+    known = isinstance(error, LightningHpoError)
+    return Outcome(
+        Ending.FAILED,
+        reason=str(error).splitlines()[0] if known else type(error).__name__,
+        # The frames, not the message: a library's message could quote what it was given.
+        traceback="".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n",
+        runtime_s=seconds,
+    )
+
+
+def device_name(trainer: object) -> str:
+    """The device's name, such as "cpu" or that of a graphics card."""
+    device = trainer.strategy.root_device  # type: ignore[attr-defined]
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

@@ -1,0 +1,366 @@
+"""The study loop: ask for a trial, train it in a process of its own, tell how it ended."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import optuna
+from jsonargparse import Namespace
+from optuna.trial import TrialState
+
+from lightning_hpo import preflight, registry
+from lightning_hpo.claim import claimed
+from lightning_hpo.config import as_yaml, class_of, flags, resolve
+from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, heal
+from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.screen import Screen
+from lightning_hpo.search_space import SearchSpace
+from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
+from lightning_hpo.tracking import Tracker, environment_tags
+from lightning_hpo.trial import CONFIG, TrialOrder, run_trial
+from lightning_hpo.weights import Weights
+from lightning_hpo.workers import Death, Workers
+
+__all__ = ["Job", "tune"]
+
+_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+_HALVINGS = "batch_halvings"
+_ENDLESS = 100
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study to run.
+
+    Args:
+        config: The resolved config that every trial starts from.
+        search_space: Ranges and choices by flag.
+        settings: The study's settings.
+        sampler: Class path and arguments of the sampler, or None.
+        pruner: Class path and arguments of the pruner, or None.
+    """
+
+    config: Mapping[str, Any]
+    search_space: Mapping[str, Any]
+    settings: StudySettings
+    sampler: Namespace | None = None
+    pruner: Namespace | None = None
+
+    @property
+    def agent(self) -> str:
+        """What is tuned: criteria, evidence, or another module's class name."""
+        module = class_of(self.config["model"])
+        return str(getattr(module, "agent", module.__name__.lower()))
+
+    @property
+    def epochs(self) -> int:
+        """Validated epochs of a trial."""
+        trainer = self.config["trainer"]
+        epochs = trainer["max_epochs"]
+        return _ENDLESS if epochs in (None, -1) else int(epochs) // int(trainer["check_val_every_n_epoch"] or 1)
+
+
+def tune(job: Job, workers: Workers) -> int:
+    """Run the study until it has all its trials, its time is over, or someone stops it.
+
+    Args:
+        job: The study.
+        workers: The processes for its trials.
+
+    Returns:
+        The command's exit code: 0, or 128 and the signal's number when a signal stopped it.
+
+    Raises:
+        InputError: If the study cannot start; nothing has been written then.
+        LightningHpoError: If too many trials in a row have failed, or the best model cannot be registered.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space, pruner = _checked(job)
+    with claimed(job.settings.folder):
+        findings = _preflight(job, space, workers)
+        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
+        _describe(study, job, findings)
+        tracker = Tracker(str(job.settings.tracking_uri))
+        heal(study, tracker)
+        loop = _Loop(job, space, study, tracker, workers)
+        with loop.screen:
+            loop.run()
+            if loop.complete:
+                _register(job, study, tracker, workers, loop.screen)
+            return loop.conclude()
+
+
+def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
+    problems = job.settings.problems()
+    data = job.config.get("data")
+    measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
+    try:
+        space = SearchSpace(job.search_space, job.config, measures)
+    except InputError as error:
+        problems += error.problems
+    pruner = build_pruner(job.pruner, job.epochs)
+    try:
+        check_pruner(pruner, reports=job.epochs)
+    except InputError as error:
+        problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return space, pruner
+
+
+def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Findings:
+    encoders = tuple(space.choices.get("model.name", ()))
+    log = job.settings.folder / "preflight.log"
+    findings = workers.call(preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log)
+    if isinstance(findings, Death):
+        raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
+    problems = list(findings.problems)
+    study = find_study(job.settings)
+    about = {"agent": job.agent, "data_fingerprint": findings.fingerprint, "monitor": job.settings.monitor}
+    for key, wanted in about.items():
+        had = study.user_attrs.get(key, wanted) if study else wanted
+        if had != wanted and not problems:
+            problems.append(
+                f"--study.name: {job.settings.name} was started with {key} {had}, and this is {wanted}; "
+                "scores would not compare: go on with the same, or give the study another name"
+            )
+    if problems:
+        raise InputError(problems)
+    return findings
+
+
+def _describe(study: optuna.Study, job: Job, findings: preflight.Findings) -> None:
+    about = {
+        "agent": job.agent,
+        "monitor": job.settings.monitor,
+        "data_fingerprint": findings.fingerprint,
+        "data_counts": dict(findings.counts),
+        "constant_answers": dict(findings.constant_answers),
+        "n_trials": job.settings.n_trials,
+        "outdir": str(job.settings.folder.absolute()),
+    }
+    for key, value in about.items():
+        if key not in study.user_attrs or study.user_attrs[key] != value:
+            study.set_user_attr(key, value)
+
+
+def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers, screen: Screen) -> None:
+    if job.settings.register:
+        screen.say(registry.register(study, tracker, workers))
+
+
+class _Loop:
+    def __init__(self, job: Job, space: SearchSpace, study: optuna.Study, tracker: Tracker, workers: Workers) -> None:
+        self._job, self._settings, self._space = job, job.settings, space
+        self._study, self._tracker, self._workers = study, tracker, workers
+        self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
+        self._experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
+        self._environment = environment_tags()
+        self._ended = len(study.get_trials(deepcopy=False, states=_COUNTED))
+        self._failed_in_a_row: list[str] = []
+        self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
+        self._signal = 0
+        self._over_time = False
+        self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the study has all its trials."""
+        return self._ended >= self._settings.n_trials
+
+    def run(self) -> None:
+        """Ask, train, tell; until enough trials have ended."""
+        self._introduce()
+        with self._signals():
+            while True:
+                while self._workers.free and self._wants_more():
+                    self._start(self._study.ask())
+                if not self._workers.running:
+                    return
+                for trial, message in self._workers.wait(self._patience()):
+                    self._hear(trial, message)
+
+    def conclude(self) -> int:
+        """Say how the study stands, and give the exit code."""
+        for line in _result(self._study):
+            self.screen.say(line)
+        if len(self._failed_in_a_row) >= self._settings.max_failures:
+            raise LightningHpoError(
+                f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
+                f"see {self._settings.folder}/trial_*/log.txt; more are allowed by --study.max_failures"
+            )
+        if self._signal or self._over_time:
+            why = "the time is over" if self._over_time else "stopped"
+            self.screen.say(f"{why}: the same command goes on with trial, run and checkpoint where they are")
+        return 128 + self._signal if self._signal else 0
+
+    def _introduce(self) -> None:
+        self.screen.best_is(_best_value(self._study))
+        counts = self._study.user_attrs["data_counts"]
+        if counts:
+            self.screen.say("data: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+        answers = self._study.user_attrs["constant_answers"]
+        if answers:
+            self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
+
+    def _wants_more(self) -> bool:
+        stopped = self._signal or self._over_time or len(self._failed_in_a_row) >= self._settings.max_failures
+        return not stopped and self._ended + len(self._workers.running) < self._settings.n_trials
+
+    def _start(self, trial: optuna.Trial) -> None:
+        resumed = RUN_ID in trial.user_attrs
+        self.screen.started(trial.number, resumed)
+        if not resumed:
+            trial.set_user_attr(RUN_ID, self._make_run(trial))
+        try:
+            order = self._order(trial)
+        except InputError as error:
+            self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
+            return
+        self._workers.start(trial, run_trial, order, log=order.folder / "log.txt")
+
+    def _make_run(self, trial: optuna.Trial) -> str:
+        tags = {
+            "optuna_trial": str(trial.number),
+            "optuna_study": str(self._settings.name),
+            "agent": self._job.agent,
+            "optuna_state": TrialState.RUNNING.name,
+            "data_fingerprint": str(self._study.user_attrs["data_fingerprint"]),
+            **self._environment,
+        }
+        return self._tracker.start_run(self._experiment, f"trial_{trial.number}", tags)
+
+    def _order(self, trial: optuna.Trial) -> TrialOrder:
+        sampled = self._space.suggest(trial)
+        config = resolve(self._job.config, sampled)
+        config = _halved(config, trial.user_attrs.get(_HALVINGS, 0))
+        folder = (self._settings.folder / f"trial_{trial.number}").absolute()
+        folder.mkdir(exist_ok=True)
+        (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
+        run_id = trial.user_attrs[RUN_ID]
+        rest = {name: value for name, value in flags(config).items() if value is not None}
+        self._tracker.log_params(run_id, {**rest, **sampled})
+        self._tracker.log_config(run_id, config, as_yaml(config))
+        return TrialOrder(
+            study=str(self._settings.name),
+            trial_id=trial._trial_id,
+            storage=str(self._settings.storage),
+            tracking_uri=str(self._settings.tracking_uri),
+            run_id=run_id,
+            folder=folder,
+            monitor=self._settings.monitor,
+            mode=self._settings.mode,
+            pruner=self._study.pruner,
+            threads=max(1, (os.cpu_count() or 1) // self._workers.count),
+        )
+
+    def _hear(self, trial: optuna.Trial, message: Any) -> None:
+        if isinstance(message, tuple):
+            self.screen.trains(trial.number, *message)
+            return
+        if isinstance(message, Death):
+            message = self._outcome_of(message)
+        else:
+            self._workers.join(trial)
+        if message.ending is Ending.OUT_OF_MEMORY and self._halve(trial):
+            self._start(trial)
+        else:
+            self._end(trial, message)
+
+    def _outcome_of(self, death: Death) -> Outcome:
+        if self._signal and death.exitcode < 0:
+            return Outcome(Ending.INTERRUPTED, reason="interrupted")
+        return Outcome(Ending.DIED, reason=death.reason)
+
+    def _halve(self, trial: optuna.Trial) -> bool:
+        halvings = trial.user_attrs.get(_HALVINGS, 0) + 1
+        batch = flags(self._job.config).get("data.batch_size")
+        batch = trial.params.get("data.batch_size", batch)
+        if not self._settings.halve_on_oom or not isinstance(batch, int) or batch >> halvings < 1:
+            return False
+        trial.set_user_attr(_HALVINGS, halvings)
+        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch >> halvings}")
+        return True
+
+    def _end(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        state = conclude(self._study, trial, self._tracker, outcome)
+        if state.is_finished():
+            self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
+        self._ended += state in _COUNTED
+        if state == TrialState.FAIL:
+            self._failed_in_a_row.append(outcome.reason)
+        elif state in _COUNTED:
+            self._failed_in_a_row.clear()
+        self.screen.best_is(_best_value(self._study))
+        self.screen.ended(trial.number, _line(outcome, self._settings.monitor), state in _COUNTED)
+
+    def _patience(self) -> float | None:
+        if self._deadline is None or self._over_time:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self._over_time = True
+            self._workers.ask_to_stop()
+            return None
+        return left
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._signal:
+            self._workers.kill()
+            return
+        self._signal = number
+        self.screen.say("stopping: the running trials are parked at their next batch; once more stops at once")
+        self._workers.ask_to_stop()
+
+
+def _halved(config: dict[str, Any], times: int) -> dict[str, Any]:
+    if not times:
+        return config
+    values = flags(config)
+    smaller = {
+        "data.batch_size": values["data.batch_size"] >> times,
+        "trainer.accumulate_grad_batches": values["trainer.accumulate_grad_batches"] << times,
+    }
+    return resolve(config, smaller)
+
+
+def _best_value(study: optuna.Study) -> float | None:
+    try:
+        return study.best_value
+    except ValueError:
+        return None
+
+
+def _line(outcome: Outcome, monitor: str) -> str:
+    if outcome.ending is Ending.COMPLETE:
+        collapsed = ", collapsed: every answer is the same" if outcome.collapsed else ""
+        return f"complete: {monitor} {outcome.value:.4f} at epoch {outcome.epoch}{collapsed}"
+    if outcome.ending is Ending.PRUNED:
+        return f"pruned at epoch {outcome.epoch}"
+    if outcome.ending in (Ending.INTERRUPTED, Ending.DIED):
+        return f"parked: {outcome.reason}"
+    return f"failed: {outcome.reason}"
+
+
+def _result(study: optuna.Study) -> list[str]:
+    try:
+        best = study.best_trial
+    except ValueError:
+        return ["no trial is complete yet"]
+    searched = " ".join(f"--{flag} {value}" for flag, value in best.params.items())
+    return [f"best: trial {best.number}, {study.user_attrs['monitor']} {best.value:.4f}, with {searched}"]

@@ -1,0 +1,52 @@
+"""Which trials keep weights: those that are not over, and the best few of the others."""
+
+from pathlib import Path
+
+import optuna
+from optuna.trial import TrialState
+
+from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
+from lightning_hpo.tracking import Tracker
+from lightning_hpo.trial import LAST
+
+__all__ = ["Weights"]
+
+
+class Weights:
+    """The weights of a study's trials, on disk and as models in MLflow.
+
+    Args:
+        study: The study.
+        tracker: MLflow's side of it.
+        folder: Folder of the trials' folders.
+        keep: How many of the best complete trials keep theirs.
+    """
+
+    def __init__(self, study: optuna.Study, tracker: Tracker, folder: Path, keep: int) -> None:
+        self._tracker, self._folder, self._keep = tracker, folder, keep
+        self._lower_is_better = study.direction == optuna.study.StudyDirection.MINIMIZE
+        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        self._kept = {
+            trial.number: (float(trial.value or 0.0), trial.user_attrs.get("mlflow_model_uri"))
+            for trial in complete
+            if (self._of(trial.number) / BEST).exists()
+        }
+
+    def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
+        """Drop what is no longer needed, after a trial has ended."""
+        (self._of(number) / LAST).unlink(missing_ok=True)
+        if state != TrialState.COMPLETE or value is None:
+            self._drop(number, model_uri)
+            return
+        self._kept[number] = (value, model_uri)
+        ranked = sorted(self._kept, key=lambda n: self._kept[n][0], reverse=not self._lower_is_better)
+        for surplus in ranked[self._keep :]:
+            self._drop(surplus, self._kept.pop(surplus)[1])
+
+    def _of(self, number: int) -> Path:
+        return self._folder / f"trial_{number}"
+
+    def _drop(self, number: int, model_uri: str | None) -> None:
+        (self._of(number) / BEST).unlink(missing_ok=True)
+        if model_uri is not None:
+            self._tracker.delete_model(model_uri)

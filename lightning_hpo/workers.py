@@ -1,0 +1,159 @@
+"""A process a trial: started from a server that has the heavy imports behind it, and watched until it ends."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Death", "Workers", "start_server"]
+
+# Asking CUDA for its devices in the server would keep its children from using them; this asks the driver's library.
+_NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+_PRELOADED = ["lightning_hpo.preload"]
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+@dataclass(frozen=True)
+class Death:
+    """A process that ended without having said how.
+
+    Args:
+        exitcode: Its exit code; minus the signal's number if a signal ended it.
+    """
+
+    exitcode: int
+
+    @property
+    def reason(self) -> str:
+        """What ended it, in words."""
+        if self.exitcode < 0:
+            return f"killed by {signal.Signals(-self.exitcode).name}"
+        return f"its process exited with code {self.exitcode}"
+
+
+def start_server() -> None:
+    """Start the server that processes are forked from, unless it runs; its imports go on in the background."""
+    os.environ.update(_NO_CUDA_BEFORE_FORK)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    forkserver.ensure_running()
+
+
+class Workers:
+    """The processes of a study.
+
+    Args:
+        count: How many may run at the same time.
+    """
+
+    def __init__(self, count: int) -> None:
+        start_server()
+        self.count = count
+        self._context = multiprocessing.get_context("forkserver")
+        self._running: dict[Any, tuple[ForkServerProcess, Connection]] = {}
+
+    @property
+    def free(self) -> int:
+        """How many more may be started."""
+        return self.count - len(self._running)
+
+    @property
+    def running(self) -> list[Any]:
+        """The keys of those that run."""
+        return list(self._running)
+
+    def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
+        """Run `target(*arguments, pipe)` in a process of its own; what it sends through the pipe comes out of `wait`.
+
+        Args:
+            key: Name of the process here.
+            target: A function that can be imported.
+            arguments: For the function.
+            log: File at whose end everything is written that the process prints.
+        """
+        receiving, sending = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_run, args=(target, arguments, sending, log))
+        process.start()
+        sending.close()
+        self._running[key] = (process, receiving)
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
+        """What the processes have sent, as (key, message); a `Death` is the last message of one that said no more.
+
+        Args:
+            timeout: Seconds to wait for the first message; None waits for ever.
+        """
+        handles = {pipe: key for key, (_, pipe) in self._running.items()}
+        messages: list[tuple[Any, Any]] = []
+        for pipe in connection.wait(list(handles), timeout):
+            key = handles[pipe]  # type: ignore[index]
+            try:
+                messages.append((key, pipe.recv()))  # type: ignore[union-attr]
+            except EOFError:
+                messages.append((key, self._bury(key)))
+        return messages
+
+    def call(self, target: Callable[..., None], *arguments: Any, log: Path) -> Any:
+        """The one message of `target(*arguments, pipe)`, run in a fresh process.
+
+        Returns:
+            The message, or a `Death`.
+        """
+        self.start(target, target, *arguments, log=log)
+        while True:
+            for key, message in self.wait():
+                if key is target:
+                    if not isinstance(message, Death):
+                        self.join(key)
+                    return message
+
+    def join(self, key: Any) -> None:
+        """Wait until the process has left, after its last message."""
+        process, pipe = self._running.pop(key)
+        process.join()
+        pipe.close()
+
+    def ask_to_stop(self) -> None:
+        """Ask every process to stop at its next batch."""
+        for process, _ in self._running.values():
+            process.terminate()
+
+    def kill(self) -> None:
+        """End every process now."""
+        for process, _ in self._running.values():
+            process.kill()
+
+    def _bury(self, key: Any) -> Death:
+        process, pipe = self._running.pop(key)
+        process.join()
+        pipe.close()
+        return Death(process.exitcode or 0)
+
+
+def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, log: Path) -> None:
+    _die_with_parent()
+    _print_to(log)
+    # Ctrl-C reaches the whole process group; what it means for a process is said by the study.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    target(*arguments, pipe)
+
+
+def _die_with_parent() -> None:
+    # The parent is the server, which ends when the study's process does; so no trial outlives its study.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def _print_to(path: Path) -> None:
+    """Send what the process prints, C libraries included, to the end of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)

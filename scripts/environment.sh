@@ -1,0 +1,24 @@
+# Sourced by the other scripts: makes .venv beside them, with the locked packages and this project in it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=""
+for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "Python 3.11 or newer is needed; none of python3, python3.11, python3.12, python3.13 is one" >&2
+    exit 2
+fi
+
+stamp=.venv/installed
+wanted=$(cat pyproject.toml requirements.lock | sha256sum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    "$python" -m venv --clear .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+    echo "$wanted" >"$stamp"
+fi
+export PATH="$PWD/.venv/bin:$PATH"

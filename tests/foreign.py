@@ -1,0 +1,51 @@
+"""A module and a data module that know nothing of this package: `tune` takes them by class path."""
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class ForeignModule(LightningModule):
+    def __init__(self, hidden: int = 4, lr: float = 0.1, fails: bool = False, diverges: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+        self.lr, self.fails, self.diverges = lr, fails, diverges
+        self.example_input_array = torch.zeros(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x)
+        return result
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        if self.fails:
+            raise RuntimeError("planted failure")
+        loss = nn.functional.mse_loss(self(batch[0]), batch[1])
+        loss = loss * float("nan") if self.diverges else loss
+        self.log("train_loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        loss = nn.functional.mse_loss(self(batch[0]), batch[1])
+        self.log("val_loss", loss)
+        self.log("val_metric", 1 / (1 + loss))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+
+class ForeignData(LightningDataModule):
+    def __init__(self, rows: int = 64) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def _loader(self, seed: int) -> DataLoader[tuple[Tensor, ...]]:
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(self.rows, 2, generator=generator)
+        return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=16)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader(1)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader(2)
