@@ -1,11 +1,11 @@
 """Every command. What a command needs is imported by that command alone, so that `--help` answers at once."""
 
 import argparse
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import NoReturn
 
 from lightning_hpo.exceptions import InputError, LightningHpoError
@@ -22,18 +22,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command and its arguments; by default those of the process.
 
     Returns:
-        Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used.
+        Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
         return 0
+    if str(Path.cwd()) not in sys.path:
+        # So that a class path finds the user's own modules, as with `python -m`.
+        sys.path.insert(0, str(Path.cwd()))
     try:
         return _command(given[0])(given[1:])
     except InputError as error:
         return _refuse(error, 2)
     except LightningHpoError as error:
         return _refuse(error, 1)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _refuse(error: LightningHpoError, code: int) -> int:
@@ -66,14 +72,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_storage(parser: _Parser) -> None:
-    default = os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db"
-    parser.add_argument("--storage", default=default, help="Optuna's database; default: OPTUNA_STORAGE or %(default)s")
+    from lightning_hpo.databases import default_storage, masked
+
+    text = f"Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
+    parser.add_argument("--storage", default=default_storage(), help=text)
 
 
 def _add_tracking(parser: _Parser) -> None:
-    default = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    text = "MLflow's database or server; default: MLFLOW_TRACKING_URI or %(default)s"
-    parser.add_argument("--tracking_uri", default=default, help=text)
+    from lightning_hpo.databases import default_tracking_uri, masked
+
+    text = f"MLflow's database or server; default: MLFLOW_TRACKING_URI or {masked(default_tracking_uri())}"
+    parser.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
 
 
 def _version(arguments: Sequence[str]) -> int:
@@ -157,14 +166,14 @@ def _ui(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.tracking import sqlite_path
+    from lightning_hpo.databases import masked, sqlite_path
 
     path = sqlite_path(given.tracking_uri)
     if path is not None and not path.is_file():
         raise InputError(f"--tracking_uri: there is no database {path}; tune a study first, or name another")
     if given.tracking_uri.startswith("http"):
         raise InputError(
-            f"--tracking_uri: {given.tracking_uri} is a server with pages of its own; open it in a browser"
+            f"--tracking_uri: {masked(given.tracking_uri)} is a server with pages of its own; open it in a browser"
         )
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
@@ -180,7 +189,6 @@ def _demo_data(arguments: Sequence[str]) -> int:
     parser.add_argument("--posts", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
-    from pathlib import Path
 
     from lightning_hpo.data.demo import write_demo
 

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lightning_hpo.config_errors import config_problems
 from lightning_hpo.data.augmentation import Augmentation
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve"]
 
@@ -28,7 +28,7 @@ class AgentCLI(LightningCLI):
         args: Arguments as on the command line, or a config as a dictionary.
         run: Whether the first argument names what to run: fit, validate, test or predict.
         instantiate: Whether to make the objects; without it the config is only parsed.
-        trainer_kwargs: What a caller sets on the Trainer whatever the config says; `callbacks` are added to the config's.
+        trainer_kwargs: What is set on the Trainer whatever the config says; `callbacks` are added to the config's.
         study: Class of the settings in the `study` section; without it the section is let pass unread.
 
     Raises:
@@ -57,24 +57,26 @@ class AgentCLI(LightningCLI):
                 subclass_mode_data=True,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,
-                parser_kwargs={"exit_on_error": False},
                 args=list(args) if isinstance(args, Sequence) else dict(args),
                 run=run,
             )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser that raises what it finds wrong, and takes no flag for its beginning."""
+        return super().init_parser(**kwargs, exit_on_error=False, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and say everything that is wrong at once."""
         try:
             super().parse_arguments(parser, args)
-        except ArgumentError as error:
-            as_words = args if isinstance(args, list) else ["--config", yaml.safe_dump(args)]
-            raise InputError(config_problems(self._names, as_words) or str(error).splitlines()[0]) from error
+        except (ArgumentError, UnicodeDecodeError) as error:
+            raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
 
     def _names(self, arguments: list[str]) -> list[str]:
         config = self.parser.parse_args(arguments)
         parser = self._parser(config.get("subcommand"))
         config = config[config.subcommand] if config.get("subcommand") else config
-        return list(flags(yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))))
+        return list(flags(yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `aug`, hand the encoder's name to the data module, and let a study's sections pass."""
@@ -91,8 +93,15 @@ class AgentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer, unless the config is only parsed."""
-        if self._instantiate:
+        if not self._instantiate:
+            return
+        try:
             super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            # jsonargparse wraps what a class raises in an error that quotes the whole config.
+            if cause := _cause(error):
+                raise cause from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with the caller's settings; `fit` alone keeps the best epoch by val_metric."""
@@ -117,8 +126,14 @@ class AgentCLI(LightningCLI):
     @property
     def values(self) -> dict[str, Any]:
         """The resolved config as plain values, without a study's sections and without what links fill in."""
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         return {key: value for key, value in yaml.safe_load(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+def _cause(error: BaseException | None) -> LightningHpoError | None:
+    while error is not None and not isinstance(error, LightningHpoError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""Every error of a config in one go: the parser stops at the first, so what it refuses is taken out and it is asked again."""
+"""Every error of a config in one go.
+
+The parser stops at the first; so what it refuses is taken out, and it is asked again.
+"""
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +26,18 @@ _NOISE = re.compile(
 )
 
 
-def config_problems(parse: Callable[[list[str]], Iterable[str]], arguments: Sequence[str]) -> list[str]:
+def config_problems(
+    parse: Callable[[list[str]], Iterable[str]], arguments: Sequence[str] | Mapping[str, Any]
+) -> list[str]:
     """What is wrong with a config, a line each: the flag or file and key, what it got, what would work.
 
     Args:
         parse: Parses arguments and gives the names of all flags, or raises `ArgumentError`.
-        arguments: As on the command line, with `--config FILE` among them.
+        arguments: As on the command line, with `--config FILE` among them; or a config that stands in no file.
     """
-    given = _Given.of(arguments)
+    given = (
+        _Given([], {"": deepcopy(dict(arguments))}, [], []) if isinstance(arguments, Mapping) else _Given.of(arguments)
+    )
     if given.problems:
         return given.problems
     refused: list[tuple[str, str]] = []
@@ -41,7 +49,8 @@ def config_problems(parse: Callable[[list[str]], Iterable[str]], arguments: Sequ
             told = {where.removeprefix("--").rsplit(": ", 1)[-1] for where, _ in refused}
             found = [(key, reason) for key, reason in _refusals(str(error)) if key not in told]
             refused += [(given.where(key), reason) for key, reason in found]
-            if not found or not all([given.remove(key) for key, _ in found]):
+            removed = [given.remove(key) for key, _ in found]
+            if not found or not all(removed):
                 break
     return [_line(where, reason, known) for where, reason in refused]
 
@@ -49,10 +58,11 @@ def config_problems(parse: Callable[[list[str]], Iterable[str]], arguments: Sequ
 def nearest(name: str, names: Iterable[str]) -> str:
     """A phrase that offers the nearest of the names, or nothing when none is near."""
     known = list(names)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     # A flag that stands in another group is not near by its letters.
     tails = [full for full in known if full.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    best = near or tails[:1]
+    best = difflib.get_close_matches(name, tails, n=1, cutoff=0) or difflib.get_close_matches(
+        name, known, n=1, cutoff=0.75
+    )
     return f"; did you mean {best[0]}?" if best else ""
 
 
@@ -96,7 +106,7 @@ class _Given:
         if any(flag[0] == f"--{key}" for flag in self.flags):
             return f"--{key}"
         path = next((path for path, config in self.files.items() if _holder(config, key)), None)
-        return f"--{key}" if path is None else f"{path}: {key}"
+        return f"{path}: {key}" if path else f"--{key}"
 
     def remove(self, key: str) -> bool:
         """Take a key out; whether it was there."""
@@ -109,6 +119,8 @@ class _Given:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
+    if not path:
+        raise InputError("--config: no file is named")
     try:
         loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -127,7 +139,7 @@ def _holder(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | No
     at: Any = config
     *path, last = key.split(".")
     for part in path:
-        at = at.get(part, at.get("init_args", {}).get(part)) if isinstance(at, dict) else None
+        at = at.get(part, (at.get("init_args") or {}).get(part)) if isinstance(at, dict) else None
     if isinstance(at, dict) and last not in at:
         at = at.get("init_args")
     return (at, last) if isinstance(at, dict) and last in at else None
@@ -147,7 +159,8 @@ def _refusals(message: str) -> list[tuple[str, str]]:
     missing = re.search(r"arguments? (?:are|is) required: (.+)", message)
     if missing:
         return [(f"{key}.{name}" if key else name, "is needed") for name in missing[1].split(", ")]
-    return [(key, _reason(message))]
+    valueless = re.match(r"argument --([\w.]+): (expected .+)", message)
+    return [valueless.group(1, 2)] if valueless else [(key, _reason(message))]
 
 
 def _reason(message: str) -> str:

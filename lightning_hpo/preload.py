@@ -1,4 +1,4 @@
-"""What the server of the trials' processes has imported before it forks: a process then starts in a tenth of a second."""
+"""What the server of the trials' processes imports before it forks: a process then starts in a tenth of a second."""
 
 import mlflow.pytorch
 import optuna_integration

@@ -94,8 +94,9 @@ def _version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    model_id = uri.removeprefix("models:/")
-    return client.create_model_version(name, uri, run_id=run_id, tags=tags, model_id=model_id)
+    model = client.get_logged_model(uri.removeprefix("models:/"))
+    # By its place: MLflow would look a models:/ URI up in the process's own store.
+    return client.create_model_version(name, model.artifact_location, run_id, tags, model_id=model.model_id)
 
 
 def _prove(
@@ -146,7 +147,7 @@ def _scored(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value
 
 
 def _compared(model: Any, loaded: nn.Module, trial_folder: Path) -> _Proof:
-    """A module of another's: the loaded one must give what the trial's best weights give, on the module's own example."""
+    """For a foreign module: the loaded one must give what the trial's best weights give, on the module's example."""
     weights = torch.load(trial_folder / BEST, map_location="cpu", weights_only=True)
     model.load_state_dict(weights["state_dict"])
     model.eval()
@@ -181,7 +182,8 @@ def _obstacle(tracker: Tracker, study: optuna.Study, version: ModelVersion) -> s
         return f"version {current.version} was scored on other data, so the two cannot be compared; {again}"
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1
     if sign * float(has["value"]) <= sign * float(had["value"]):
-        return f"version {current.version} is no worse ({float(had['value']):.4f} against {float(has['value']):.4f}); {again}"
+        scores = f"{float(had['value']):.4f} against {float(has['value']):.4f}"
+        return f"version {current.version} is no worse ({scores}); {again}"
     return ""
 
 

@@ -79,6 +79,7 @@ class Screen:
         if number in self._tasks:
             self._progress.remove_task(self._tasks.pop(number))
         self._done += counts
+        self._progress.update(self._study, completed=self._done, note=self._note())
         self.say(f"trial {number} {line}" + ("" if self._live else f"  [{self._done}/{self._total}{self._note()}]"))
 
     def _note(self) -> str:

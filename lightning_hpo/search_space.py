@@ -1,8 +1,9 @@
 """The search space: flags of `fit` with ranges and choices, sampled by Optuna, checked before anything is written."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -15,6 +16,8 @@ __all__ = ["Dimension", "SearchSpace"]
 
 _KEYS = {"low", "high", "step", "log", "choices", "when"}
 _MEASURING = {
+    "model",
+    "data",
     "seed_everything",
     "trainer.limit_val_batches",
     "trainer.val_check_interval",
@@ -41,8 +44,8 @@ class Dimension:
     """
 
     flag: str
-    low: float | None = None
-    high: float | None = None
+    low: float = 0.0
+    high: float = 0.0
     step: float | None = None
     log: bool = False
     choices: tuple[Any, ...] = ()
@@ -51,7 +54,7 @@ class Dimension:
     @property
     def whole(self) -> bool:
         """Whether the range holds whole numbers only."""
-        return all(isinstance(end, int) for end in (self.low, self.high, self.step) if end is not None)
+        return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """The trial's value of this flag."""
@@ -60,20 +63,22 @@ class Dimension:
             label = trial.suggest_categorical(self.flag, [_label(choice) for choice in self.choices])
             return next(choice for choice in self.choices if _label(choice) == label)
         if self.whole:
-            return trial.suggest_int(self.flag, self.low, self.high, step=self.step or 1, log=self.log)  # type: ignore[arg-type]
-        return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)  # type: ignore[arg-type]
+            low, high, step = int(self.low), int(self.high), int(self.step or 1)
+            return trial.suggest_int(self.flag, low, high, step=step, log=self.log)
+        return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
 
     @property
     def extremes(self) -> tuple[Any, ...]:
         """Values that the flag must accept for the dimension to be sound."""
-        return self.choices or (self.low, self.high)
+        second = () if self.step is None else (min(self.low + self.step, self.high),)
+        return self.choices or (self.low, *second, self.high)
 
 
 class SearchSpace:
     """The searched flags of a study.
 
     Args:
-        config: Ranges and choices by flag, as in YAML: `{low, high, step, log}` or `{choices}`, each with an optional `when`.
+        config: Ranges and choices by flag, as in YAML: `{low, high, step, log}` or `{choices}`, each also with `when`.
         base: The config that the flags belong to.
         measures: Flags that would change what is measured, beside the Trainer's own.
 
@@ -147,7 +152,7 @@ def _range_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
     problems = []
     for end in ("low", "high", "step"):
         value = entry.get(end, 0)
-        if isinstance(value, str) or isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, str | bool) or not isinstance(value, int | float) or not math.isfinite(value):
             hint = " (YAML reads 1e-4 as text; write 1.0e-4)" if isinstance(value, str) else ""
             problems.append(f"{where}: {end}: got {value!r}; use a number{hint}")
     missing = [end for end in ("low", "high") if end not in entry]
@@ -201,7 +206,7 @@ def _never(dimension: Dimension, wanted: Any) -> bool:
     values = wanted if isinstance(wanted, list) else [wanted]
     if dimension.choices:
         return not any(value in dimension.choices for value in values)
-    return not any(isinstance(value, int | float) and dimension.low <= value <= dimension.high for value in values)  # type: ignore[operator]
+    return not any(isinstance(value, int | float) and dimension.low <= value <= dimension.high for value in values)
 
 
 def _parents_first(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
@@ -219,10 +224,8 @@ def _widened(dimension: Dimension, base: Mapping[str, Any]) -> Dimension:
     """A range of whole numbers over a flag that takes fractions means the fractions, too."""
     if dimension.choices or not dimension.whole or dimension.step is not None:
         return dimension
-    if _accepts(base, dimension.flag, dimension.low + 0.5):  # type: ignore[operator]
-        return Dimension(
-            dimension.flag, float(dimension.low), float(dimension.high), None, dimension.log, (), dimension.when
-        )  # type: ignore[arg-type]
+    if _accepts(base, dimension.flag, dimension.low + 0.5):
+        return replace(dimension, low=float(dimension.low), high=float(dimension.high))
     return dimension
 
 

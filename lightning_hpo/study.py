@@ -1,6 +1,5 @@
 """The Optuna study: its settings, its storage, its sampler and its pruner."""
 
-import os
 import re
 import sqlite3
 import warnings
@@ -19,8 +18,15 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_hpo.databases import (
+    SQLITE_TIMEOUT_S,
+    default_storage,
+    default_tracking_uri,
+    masked,
+    prepare_sqlite,
+    sqlite_path,
+)
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking import DEFAULT_TRACKING_URI, SQLITE_TIMEOUT_S, masked, prepare_sqlite, sqlite_path
 
 __all__ = [
     "NumberSeededSampler",
@@ -35,7 +41,6 @@ __all__ = [
 ]
 
 _ENOUGH = 100
-DEFAULT_STORAGE = "sqlite:///_optuna/dataaug.db"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -45,7 +50,7 @@ class StudySettings:
 
     Args:
         name: Name of the study; letters, digits, dots, dashes and underscores. Needed by `tune`.
-        n_trials: Trials with an ending (complete or pruned) that the study shall have in all, those of earlier calls included.
+        n_trials: Trials that shall be complete or pruned in all, those of earlier calls included.
         workers: Trials that train at the same time, each in a process of its own.
         timeout: Seconds after which the running trials are parked and the command ends; the next call goes on.
         seed: Seed of the sampler; every trial's draw follows from it and the trial's number.
@@ -81,8 +86,8 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         """Fill in what the environment names."""
-        self.storage = self.storage or os.environ.get("OPTUNA_STORAGE") or DEFAULT_STORAGE
-        self.tracking_uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+        self.storage = self.storage or default_storage()
+        self.tracking_uri = self.tracking_uri or default_tracking_uri()
 
     @property
     def folder(self) -> Path:
@@ -249,7 +254,7 @@ def _default_sampler(seed: int) -> BaseSampler:
 def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
     """The configured pruner; by default one that compares with the median, from an early epoch on."""
     if config is None:
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=min(1, max_epochs - 1))
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=1 if max_epochs > 1 else 0)
     pruner: BasePruner = _instantiate(BasePruner, config, "--study.pruner")
     return pruner
 
@@ -258,10 +263,13 @@ def _instantiate(base: type, config: Namespace, flag: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "it")
     try:
-        return parser.instantiate(Namespace(it=config)).it
+        return parser.instantiate(Namespace(it=config)).it  # type: ignore[no-untyped-call]
     except (TypeError, ValueError) as error:
         name = config.class_path.rsplit(".", 1)[-1]
-        raise InputError(f"{flag}: {name} refused its arguments: {str(error).splitlines()[0]}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(f"{flag}: {name} refused its arguments: {str(cause).splitlines()[0]}") from error
 
 
 def check_pruner(pruner: BasePruner, *, reports: int) -> None:
@@ -295,7 +303,7 @@ def _prunes_a_failing_trial(pruner: BasePruner, reports: int) -> bool:
             trial = study.ask()
             for step in range(reports):
                 trial.report(-step - 1.0 if failing else step + 1.0, step)
-                if failing and trial.should_prune():
+                if trial.should_prune() and failing:  # asked of both: some pruners compare with what they were asked
                     return True
             study.tell(trial, -float(reports) if failing else float(reports))
     finally:

@@ -5,18 +5,16 @@ Every call names its run: nothing here depends on an active run or a current exp
 
 import logging
 import os
-import re
 import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
 # Before the import: MLflow decides at import whether it sends usage figures to its makers.
@@ -27,55 +25,13 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = [
-    "DEFAULT_TRACKING_URI",
-    "SQLITE_TIMEOUT_S",
-    "Tracker",
-    "environment_tags",
-    "masked",
-    "prepare_sqlite",
-    "sqlite_path",
-]
+__all__ = ["Tracker", "environment_tags"]
 
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-SQLITE_TIMEOUT_S = 60
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics", "lightning_hpo")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
-def masked(url: str) -> str:
-    """The URL with its password replaced by ***."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1:***@", url)
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite URL; None for any other database or server.
-
-    Raises:
-        InputError: If it is no URL at all.
-    """
-    if re.match(r"https?://", url):
-        return None
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise InputError(f"{masked(url)!r} is no database URL; use e.g. {DEFAULT_TRACKING_URI}") from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        return None
-    return Path(parsed.database).absolute()
-
-
-def prepare_sqlite(path: Path) -> None:
-    """Make the folder, and set write-ahead logging, which lets many processes write at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
 
 
 class Tracker:
@@ -96,7 +52,7 @@ class Tracker:
             self._artifacts = None if path is None else path.parent / "mlruns"
             self.uri = uri if path is None else f"sqlite:///{path}?timeout={SQLITE_TIMEOUT_S}"
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-        except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException) as error:
+        except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
             reason = masked(str(error)).splitlines()[0]
             raise InputError(f"--study.tracking_uri: cannot open {masked(uri)}: {reason}") from error
 
@@ -145,7 +101,7 @@ class Tracker:
         model = self.client.get_logged_model(uri.removeprefix("models:/"))
         versions = self.client.search_model_versions(f"run_id = '{model.source_run_id}'")
         if not versions:
-            get_artifact_repository(model.artifact_location).delete_artifacts()
+            get_artifact_repository(model.artifact_location).delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_logged_model(model.model_id)
 
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:

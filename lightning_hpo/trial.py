@@ -46,6 +46,7 @@ class TrialOrder:
         mode: "max" or "min".
         pruner: Optuna's pruner.
         threads: CPU threads for torch.
+        asked: When the trial was asked for, in seconds since 1970.
     """
 
     study: str
@@ -58,6 +59,7 @@ class TrialOrder:
     mode: str
     pruner: optuna.pruners.BasePruner
     threads: int
+    asked: float
 
 
 def run_trial(order: TrialOrder, pipe: Connection) -> None:
@@ -94,7 +96,7 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
     callbacks: list[Callback] = [
         RandomState(),
         stop,
-        MLflowMetrics(tracker, order.run_id, order.monitor),
+        MLflowMetrics(tracker, order.run_id, order.monitor, order.asked),
         ProgressReport(pipe, order.monitor),
         PruningCallback(trial, order.monitor),
         best,

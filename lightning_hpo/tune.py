@@ -116,7 +116,9 @@ def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
 def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Findings:
     encoders = tuple(space.choices.get("model.name", ()))
     log = job.settings.folder / "preflight.log"
-    findings = workers.call(preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log)
+    findings: preflight.Findings | Death = workers.call(
+        preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
+    )
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
     problems = list(findings.problems)
@@ -213,12 +215,13 @@ class _Loop:
         return not stopped and self._ended + len(self._workers.running) < self._settings.n_trials
 
     def _start(self, trial: optuna.Trial) -> None:
+        asked = time.time()
         resumed = RUN_ID in trial.user_attrs
         self.screen.started(trial.number, resumed)
         if not resumed:
             trial.set_user_attr(RUN_ID, self._make_run(trial))
         try:
-            order = self._order(trial)
+            order = self._order(trial, resumed, asked)
         except InputError as error:
             self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
             return
@@ -235,7 +238,7 @@ class _Loop:
         }
         return self._tracker.start_run(self._experiment, f"trial_{trial.number}", tags)
 
-    def _order(self, trial: optuna.Trial) -> TrialOrder:
+    def _order(self, trial: optuna.Trial, resumed: bool, asked: float) -> TrialOrder:
         sampled = self._space.suggest(trial)
         config = resolve(self._job.config, sampled)
         config = _halved(config, trial.user_attrs.get(_HALVINGS, 0))
@@ -243,8 +246,9 @@ class _Loop:
         folder.mkdir(exist_ok=True)
         (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
         run_id = trial.user_attrs[RUN_ID]
-        rest = {name: value for name, value in flags(config).items() if value is not None}
-        self._tracker.log_params(run_id, {**rest, **sampled})
+        if not resumed:
+            rest = {name: value for name, value in flags(config).items() if value is not None}
+            self._tracker.log_params(run_id, {**rest, **sampled})
         self._tracker.log_config(run_id, config, as_yaml(config))
         return TrialOrder(
             study=str(self._settings.name),
@@ -257,6 +261,7 @@ class _Loop:
             mode=self._settings.mode,
             pruner=self._study.pruner,
             threads=max(1, (os.cpu_count() or 1) // self._workers.count),
+            asked=asked,
         )
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:

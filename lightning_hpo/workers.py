@@ -90,13 +90,15 @@ class Workers:
         Args:
             timeout: Seconds to wait for the first message; None waits for ever.
         """
-        handles = {pipe: key for key, (_, pipe) in self._running.items()}
+        pipes = {pipe: key for key, (_, pipe) in self._running.items()}
+        ready = connection.wait(list(pipes), timeout)
         messages: list[tuple[Any, Any]] = []
-        for pipe in connection.wait(list(handles), timeout):
-            key = handles[pipe]  # type: ignore[index]
+        for pipe, key in pipes.items():
+            if pipe not in ready:
+                continue
             try:
-                messages.append((key, pipe.recv()))  # type: ignore[union-attr]
-            except EOFError:
+                messages.append((key, pipe.recv()))
+            except (EOFError, OSError):  # OSError: it died in the middle of a message
                 messages.append((key, self._bury(key)))
         return messages
 

@@ -19,7 +19,7 @@ class ForeignModule(LightningModule):
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         if self.fails:
-            raise RuntimeError("planted failure")
+            raise RuntimeError(f"planted failure in a batch of {len(batch[0])}")
         loss = nn.functional.mse_loss(self(batch[0]), batch[1])
         loss = loss * float("nan") if self.diverges else loss
         self.log("train_loss", loss, on_step=False, on_epoch=True)
@@ -35,14 +35,14 @@ class ForeignModule(LightningModule):
 
 
 class ForeignData(LightningDataModule):
-    def __init__(self, rows: int = 64) -> None:
+    def __init__(self, rows: int = 64, batch_size: int = 16) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.batch_size = rows, batch_size
 
     def _loader(self, seed: int) -> DataLoader[tuple[Tensor, ...]]:
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(self.rows, 2, generator=generator)
-        return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=16)
+        return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=self.batch_size)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self._loader(1)

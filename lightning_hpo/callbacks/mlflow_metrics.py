@@ -19,21 +19,24 @@ class MLflowMetrics(Callback):
     """Logs every metric of an epoch to one MLflow run, with step = epoch.
 
     Beside what the module logs: `epoch`, `lr`, `samples_per_s` and `peak_memory_mib` (of the device, or of the process
-    on a CPU).
+    on a CPU); with the first epoch also `startup_s`, the seconds from asking for the trial to its first batch.
 
     Args:
         tracker: Where the run is.
         run_id: The run; a resumed trial goes on writing into its own, and no step is written twice.
         monitor: Name of the monitored metric.
+        asked: When the trial was asked for, in seconds since 1970.
 
     Raises:
         NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
     """
 
-    def __init__(self, tracker: Tracker, run_id: str, monitor: str) -> None:
+    def __init__(self, tracker: Tracker, run_id: str, monitor: str, asked: float | None = None) -> None:
         self._tracker = tracker
         self._run_id = run_id
         self._monitor = monitor
+        self._asked = asked
+        self._startup: dict[str, float] = {}
         self._logged: set[int] = set()
         self._samples = 0
         self._started = 0.0
@@ -42,6 +45,12 @@ class MLflowMetrics(Callback):
         """Ask which epochs the run already holds."""
         del trainer, pl_module
         self._logged = self._tracker.logged_steps(self._run_id, "epoch")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time that it took to come here."""
+        del trainer, pl_module
+        if self._asked is not None and not self._logged:
+            self._startup = {"startup_s": time.time() - self._asked}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
@@ -72,7 +81,8 @@ class MLflowMetrics(Callback):
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
-        self._tracker.log_metrics(self._run_id, metrics, step=epoch)
+        self._tracker.log_metrics(self._run_id, metrics | self._startup, step=epoch)
+        self._startup = {}
 
 
 def _batch_size(batch: Any) -> int:

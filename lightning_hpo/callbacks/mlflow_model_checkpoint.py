@@ -28,7 +28,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         mode: "max" or "min".
         tracking_uri: MLflow's database or server; by default that of the Trainer's MLFlowLogger.
         run_id: The run that gets the model; by default that of the Trainer's MLFlowLogger.
-        wanted: Asked with the best value at the end of training; the model is logged if it answers true.
+        wanted: Asked with the best value at the end of training whether to log the model; without it, it is logged.
 
     Attributes:
         model_uri: MLflow's URI of the logged model; None as long as none is logged.
@@ -45,7 +45,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         *,
         tracking_uri: str | None = None,
         run_id: str | None = None,
-        wanted: Callable[[float], bool] = lambda value: True,
+        wanted: Callable[[float], bool] | None = None,
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -88,7 +88,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the best epoch's model, if it is wanted."""
-        if self.best_value is None or not self._wanted(self.best_value):
+        if self.best_value is None or (self._wanted is not None and not self._wanted(self.best_value)):
             return
         # Here and not above: it takes MLflow's torch support along, seconds that only the process of a trial has paid.
         from lightning_hpo.serving import log_model
@@ -100,9 +100,9 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         try:
             self.model_uri = log_model(
                 pl_module,
-                trainer.datamodule,
+                trainer.datamodule,  # type: ignore[attr-defined]
                 run_id=run_id,
-                tracking_uri=uri,  # type: ignore[attr-defined]
+                tracking_uri=uri,
             )
         except LightningHpoError as error:
             self.problem = str(error).splitlines()[0]

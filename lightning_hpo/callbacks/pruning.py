@@ -9,7 +9,7 @@ from lightning_hpo.exceptions import InputError
 __all__ = ["PruningCallback"]
 
 
-class PruningCallback(PyTorchLightningPruningCallback):
+class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  # its package has no types
     """Reports the monitored metric to Optuna and raises `TrialPruned` when the pruner says stop.
 
     It differs from its parent in two ways: a monitor that is never logged is an error, where the parent warns and never

@@ -1,0 +1,206 @@
+"""What both agents share: an encoder with a head, its training, and how a part of the data is scored."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, MetricCollection
+
+from lightning_hpo.agents.encoder import checkpoint_gradients, freeze_layers, load_encoder
+from lightning_hpo.agents.losses import Loss
+from lightning_hpo.agents.network import TextNetwork
+from lightning_hpo.agents.optimizers import Optim, Schedule, make_optimizer, make_schedule
+from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.exceptions import InputError, NotFiniteError
+
+__all__ = ["Batch", "ScoredPair", "TextAgent", "mean_metric"]
+
+Batch = dict[str, Any]
+
+# Reading a number back from a GPU makes the GPU wait; a NaN stays in a sum, so it need not be looked for at each step.
+_STEPS_BETWEEN_CHECKS = 50
+
+
+class ScoredPair(Protocol):
+    """What `constant_answers` reads of a (post, criterion) pair."""
+
+    @property
+    def post_id(self) -> str:
+        """The post."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the post meets the criterion."""
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Characters [start, end) of the evidence."""
+
+
+class TextAgent(LightningModule):
+    """Base of both agents.
+
+    Every call of the model goes through `self.network`, so that the network of a registered model can take its place.
+    """
+
+    agent: ClassVar[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        dropout: float | None,
+        attention_dropout: float | None,
+        freeze_layers: int,
+        gradient_checkpointing: bool,
+        optim: Optim | Mapping[str, Any] | None,
+        schedule: Schedule | Mapping[str, Any] | None,
+        loss: Loss | Mapping[str, Any] | None,
+        further: Sequence[Settings],
+    ) -> None:
+        super().__init__()
+        self.optim = Optim.read(optim)
+        self.schedule = Schedule.read(schedule)
+        self.loss = Loss.read(loss)
+        problems = _problems(dropout, attention_dropout, freeze_layers)
+        groups = (self.optim, self.schedule, self.loss, *further)
+        raise_problems([*problems, *(line for group in groups for line in group.problems())])
+        encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
+        _prepare(encoder, freeze_layers, gradient_checkpointing)
+        self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
+        self.val_scores = self.make_scores()
+        self.test_scores = self.make_scores()
+        self._loss_sum = torch.zeros(())
+
+    @abstractmethod
+    def make_head(self, width: int) -> nn.Module:
+        """Build the head for an encoder of `width` features."""
+
+    @abstractmethod
+    def make_scores(self) -> MetricCollection:
+        """Build the metrics of a part; `loss`, `metric` and `positive` (the share of such answers) are among them."""
+
+    @abstractmethod
+    def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Give the loss [B] of each window, and which [B] of them count."""
+
+    @abstractmethod
+    def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
+        """Take an evaluation batch into the metrics of its part."""
+
+    @abstractmethod
+    def is_constant(self, positive: Tensor) -> Tensor:
+        """Say whether every answer is the same, from the share of positive ones."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Run the network; in float32, whatever the precision."""
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        # By position: the module of an exported program takes its inputs as it was exported, and no names.
+        result: Tensor = self.network(*(batch[name] for name in names if name in batch))
+        return result.float()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Give the logits of a batch."""
+        return self.logits(batch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Give the mean loss over the windows."""
+        losses, counted = self.window_losses(self.logits(batch), batch)
+        loss = losses.sum() / counted.sum().clamp(min=1)
+        size = len(losses)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        if "augmented" in batch:
+            self.log("augmented", batch["augmented"].float().mean(), on_step=False, on_epoch=True, batch_size=size)
+        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
+        if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
+            self._require_finite("train_loss", self._loss_sum)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Start the sum that a loss that is not finite shows in."""
+        self._loss_sum = torch.zeros((), device=self.device)
+
+    def on_train_epoch_end(self) -> None:
+        """Look for a loss that was not finite."""
+        self._require_finite("train_loss", self._loss_sum)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what came before, the sanity check's batches among it."""
+        self.val_scores.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Score a batch of whole pairs."""
+        self._evaluate(self.val_scores, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val_metric`, `val_loss`, `val_constant` and others."""
+        self._log_scores("val", self.val_scores)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what came before."""
+        self.test_scores.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Score a batch of whole pairs."""
+        self._evaluate(self.test_scores, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test_metric`, `test_loss`, `test_constant` and others."""
+        self._log_scores("test", self.test_scores)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build the optimizer, and its schedule by the step."""
+        if not isinstance(self.network, TextNetwork):
+            raise TypeError(f"a {type(self.network).__name__} cannot be trained; only the agent's own network can")
+        optimizer = make_optimizer(self.network, self.optim)
+        schedule = make_schedule(optimizer, self.schedule, self._training_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _training_steps(self) -> int:
+        trainer = self.trainer
+        ends = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
+        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+            ends.append(float(steps * trainer.max_epochs))
+        if not ends or min(ends) == float("inf"):
+            raise InputError("--trainer.max_epochs, --trainer.max_steps: no end is set; --model.schedule needs one")
+        return int(min(ends))
+
+    def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
+        logits = self.logits(batch)
+        losses, counted = self.window_losses(logits, batch)
+        scores["loss"].update(losses[counted])
+        self.update_scores(scores, logits, batch)
+
+    def _log_scores(self, part: str, scores: MetricCollection) -> None:
+        values = scores.compute()
+        for name in ("loss", "metric"):
+            self._require_finite(f"{part}_{name}", values[name])
+        values["constant"] = self.is_constant(values["positive"])
+        # Each metric has gathered all devices' values by itself.
+        self.log_dict({f"{part}_{name}": value.float() for name, value in values.items()}, sync_dist=False)
+
+    def _require_finite(self, name: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise NotFiniteError(f"{name} is not finite in epoch {self.current_epoch}, by step {self.global_step}")
+
+
+def mean_metric() -> MeanMetric:
+    """Give a mean that says NaN when it has met one."""
+    return MeanMetric(nan_strategy="disable")
+
+
+def _problems(dropout: float | None, attention_dropout: float | None, freeze_layers: int) -> list[str]:
+    found = [] if dropout is None else outside("--model.dropout", dropout, 0, 0.95)
+    found += [] if attention_dropout is None else outside("--model.attention_dropout", attention_dropout, 0, 0.95)
+    return found + outside("--model.freeze_layers", freeze_layers, 0, 1000)
+
+
+def _prepare(encoder: Any, frozen: int, gradient_checkpointing: bool) -> None:
+    freeze_layers(encoder, frozen)
+    if gradient_checkpointing:
+        checkpoint_gradients(encoder)

@@ -1,0 +1,112 @@
+"""The rows of `annotations.csv`, checked one by one and gathered by (post, criterion)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.evidence_matching import find_sentence
+from lightning_hpo.data.pair import Pair
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["AnnotationRows"]
+
+_COLUMNS = ("post_id", "sentence_text", "DSM5_symptom", "status")
+# A column of numbers with a gap comes out of pandas as 1.0 and 0.0.
+_STATUS = {"1": True, "0": False, "1.0": True, "0.0": False}
+
+
+class AnnotationRows:
+    """Reads annotations against the posts and criteria that they are about.
+
+    Args:
+        texts: Text by post id.
+        criteria: Text by criterion id.
+        aliases: Other spellings of a criterion: spelling to id.
+        leave_out: Labels whose rows are left out.
+        counts: Gains how many rows and sentences were left out or repaired.
+    """
+
+    def __init__(
+        self,
+        texts: Mapping[str, str],
+        criteria: Mapping[str, str],
+        aliases: Mapping[str, str],
+        leave_out: Sequence[str],
+        counts: Counter[str],
+    ) -> None:
+        self._texts, self._criteria, self._aliases, self._leave_out = texts, criteria, aliases, leave_out
+        self._counts = counts
+        # By pair: its sentences, each with whether any row calls it evidence.
+        self._sentences: dict[tuple[str, str], dict[str, bool]] = {}
+
+    def read(self, table: CsvTable) -> tuple[Pair, ...]:
+        """The annotated pairs, in the order of their first row.
+
+        Raises:
+            InputError: Every cell that cannot be used, or no row is left.
+        """
+        problems: list[str] = []
+        for line, row in table.rows:
+            label = row["DSM5_symptom"].strip()
+            if label in self._leave_out:
+                self._counts[f"rows left out ({label})"] += 1
+                continue
+            found = self._problems(row)
+            problems += [table.problem(line, column, message) for column, message in found.items()]
+            if not found:
+                self._add(row)
+        if not problems and not self._sentences:
+            problems.append(f"{table.path}: --data.leave_out leaves out every row; keep at least one label")
+        if problems:
+            raise InputError(problems)
+        return tuple(self._pair(key, sentences) for key, sentences in self._sentences.items())
+
+    def _problems(self, row: Mapping[str, str]) -> dict[str, str]:
+        """What is wrong with a row, by column."""
+        problems = {}
+        if row["post_id"] not in self._texts:
+            problems["post_id"] = f"{shown(row['post_id'])} is no post of --data.posts; add the post or remove the row"
+        if not row["sentence_text"].strip():
+            problems["sentence_text"] = "it is empty; give the sentence or remove the row"
+        if self._criterion(row) not in self._criteria:
+            problems["DSM5_symptom"] = self._unknown_criterion(row["DSM5_symptom"].strip())
+        if row["status"].strip() not in _STATUS:
+            problems["status"] = f"{shown(row['status'])} is not a status; use 1 or 0"
+        return problems
+
+    def _criterion(self, row: Mapping[str, str]) -> str:
+        label = row["DSM5_symptom"].strip()
+        return self._aliases.get(label, label)
+
+    def _unknown_criterion(self, label: str) -> str:
+        close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
+        return f"{shown(label)} is no criterion{close} --data.aliases can map it, --data.leave_out can leave it out"
+
+    def _add(self, row: Mapping[str, str]) -> None:
+        label, sentence = row["DSM5_symptom"].strip(), row["sentence_text"].strip()
+        positive = _STATUS[row["status"].strip()]
+        known = self._sentences.setdefault((row["post_id"], self._criterion(row)), {})
+        self._counts["labels mapped by --data.aliases"] += label in self._aliases
+        if sentence in known:
+            self._counts["repeated annotation rows"] += 1
+            self._counts["rows that contradict another, evidence wins"] += known[sentence] != positive
+        known[sentence] = known.get(sentence, False) or positive
+
+    def _pair(self, key: tuple[str, str], sentences: Mapping[str, bool]) -> Pair:
+        """Decide a pair from its sentences and find its evidence."""
+        positives = [sentence for sentence, positive in sentences.items() if positive]
+        mixed = 0 < len(positives) < len(sentences)
+        self._counts["pairs with sentences of both labels, taken as met"] += mixed
+        spans: set[tuple[int, int]] = set()
+        for sentence in positives:
+            found, verbatim = find_sentence(self._texts[key[0]], sentence)
+            self._counts["evidence sentences not found in their post"] += not found
+            self._counts["evidence sentences found with other white space"] += bool(found) and not verbatim
+            self._counts["evidence sentences that occur more than once"] += len(found) > 1
+            spans.update(found)
+        return Pair(*key, met=bool(positives), spans=tuple(sorted(spans)))
+
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        """The columns that the file needs."""
+        return _COLUMNS

@@ -1,0 +1,51 @@
+"""Reads the criteria: a YAML file of ids and texts."""
+
+from pathlib import Path
+
+import yaml
+
+from lightning_hpo.data.csv_table import read_text
+from lightning_hpo.data.dsm5 import DSM5_CRITERIA
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["read_criteria"]
+
+_FORM = "it should be `ID: text of the criterion`"
+
+
+def read_criteria(path: str | Path | None) -> dict[str, str]:
+    """Text by criterion id, from a YAML file, or the nine symptoms of DSM-5 where there is no file.
+
+    Raises:
+        InputError: The file is not a mapping of ids to texts.
+    """
+    if path is None:
+        return dict(DSM5_CRITERIA)
+    try:
+        node = yaml.compose(read_text(Path(path), flag="--data.criteria"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: not valid YAML; {_FORM}") from None
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        raise InputError(f"{path}: not a mapping; {_FORM}, a line for each criterion")
+    return _criteria_of(node, path)
+
+
+def _criteria_of(node: yaml.MappingNode, path: str | Path) -> dict[str, str]:
+    """Ids and texts as they are written: YAML's own types would make the id `NO` false."""
+    criteria: dict[str, str] = {}
+    problems = []
+    for key, value in node.value:
+        where = f"{path}, line {key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+            problems.append(f"{where}: not an id and a text; {_FORM}")
+        elif not key.value.strip() or not value.value.strip():
+            problems.append(f"{where}: the id or the text is empty; {_FORM}")
+        elif key.value in criteria:
+            problems.append(f"{where}: this id is there twice; keep one of them")
+        else:
+            criteria[key.value] = value.value
+    if problems:
+        raise InputError(problems)
+    return criteria

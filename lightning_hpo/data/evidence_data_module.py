@@ -1,0 +1,54 @@
+"""Data of the evidence agent: where does this post show this criterion?"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.pair_data_module import PairDataModule
+from lightning_hpo.data.window_labels import evidence_labels
+from lightning_hpo.data.window_target import WindowTarget
+
+__all__ = ["EvidenceDataModule"]
+
+
+class EvidenceDataModule(PairDataModule):
+    """Pairs with evidence, and pairs without any; the arguments are those of every pair data module."""
+
+    needs_offsets: ClassVar[bool] = True
+
+    def scored_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+        """The pairs with evidence and as many without.
+
+        Without are all that the annotator calls so and, where these are fewer, some that nobody annotated: a hash
+        of the data's seed and their names decides which, so they are the same for every trial.
+        """
+        pairs = self._known(post_ids)
+        annotated = {(pair.post_id, pair.criterion) for pair in self.corpus.pairs}
+        sure = [pair for pair in pairs if (pair.post_id, pair.criterion) in annotated]
+        others = [pair for pair in pairs if (pair.post_id, pair.criterion) not in annotated]
+        met = sum(pair.met for pair in sure)
+        wanted = min(len(others), max(0, 2 * met - len(sure)))
+        chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
+        return sure + [others[index] for index in sorted(chosen)]
+
+    def training_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+        """Every post with every criterion, but for those that are met by evidence that was not found."""
+        pairs = self._known(post_ids)
+        left_out = len(post_ids) * len(self.corpus.criteria) - len(pairs)
+        if left_out:
+            self.counts["training pairs left out (their evidence was not found in the post)"] = left_out
+        return pairs
+
+    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+        """`start_positions` and `end_positions` [windows]."""
+        return evidence_labels(targets, post_starts)
+
+    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """`spans`: the evidence of each pair, as character ranges of the post."""
+        return {"spans": [list(pair.spans) for pair in pairs]}
+
+    def _known(self, post_ids: tuple[str, ...]) -> list[Pair]:
+        return [pair for pair in self.corpus.pairs_of(post_ids) if pair.spans or not pair.met]

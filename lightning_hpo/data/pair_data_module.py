@@ -1,0 +1,282 @@
+"""What the data of both agents share: reading, splitting, windows, loaders."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.data.batching import TrainBatchSampler
+from lightning_hpo.data.corpus import Corpus
+from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.redsm5 import read_corpus, read_criteria, read_posts
+from lightning_hpo.data.scored_pair import ScoredPair
+from lightning_hpo.data.scored_pairs import ScoredPairs
+from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
+from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.train_loader import TrainLoader, as_made
+from lightning_hpo.data.train_windows import TrainWindow, TrainWindows
+from lightning_hpo.data.window_labels import window_targets
+from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.windows import Windows, load_tokenizer
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["PairDataModule"]
+
+
+class PairDataModule(LightningDataModule):
+    """(criterion, post) pairs of a corpus in ReDSM5's form; each agent's module says which pairs and which labels.
+
+    Args:
+        posts: CSV of the posts, with the columns post_id and text.
+        annotations: CSV of the annotations, with the columns post_id, sentence_text, DSM5_symptom and status;
+            predict does without.
+        criteria: YAML of criterion id to text; the nine symptoms of DSM-5 where there is none.
+        tokenizer: Hub id or folder of the tokenizer; the command line takes that of the model.
+        max_length: Most tokens in a window, criterion and special tokens included.
+        stride: Tokens of a post that neighbouring windows share.
+        batch_size: Windows in a training batch.
+        eval_batch_size: Windows in a batch that is only scored, about; the windows of a pair stay together.
+        negative_ratio: Windows of pairs that nobody annotated, drawn anew each epoch, for each window with evidence.
+        seed: Seed of the split and of all that is drawn from the data.
+        val_fraction: Share of the posts for validation.
+        test_fraction: Share of the posts for the test.
+        num_workers: Processes that prepare batches.
+        aliases: Other spellings of a criterion in the annotations: spelling to id.
+        leave_out: Labels whose annotations are left out.
+        aug: How training samples are augmented.
+    """
+
+    MEASURES: ClassVar[frozenset[str]] = frozenset(
+        {"posts", "annotations", "criteria", "seed", "val_fraction", "test_fraction", "aliases", "leave_out"}
+    )
+    """Arguments that change what is measured, so that no search may vary them."""
+
+    corpus: Corpus
+    counts: dict[str, int]
+    fingerprint: str
+    val_pairs: list[Pair]
+
+    def __init__(
+        self,
+        *,
+        posts: str,
+        tokenizer: str,
+        annotations: str | None = None,
+        criteria: str | None = None,
+        max_length: int = 512,
+        stride: int = 128,
+        batch_size: int = 16,
+        eval_batch_size: int = 64,
+        negative_ratio: float = 1.0,
+        seed: int = 17,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        num_workers: int = 0,
+        aliases: dict[str, str] | None = None,
+        leave_out: tuple[str, ...] = ("SPECIAL_CASE",),
+        aug: Augmentation | None = None,
+    ) -> None:
+        super().__init__()
+        self.posts, self.annotations, self.criteria, self.tokenizer = posts, annotations, criteria, tokenizer
+        self.max_length, self.stride = max_length, stride
+        self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
+        self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
+        self.num_workers, self.aliases = num_workers, aliases or {}
+        self.leave_out = tuple(leave_out)
+        self.aug = aug or Augmentation()
+        self._refuse_values()
+        self._split: Split | None = None
+        self._datasets: dict[str, ScoredPairs] = {}
+
+    # What an agent's module decides.
+
+    def scored_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+        """The pairs of a part that are scored, the same for every trial."""
+        raise NotImplementedError
+
+    def training_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+        """The pairs of a part that are trained on, or drawn from."""
+        raise NotImplementedError
+
+    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+        """Label tensors of some windows."""
+        raise NotImplementedError
+
+    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What a scored batch says of its pairs."""
+        raise NotImplementedError
+
+    needs_offsets: ClassVar[bool] = False
+    """Whether scored batches hold where each token stands in the post."""
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs; the test part's pairs only for `test`."""
+        if stage == "predict":
+            self._set_up_predict()
+            return
+        split = self._read()
+        if stage == "fit":
+            self._set_up_training(split)
+        if stage in ("fit", "validate"):
+            self._datasets["val"] = self._scored(self.val_pairs)
+        if stage == "test":
+            self._datasets["test"] = self._scored(self.scored_pairs(split.test))
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of windows, drawn anew each epoch; their number is the same for every epoch."""
+        sampler = TrainBatchSampler(
+            self._train_windows.lengths(),
+            kept=self._kept,
+            pool=self._pool,
+            drawn=self._drawn,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        return TrainLoader(
+            self._train_windows, sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches of whole pairs of the validation part."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of whole pairs of the test part."""
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Batches of whole pairs: every post with every criterion."""
+        return self._eval_loader("predict")
+
+    # The rest is private.
+
+    def _refuse_values(self) -> None:
+        least = {"batch_size": 1, "eval_batch_size": 1, "max_length": 1, "stride": 0, "negative_ratio": 0}
+        least |= {"num_workers": 0, "seed": 0}
+        problems = [
+            f"--data.{name}: {getattr(self, name)} is too small; it must be {bound} or more"
+            for name, bound in least.items()
+            if not getattr(self, name) >= bound
+        ]
+        problems += [
+            f"--data.{name}: {getattr(self, name)} is not between 0 and 1; 0.15 is usual"
+            for name in ("val_fraction", "test_fraction")
+            if not 0 < getattr(self, name) < 1
+        ]
+        if problems:
+            raise InputError(problems)
+
+    def _read(self) -> Split:
+        """Read and split the corpus, once; count, and take the fingerprint."""
+        if self._split:
+            return self._split
+        if self.annotations is None:
+            raise InputError(
+                "--data.annotations: it is not given; only predict does without, give the path of a CSV file"
+            )
+        self.corpus = read_corpus(self.posts, self.annotations, self.criteria, self.aliases, self.leave_out)
+        split = split_posts(
+            self.corpus.posts, seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction
+        )
+        check_disjoint(self.corpus.posts, split)
+        self.counts = dict(self.corpus.counts)
+        self.val_pairs = self.scored_pairs(split.val)
+        scored = sorted((pair.post_id, pair.criterion) for pair in self.val_pairs)
+        self.fingerprint = fingerprint(self.corpus, split, type(self).__name__, self.seed, scored)
+        self._tokenize(self.corpus.posts, self.corpus.criteria)
+        self._split = split
+        return split
+
+    def _tokenize(self, posts: dict[str, str], criteria: dict[str, str]) -> None:
+        tokenizer = load_tokenizer(self.tokenizer)
+        self._windows = Windows(tokenizer, max_length=self.max_length, stride=self.stride)
+        self._criteria = dict(zip(criteria, self._windows.tokenize(list(criteria.values())), strict=True))
+        self._windows.refuse_criteria(self._criteria.values())
+        self._posts = TokenizedPosts(posts, tokenizer, Path(self.posts).parent)
+
+    def _set_up_predict(self) -> None:
+        texts, criteria = read_posts(self.posts), read_criteria(self.criteria)
+        self.corpus = Corpus(texts, {key: text for key, text in criteria.items() if key not in self.leave_out})
+        self.counts = {}
+        self._split = None
+        self._tokenize(texts, self.corpus.criteria)
+        pairs = [ScoredPair(pair, tuple(self._ranges(pair))) for pair in self.corpus.pairs_of(tuple(texts))]
+        self._datasets["predict"] = self._dataset(pairs, known=False)
+
+    def _set_up_training(self, split: Split) -> None:
+        annotated = {(pair.post_id, pair.criterion) for pair in self.corpus.pairs}
+        samples: list[TrainWindow] = []
+        kept: list[int] = []
+        pool: list[int] = []
+        left_out: Counter[str] = Counter()
+        for pair in self.training_pairs(split.train):
+            where = kept if (pair.post_id, pair.criterion) in annotated else pool
+            for (first, stop), target in self._targets(pair):
+                left_out["training windows left out (they cut a sentence of evidence)"] += target.label == IGNORED
+                left_out["training windows with a part of a sentence longer than any window"] += target.partial
+                if target.label != IGNORED:
+                    where.append(len(samples))
+                    samples.append(TrainWindow(pair.post_id, pair.criterion, first, stop, target))
+        self.counts |= {name: count for name, count in left_out.items() if count}
+        self._kept, self._pool = np.array(kept, np.int64), np.array(pool, np.int64)
+        positives = sum(samples[index].target.label == 1 for index in kept)
+        if not positives:
+            raise InputError("--data.annotations: no post of the training part has evidence; use more annotated posts")
+        self._drawn = round(self.negative_ratio * positives)
+        self._train_windows = TrainWindows(
+            samples,
+            texts=self.corpus.posts,
+            posts=self._posts,
+            criteria=self._criteria,
+            windows=self._windows,
+            labels=self.labels,
+            augmentation=self.aug,
+            seed=self.seed,
+        )
+
+    def _ranges(self, pair: Pair) -> list[tuple[int, int]]:
+        return self._windows.ranges(len(self._posts[pair.post_id]), self._criteria[pair.criterion])
+
+    def _targets(self, pair: Pair) -> list[tuple[tuple[int, int], WindowTarget]]:
+        ranges = self._ranges(pair)
+        return list(
+            zip(ranges, window_targets(self._posts[pair.post_id], ranges, pair.spans, met=pair.met), strict=True)
+        )
+
+    def _scored(self, pairs: Sequence[Pair]) -> ScoredPairs:
+        scored = []
+        for pair in pairs:
+            ranges, targets = zip(*self._targets(pair), strict=True)
+            scored.append(ScoredPair(pair, ranges, targets))
+        return self._dataset(scored, known=True)
+
+    def _dataset(self, pairs: Sequence[ScoredPair], *, known: bool) -> ScoredPairs:
+        return ScoredPairs(
+            pairs,
+            posts=self._posts,
+            criteria=self._criteria,
+            windows=self._windows,
+            batch_size=self.eval_batch_size,
+            labels=self.labels if known else None,
+            pair_keys=self.pair_keys if known else None,
+            offsets=self.needs_offsets,
+        )
+
+    def _eval_loader(self, part: str) -> DataLoader[Any]:
+        return DataLoader(
+            self._datasets[part],
+            batch_size=None,
+            collate_fn=as_made,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )

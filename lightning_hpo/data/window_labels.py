@@ -1,0 +1,80 @@
+"""Decides what each window of a pair is trained towards, and turns that into tensors."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_hpo.data.tokenized_text import TokenizedText
+from lightning_hpo.data.window_target import IGNORED, WindowTarget
+
+__all__ = ["criteria_labels", "evidence_labels", "window_targets"]
+
+
+def window_targets(
+    post: TokenizedText, ranges: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]], *, met: bool
+) -> list[WindowTarget]:
+    """The targets of all windows of one pair.
+
+    A window that wholly contains evidence is labelled 1, one that touches none 0. One that only holds a part is
+    ignored, unless no window of the pair holds a sentence whole: then the window with the largest part is labelled 1.
+    Where a pair is met but its evidence is not known, every window is labelled 1.
+
+    Args:
+        post: The whole post.
+        ranges: Token range [first, stop) of each window.
+        spans: Evidence as character ranges of the post.
+        met: Whether the post meets the criterion.
+    """
+    tokens = [found for span in spans if (found := post.tokens_of(span))]
+    if not tokens:
+        return [WindowTarget(int(met))] * len(ranges)
+    targets = [_target(window, tokens) for window in ranges]
+    if all(target.label != 1 for target in targets):
+        largest = max(range(len(ranges)), key=lambda index: max(_shared(ranges[index], span) for span in tokens))
+        targets[largest] = _largest_part(ranges[largest], tokens)
+    return targets
+
+
+def criteria_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG001
+    """`labels` [windows]: 1 met, 0 not met, -100 ignored."""
+    return {"labels": torch.tensor([target.label for target in targets])}
+
+
+def evidence_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+    """`start_positions` and `end_positions` [windows]: first and last token of the evidence.
+
+    Token 0, which is never of the post, stands for no evidence; -100 is ignored.
+
+    Args:
+        targets: Target of each window.
+        post_starts: Index of the first token of the post in each window.
+    """
+    ends = [
+        tuple(token + start for token in target.spans[0])
+        if target.spans
+        else ((0, 0) if target.label == 0 else (IGNORED,) * 2)
+        for target, start in zip(targets, post_starts, strict=True)
+    ]
+    return {
+        "start_positions": torch.tensor([first for first, _ in ends]),
+        "end_positions": torch.tensor([last for _, last in ends]),
+    }
+
+
+def _target(window: tuple[int, int], tokens: Sequence[tuple[int, int]]) -> WindowTarget:
+    whole = [span for span in tokens if window[0] <= span[0] and span[1] < window[1]]
+    if whole:
+        return WindowTarget(1, tuple((first - window[0], last - window[0]) for first, last in whole))
+    return WindowTarget(IGNORED if any(_shared(window, span) for span in tokens) else 0)
+
+
+def _largest_part(window: tuple[int, int], tokens: Sequence[tuple[int, int]]) -> WindowTarget:
+    first, last = max(tokens, key=lambda span: _shared(window, span))
+    part = (max(first, window[0]) - window[0], min(last, window[1] - 1) - window[0])
+    return WindowTarget(1, (part,), partial=True)
+
+
+def _shared(window: tuple[int, int], span: tuple[int, int]) -> int:
+    """How many tokens of a span (last inclusive) a window holds."""
+    return max(0, min(window[1], span[1] + 1) - max(window[0], span[0]))

@@ -1,0 +1,140 @@
+"""Composes criterion and post into windows of a bounded length that together cover the whole post."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from lightning_hpo.data.tokenized_text import TokenizedText
+from lightning_hpo.data.tokenizers import load_tokenizer, tokenize
+from lightning_hpo.data.window import Window
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["TokenizedText", "Window", "Windows", "load_tokenizer", "tokenize"]
+
+# Tensor cores like lengths that are multiples of this, and fewer different lengths are fewer shapes to plan for.
+_LENGTH_STEP = 8
+
+
+class Windows:
+    """Cuts posts into windows `[CLS] criterion [SEP] part of the post [SEP]`, in the tokenizer's own form.
+
+    Args:
+        tokenizer: The encoder's fast tokenizer.
+        max_length: Most tokens in a window, special tokens and criterion included.
+        stride: Tokens of the post that neighbouring windows share.
+
+    Raises:
+        InputError: The encoder cannot read windows of this length.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, max_length: int, stride: int) -> None:
+        self.max_length, self.stride = max_length, stride
+        self._tokenizer = tokenizer
+        self._refuse_lengths(tokenizer.model_max_length)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        # Padding is masked, so without a pad token any other does.
+        self.pad_id = int(pad) if isinstance(pad, int) else 0
+        self._read_template()
+
+    def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Texts as tokens, criteria and posts alike; nothing is cut."""
+        return tokenize(self._tokenizer, texts)
+
+    def refuse_criteria(self, criteria: Iterable[TokenizedText]) -> None:
+        """Refuse lengths that leave too little room for the post beside the longest criterion.
+
+        Raises:
+            InputError: Naming the least length and the largest stride that would work.
+        """
+        longest = max((len(criterion) for criterion in criteria), default=0)
+        room = self.max_length - longest - self._specials
+        if room <= self.stride:
+            least = longest + self._specials + self.stride + 1
+            within = f"--data.stride must be below {room}" if room > 0 else "no --data.stride is small enough"
+            raise InputError(
+                f"--data.max_length: {self.max_length} is too small: the criteria take up to {longest} tokens and"
+                f" windows share {self.stride} of the post; use {least} or more, or {within}"
+            )
+
+    def room(self, criterion: TokenizedText) -> int:
+        """Tokens of a post that a window has room for beside a criterion."""
+        return self.max_length - len(criterion) - self._specials
+
+    def ranges(self, tokens: int, criterion: TokenizedText) -> list[tuple[int, int]]:
+        """Token ranges [first, stop) of a post of so many tokens, one for each window; at least one."""
+        room = self.room(criterion)
+        step = room - self.stride
+        windows = 1 + max(0, -(-(tokens - room) // step))
+        return [(first * step, min(first * step + room, tokens)) for first in range(windows)]
+
+    def compose(self, criterion: TokenizedText, part: TokenizedText) -> Window:
+        """One window of a criterion and a part of a post."""
+        before, between, after = self._pieces
+        ids = np.concatenate([before, criterion.ids, between, part.ids, after])
+        lengths = [len(before), len(criterion), len(between), len(part), len(after)]
+        post_start = sum(lengths[:3])
+        offsets = np.full((len(ids), 2), -1, np.int64)
+        offsets[post_start : post_start + len(part)] = part.offsets
+        types = [np.full(len(criterion), self._section_types[0]), np.full(len(part), self._section_types[1])]
+        all_types = np.concatenate(
+            [self._piece_types[0], types[0], self._piece_types[1], types[1], self._piece_types[2]], dtype=np.int64
+        )
+        return Window(ids.astype(np.int64), all_types, offsets, post_start)
+
+    def collate(self, windows: Sequence[Window]) -> dict[str, Tensor]:
+        """Windows as a batch: `input_ids`, `attention_mask` and, where the encoder has them, `token_type_ids`.
+
+        Each has the shape [windows, tokens of the longest, rounded up]; padding is on the right.
+        """
+        batch = {
+            "input_ids": self._padded([window.ids for window in windows], self.pad_id),
+            "attention_mask": self._padded([np.ones(len(window), np.int64) for window in windows], 0),
+        }
+        if self._has_types:
+            batch["token_type_ids"] = self._padded([window.types for window in windows], 0)
+        return batch
+
+    def offsets(self, windows: Sequence[Window]) -> Tensor:
+        """Character offsets of a batch, shape [windows, tokens, 2]; (-1, -1) where a token is not of the post."""
+        return self._padded([window.offsets for window in windows], -1)
+
+    def _padded(self, rows: Sequence[NDArray[np.int64]], value: int) -> Tensor:
+        longest = max(len(row) for row in rows)
+        length = min(-(-longest // _LENGTH_STEP) * _LENGTH_STEP, max(self.max_length, longest))
+        batch = np.full((len(rows), length, *rows[0].shape[1:]), value, np.int64)
+        for index, row in enumerate(rows):
+            batch[index, : len(row)] = row
+        return torch.from_numpy(batch)
+
+    def _refuse_lengths(self, readable: int) -> None:
+        problems = []
+        if self.max_length > readable:
+            problems.append(f"--data.max_length: {self.max_length} is more than the {readable} that the encoder reads")
+        if self.max_length < 1:
+            problems.append(f"--data.max_length: {self.max_length} is no length; 512 is usual")
+        if self.stride < 0:
+            problems.append(f"--data.stride: {self.stride} is below 0; a quarter of --data.max_length is usual")
+        if problems:
+            raise InputError(problems)
+
+    def _read_template(self) -> None:
+        """Where the special tokens go, seen on a pair that the tokenizer encodes itself."""
+        # Other padding sides and lengths that a tokenizer.json may ask for have no place in the template.
+        probe = self._tokenizer("probe", "probe", padding=False, truncation=False)
+        sections = probe.sequence_ids(0)
+        first, second = (np.array([section == which for section in sections]) for which in (0, 1))
+        if not first.any() or not second.any() or np.flatnonzero(first)[-1] > np.flatnonzero(second)[0]:
+            raise InputError("--model.name: its tokenizer does not encode pairs of texts; choose another encoder")
+        self._has_types = "token_type_ids" in probe
+        ids = np.array(probe["input_ids"])
+        types = np.array(probe["token_type_ids"] if self._has_types else np.zeros_like(ids))
+        bounds = [0, *np.flatnonzero(first)[[0, -1]], *np.flatnonzero(second)[[0, -1]], len(ids)]
+        cuts = [slice(0, bounds[1]), slice(bounds[2] + 1, bounds[3]), slice(bounds[4] + 1, bounds[5])]
+        self._pieces = [ids[cut] for cut in cuts]
+        self._piece_types = [types[cut] for cut in cuts]
+        self._section_types = (types[bounds[1]], types[bounds[3]])
+        self._specials = sum(len(piece) for piece in self._pieces)

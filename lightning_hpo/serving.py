@@ -1,0 +1,386 @@
+"""The registered model: raw text in, labels or spans out, and the torch module beside it, both without pickle.
+
+This is a flavor in MLflow's sense: `Model.log` calls `save_model`, and `mlflow.pyfunc.load_model` calls `_load_pyfunc`.
+A saved model holds its weights once, as a program of torch.export that both `mlflow.pytorch.load_model` and the pyfunc
+read; beside it lie the tokenizer and `serving.json`, which says how texts become windows and logits become answers.
+"""
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import mlflow
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningModule
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import ColSpec, Schema, TensorSpec
+from torch import Tensor, nn
+
+from lightning_hpo.agents.criteria import pair_probabilities
+from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.span_decoding import Decoding, decode_pairs
+from lightning_hpo.agents.text_agent import TextAgent
+from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.scored_pair import ScoredPair
+from lightning_hpo.data.scored_pairs import ScoredPairs
+from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.windows import Windows, load_tokenizer
+from lightning_hpo.exceptions import InputError, LightningHpoError
+
+__all__ = ["log_model", "save_model"]
+
+_MLMODEL = "MLmodel"
+_SETTINGS = "serving.json"
+_TOKENIZER = "tokenizer"
+_WINDOWS_AT_ONCE = 32
+_REQUIRED = ("mlflow", "torch", "transformers", "tokenizers", "numpy", "pandas", "lightning", "lightning_hpo")
+_COLUMNS = ("criterion", "post")
+# What each agent answers, and with which of MLflow's types.
+_ANSWERS = {
+    "criteria": {"met": "boolean", "probability": "double"},
+    "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
+}
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_EXAMPLE = "I have been too tired to get up since the start of the week."
+
+
+class TextData(Protocol):
+    """What is read of a data module: how it makes windows of texts."""
+
+    tokenizer: str
+    max_length: int
+    stride: int
+    corpus: Any
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a model reads texts and answers: all that is in `serving.json`."""
+
+    agent: str
+    criteria: dict[str, str]
+    max_length: int
+    stride: int
+    decoding: dict[str, Any] | None = None
+
+
+def log_model(
+    module: LightningModule,
+    datamodule: TextData | Any | None = None,
+    *,
+    run_id: str,
+    tracking_uri: str | None = None,
+    name: str = "model",
+    step: int = 0,
+) -> str:
+    """Log a trained module as a model of a run, with the weights that it has now.
+
+    Args:
+        module: One of the agents, or any LightningModule with an `example_input_array`.
+        datamodule: The data module that an agent was trained with.
+        run_id: The run that the model belongs to.
+        tracking_uri: Where runs are recorded; None: where MLflow is set to.
+        name: The model's name in its run.
+        step: The epoch of the weights.
+
+    Returns:
+        The model's URI, to register or to load.
+
+    Raises:
+        LightningHpoError: If something is missing, or torch cannot export the module.
+    """
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking_uri or before)
+    try:
+        info = Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=sys.modules[__name__],
+            run_id=run_id,
+            step=step,
+            module=module,
+            datamodule=datamodule,
+            validate_serving_input=False,
+        )
+    finally:
+        mlflow.set_tracking_uri(before)
+    return str(info.model_uri)
+
+
+def save_model(
+    path: str,
+    mlflow_model: Model | None = None,
+    *,
+    module: LightningModule,
+    datamodule: TextData | Any | None = None,
+    validate_serving_input: bool = False,  # noqa: ARG001 - Model.log hands on what it was given
+) -> None:
+    """Save a module as an MLflow model in a new folder.
+
+    Args:
+        path: The folder; there must be none yet.
+        mlflow_model: What is known of the model already.
+        module: One of the agents, or any LightningModule with an `example_input_array`.
+        datamodule: The data module that an agent was trained with.
+        validate_serving_input: For MLflow alone.
+
+    Raises:
+        LightningHpoError: If something is missing, or torch cannot export the module.
+    """
+    mlflow_model = mlflow_model or Model()
+    with _at_rest(module), _quiet_mlflow():
+        if isinstance(module, TextAgent):
+            _save_agent(Path(path), mlflow_model, module, _checked(module, datamodule))
+        else:
+            _save_foreign(path, mlflow_model, module)
+
+
+def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextData) -> None:
+    settings = _settings(agent, data)
+    # Beside the target, so that moving the weights into it is no copy.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
+        texts, exported = Path(folder, "texts"), Path(folder, "network")
+        tokenizer = load_tokenizer(data.tokenizer)
+        tokenizer.save_pretrained(texts / _TOKENIZER)
+        (texts / _SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
+        names = [name for name in _INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
+        # Two rows: torch.export takes a dimension of one for a constant.
+        network = _export(agent.network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
+        mlflow.pyfunc.save_model(
+            str(path),
+            loader_module=__name__,
+            data_path=str(texts),
+            mlflow_model=mlflow_model,
+            signature=_signature(settings.agent),
+            input_example=_example(settings),
+            pip_requirements=_requirements(),
+        )
+        _add_network(path, mlflow_model, exported, network)
+
+
+def _save_foreign(path: str, mlflow_model: Model, module: LightningModule) -> None:
+    example = module.example_input_array
+    inputs = example if isinstance(example, tuple) else (example,)
+    if not all(isinstance(value, Tensor) for value in inputs):
+        raise LightningHpoError(
+            f"{type(module).__name__} cannot be logged as a model: it has no `example_input_array`; set it to the"
+            " tensor, or tuple of tensors, that its forward takes"
+        )
+    _export(module, cast(tuple[Tensor, ...], inputs), Path(path), mlflow_model)
+
+
+def _export(
+    network: nn.Module, inputs: tuple[Tensor, ...], path: Path, mlflow_model: Model | None = None
+) -> dict[str, Any]:
+    """Save a network as MLflow saves torch modules, without pickle; give what MLflow wrote down about it."""
+    mlflow_model = mlflow_model or Model()
+    free = [(-1, *value.shape[1:]) if value.is_floating_point() else (-1,) * value.ndim for value in inputs]
+    specs: list[ColSpec | TensorSpec] = [
+        TensorSpec(
+            np.dtype(str(value.dtype).removeprefix("torch.")), shape, f"input_{place}" if len(inputs) > 1 else None
+        )
+        for place, (value, shape) in enumerate(zip(inputs, free, strict=True))
+    ]
+    try:
+        mlflow.pytorch.save_model(
+            network,
+            str(path),
+            mlflow_model=mlflow_model,
+            signature=ModelSignature(inputs=Schema(specs)),
+            input_example=tuple(value.cpu() for value in inputs),
+            pip_requirements=_requirements(),
+            serialization_format="pt2",
+        )
+    # torch.export raises whatever the operation that it cannot follow raises.
+    except Exception as error:
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise LightningHpoError(
+            f"{type(network).__name__} cannot be logged as a model: torch.export says {type(error).__name__}: {reason}"
+        ) from error
+    flavor: dict[str, Any] = mlflow_model.flavors[mlflow.pytorch.FLAVOR_NAME]
+    return flavor
+
+
+def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[str, Any]) -> None:
+    data = path / flavor["model_data"]
+    for file in (exported / flavor["model_data"]).iterdir():
+        shutil.move(file, data / file.name)
+    mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **flavor)
+    mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    mlflow_model.save(str(path / _MLMODEL))
+
+
+@contextmanager
+def _at_rest(module: nn.Module) -> Iterator[None]:
+    """Keep a module on the CPU and in eval mode, and put it back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    module.eval().cpu()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.to(device)
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _quiet_mlflow() -> Iterator[None]:
+    """Keep what MLflow has to say about each step off the screen, but not its warnings."""
+    logger = logging.getLogger("mlflow")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _checked(agent: TextAgent, data: Any) -> TextData:
+    wanted = ("tokenizer", "max_length", "stride", "corpus")
+    missing = [name for name in wanted if not hasattr(data, name)]
+    if missing:
+        given = "no data module" if data is None else type(data).__name__
+        raise LightningHpoError(
+            f"{type(agent).__name__} cannot be logged as a model that reads text: {given} was given, without "
+            f"{', '.join(missing)}; give the data module that it was trained with"
+        )
+    return cast(TextData, data)
+
+
+def _settings(agent: TextAgent, data: TextData) -> _Settings:
+    decoding = getattr(agent, "decoding", None)
+    return _Settings(
+        agent=agent.agent,
+        criteria=dict(data.corpus.criteria),
+        max_length=data.max_length,
+        stride=data.stride,
+        decoding=asdict(decoding) if isinstance(decoding, Decoding) else None,
+    )
+
+
+def _signature(agent: str) -> ModelSignature:
+    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in _COLUMNS]
+    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in _ANSWERS[agent].items()]
+    return ModelSignature(inputs=Schema(asked), outputs=Schema(answered))
+
+
+def _example(settings: _Settings) -> pd.DataFrame:
+    return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(_COLUMNS))
+
+
+def _requirements() -> list[str]:
+    found = []
+    for name in _REQUIRED:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+            continue
+        found.append(f"{name}=={version.split('+')[0]}")
+    return found
+
+
+class _TextModel:
+    """What `mlflow.pyfunc.load_model` gives: criteria and posts in, answers out."""
+
+    def __init__(self, settings: _Settings, network: nn.Module, windows: Windows, tokenizer: Any) -> None:
+        self._settings, self._network, self._windows, self._tokenizer = settings, network, windows, tokenizer
+
+    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Answer each row.
+
+        Args:
+            data: A column `criterion`, with ids of criteria or their text, and a column `post`.
+            params: For MLflow alone.
+
+        Returns:
+            A row for each row. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of the post,
+            `text`, `score`, `null`; where there is no evidence, -1, -1 and no text.
+
+        Raises:
+            InputError: If a row has no criterion or no post.
+        """
+        criteria, posts = _read(data)
+        criteria = [self._settings.criteria.get(criterion, criterion) for criterion in criteria]
+        rows: list[dict[str, Any]] = [{} for _ in posts]
+        for batch in self._batches(criteria, posts) if rows else ():
+            for row, answer in zip(map(int, batch["post_ids"]), self._answer(batch), strict=True):
+                rows[row] = _with_text(answer, posts[row]) if "null" in answer else answer
+        return pd.DataFrame(rows, columns=list(_ANSWERS[self._settings.agent]), index=data.index)
+
+    def _batches(self, criteria: list[str], posts: list[str]) -> Iterator[dict[str, Any]]:
+        names = list(dict.fromkeys(criteria))
+        read = dict(zip(names, self._windows.tokenize(names), strict=True))
+        self._windows.refuse_criteria(read.values())
+        tokens = TokenizedPosts({str(row): post for row, post in enumerate(posts)}, self._tokenizer)
+        pairs = [
+            ScoredPair(
+                Pair(str(row), criterion, met=False),
+                tuple(self._windows.ranges(len(tokens[str(row)]), read[criterion])),
+            )
+            for row, criterion in enumerate(criteria)
+        ]
+        scored = ScoredPairs(
+            pairs, posts=tokens, criteria=read, windows=self._windows, batch_size=_WINDOWS_AT_ONCE, offsets=True
+        )
+        return (scored[index] for index in range(len(scored)))
+
+    def _answer(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        inputs = [batch[name] for name in _INPUTS if name in batch]
+        with torch.no_grad():
+            logits = self._network(*inputs).float()
+        pairs = len(batch["post_ids"])
+        if self._settings.agent == "criteria":
+            probabilities = pair_probabilities(logits, batch["pair_index"], pairs).tolist()
+            return [{"met": probability >= 0.5, "probability": probability} for probability in probabilities]
+        spans = decode_pairs(
+            logits, batch["offsets"], batch["pair_index"], pairs, Decoding.read(self._settings.decoding)
+        )
+        columns = zip(*(column.tolist() for column in spans), strict=True)
+        return [dict(zip(spans._fields, row, strict=True)) for row in columns]
+
+
+def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:
+    if answer["null"]:
+        return {**answer, "start": -1, "end": -1, "text": ""}
+    return {**answer, "text": post[answer["start"] : answer["end"]]}
+
+
+def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
+    missing = [name for name in _COLUMNS if name not in data.columns]
+    if missing:
+        raise InputError(f"input: no column {' and no column '.join(missing)}; a row is a criterion and a post")
+    columns = [data[name].tolist() for name in _COLUMNS]
+    problems = [
+        f"input row {row}, column {name}: it is empty or no text"
+        for row, values in enumerate(zip(*columns, strict=True))
+        for name, value in zip(_COLUMNS, values, strict=True)
+        if not isinstance(value, str) or not value.strip()
+    ]
+    if problems:
+        raise InputError(problems)
+    return columns[0], columns[1]
+
+
+def _load_pyfunc(path: str) -> _TextModel:
+    """Load the data folder of a saved model; MLflow calls this by its name."""
+    folder = Path(path)
+    settings = _Settings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
+    with quiet_transformers():
+        tokenizer = load_tokenizer(str(folder / _TOKENIZER))
+    windows = Windows(tokenizer, max_length=settings.max_length, stride=settings.stride)
+    root = next(parent for parent in folder.parents if (parent / _MLMODEL).is_file())
+    return _TextModel(settings, mlflow.pytorch.load_model(str(root)), windows, tokenizer)

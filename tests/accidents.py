@@ -1,0 +1,49 @@
+"""Callbacks that make things go wrong, at a known place and no more than once; a config names them."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class KillOnce(Callback):
+    """Kills its own process at the end of an epoch, unless the marker is there."""
+
+    def __init__(self, marker: str, epoch: int = 1) -> None:
+        self.marker, self.epoch = Path(marker), epoch
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == self.epoch and not trainer.fast_dev_run and not self.marker.exists():  # type: ignore[attr-defined]
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WaitForSignalOnce(Callback):
+    """Makes the marker in an epoch and trains no further batch before a stop is asked for, unless the marker is there."""
+
+    def __init__(self, marker: str, epoch: int = 1, limit_s: float = 60.0) -> None:
+        self.marker, self.epoch, self.limit_s = Path(marker), epoch, limit_s
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch != self.epoch or trainer.fast_dev_run or self.marker.exists():  # type: ignore[attr-defined]
+            return
+        self.marker.touch()
+        end = time.monotonic() + self.limit_s
+        while not trainer.received_sigterm:
+            assert time.monotonic() < end, "nobody asked for a stop"
+            time.sleep(0.01)
+
+
+class NoMemoryAbove(Callback):
+    """Runs out of memory where CUDA would, in batches above a size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if len(batch[0]) > self.size and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("planted")

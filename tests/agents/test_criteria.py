@@ -1,0 +1,80 @@
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_hpo.agents.criteria import CriteriaAgent
+
+
+class _Fixed(nn.Module):
+    """A network that gives the logits that it was given."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.given = logits
+
+    def forward(self, *_: Tensor) -> Tensor:
+        return self.given
+
+
+@dataclass(frozen=True)
+class _Pair:
+    post_id: str
+    met: bool
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+def _batch() -> dict[str, Any]:
+    """Three pairs in five windows; the first pair's second window says met."""
+    return {
+        "input_ids": torch.zeros(5, 4, dtype=torch.long),
+        "attention_mask": torch.ones(5, 4, dtype=torch.long),
+        "labels": torch.tensor([0, 1, 0, -100, 0]),
+        "pair_index": torch.tensor([0, 0, 1, 1, 2]),
+        "post_ids": ["a", "b", "b"],
+        "criteria": ["FATIGUE", "FATIGUE", "ANHEDONIA"],
+        "met": torch.tensor([1, 0, 1]),
+    }
+
+
+@pytest.fixture
+def agent(encoder_folder: str) -> CriteriaAgent:
+    agent = CriteriaAgent(encoder_folder)
+    odds = torch.tensor([-3.0, 2.0, -1.0, -0.5, -2.0])
+    agent.network = _Fixed(torch.stack((torch.zeros(5), odds), dim=-1))
+    return agent
+
+
+def test_a_pair_is_as_probable_as_its_best_window(agent: CriteriaAgent) -> None:
+    answers = agent.predict_step(_batch())
+    odds = torch.tensor([2.0, -0.5, -2.0])
+    assert [answer["probability"] for answer in answers] == pytest.approx(odds.sigmoid().tolist())
+    assert [(answer["post_id"], answer["criterion"], answer["met"]) for answer in answers] == [
+        ("a", "FATIGUE", True),
+        ("b", "FATIGUE", False),
+        ("b", "ANHEDONIA", False),
+    ]
+
+
+def test_the_scores_are_over_pairs_and_the_loss_over_windows(agent: CriteriaAgent) -> None:
+    agent.validation_step(_batch(), 0)
+    scores = agent.val_scores.compute()
+    assert float(scores["metric"]) == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert float(scores["precision"]) == 1.0
+    assert float(scores["recall"]) == 0.5
+    assert float(scores["positive"]) == pytest.approx(1 / 3)
+    odds = torch.tensor([-3.0, -2.0, -1.0, -2.0])  # in favour of the wrong answer; the fourth window is ignored
+    assert float(scores["loss"]) == pytest.approx(float(nn.functional.softplus(odds).mean()))
+
+
+@pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, True), (0.5, False)])
+def test_constant_is_one_class_alone(agent: CriteriaAgent, share: float, constant: bool) -> None:
+    assert bool(agent.is_constant(torch.tensor(share))) is constant
+
+
+def test_constant_answers_are_scored_as_the_agent_is() -> None:
+    pairs = [_Pair("a", True), _Pair("b", False), _Pair("c", False), _Pair("d", False)]
+    scores = CriteriaAgent.constant_answers(pairs, {})
+    assert scores == pytest.approx({"always met": 0.4 / 2, "never met": (6 / 7) / 2})

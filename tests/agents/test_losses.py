@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([0, 1, 2, 3, 1, 0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_is_torchs(smoothing: float) -> None:
+    expected = functional.cross_entropy(LOGITS, TARGETS, label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(row_loss(LOGITS, TARGETS, Loss(label_smoothing=smoothing)), expected)
+
+
+def test_focal_is_cross_entropy_weighted_by_what_is_wrong() -> None:
+    entropy = functional.cross_entropy(LOGITS, TARGETS, reduction="none")
+    expected = (1 - torch.exp(-entropy)) ** 3 * entropy
+    torch.testing.assert_close(row_loss(LOGITS, TARGETS, Loss(name="focal", gamma=3)), expected)
+
+
+def test_focal_without_gamma_is_cross_entropy() -> None:
+    torch.testing.assert_close(
+        row_loss(LOGITS, TARGETS, Loss(name="focal", gamma=0)), row_loss(LOGITS, TARGETS, Loss())
+    )
+
+
+@pytest.mark.parametrize("loss", [Loss(), Loss(label_smoothing=0.1), Loss(name="focal", label_smoothing=0.1)])
+def test_what_is_masked_changes_nothing(loss: Loss) -> None:
+    padded = torch.cat((LOGITS, torch.full((6, 3), 50.0)), dim=1)
+    mask = torch.arange(7).expand(6, 7) < 4
+    torch.testing.assert_close(row_loss(padded, TARGETS, loss, mask), row_loss(LOGITS, TARGETS, loss))
+
+
+def test_ignored_rows_cost_nothing_and_teach_nothing() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    targets = TARGETS.clone()
+    targets[2] = IGNORE
+    losses = row_loss(logits, targets, Loss(label_smoothing=0.1))
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    assert losses[2] == 0
+    assert logits.grad is not None
+    assert logits.grad[2].abs().sum() == 0
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    assert row_loss(LOGITS.bfloat16(), TARGETS, Loss()).dtype == torch.float32

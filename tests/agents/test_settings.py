@@ -1,0 +1,67 @@
+import pytest
+
+from lightning_hpo.agents.heads import CriteriaHead, EvidenceHead
+from lightning_hpo.agents.losses import Loss
+from lightning_hpo.agents.optimizers import Optim, Schedule
+from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.agents.span_decoding import Decoding
+from lightning_hpo.exceptions import InputError
+
+GROUPS: list[type[Settings]] = [CriteriaHead, EvidenceHead, Loss, Optim, Schedule, Decoding]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_defaults_can_be_used(group: type[Settings]) -> None:
+    assert group().problems() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        (Optim(lr=0), ["--model.optim.lr"]),
+        (Optim(lr=float("nan")), ["--model.optim.lr"]),
+        (Optim(beta1=1, beta2=2, eps=-1), ["--model.optim.beta1", "--model.optim.beta2", "--model.optim.eps"]),
+        (Optim(weight_decay=-1, layer_decay=0), ["--model.optim.weight_decay", "--model.optim.layer_decay"]),
+        (Schedule(name="linea", warmup=0.7), ["--model.schedule.name", "--model.schedule.warmup"]),  # type: ignore[arg-type]
+        (
+            Loss(name="hinge", label_smoothing=0.6, gamma=-1),  # type: ignore[arg-type]
+            ["--model.loss.name", "--model.loss.label_smoothing", "--model.loss.gamma"],
+        ),
+        (EvidenceHead(layers=-1, hidden=0), ["--model.head.layers", "--model.head.hidden"]),
+        (
+            CriteriaHead(dropout=1, activation="x", pooling="y"),  # type: ignore[arg-type]
+            ["--model.head.dropout", "--model.head.activation", "--model.head.pooling"],
+        ),
+        (
+            Decoding(max_answer_tokens=0, null_threshold=float("nan")),
+            ["--model.decoding.max_answer_tokens", "--model.decoding.null_threshold"],
+        ),
+    ],
+)
+def test_problems_name_the_flag(settings: Settings, flags: list[str]) -> None:
+    assert [line.split(":")[0] for line in settings.problems()] == flags
+    assert all("\n" not in line for line in settings.problems())
+
+
+def test_read_takes_settings_plain_values_and_nothing() -> None:
+    settings = Optim(lr=1.0)
+    assert Optim.read(settings) is settings
+    assert Optim.read({"lr": 1.0}) == settings
+    assert Optim.read(None) == Optim()
+
+
+def test_read_names_the_settings_that_there_are() -> None:
+    with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; there are name, warmup"):
+        Schedule.read({"warm": 0.1})
+
+
+def test_outside_allows_both_bounds() -> None:
+    assert outside("--x", 0, 0, 1) == outside("--x", 1, 0, 1) == []
+    assert outside("--x", 1.5, 0, 1) == ["--x: got 1.5; it must be from 0 to 1"]
+
+
+def test_raise_problems_raises_them_all_or_nothing() -> None:
+    raise_problems([])
+    with pytest.raises(InputError) as caught:
+        raise_problems(["one", "two"])
+    assert caught.value.problems == ["one", "two"]

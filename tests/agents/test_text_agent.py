@@ -1,0 +1,218 @@
+"""What both agents share, each test with both."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.exceptions import InputError, NotFiniteError
+
+Batches = list[dict[str, Any]]
+Loader = Callable[[Batches], Any]
+MakeTrainer = Callable[..., Trainer]
+
+pytestmark = [
+    # torch's, met by Lightning when it moves a batch
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+    # one process is enough for batches that lie in memory
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+
+@pytest.fixture(params=[CriteriaAgent, EvidenceAgent])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_an_agent_learns_and_answers_the_same_after_loading(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    agent = kind(encoder_folder, optim={"lr": 5e-3}, head={"hidden": 16})
+    fitting = trainer(max_epochs=5, gradient_clip_val=1.0)
+    fitting.fit(agent, loader(training_batches), loader(eval_batches))
+    logged = fitting.callback_metrics
+    assert logged["val_metric"] > 0.75
+    assert logged["val_constant"] == 0
+    assert logged["augmented"] == 0.25
+    assert {"train_loss", "val_loss", "val_f1", "val_positive"} <= set(logged)
+    fitting.save_checkpoint(tmp_path / "agent.ckpt")
+    again = kind.load_from_checkpoint(tmp_path / "agent.ckpt", weights_only=True)
+    (scores,) = trainer().validate(again, loader(eval_batches), verbose=False)
+    assert scores["val_metric"] == logged["val_metric"]
+    assert trainer().predict(again, loader(eval_batches)) == trainer().predict(agent, loader(eval_batches))
+
+
+def test_test_logs_what_validation_logs(
+    kind: Any, encoder_folder: str, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
+) -> None:
+    agent = kind(encoder_folder)
+    (validated,) = trainer().validate(agent, loader(eval_batches), verbose=False)
+    (tested,) = trainer().test(agent, loader(eval_batches), verbose=False)
+    assert {name.replace("val_", "test_"): value for name, value in validated.items()} == tested
+
+
+def test_hyperparameters_are_plain(kind: Any, encoder_folder: str) -> None:
+    plain = kind(encoder_folder, optim={"lr": 1e-3}).hparams
+    assert plain["optim"]["lr"] == 1e-3
+    assert {type(value) for value in plain.values()} <= {str, int, bool, float, dict, type(None)}
+
+
+def test_all_that_cannot_be_used_is_said_at_once(kind: Any, encoder_folder: str) -> None:
+    with pytest.raises(InputError) as caught:
+        kind(encoder_folder, dropout=2, attention_dropout=-1, freeze_layers=-1, optim={"lr": 0}, head={"layers": -1})
+    flags = [line.split(":")[0] for line in caught.value.problems]
+    assert flags == [
+        "--model.dropout",
+        "--model.attention_dropout",
+        "--model.freeze_layers",
+        "--model.optim.lr",
+        "--model.head.layers",
+    ]
+
+
+def test_the_sanity_checks_batches_do_not_count(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
+    agent = kind(encoder_folder).eval()
+    agent.on_validation_epoch_start()
+    agent.validation_step(eval_batches[0], 0)
+    agent.on_validation_epoch_start()
+    agent.validation_step(eval_batches[1], 0)
+    alone = agent.val_scores.compute()
+    agent.on_validation_epoch_start()
+    agent.validation_step(eval_batches[1], 0)
+    torch.testing.assert_close(agent.val_scores.compute(), alone)
+
+
+def test_the_loss_of_a_part_is_the_mean_over_its_windows(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
+    agent = kind(encoder_folder).eval()
+    batch = dict(eval_batches[0])
+    short = {name: value[:3] for name, value in batch.items()}
+    expected = torch.cat([agent.window_losses(agent.logits(part), part)[0] for part in (batch, short)]).mean()
+    for part in (batch, short):
+        agent.validation_step(part, 0)
+    torch.testing.assert_close(agent.val_scores.compute()["loss"], expected)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_loss_that_is_not_finite_ends_the_training(
+    kind: Any,
+    part: str,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+) -> None:
+    agent = kind(encoder_folder)
+    nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))
+    fitting = trainer(max_epochs=1, num_sanity_val_steps=0 if part == "train" else 1)
+    with pytest.raises(NotFiniteError, match=f"{part}_loss is not finite in epoch 0, by step 0"):
+        fitting.fit(agent, loader(training_batches), loader(eval_batches))
+
+
+class _Rates(Callback):
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_epochs": 2}, 20),
+        ({"max_epochs": 2, "limit_train_batches": 4}, 8),
+        ({"max_epochs": 2, "accumulate_grad_batches": 4}, 6),
+        ({"max_epochs": 5, "max_steps": 7}, 7),
+        ({"fast_dev_run": 2}, 2),
+    ],
+)
+def test_the_schedule_ends_with_the_training(
+    options: dict[str, int],
+    steps: int,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+) -> None:
+    agent = CriteriaAgent(encoder_folder, optim={"lr": 1e-3}, schedule={"warmup": 0.0})  # type: ignore[arg-type]
+    seen = _Rates()
+    fitting = trainer(callbacks=[seen], **options)
+    fitting.fit(agent, loader(training_batches[:10]), loader(eval_batches[:1]))
+    assert fitting.global_step == steps
+    rates = sorted(set(seen.rates), reverse=True)
+    assert rates == pytest.approx([1e-3 * (1 - step / steps) for step in range(steps)])
+    assert fitting.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+def test_a_schedule_needs_an_end(
+    encoder_folder: str, training_batches: Batches, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
+) -> None:
+    with pytest.raises(InputError, match=r"--trainer.max_epochs, --trainer.max_steps: no end is set"):
+        trainer(max_epochs=-1).fit(CriteriaAgent(encoder_folder), loader(training_batches), loader(eval_batches))
+
+
+class _Modes(Callback):
+    """Notes whether dropout acts."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, set[bool]]] = []
+
+    def on_train_batch_start(self, _: Trainer, pl_module: LightningModule, *__: object) -> None:
+        self._note("train", pl_module)
+
+    def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, *__: object) -> None:
+        self._note("val", pl_module)
+
+    def _note(self, part: str, agent: LightningModule) -> None:
+        dropouts = {module.training for module in agent.modules() if isinstance(module, nn.Dropout)}
+        self.seen.append((part, dropouts))
+
+
+def test_dropout_acts_while_training_and_only_then(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    trainer: MakeTrainer,
+    loader: Loader,
+) -> None:
+    modes = _Modes()
+    fitting = trainer(max_epochs=2, num_sanity_val_steps=0, callbacks=[modes])
+    fitting.fit(kind(encoder_folder, dropout=0.3), loader(training_batches[:1]), loader(eval_batches[:1]))
+    assert modes.seen == [("train", {True}), ("val", {False})] * 2
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_gradients_can_be_clipped_at_low_precision(
+    precision: str,
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+) -> None:
+    fitting = trainer(max_epochs=1, precision=precision, gradient_clip_val=0.5)
+    fitting.fit(kind(encoder_folder), loader(training_batches[:2]), loader(eval_batches[:1]))
+    assert torch.isfinite(fitting.callback_metrics["val_loss"])
+
+
+def test_only_the_agents_own_network_can_be_trained(kind: Any, encoder_folder: str) -> None:
+    agent = kind(encoder_folder)
+    agent.network = nn.Identity()
+    with pytest.raises(TypeError, match="a Identity cannot be trained"):
+        agent.configure_optimizers()

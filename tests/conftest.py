@@ -1,0 +1,91 @@
+"""Databases in the test's own folder, the foreign modules as a config, and whole fits of them."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from lightning.pytorch import Trainer
+
+from lightning_hpo.study import open_storage
+from lightning_hpo.tracking import Tracker
+
+Copy = Callable[[Path, str], str]
+
+
+@pytest.fixture(autouse=True)
+def _no_databases_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def ready_databases(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """Gives the URL of a copy of an empty database: making the tables anew would take seconds a test."""
+    folder = tmp_path_factory.mktemp("databases")
+    Tracker(f"sqlite:///{folder}/mlflow.db").experiment("Default")
+    open_storage(f"sqlite:///{folder}/optuna.db")
+
+    def copy(target: Path, name: str) -> str:
+        with sqlite3.connect(folder / name) as ready, sqlite3.connect(target / name) as made:
+            ready.backup(made)
+        ready.close()
+        made.close()
+        return f"sqlite:///{target / name}"
+
+    return copy
+
+
+@pytest.fixture
+def tracking_uri(ready_databases: Copy, tmp_path: Path) -> str:
+    return ready_databases(tmp_path, "mlflow.db")
+
+
+@pytest.fixture
+def tracker(tracking_uri: str) -> Tracker:
+    return Tracker(tracking_uri)
+
+
+@pytest.fixture
+def run_id(tracker: Tracker) -> str:
+    return tracker.start_run(tracker.experiment("criteria-first"), "trial_0", {})
+
+
+@pytest.fixture
+def storage_url(ready_databases: Copy, tmp_path: Path) -> str:
+    return ready_databases(tmp_path, "optuna.db")
+
+
+@pytest.fixture
+def study(storage_url: str) -> optuna.Study:
+    return optuna.create_study(
+        study_name="first",
+        storage=open_storage(storage_url),
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=optuna.pruners.NopPruner(),
+    )
+
+
+@pytest.fixture
+def foreign_config() -> dict[str, Any]:
+    return {
+        "model": {"class_path": "tests.foreign.ForeignModule"},
+        "data": {"class_path": "tests.foreign.ForeignData"},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "logger": False},
+    }
+
+
+@pytest.fixture
+def quiet_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """Makes a Trainer that writes nothing outside the test's folder."""
+
+    def make(**options: Any) -> Trainer:
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+        if any(hasattr(callback, "best_model_path") for callback in options.get("callbacks", ())):
+            del quiet["enable_checkpointing"]
+        return Trainer(**{**quiet, "accelerator": "cpu", "default_root_dir": tmp_path, **options})
+
+    return make

@@ -1,0 +1,33 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from lightning_hpo.data import hub
+
+
+def _unreachable(*_: object) -> None:
+    raise socket.gaierror
+
+
+def test_a_folder_needs_no_hub(tmp_path: Path) -> None:
+    assert hub.local_files_only(str(tmp_path))
+
+
+def test_without_a_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", _unreachable)
+    assert hub.local_files_only("some/encoder")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    assert not hub.local_files_only("some/encoder")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert hub.local_files_only("some/encoder")
+
+
+def test_behind_a_proxy_names_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    monkeypatch.setattr(socket, "getaddrinfo", _unreachable)
+    assert not hub.local_files_only("some/encoder")

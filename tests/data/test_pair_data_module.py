@@ -1,0 +1,189 @@
+from collections import Counter
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+
+from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule, PairDataModule
+from lightning_hpo.data.batching import Draw
+from lightning_hpo.exceptions import InputError
+
+BOTH = pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
+
+
+def make(kind: type[PairDataModule], corpus: Path, tokenizer: Path, **changed: Any) -> PairDataModule:
+    """A data module over the test corpus, with windows of 32 tokens."""
+    arguments: dict[str, Any] = {
+        "posts": str(corpus / "posts.csv"),
+        "annotations": str(corpus / "annotations.csv"),
+        "criteria": str(corpus / "criteria.yaml"),
+        "tokenizer": str(tokenizer),
+        "max_length": 32,
+        "stride": 8,
+        "batch_size": 4,
+        "eval_batch_size": 12,
+        "val_fraction": 0.25,
+        "test_fraction": 0.2,
+    }
+    return kind(**arguments | changed)
+
+
+@BOTH
+def test_the_test_part_is_untouched_until_it_is_asked_for(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[str]] = []
+    for name in ("scored_pairs", "training_pairs"):
+        original = getattr(kind, name)
+
+        def spy(self: PairDataModule, posts: tuple[str, ...], original: Any = original) -> Any:
+            asked.append(set(posts))
+            return original(self, posts)
+
+        monkeypatch.setattr(kind, name, spy)
+    module = make(kind, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    seen = set().union(*asked)
+    module.setup("test")
+    tested = {post for batch in module.test_dataloader() for post in batch["post_ids"]}
+    assert tested
+    assert not tested & seen
+
+
+@BOTH
+def test_scored_batches_hold_whole_pairs_and_the_whole_post(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module = make(kind, corpus_folder, tokenizer_folder)
+    module.setup("validate")
+    names: Counter[tuple[str, str]] = Counter()
+    for batch in module.val_dataloader():
+        pairs = len(batch["post_ids"])
+        names.update(zip(batch["post_ids"], batch["criteria"], strict=True))
+        assert batch["pair_index"].unique().tolist() == list(range(pairs))
+        assert len(batch["pair_index"]) == len(batch["input_ids"])
+        assert batch["input_ids"].shape[1] <= 32
+        if "offsets" in batch:
+            assert batch["offsets"].shape == (*batch["input_ids"].shape, 2)
+            for pair, post in enumerate(batch["post_ids"]):
+                inside = batch["offsets"][batch["pair_index"] == pair].flatten(0, 1)
+                covered = {place for start, end in inside.tolist() if start >= 0 for place in range(start, end)}
+                text = module.corpus.posts[post]
+                assert covered == {place for place, sign in enumerate(text) if not sign.isspace()}
+    assert names == Counter((pair.post_id, pair.criterion) for pair in module.val_pairs)
+
+
+@BOTH
+def test_the_fingerprint_is_of_what_is_measured_alone(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    def of(**changed: Any) -> str:
+        module = make(kind, corpus_folder, tokenizer_folder, **changed)
+        module.setup("validate")
+        return module.fingerprint
+
+    assert of() == of(max_length=24, stride=2, batch_size=2, negative_ratio=0.5)
+    other_criteria = of(criteria=None, aliases={"SAD": "DEPRESSED_MOOD", "TIRED": "FATIGUE"}, max_length=128)
+    assert len({of(), of(seed=1), of(val_fraction=0.3), other_criteria}) == 4
+
+
+@BOTH
+def test_the_fingerprint_is_the_same_at_every_stage(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    found = []
+    for stage in ("fit", "validate", "test"):
+        module = make(kind, corpus_folder, tokenizer_folder)
+        module.setup(stage)
+        found.append(module.fingerprint)
+    assert len(set(found)) == 1
+
+
+@BOTH
+def test_training_batches_are_the_same_with_and_without_workers(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    def batches(workers: int) -> list[dict[str, torch.Tensor]]:
+        aug = Augmentation(enabled=True, p_apply=0.5)
+        module = make(kind, corpus_folder, tokenizer_folder, num_workers=workers, aug=aug)
+        module.setup("fit")
+        return list(module.train_dataloader())
+
+    alone, shared = batches(0), batches(2)
+    assert len(alone) == len(shared) > 3
+    assert any(batch["augmented"].any() for batch in alone)
+    for one, other in zip(alone, shared, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_negatives_are_drawn_anew_by_the_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
+    module.setup("fit")
+    sampler: Any = module.train_dataloader().sampler
+    pool = set(module._pool.tolist())
+    drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} & pool for epoch in range(3)]
+    assert len(drawn[0]) == len(drawn[1]) == module._drawn
+    assert drawn[0] != drawn[1]
+    kept = [module._train_windows._samples[index] for index in module._kept]
+    assert module._drawn == round(0.5 * sum(sample.target.label == 1 for sample in kept))
+
+
+def test_predict_reads_posts_alone(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    for kind in (CriteriaDataModule, EvidenceDataModule):
+        module = make(kind, corpus_folder, tokenizer_folder, annotations=None)
+        module.setup("predict")
+        batches = list(module.predict_dataloader())
+        assert sum(len(batch["post_ids"]) for batch in batches) == 80
+        unknown = {"labels", "met", "spans", "start_positions", "end_positions"}
+        assert not unknown & set(batches[0])
+        assert ("offsets" in batches[0]) == (kind is EvidenceDataModule)
+        with pytest.raises(InputError, match=r"--data\.annotations"):
+            module.setup("fit")
+
+
+def test_bad_values_are_named_at_once(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        make(
+            CriteriaDataModule,
+            corpus_folder,
+            tokenizer_folder,
+            batch_size=0,
+            eval_batch_size=-1,
+            negative_ratio=-0.5,
+            val_fraction=1.5,
+            num_workers=-1,
+        )
+    flags = [problem.split(":")[0] for problem in caught.value.problems]
+    assert flags == [
+        "--data.batch_size",
+        "--data.eval_batch_size",
+        "--data.negative_ratio",
+        "--data.num_workers",
+        "--data.val_fraction",
+    ]
+
+
+def test_windows_too_small_for_the_criteria_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"--data\.max_length: 12 is too small"):
+        make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=12, stride=8).setup("fit")
+
+
+def test_what_training_leaves_out_is_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=11, stride=0)
+    module.setup("fit")
+    assert any("training windows" in name for name in module.counts)
+    assert all(module.counts.values())
+
+
+def test_names_that_no_search_may_vary_are_arguments() -> None:
+    assert set(signature(PairDataModule).parameters) >= PairDataModule.MEASURES
+    assert issubclass(PairDataModule, LightningDataModule)
+
+
+def test_a_draw_is_what_the_dataset_takes(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    assert module._train_windows[[Draw(0, 0)]]["labels"].shape == (1,)

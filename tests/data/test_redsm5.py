@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_hpo.data.redsm5 import Pair, read_corpus, read_posts
+from lightning_hpo.exceptions import InputError
+
+from .conftest import WriteCsv
+
+POSTS = [("post_id", "text"), ("a", "I am sad. Really."), ("b", "Fine here.\nAll  good."), ("c", "Nothing.")]
+HEADER = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation")
+
+
+def _row(post: str, sentence: str, label: str, status: str) -> tuple[str, ...]:
+    return (post, "x", sentence, label, status, "")
+
+
+def test_repeats_and_conflicts_are_decided_for_evidence_and_counted(write_csv: WriteCsv) -> None:
+    rows = [
+        HEADER,
+        _row("a", "I am sad.", "DEPRESSED_MOOD", "0"),
+        _row("a", "I am sad.", "DEPRESSED_MOOD", "1"),
+        _row("a", "I am sad.", "DEPRESSED_MOOD", "1.0"),
+        _row("a", "Really.", "DEPRESSED_MOOD", "0"),
+        _row("a", "Really.", "FATIGUE", "0"),
+        _row("b", "here. All good.", "FATIGUE", "1"),
+        _row("b", "Gone.", "ANHEDONIA", " 1 "),
+        _row("b", "Fine", "SPECIAL_CASE", "1"),
+    ]
+    corpus = read_corpus(write_csv("posts.csv", POSTS), write_csv("annotations.csv", rows))
+    assert corpus.pairs == (
+        Pair("a", "DEPRESSED_MOOD", True, ((0, 9),)),
+        Pair("a", "FATIGUE", False),
+        Pair("b", "FATIGUE", True, ((5, 21),)),
+        Pair("b", "ANHEDONIA", True),
+    )
+    assert corpus.counts == {
+        "repeated annotation rows": 2,
+        "rows that contradict another, evidence wins": 1,
+        "pairs with sentences of both labels, taken as met": 1,
+        "evidence sentences found with other white space": 1,
+        "evidence sentences not found in their post": 1,
+        "rows left out (SPECIAL_CASE)": 1,
+        "posts without annotation": 1,
+    }
+    assert corpus.posts["b"] == "Fine here.\nAll  good."
+
+
+def test_a_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
+    posts = write_csv("posts.csv", [POSTS[0], ("a", "So sad. Hm. So sad.")])
+    rows = [HEADER, _row("a", "So sad.", "DEPRESSED_MOOD", "1"), _row("a", "sad", "DEPRESSED_MOOD", "1")]
+    corpus = read_corpus(posts, write_csv("annotations.csv", rows))
+    assert corpus.pairs[0].spans == ((0, 7), (3, 6), (12, 19), (15, 18))
+    assert corpus.counts == {"evidence sentences that occur more than once": 2}
+
+
+def test_all_pairs_of_posts_include_those_that_nobody_annotated(write_csv: WriteCsv) -> None:
+    rows = [HEADER, _row("a", "I am sad.", "DEPRESSED_MOOD", "1")]
+    corpus = read_corpus(write_csv("posts.csv", POSTS), write_csv("annotations.csv", rows))
+    pairs = corpus.pairs_of(("c", "a"))
+    assert len(pairs) == 18
+    assert [pair for pair in pairs if pair.met] == list(corpus.pairs)
+    assert pairs[0].post_id == "c"
+
+
+def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
+    posts = write_csv("posts.csv", POSTS)
+    annotations = write_csv(
+        "annotations.csv", [HEADER, _row("a", "I am sad.", "LEEP_ISSUES", "1"), _row("b", "Fine", "OTHER", "1")]
+    )
+    corpus = read_corpus(posts, annotations, aliases={"LEEP_ISSUES": "SLEEP_ISSUES"}, leave_out=["OTHER", "FATIGUE"])
+    assert corpus.pairs == (Pair("a", "SLEEP_ISSUES", True, ((0, 9),)),)
+    assert corpus.counts["labels mapped by --data.aliases"] == 1
+    assert "FATIGUE" not in corpus.criteria
+    with pytest.raises(InputError) as caught:
+        read_corpus(posts, annotations)
+    first, second = caught.value.problems
+    assert first.startswith(f"{annotations}, line 2, column DSM5_symptom: 'LEEP_ISSUES' is no criterion")
+    assert "did you mean SLEEP_ISSUES?" in first
+    assert "--data.aliases" in first
+    assert "the criteria are DEPRESSED_MOOD" in second
+
+
+def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCsv) -> None:
+    rows = [
+        HEADER,
+        _row("z", "I am sad.", "FATIGUE", "1"),
+        _row("a", " ", "FATIGUE", "1"),
+        _row("a", "I am sad.", "FATIGUE", "maybe"),
+        _row("I am a secret", "so secret", "very secret", "secret sauce"),
+    ]
+    with pytest.raises(InputError) as caught:
+        read_corpus(write_csv("posts.csv", POSTS), write_csv("annotations.csv", rows))
+    columns = [problem.split(": ")[0].split("annotations.csv, ")[1] for problem in caught.value.problems]
+    assert columns == [
+        "line 2, column post_id",
+        "line 3, column sentence_text",
+        "line 4, column status",
+        "line 5, column post_id",
+        "line 5, column DSM5_symptom",
+        "line 5, column status",
+    ]
+    assert "secret" not in str(caught.value)
+
+
+def test_posts_with_problems(write_csv: WriteCsv) -> None:
+    rows = [("post_id", "text"), ("a", "one"), ("a", "two"), ("", "three"), ("b", "  "), ("a", "one")]
+    with pytest.raises(InputError) as caught:
+        read_posts(write_csv("posts.csv", rows))
+    assert [problem.split(", ")[1] for problem in caught.value.problems] == ["line 3", "line 4", "line 5"]
+
+
+def test_the_same_post_twice_is_read_once(write_csv: WriteCsv) -> None:
+    assert read_posts(write_csv("posts.csv", [("post_id", "text"), ("a", "one"), ("a", "one")])) == {"a": "one"}
+
+
+@pytest.mark.parametrize(
+    ("aliases", "leave_out", "words"),
+    [
+        ({"X": "FATIQUE"}, [], "did you mean FATIGUE"),
+        ({"X": "FATIGUE"}, ["X"], "is in --data.leave_out as well"),
+        ({}, ["A"], "leaves out every row"),
+    ],
+)
+def test_labels_that_make_no_sense(
+    write_csv: WriteCsv, aliases: dict[str, str], leave_out: list[str], words: str
+) -> None:
+    annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
+    with pytest.raises(InputError, match=words):
+        read_corpus(write_csv("posts.csv", POSTS), annotations, aliases=aliases, leave_out=leave_out)
+
+
+def test_a_study_of_no_criteria_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("A: one\n")
+    annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
+    with pytest.raises(InputError, match="leaves out every criterion"):
+        read_corpus(write_csv("posts.csv", POSTS), annotations, criteria, leave_out=["A"])

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from lightning_hpo.data.tokenized_text import TokenizedText
+from lightning_hpo.data.window_labels import criteria_labels, evidence_labels, window_targets
+from lightning_hpo.data.window_target import IGNORED, WindowTarget
+
+# Ten tokens of two characters each, and windows of five that share two.
+POST = TokenizedText(np.zeros(10, np.int32), np.array([(3 * place, 3 * place + 2) for place in range(10)], np.int32))
+RANGES = [(0, 5), (3, 8), (6, 10)]
+
+
+def _span(first: int, last: int) -> tuple[int, int]:
+    return 3 * first, 3 * last + 2
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([_span(0, 1)], [(1, ((0, 1),)), (0, ()), (0, ())]),
+        ([_span(3, 4)], [(1, ((3, 4),)), (1, ((0, 1),)), (0, ())]),
+        # Cut by the first window, whole in the second.
+        ([_span(4, 5)], [(IGNORED, ()), (1, ((1, 2),)), (0, ())]),
+        ([_span(9, 9), _span(6, 7)], [(0, ()), (1, ((3, 4),)), (1, ((3, 3), (0, 1)))]),
+    ],
+)
+def test_whole_evidence_none_and_cut(spans: list[tuple[int, int]], expected: list[tuple[int, object]]) -> None:
+    targets = window_targets(POST, RANGES, spans, met=True)
+    assert [(target.label, target.spans) for target in targets] == expected
+    assert not any(target.partial for target in targets)
+
+
+def test_evidence_longer_than_any_window_is_given_to_the_largest_part() -> None:
+    assert window_targets(POST, RANGES, [_span(2, 8)], met=True) == [
+        WindowTarget(IGNORED),
+        WindowTarget(1, ((0, 4),), partial=True),
+        WindowTarget(IGNORED),
+    ]
+
+
+def test_without_known_evidence_all_windows_are_as_the_pair() -> None:
+    assert window_targets(POST, RANGES, [], met=True) == [WindowTarget(1)] * 3
+    assert window_targets(POST, RANGES, [], met=False) == [WindowTarget(0)] * 3
+
+
+def test_labels_of_both_agents() -> None:
+    targets = [WindowTarget(1, ((2, 3), (0, 0))), WindowTarget(0), WindowTarget(IGNORED)]
+    assert criteria_labels(targets, [6, 6, 6])["labels"].tolist() == [1, 0, -100]
+    evidence = evidence_labels(targets, [6, 6, 6])
+    assert evidence["start_positions"].tolist() == [8, 0, -100]
+    assert evidence["end_positions"].tolist() == [9, 0, -100]

@@ -1,0 +1,193 @@
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.endings import RUN_ID, RUN_STATUS, Ending, Outcome, conclude, heal
+from lightning_hpo.study import open_storage
+from lightning_hpo.tracking import Tracker
+
+
+def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
+    trial = study.ask()
+    trial.suggest_float("lr", 0.1, 1.0)
+    trial.report(0.25, 0)
+    trial.report(0.5, 1)
+    run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", {})
+    trial.set_user_attr(RUN_ID, run_id)
+    return trial
+
+
+def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
+    """The trial as another process sees it, and its run."""
+    storage_url = str(study._storage._backend.url)  # type: ignore[attr-defined]
+    trial = optuna.load_study(study_name=study.study_name, storage=open_storage(storage_url)).trials[number]
+    return trial, tracker.client.get_run(trial.user_attrs[RUN_ID])
+
+
+_ROWS = [
+    (
+        Outcome(Ending.COMPLETE, value=0.75, epoch=1, runtime_s=2.0),
+        TrialState.COMPLETE, "FINISHED", 0.75,
+        {"best_epoch": 1}, {}, {"final_metric": 0.75, "best_epoch": 1.0, "runtime_s": 2.0},
+    ),
+    (
+        Outcome(Ending.COMPLETE, value=0.75, epoch=0, collapsed=True, model_uri="models:/m-1", reason="not logged"),
+        TrialState.COMPLETE, "FINISHED", 0.75,
+        {"best_epoch": 0, "collapsed": True, "mlflow_model_uri": "models:/m-1", "ended_by": "not logged"},
+        {"collapsed": "true", "ended_by": "not logged"},
+        {"final_metric": 0.75, "best_epoch": 0.0, "runtime_s": 0.0},
+    ),
+    (
+        Outcome(Ending.PRUNED, epoch=1, reason="pruned", runtime_s=2.0),
+        TrialState.PRUNED, "KILLED", 0.5,
+        {"pruned_at_epoch": 1, "ended_by": "pruned"}, {"pruned_at_epoch": "1", "ended_by": "pruned"},
+        {"runtime_s": 2.0},
+    ),
+    (
+        Outcome(Ending.INTERRUPTED, reason="interrupted"),
+        TrialState.WAITING, "SCHEDULED", None,
+        {"ended_by": "interrupted"}, {"ended_by": "interrupted"}, {},
+    ),
+    (
+        Outcome(Ending.DIED, reason="killed by SIGKILL"),
+        TrialState.WAITING, "SCHEDULED", None,
+        {"ended_by": "killed by SIGKILL", "deaths": 1}, {"ended_by": "killed by SIGKILL"}, {},
+    ),
+    (
+        Outcome(Ending.OUT_OF_MEMORY, reason="out of memory", runtime_s=2.0),
+        TrialState.FAIL, "FAILED", None,
+        {"ended_by": "out of memory"}, {"ended_by": "out of memory"}, {"runtime_s": 2.0},
+    ),
+    (
+        Outcome(Ending.FAILED, reason="train_loss is nan at epoch 1", runtime_s=2.0),
+        TrialState.FAIL, "FAILED", None,
+        {"ended_by": "train_loss is nan at epoch 1"}, {"ended_by": "train_loss is nan at epoch 1"}, {"runtime_s": 2.0},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcome", "state", "status", "value", "attributes", "tags", "metrics"), _ROWS)
+def test_every_ending_is_told_in_both_databases(
+    study: optuna.Study,
+    tracker: Tracker,
+    outcome: Outcome,
+    state: TrialState,
+    status: str,
+    value: float | None,
+    attributes: dict[str, Any],
+    tags: dict[str, str],
+    metrics: dict[str, float],
+) -> None:
+    started = _start(study, tracker)
+    assert conclude(study, started, tracker, outcome) == state
+    trial, run = _read(study, tracker, 0)
+    assert (trial.state, run.info.status) == (state, status)
+    assert (trial.value if state.is_finished() else None) == value
+    assert {key: kept for key, kept in trial.user_attrs.items() if key != RUN_ID} == attributes
+    assert {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")} == {
+        **tags,
+        "optuna_state": state.name,
+    }
+    assert run.data.metrics == metrics
+    assert trial.intermediate_values == {0: 0.25, 1: 0.5}
+
+
+def test_every_ending_has_a_row() -> None:
+    assert {row[0].ending for row in _ROWS} == set(Ending)
+
+
+def test_every_state_has_a_status_of_its_own() -> None:
+    assert set(RUN_STATUS) == set(TrialState)
+    assert len(set(RUN_STATUS.values())) == len(TrialState)
+
+
+@pytest.mark.parametrize("ending", [Ending.INTERRUPTED, Ending.DIED])
+def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
+    study: optuna.Study, tracker: Tracker, ending: Ending
+) -> None:
+    parked = _start(study, tracker)
+    other = _start(study, tracker)
+    conclude(study, parked, tracker, Outcome(ending, reason="gone"))
+    again = study.ask()
+    assert again.number == parked.number
+    assert again.suggest_float("lr", 0.1, 1.0) == parked.params["lr"] != other.params["lr"]
+    assert again.user_attrs[RUN_ID] == parked.user_attrs[RUN_ID]
+    assert study.trials[again.number].intermediate_values == {0: 0.25, 1: 0.5}
+    assert study.ask().number == 2
+
+
+def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
+    states = []
+    trial = _start(study, tracker)
+    for _ in range(3):
+        states.append(conclude(study, trial, tracker, Outcome(Ending.DIED, reason="killed by SIGKILL")))
+        trial = study.ask()
+    assert states == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
+    assert trial.number == 1
+    failed, run = _read(study, tracker, 0)
+    assert (failed.state, run.info.status, run.data.tags["optuna_state"]) == (TrialState.FAIL, "FAILED", "FAIL")
+
+
+def test_interruptions_are_no_deaths(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    for _ in range(4):
+        assert conclude(study, trial, tracker, Outcome(Ending.INTERRUPTED)) == TrialState.WAITING
+        trial = study.ask()
+    assert trial.number == 0
+
+
+def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    conclude(study, trial, tracker, Outcome(Ending.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n"))
+    path = mlflow.artifacts.download_artifacts(
+        run_id=trial.user_attrs[RUN_ID], artifact_path="traceback.txt", tracking_uri=tracker.uri
+    )
+    assert Path(path).read_text() == "File x\nRuntimeError\n"
+
+
+def test_a_trial_that_has_no_run_yet_has_an_ending_too(study: optuna.Study, tracker: Tracker) -> None:
+    assert conclude(study, study.ask(), tracker, Outcome(Ending.FAILED, reason="x")) == TrialState.FAIL
+    assert conclude(study, study.ask(), tracker, Outcome(Ending.DIED)) == TrialState.WAITING
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_heal_parks_what_was_left_running(study: optuna.Study, tracker: Tracker) -> None:
+    done, left = _start(study, tracker), _start(study, tracker)
+    without_run = study.ask()
+    conclude(study, done, tracker, Outcome(Ending.COMPLETE, value=1.0, epoch=0))
+    assert heal(study, tracker) == [left.number, without_run.number]
+    assert _read(study, tracker, done.number)[0].state == TrialState.COMPLETE
+    trial, run = _read(study, tracker, left.number)
+    assert (trial.state, run.info.status) == (TrialState.WAITING, "SCHEDULED")
+    assert run.data.tags["ended_by"] == "the study's process died"
+    assert heal(study, tracker) == []
+
+
+def test_heal_fails_a_trial_that_dies_again_and_again(study: optuna.Study, tracker: Tracker) -> None:
+    _start(study, tracker)
+    for _ in range(3):
+        heal(study, tracker)
+        study.ask()
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_heal_sees_to_a_death_between_the_two_writes(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    tracker.set_status(trial.user_attrs[RUN_ID], "FINISHED", {"optuna_state": "COMPLETE"})
+    heal(study, tracker)
+    healed, run = _read(study, tracker, 0)
+    assert (healed.state, run.info.status, run.data.tags["optuna_state"]) == (
+        TrialState.WAITING, "SCHEDULED", "WAITING",
+    )  # fmt: skip
+
+
+def test_heal_sees_to_a_death_before_a_resumed_trial_was_asked_for(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    conclude(study, trial, tracker, Outcome(Ending.INTERRUPTED))
+    tracker.set_status(trial.user_attrs[RUN_ID], "RUNNING", {})
+    assert heal(study, tracker) == []
+    assert _read(study, tracker, 0)[1].info.status == "SCHEDULED"

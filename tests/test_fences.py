@@ -1,0 +1,74 @@
+"""Who may import whom: the fences that CONTRIBUTING.md's map draws."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "lightning_hpo"
+
+HOMES = {
+    "optuna": {
+        "tune",
+        "trial",
+        "search_space",
+        "study",
+        "endings",
+        "weights",
+        "registry",
+        "report",
+        "callbacks/pruning",
+    },
+    "optuna_integration": {"callbacks/pruning", "preload"},
+    "mlflow": {"tracking", "registry", "serving", "preload"},
+    "jsonargparse": {"cli", "config", "config_errors", "study", "tune"},
+    "transformers": {"agents", "data", "preload"},
+    "multiprocessing": {"workers", "trial", "preflight", "registry", "callbacks/progress_report"},
+}
+
+MAY_IMPORT_INSIDE = {
+    "exceptions": set(),
+    "databases": {"exceptions"},
+    "agents": {"agents", "data", "exceptions"},
+    "data": {"data", "exceptions"},
+    "callbacks": {"callbacks", "exceptions", "tracking", "serving"},
+    "tracking": {"databases", "exceptions"},
+    "workers": set(),
+    "endings": {"tracking"},
+}
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE).with_suffix(""))
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    name, imported = _name(path), {module.split(".")[0] for module in _imports(path)}
+    for library, homes in HOMES.items():
+        at_home = name in homes or name.split("/")[0] in homes
+        assert at_home or library not in imported, f"{name} imports {library}, which lives in {sorted(homes)}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_rooms_import_only_what_they_may(path: Path) -> None:
+    name = _name(path)
+    allowed = MAY_IMPORT_INSIDE.get(name.split("/")[0])
+    own = {module.split(".")[1] for module in _imports(path) if module.startswith("lightning_hpo.")}
+    assert "cli" not in own or name == "__main__", f"{name} imports cli"
+    if allowed is not None:
+        assert own <= allowed, f"{name} imports {sorted(own - allowed)}"

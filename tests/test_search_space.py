@@ -1,0 +1,232 @@
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+
+from lightning_hpo.config import AgentCLI, flags
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.search_space import SearchSpace
+
+Space = dict[str, Any]
+Sample = Callable[[SearchSpace, dict[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    config = {
+        "model": {"class_path": "tests.foreign.ForeignModule"},
+        "data": {"class_path": "tests.foreign.ForeignData"},
+    }
+    return AgentCLI(config, instantiate=False).values
+
+
+def _problems(space: Space, base: dict[str, Any], measures: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        SearchSpace(space, base, measures)
+    return caught.value.problems
+
+
+def _suggest(space: SearchSpace, **params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(params)
+    trial = study.ask()
+    return space.suggest(trial), trial.params
+
+
+def test_a_name_with_a_slip_is_refused_with_the_nearest(base: dict[str, Any]) -> None:
+    space = {"model.hiden": {"low": 1, "high": 2}, "trainer.lr": {"low": 0.1, "high": 1.0}}
+    assert _problems(space, base) == [
+        "search_space: model.hiden: `fit` has no such flag; did you mean model.hidden?",
+        "search_space: trainer.lr: `fit` has no such flag; did you mean model.lr?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ({"choices": [0.1, "fast"]}, ["'fast'"]),
+        ({"choices": ["fast", "slow"]}, ["'fast'", "'slow'"]),
+        ({"choices": [[0.1]]}, ["[0.1]"]),
+    ],
+)
+def test_a_choice_that_the_flag_refuses_is_named(base: dict[str, Any], entry: Space, refused: list[str]) -> None:
+    problems = _problems({"model.lr": entry}, base)
+    assert [line.split(":")[2].split(" is refused")[0].strip() for line in problems] == refused
+    assert all("Expected a float" in line and "\n" not in line for line in problems)
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ({"low": 1.5, "high": 4.5}, ["1.5", "4.5"]),
+        ({"low": 1, "high": 4, "step": 0.5}, ["1.5"]),
+    ],
+)
+def test_a_range_of_fractions_is_refused_by_a_flag_of_whole_numbers(
+    base: dict[str, Any], entry: Space, refused: list[str]
+) -> None:
+    lines = _problems({"model.hidden": entry}, base)
+    assert [line.split(" is refused")[0] for line in lines] == [f"search_space: model.hidden: {x}" for x in refused]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        (3, "got 3; use {low: ..., high: ...} or {choices: [...]}"),
+        ({}, "use either choices, or low and high"),
+        ({"choices": [1], "low": 1}, "use either choices, or low and high"),
+        ({"choices": []}, "choices: got []; use a list with at least one value"),
+        ({"choices": 0.1}, "choices: got 0.1; use a list with at least one value"),
+        ({"choices": [0.1, 0.2, 0.1]}, "choices: a value stands there twice"),
+        ({"low": 0.1}, "high is missing"),
+        ({"low": 0.2, "high": 0.2}, "the range is empty: low 0.2, high 0.2; low must be below high"),
+        ({"low": 0.3, "high": 0.2}, "the range is empty: low 0.3, high 0.2; low must be below high"),
+        ({"low": "1e-4", "high": 0.1}, "low: got '1e-4'; use a number (YAML reads 1e-4 as text; write 1.0e-4)"),
+        ({"low": True, "high": 2}, "low: got True; use a number"),
+        ({"low": 0.1, "high": float("inf")}, "high: got inf; use a number"),
+        ({"low": float("nan"), "high": 1}, "low: got nan; use a number"),
+        ({"low": 0, "high": 1, "log": True}, "log: low is 0; a logarithmic range starts above 0"),
+        ({"low": 0.1, "high": 1, "log": "yes"}, "log: got 'yes'; use true or false"),
+        ({"low": 1, "high": 2, "step": 0}, "step: got 0; use a number above 0, and not together with log: true"),
+        (
+            {"low": 1, "high": 2, "step": 0.1, "log": True},
+            "step: got 0.1; use a number above 0, and not together with log: true",
+        ),
+        (
+            {"low": 1, "high": 2, "choicess": [1]},
+            "unknown 'choicess'; did you mean choices?; use choices, high, log, low, step, when",
+        ),
+        ({"low": 1, "high": 2, "when": "always"}, "when: got 'always'; use {other.flag: value}"),
+    ],
+)
+def test_an_entry_that_says_nothing_sound_is_refused(base: dict[str, Any], entry: Any, problem: str) -> None:
+    assert _problems({"model.lr": entry}, base) == [f"search_space: model.lr: {problem}"]
+
+
+@pytest.mark.parametrize(
+    "flag", ["seed_everything", "trainer.limit_val_batches", "trainer.val_check_interval", "data", "model", "data.rows"]
+)
+def test_what_changes_the_measure_is_refused(base: dict[str, Any], flag: str) -> None:
+    assert _problems({flag: {"choices": [1]}}, base, ("data.rows",)) == [
+        f"search_space: {flag}: changes what is measured, so trials could not be compared; set it in the config"
+    ]
+
+
+def test_a_data_flag_that_measures_nothing_may_be_searched(base: dict[str, Any]) -> None:
+    assert list(SearchSpace({"data.rows": {"choices": [16, 32]}}, base).dimensions) == ["data.rows"]
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        ({"model.fals": True}, "model.lr: when: model.fals is not searched; did you mean model.fails?"),
+        ({"trainer.max_epochs": 3}, "model.lr: when: trainer.max_epochs is not searched"),
+        ({"model.fails": "yes"}, "model.lr: when: model.fails can never be 'yes'"),
+        ({"model.hidden": 9}, "model.lr: when: model.hidden can never be 9"),
+        ({"model.hidden": [9, "x"]}, "model.lr: when: model.hidden can never be [9, 'x']"),
+        ({"model.lr": 0.1}, "when: conditions wait for each other in a circle"),
+    ],
+)
+def test_a_condition_that_cannot_hold_is_refused(base: dict[str, Any], when: Space, problem: str) -> None:
+    space = {
+        "model.fails": {"choices": [True, False]},
+        "model.hidden": {"low": 1, "high": 8},
+        "model.lr": {"low": 0.1, "high": 1.0, "when": when},
+    }
+    assert _problems(space, base) == [f"search_space: {problem}"]
+
+
+def test_conditions_in_a_circle_are_refused(base: dict[str, Any]) -> None:
+    space = {
+        "model.hidden": {"low": 1, "high": 4, "when": {"model.lr": 0.1}},
+        "model.lr": {"choices": [0.1, 0.2], "when": {"model.hidden": 1}},
+    }
+    assert _problems(space, base) == ["search_space: when: conditions wait for each other in a circle"]
+
+
+def test_every_error_is_told_at_once(base: dict[str, Any]) -> None:
+    space = {
+        "model.lr": {"low": 2, "high": 1},
+        "model.hiden": {"choices": [1]},
+        "trainer.fast_dev_run": {"choices": [True]},
+        "model.hidden": {"choices": [1, 2], "when": {"model.diverges": True}},
+    }
+    problems = _problems(space, base)
+    assert [line.split(":")[1].strip() for line in problems] == [
+        "model.lr", "model.hiden", "trainer.fast_dev_run", "model.hidden",
+    ]  # fmt: skip
+
+
+def test_a_conditional_flag_is_sampled_only_when_its_condition_holds(base: dict[str, Any]) -> None:
+    space = SearchSpace(
+        {
+            "aug.p_apply": {"low": 0.05, "high": 0.3, "step": 0.05, "when": {"aug.enabled": True}},
+            "aug.max_share": {"low": 0.1, "high": 0.2, "when": {"aug.p_apply": [0.05, 0.1]}},
+            "aug.enabled": {"choices": [True, False]},
+        },
+        base,
+    )
+    off, params = _suggest(space, **{"aug.enabled": False})
+    assert off == params == {"aug.enabled": False}
+    on, params = _suggest(space, **{"aug.enabled": True, "aug.p_apply": 0.3})
+    assert on == params == {"aug.enabled": True, "aug.p_apply": 0.3}
+    nested, params = _suggest(space, **{"aug.enabled": True, "aug.p_apply": 0.1, "aug.max_share": 0.15})
+    assert nested == params == {"aug.enabled": True, "aug.p_apply": 0.1, "aug.max_share": 0.15}
+
+
+@pytest.mark.parametrize(
+    ("flag", "entry", "distribution"),
+    [
+        ("model.lr", {"low": 0, "high": 1}, optuna.distributions.FloatDistribution(0.0, 1.0)),
+        (
+            "model.lr",
+            {"low": 1.0e-5, "high": 0.1, "log": True},
+            optuna.distributions.FloatDistribution(1e-5, 0.1, log=True),
+        ),
+        (
+            "model.lr",
+            {"low": 0.1, "high": 0.5, "step": 0.2},
+            optuna.distributions.FloatDistribution(0.1, 0.5, step=0.2),
+        ),
+        ("model.hidden", {"low": 1, "high": 64, "log": True}, optuna.distributions.IntDistribution(1, 64, log=True)),
+        ("model.hidden", {"low": 2, "high": 8, "step": 2}, optuna.distributions.IntDistribution(2, 8, step=2)),
+        ("model.hidden", {"choices": [4, 8]}, optuna.distributions.CategoricalDistribution([4, 8])),
+    ],
+)
+def test_an_entry_is_what_optuna_samples(
+    base: dict[str, Any], flag: str, entry: Space, distribution: optuna.distributions.BaseDistribution
+) -> None:
+    study = optuna.create_study()
+    trial = study.ask()
+    value = SearchSpace({flag: entry}, base).suggest(trial)[flag]
+    assert trial.distributions == {flag: distribution}
+    assert trial.params == {flag: value}
+
+
+def test_choices_may_be_lists(base: dict[str, Any]) -> None:
+    space = SearchSpace({"aug.methods": {"choices": [["swap"], ["swap", "delete"]]}}, base)
+    value, params = _suggest(space, **{"aug.methods": '["swap", "delete"]'})
+    assert value == {"aug.methods": ["swap", "delete"]}
+    assert params == {"aug.methods": '["swap", "delete"]'}
+
+
+def test_the_choices_of_the_categorical_flags(base: dict[str, Any]) -> None:
+    space = SearchSpace({"model.hidden": {"choices": [4, 8]}, "model.lr": {"low": 0.1, "high": 1.0}}, base)
+    assert space.choices == {"model.hidden": (4, 8)}
+
+
+def test_every_flag_of_the_agents_in_the_plan_can_be_searched() -> None:
+    config = {
+        "model": {"class_path": "lightning_hpo.agents.CriteriaAgent", "init_args": {"name": "roberta-base"}},
+        "data": {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {"posts": "posts.csv"}},
+    }
+    agents = AgentCLI(config, instantiate=False).values
+    space = {
+        "model.name": {"choices": ["roberta-base", "microsoft/deberta-v3-base"]},
+        "model.optim.lr": {"low": 5.0e-6, "high": 3.0e-4, "log": True},
+        "aug.enabled": {"choices": [True, False]},
+        "aug.p_apply": {"low": 0.05, "high": 0.30, "step": 0.05, "when": {"aug.enabled": True}},
+    }
+    assert set(SearchSpace(space, agents).dimensions) == set(space) <= set(flags(agents))
+    assert _problems({"data.val_fraction": {"choices": [0.1]}}, agents, ("data.val_fraction",))

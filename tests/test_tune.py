@@ -1,0 +1,311 @@
+"""Whole studies of a foreign module, read back from both databases."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow.pytorch
+import optuna
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.cli import main
+
+Tune = Callable[..., int]
+
+CONFIG: dict[str, Any] = {
+    "model": {"class_path": "tests.foreign.ForeignModule"},
+    "data": {"class_path": "tests.foreign.ForeignData"},
+    "trainer": {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0},
+    "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}, "model.hidden": {"low": 2, "high": 16}},
+}
+
+
+class Home:
+    """A folder with both databases, in which studies run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.storage = f"sqlite:///{folder}/_optuna/dataaug.db"
+        self.tracking_uri = f"sqlite:///{folder}/mlflow.db"
+
+    def arguments(self, study: str, *flags: str, config: dict[str, Any] | None = None) -> list[str]:
+        path = self.folder / f"{study}.yaml"
+        path.write_text(yaml.safe_dump(CONFIG | (config or {})), encoding="utf-8")
+        where = ["--study.storage", self.storage, "--study.tracking_uri", self.tracking_uri]
+        return ["tune", "--config", str(path), "--study.name", study, *where, "--study.outdir", self.outdir, *flags]
+
+    @property
+    def outdir(self) -> str:
+        return str(self.folder / "outputs")
+
+    def tune(self, study: str, *flags: str, config: dict[str, Any] | None = None) -> int:
+        return main(self.arguments(study, *flags, config=config))
+
+    def trials(self, study: str) -> list[FrozenTrial]:
+        return optuna.load_study(study_name=study, storage=self.storage).get_trials()
+
+    def runs(self, study: str) -> dict[int, Run]:
+        client = self.client
+        experiment = client.get_experiment_by_name(f"foreignmodule-{study}")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        assert len({run.data.tags["optuna_trial"] for run in runs}) == len(runs)
+        return {int(run.data.tags["optuna_trial"]): run for run in runs}
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def steps(self, run: Run, metric: str) -> list[int]:
+        return [point.step for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    (tmp_path / "_optuna").mkdir()
+    ready_databases(tmp_path, "mlflow.db")
+    return Home(tmp_path)
+
+
+def _table(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in trials]
+
+
+def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
+    assert home.tune("whole", "--study.n_trials", "4", "--study.workers", "2", "--study.keep", "2") == 0
+    trials, runs = home.trials("whole"), home.runs("whole")
+    assert [t.number for t in trials] == [0, 1, 2, 3]
+    assert set(runs) == {0, 1, 2, 3}
+    for trial in trials:
+        run = runs[trial.number]
+        assert trial.state == TrialState.COMPLETE
+        assert run.info.status == "FINISHED"
+        assert run.info.run_id == trial.user_attrs["mlflow_run_id"]
+        assert run.info.run_name == f"trial_{trial.number}"
+        assert run.data.tags["optuna_study"] == "whole"
+        assert run.data.tags["agent"] == "foreignmodule"
+        assert run.data.tags["optuna_state"] == "COMPLETE"
+        assert float(run.data.params["model.lr"]) == trial.params["model.lr"]
+        assert run.data.params["trainer.max_epochs"] == "3"
+        assert run.data.metrics["final_metric"] == pytest.approx(trial.value)
+        assert run.data.metrics["runtime_s"] > 0
+        for metric in ("val_metric", "val_loss", "train_loss", "epoch", "samples_per_s", "peak_memory_mib", "lr"):
+            assert home.steps(run, metric) == [0, 1, 2], metric
+        values = [p.value for p in home.client.get_metric_history(run.info.run_id, "val_metric")]
+        assert values == pytest.approx([trial.intermediate_values[epoch] for epoch in range(3)])
+        assert max(values) == pytest.approx(trial.value)
+
+
+def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home: Home) -> None:
+    assert home.tune("kept", "--study.n_trials", "4", "--study.keep", "2") == 0
+    ranked = sorted(home.trials("kept"), key=lambda t: t.value or 0.0, reverse=True)
+    kept = {path.parent.name for path in (home.folder / "outputs/kept").glob("trial_*/*.ckpt")}
+    assert kept == {f"trial_{trial.number}" for trial in ranked[:2]}
+    version = home.client.get_model_version_by_alias("foreignmodule-best-model", "production")
+    assert version.tags["optuna_trial"] == str(ranked[0].number)
+    assert version.tags["study"] == "kept"
+    assert float(version.tags["value"]) == ranked[0].value
+    mlflow.set_tracking_uri(home.tracking_uri)
+    loaded = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
+    weights = torch.load(home.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
+    assert torch.equal(loaded.state_dict()["layers.0.weight"], weights["state_dict"]["layers.0.weight"])
+    with pytest.warns(FutureWarning, match="stages"):
+        staged = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
+    assert torch.equal(staged(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
+
+
+def test_going_on_gives_the_study_that_ran_through(home: Home) -> None:
+    assert home.tune("parts", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert home.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
+    assert home.tune("through", "--study.n_trials", "5", "--study.register", "false") == 0
+    assert _table(home.trials("parts")) == _table(home.trials("through"))
+
+
+def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(home: Home) -> None:
+    callback = {"class_path": "tests.accidents.KillOnce", "init_args": {"marker": str(home.folder / "killed")}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    assert home.tune("killed", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert (home.folder / "killed").exists()
+    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(home.trials("killed")) == _table(home.trials("calm"))
+    assert home.trials("killed")[0].user_attrs["deaths"] == 1
+    for run in home.runs("killed").values():
+        assert home.steps(run, "val_metric") == [0, 1, 2]
+        assert run.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, number: signal.Signals) -> None:
+    marker = home.folder / "waits"
+    callback = {"class_path": "tests.accidents.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    arguments = home.arguments("stopped", "--study.n_trials", "2", "--study.register", "false", config=config)
+    command = [sys.executable, "-m", "lightning_hpo", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        _wait_for(marker.exists)
+        process.send_signal(number)
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 128 + number, said
+    assert "the same command goes on" in said
+    assert [t.state for t in home.trials("stopped")] == [TrialState.WAITING]
+    assert home.runs("stopped")[0].info.status == "SCHEDULED"
+    assert home.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(home.trials("stopped")) == _table(home.trials("calm"))
+    assert home.steps(home.runs("stopped")[0], "val_metric") == [0, 1, 2]
+
+
+def _wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_a_model_raises_fails_its_trial_and_too_many_stop_the_study(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"search_space": {"model.fails": {"choices": [True]}}}
+    assert home.tune("fails", "--study.max_failures", "2", config=config) == 1
+    assert "2 trials in a row have failed, the last one: RuntimeError" in capsys.readouterr().err
+    assert [t.state for t in home.trials("fails")] == [TrialState.FAIL] * 2
+    run = home.runs("fails")[1]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["ended_by"] == "RuntimeError"
+    traceback = Path(home.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text(encoding="utf-8")
+    assert "training_step" in traceback
+    # A message may quote what the model was given.
+    assert "batch of 16" not in traceback
+
+
+def test_a_loss_that_is_not_finite_fails_the_trial(home: Home) -> None:
+    config = {"search_space": {"model.diverges": {"choices": [True]}}}
+    assert home.tune("nan", "--study.max_failures", "1", config=config) == 1
+    assert home.trials("nan")[0].state == TrialState.FAIL
+    assert "nan" in home.trials("nan")[0].user_attrs["ended_by"]
+
+
+def test_pruned_trials_are_killed_runs_with_their_last_value(home: Home) -> None:
+    pruner = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 2.0, "n_warmup_steps": 1}}
+    config = {"study": {"pruner": pruner}}
+    assert home.tune("pruned", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    for number, trial in enumerate(home.trials("pruned")):
+        assert trial.state == TrialState.PRUNED
+        assert trial.value == trial.intermediate_values[1]
+        assert trial.user_attrs["pruned_at_epoch"] == 1
+        run = home.runs("pruned")[number]
+        assert run.info.status == "KILLED"
+        assert run.data.tags["pruned_at_epoch"] == "1"
+        assert home.steps(run, "val_metric") == [0, 1]
+    assert not list((home.folder / "outputs").rglob("*.ckpt"))
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_the_trial(home: Home) -> None:
+    callback = {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    assert home.tune("memory", "--study.n_trials", "1", "--study.register", "false", config=config) == 0
+    (trial,) = home.trials("memory")
+    assert trial.state == TrialState.COMPLETE
+    run = home.runs("memory")[0]
+    used = json.loads(Path(home.client.download_artifacts(run.info.run_id, "config.json")).read_text(encoding="utf-8"))
+    assert used["data"]["init_args"]["batch_size"] == 4
+    assert used["trainer"]["accumulate_grad_batches"] == 4
+
+
+def test_out_of_memory_fails_the_trial_when_the_flag_says_so(home: Home) -> None:
+    callback = {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    flags = ("--study.halve_on_oom", "false", "--study.max_failures", "1")
+    assert home.tune("memory", *flags, config=config) == 1
+    assert home.runs("memory")[0].data.tags["ended_by"] == "out of memory"
+
+
+def test_time_over_parks_the_running_trial(home: Home) -> None:
+    marker = home.folder / "waits"
+    callback = {"class_path": "tests.accidents.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    assert home.tune("timed", "--study.timeout", "1", config=config) == 0
+    assert [t.state for t in home.trials("timed")] == [TrialState.WAITING]
+
+
+def test_fit_on_a_trials_config_gives_its_metric_again(home: Home) -> None:
+    assert home.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
+    path = home.folder / "outputs/again/trial_0/config.yaml"
+    from lightning_hpo.config import AgentCLI
+
+    cli = AgentCLI(["--config", str(path)], trainer_kwargs={"logger": False, "default_root_dir": str(home.folder)})
+    cli.trainer.fit(cli.model, cli.datamodule)
+    last = home.trials("again")[0].intermediate_values[2]
+    assert float(cli.trainer.callback_metrics["val_metric"]) == pytest.approx(last, abs=1e-7)
+
+
+BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    "misspelt flag in the space": ([], {"search_space": {"model.lrr": {"low": 1, "high": 2}}}, "did you mean model.lr"),
+    "value out of a flag's type": ([], {"search_space": {"model.hidden": {"choices": ["many"]}}}, "model.hidden: 'many'"),
+    "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
+    "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
+    "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
+    "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes what is measured"),
+    "pruner that cannot prune": (
+        ["--study.pruner", "MedianPruner", "--study.pruner.n_warmup_steps", "50"],
+        {},
+        "MedianPruner can never prune a trial of 3 epochs",
+    ),
+    "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
+    "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_said_in_a_line_and_writes_nothing(
+    home: Home, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    flags, config, line = BAD[case]
+    before = _databases(home.folder)
+    code = home.tune("bad", *flags, config=config)
+    said = capsys.readouterr().err
+    assert code == (1 if case == "model that raises" else 2), said
+    assert line in said
+    assert "Traceback" not in said
+    assert _databases(home.folder) == before
+
+
+def _databases(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*.db")}
+
+
+def test_every_error_is_told_at_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {"model.lrr": {"low": 1, "high": 2}, "model.lr": {"low": 2, "high": 1}}
+    assert home.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4, lines
+
+
+def test_a_study_refuses_another_agent(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert home.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
+    assert home.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
+    assert "was started with monitor val_metric" in capsys.readouterr().err
+    assert len(home.trials("same")) == 1
+
+
+def test_status_reads_beside_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert home.tune("shown", "--study.n_trials", "1", "--study.register", "false") == 0
+    capsys.readouterr()
+    assert main(["status", "--study", "shown", "--storage", home.storage]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 1" in shown
+    assert "1 complete" in shown
+    assert os.path.basename(home.outdir) in shown  # noqa: PTH119

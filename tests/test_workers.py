@@ -1,0 +1,192 @@
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_hpo.workers import Death, Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    # A server that has imported nothing yet is enough here, and there at once; one that runs already is taken.
+    forkserver.ensure_running()
+    workers = Workers(2)
+    yield workers
+    workers.kill()
+    for key in workers.running:
+        workers.join(key)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "trial_0" / "log.txt"
+
+
+def _count(first: int, last: int, pipe: Connection) -> None:
+    for number in range(first, last):
+        pipe.send(number)
+
+
+def _print(pipe: Connection) -> None:
+    print("in Python", flush=True)
+    os.system("echo in a program; echo on stderr >&2")
+    pipe.send("printed")
+
+
+def _raise(pipe: Connection) -> None:
+    del pipe
+    raise RuntimeError("planted")
+
+
+def _exit(code: int, pipe: Connection) -> None:
+    del pipe
+    sys.exit(code)
+
+
+def _kill_itself(number: int, pipe: Connection) -> None:
+    pipe.send("last words")
+    os.kill(os.getpid(), number)
+
+
+def _die_while_speaking(pipe: Connection) -> None:
+    os.write(pipe.fileno(), struct.pack("!i", 100) + b"half a mess")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_ever(pipe: Connection) -> None:
+    pipe.send("ready")
+    while True:
+        signal.pause()
+
+
+def _interrupt_itself(pipe: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    pipe.send("still here")
+
+
+def _hold(path: str, pipe: Connection) -> None:
+    with Path(path).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_for_ever(pipe)
+
+
+def _all(workers: Workers) -> list[tuple[Any, Any]]:
+    messages: list[tuple[Any, Any]] = []
+    while workers.running:
+        messages += workers.wait()
+    return messages
+
+
+def test_messages_come_in_order_under_their_key(workers: Workers, log: Path) -> None:
+    workers.start("a", _count, 0, 3, log=log)
+    workers.start("b", _count, 7, 9, log=log)
+    assert (workers.free, sorted(workers.running)) == (0, ["a", "b"])
+    messages = _all(workers)
+    assert [message for key, message in messages if key == "a"] == [0, 1, 2, Death(0)]
+    assert [message for key, message in messages if key == "b"] == [7, 8, Death(0)]
+    assert workers.free == 2
+
+
+def test_joining_makes_room(workers: Workers, log: Path) -> None:
+    workers.start("a", _count, 0, 1, log=log)
+    assert workers.wait() == [("a", 0)]
+    workers.join("a")
+    assert (workers.free, workers.running) == (2, [])
+
+
+def test_waiting_ends_with_its_time(workers: Workers, log: Path) -> None:
+    workers.start("a", _wait_for_ever, log=log)
+    assert workers.wait() == [("a", "ready")]
+    assert workers.wait(0) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSEGV, "killed by SIGSEGV")],
+)
+def test_a_killed_process_gives_its_signal_after_its_last_message(
+    workers: Workers, log: Path, number: signal.Signals, reason: str
+) -> None:
+    workers.start("a", _kill_itself, number, log=log)
+    [words, (key, death)] = _all(workers)
+    assert words == ("a", "last words")
+    assert (key, death, death.reason) == ("a", Death(-number), reason)
+
+
+def test_a_death_in_the_middle_of_a_message_is_a_death(workers: Workers, log: Path) -> None:
+    workers.start("a", _die_while_speaking, log=log)
+    assert _all(workers) == [("a", Death(-signal.SIGKILL))]
+
+
+def test_a_process_that_exits_gives_its_code(workers: Workers, log: Path) -> None:
+    workers.start("a", _exit, 3, log=log)
+    [(_, death)] = _all(workers)
+    assert death.reason == "its process exited with code 3"
+
+
+def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: Workers, log: Path) -> None:
+    log.parent.mkdir()
+    log.write_text("before\n")
+    assert workers.call(_print, log=log) == "printed"
+    assert log.read_text().splitlines() == ["before", "in Python", "in a program", "on stderr"]
+
+
+def test_an_exception_stands_in_the_log(workers: Workers, log: Path) -> None:
+    assert workers.call(_raise, log=log) == Death(1)
+    assert log.read_text().splitlines()[-1] == "RuntimeError: planted"
+
+
+def test_call_gives_the_message_and_leaves_nothing_behind(workers: Workers, log: Path) -> None:
+    assert workers.call(_count, 5, 6, log=log) == 5
+    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
+    assert workers.running == []
+
+
+@pytest.mark.parametrize(("how", "number"), [("ask_to_stop", signal.SIGTERM), ("kill", signal.SIGKILL)])
+def test_every_process_can_be_stopped(workers: Workers, log: Path, how: str, number: signal.Signals) -> None:
+    for key in ("a", "b"):
+        workers.start(key, _wait_for_ever, log=log)
+    ready: list[Any] = []
+    while len(ready) < 2:
+        ready += workers.wait()
+    getattr(workers, how)()
+    assert dict(_all(workers)) == {"a": Death(-number), "b": Death(-number)}
+
+
+def test_ctrl_c_is_left_to_the_study(workers: Workers, log: Path) -> None:
+    assert workers.call(_interrupt_itself, log=log) == "still here"
+
+
+_STUDY = """
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from lightning_hpo.workers import Workers
+from tests.test_workers import _hold
+forkserver.ensure_running()
+workers = Workers(1)
+workers.start("a", _hold, sys.argv[1], log=Path(sys.argv[2]))
+print(workers.wait(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_process_outlives_its_study(tmp_path: Path, log: Path) -> None:
+    lock = tmp_path / "lock"
+    command = [sys.executable, "-c", _STUDY, str(lock), str(log)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout is not None
+        assert study.stdout.readline() == "[('a', 'ready')]\n"
+        study.kill()
+    with lock.open() as held:
+        # Comes back when the process that holds the lock is gone; pytest would hang here if it were not.
+        fcntl.flock(held, fcntl.LOCK_EX)
