@@ -160,7 +160,7 @@ def _refusals(message: str) -> list[tuple[str, str]]:
     if missing:
         return [(f"{key}.{name}" if key else name, "is needed") for name in missing[1].split(", ")]
     valueless = re.match(r"argument --([\w.]+): (expected .+)", message)
-    return [valueless.group(1, 2)] if valueless else [(key, _reason(message))]
+    return [(valueless[1], valueless[2])] if valueless else [(key, _reason(message))]
 
 
 def _reason(message: str) -> str:

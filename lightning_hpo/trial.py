@@ -110,9 +110,7 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     except optuna.TrialPruned:
-        return Outcome(
-            Ending.PRUNED, epoch=cli.trainer.current_epoch, reason="pruned", runtime_s=time.monotonic() - started
-        )
+        return Outcome(Ending.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     return _complete(best, order.monitor, time.monotonic() - started)
 
 

@@ -367,5 +367,9 @@ def _result(study: optuna.Study) -> list[str]:
         best = study.best_trial
     except ValueError:
         return ["no trial is complete yet"]
-    searched = " ".join(f"--{flag} {value}" for flag, value in best.params.items())
+    searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
     return [f"best: trial {best.number}, {study.user_attrs['monitor']} {best.value:.4f}, with {searched}"]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -148,7 +148,10 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connecti
 
 
 def _die_with_parent() -> None:
-    # The parent is the server, which ends when the study's process does; so no trial outlives its study.
+    # The parent is the server, which ends when the study's process does; so no trial outlives its study. Every child is
+    # handed a copy of the pipe end by whose closing the server sees that: open here, it would keep the server up.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 

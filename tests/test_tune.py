@@ -121,8 +121,7 @@ def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home:
     loaded = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
     weights = torch.load(home.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
     assert torch.equal(loaded.state_dict()["layers.0.weight"], weights["state_dict"]["layers.0.weight"])
-    with pytest.warns(FutureWarning, match="stages"):
-        staged = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
+    staged = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
     assert torch.equal(staged(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
 
 
@@ -254,7 +253,11 @@ def test_fit_on_a_trials_config_gives_its_metric_again(home: Home) -> None:
 
 BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "misspelt flag in the space": ([], {"search_space": {"model.lrr": {"low": 1, "high": 2}}}, "did you mean model.lr"),
-    "value out of a flag's type": ([], {"search_space": {"model.hidden": {"choices": ["many"]}}}, "model.hidden: 'many'"),
+    "value out of a flag's type": (
+        [],
+        {"search_space": {"model.hidden": {"choices": ["many"]}}},
+        "model.hidden: 'many'",
+    ),
     "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),

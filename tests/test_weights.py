@@ -57,7 +57,9 @@ def test_those_of_an_earlier_call_count(study: optuna.Study, tracker: Tracker, f
 
 
 @pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
-def test_what_is_not_complete_keeps_none(study: optuna.Study, tracker: Tracker, folder: Path, state: TrialState) -> None:
+def test_what_is_not_complete_keeps_none(
+    study: optuna.Study, tracker: Tracker, folder: Path, state: TrialState
+) -> None:
     weights = Weights(study, tracker, folder, keep=2)
     trial = _train(study, folder)
     weights.settle(trial.number, state, None, None)

@@ -1,5 +1,5 @@
-import fcntl
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -74,8 +74,7 @@ def _interrupt_itself(pipe: Connection) -> None:
 
 
 def _hold(path: str, pipe: Connection) -> None:
-    with Path(path).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Path(path).open("w"):
         _wait_for_ever(pipe)
 
 
@@ -181,12 +180,15 @@ sys.stdin.read()
 
 
 def test_no_process_outlives_its_study(tmp_path: Path, log: Path) -> None:
-    lock = tmp_path / "lock"
-    command = [sys.executable, "-c", _STUDY, str(lock), str(log)]
+    life = tmp_path / "life"
+    os.mkfifo(life)
+    reading = os.open(life, os.O_RDONLY | os.O_NONBLOCK)
+    command = [sys.executable, "-c", _STUDY, str(life), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as study:
         assert study.stdout is not None
         assert study.stdout.readline() == "[('a', 'ready')]\n"
         study.kill()
-    with lock.open() as held:
-        # Comes back when the process that holds the lock is gone; pytest would hang here if it were not.
-        fcntl.flock(held, fcntl.LOCK_EX)
+    # The end of the pipe is seen when the process that holds its other end is gone.
+    assert select.select([reading], [], [], 20)[0] == [reading]
+    assert os.read(reading, 1) == b""
+    os.close(reading)

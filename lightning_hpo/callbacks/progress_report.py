@@ -1,5 +1,6 @@
 """What a trial's process tells the study's process while it trains."""
 
+import math
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,8 +26,9 @@ class ProgressReport(Callback):
     ) -> None:
         """Tell how far the epoch is."""
         del pl_module, outputs, batch
-        batches = int(trainer.num_training_batches)
-        if batch_idx % max(1, batches // 100) == 0:
+        batches = trainer.num_training_batches
+        # A loader without a length has infinitely many: then only the end of the epoch is told.
+        if math.isfinite(batches) and batch_idx % math.ceil(batches / 100) == 0:
             self._send(trainer, batch_idx / batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -33,7 +33,7 @@ class RandomState(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the states back, once."""
-        del trainer, pl_module
+        del pl_module
         if self._loaded is None:
             return
         version, keys, gauss = self._loaded["python"]
@@ -44,3 +44,7 @@ class RandomState(Callback):
         if self._loaded["cuda"]:
             torch.cuda.set_rng_state_all(self._loaded["cuda"])
         self._loaded = None
+        # Lightning begins the loader before this hook in a resumed epoch, and after it in every other one: begun again
+        # here, it draws what it would have drawn.
+        if trainer.fit_loop._data_fetcher is not None:
+            iter(trainer.fit_loop._data_fetcher)

@@ -25,7 +25,7 @@ _LONGEST = 512
 _WIDTH, _LAYERS, _HEADS = 128, 2, 4
 # Features of an embedding: first what a word is about, then the word itself, then its place.
 _TOPIC, _PLACE = slice(0, 64), slice(96, 128)
-_STEPS = 170
+_STEPS = 220
 
 
 def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:

@@ -1,0 +1,102 @@
+import importlib
+import io
+import multiprocessing
+import pkgutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+import lightning_hpo.callbacks
+from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
+from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
+from lightning_hpo.callbacks.prediction_writer import PredictionWriter
+from lightning_hpo.callbacks.progress_report import ProgressReport
+from lightning_hpo.callbacks.pruning import PruningCallback
+from lightning_hpo.callbacks.random_state import RandomState
+from lightning_hpo.callbacks.stop_request import StopRequest
+from lightning_hpo.tracking import Tracker
+from tests.foreign import ForeignData, ForeignModule
+
+Make = Callable[[], dict[type[Callback], Callback]]
+
+
+@pytest.fixture
+def make(study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path) -> Iterator[Make]:
+    """Makes one of each callback."""
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    trial = study.ask()
+
+    def build() -> dict[type[Callback], Callback]:
+        made: list[Callback] = [
+            RandomState(),
+            StopRequest(),
+            MLflowMetrics(tracker, run_id, "val_metric"),
+            ProgressReport(sending, "val_metric"),
+            PruningCallback(trial, "val_metric"),
+            PredictionWriter(io.StringIO()),
+            MLflowModelCheckpoint(tmp_path / "best", wanted=lambda _: False),
+        ]
+        return {type(callback): callback for callback in made}
+
+    with receiving, sending:
+        yield build
+
+
+def _classes() -> set[type[Callback]]:
+    names = [
+        f"lightning_hpo.callbacks.{module.name}" for module in pkgutil.iter_modules(lightning_hpo.callbacks.__path__)
+    ]
+    public = [getattr(module, name) for module in map(importlib.import_module, names) for name in module.__all__]
+    return {found for found in public if isinstance(found, type) and issubclass(found, Callback)}
+
+
+def test_every_callback_is_tested_here(make: Make) -> None:
+    assert set(make()) == _classes()
+
+
+def _fit(trainer: Trainer, ckpt_path: Path | None = None) -> None:
+    trainer.fit(ForeignModule(), ForeignData(), ckpt_path=ckpt_path, weights_only=True)
+
+
+@pytest.mark.parametrize("kind", sorted(_classes(), key=str))
+def test_a_callback_survives_a_whole_fit_alone(
+    kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer]
+) -> None:
+    trainer = quiet_trainer(max_epochs=2, callbacks=[make()[kind]])
+    _fit(trainer)
+    assert trainer.current_epoch == 2
+
+
+def test_all_survive_a_fit_and_a_resume_beside_each_other(
+    make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    def last() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
+
+    _fit(quiet_trainer(max_epochs=2, callbacks=[*make().values(), last()]))
+    trainer = quiet_trainer(max_epochs=3, callbacks=[*make().values(), last()])
+    _fit(trainer, tmp_path / "last.ckpt")
+    assert trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize("kind", sorted(_classes(), key=str))
+def test_a_state_survives_a_checkpoint(
+    kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    trained = make()[kind]
+    _fit(quiet_trainer(max_epochs=2, callbacks=[trained]))
+    state: dict[str, Any] = trained.state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)
+    fresh = make()[kind]
+    fresh.load_state_dict(loaded)
+    assert repr(loaded) == repr(state)
+    if kind is not RandomState:  # whose state is that of the process; test_random_state.py looks at it
+        again = fresh.state_dict() | {key: state[key] for key in state if key == "current_score"}  # not taken up
+        assert repr(again) == repr(state)

@@ -1,0 +1,62 @@
+import math
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
+from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.tracking import Tracker
+from tests.callbacks.conftest import Fit
+from tests.foreign import ForeignModule
+
+
+@pytest.fixture
+def metrics(tracker: Tracker, run_id: str) -> MLflowMetrics:
+    return MLflowMetrics(tracker, run_id, "val_metric")
+
+
+def _history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
+    return sorted((point.step, point.value) for point in tracker.client.get_metric_history(run_id, name))
+
+
+def test_every_epoch_is_a_step(fit: Fit, metrics: MLflowMetrics, tracker: Tracker, run_id: str) -> None:
+    fit([0.25, 0.5, 0.375], [metrics])
+    assert _history(tracker, run_id, "val_metric") == [(0, 0.25), (1, 0.5), (2, 0.375)]
+    assert _history(tracker, run_id, "scripted_loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert _history(tracker, run_id, "epoch") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert _history(tracker, run_id, "lr") == [(0, 0.1), (1, 0.1), (2, 0.1)]
+    for name in ("samples_per_s", "peak_memory_mib"):
+        assert [step for step, value in _history(tracker, run_id, name) if 0 < value < math.inf] == [0, 1, 2]
+
+
+def test_a_resumed_trial_writes_no_step_twice(fit: Fit, tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    def kept() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
+
+    # The trial dies after epoch 2 is written, and goes on from the checkpoint of epoch 0.
+    fit([0.25, 0.5, 0.375], [MLflowMetrics(tracker, run_id, "val_metric"), kept()])
+    values = [0.25, 0.5, 0.375, 0.625]
+    callbacks = [MLflowMetrics(tracker, run_id, "val_metric"), kept()]
+    fit(values, callbacks, ckpt_path=tmp_path / "kept" / "epoch=0.ckpt")
+    assert _history(tracker, run_id, "val_metric") == list(enumerate(values))
+    assert [step for step, _ in _history(tracker, run_id, "train_loss")] == [0, 1, 2, 3]
+
+
+def test_a_metric_that_is_not_finite_ends_the_training(
+    fit: Fit, metrics: MLflowMetrics, tracker: Tracker, run_id: str
+) -> None:
+    with pytest.raises(NotFiniteError, match=r"^val_metric is inf at epoch 1$"):
+        fit([0.25, math.inf, 0.5], [metrics])
+    assert tracker.logged_steps(run_id, "epoch") == {0}
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(fit: Fit, tracker: Tracker, run_id: str) -> None:
+    # Another monitor: the loss alone is looked at.
+    with pytest.raises(NotFiniteError, match=r"^train_loss is nan at epoch 0$"):
+        fit([0.25, 0.5], [MLflowMetrics(tracker, run_id, "other")], module=ForeignModule(diverges=True))
+
+
+def test_another_metric_may_be_nan(fit: Fit, tracker: Tracker, run_id: str) -> None:
+    fit([math.nan], [MLflowMetrics(tracker, run_id, "scripted_loss")])
+    assert tracker.logged_steps(run_id, "epoch") == {0}

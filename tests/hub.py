@@ -1,0 +1,67 @@
+"""A Hugging Face cache that holds tiny random encoders under the names of real ones, so that configs run as they stand."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    DebertaV2Config,
+    DebertaV2Model,
+    ElectraConfig,
+    ElectraModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from lightning_hpo.agents.encoder import quiet_transformers
+
+_COMMIT = "0" * 40
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 520,
+    "pad_token_id": 0,
+}
+
+
+def write_hub(cache: Path, texts: list[str]) -> None:
+    """Write the encoders of the shipped search spaces, with a tokenizer that knows the words of the texts."""
+    tokenizer = _tokenizer(texts)
+    sizes = {**_SIZES, "vocab_size": len(tokenizer)}
+    torch.manual_seed(0)
+    encoders = {
+        "roberta-base": RobertaModel(RobertaConfig(**sizes)),
+        "microsoft/deberta-v3-base": DebertaV2Model(DebertaV2Config(**sizes)),
+        "google/electra-base-discriminator": ElectraModel(ElectraConfig(**sizes, embedding_size=16)),
+    }
+    for name, encoder in encoders.items():
+        repository = cache / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
+        with quiet_transformers():
+            encoder.save_pretrained(repository / "snapshots" / _COMMIT)
+        tokenizer.save_pretrained(repository / "snapshots" / _COMMIT)
+
+
+def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=_SPECIAL))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
