@@ -85,6 +85,14 @@ def _add_tracking(parser: _Parser) -> None:
     parser.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
 
 
+def _require_database(uri: str) -> None:
+    from lightning_hpo.databases import require_file, sqlite_path
+
+    path = sqlite_path(uri)
+    if path is not None:
+        require_file(path, "--tracking_uri")
+
+
 def _version(arguments: Sequence[str]) -> int:
     del arguments
     from lightning_hpo import __version__
@@ -149,14 +157,16 @@ def _register(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
+    from lightning_hpo.study import load_study
+
+    _require_database(given.tracking_uri)
+    study = load_study(given.study, given.storage)
     from lightning_hpo.workers import Workers, start_server
 
     start_server()
     from lightning_hpo.registry import register
-    from lightning_hpo.study import load_study
     from lightning_hpo.tracking import Tracker
 
-    study = load_study(given.study, given.storage)
     print(register(study, Tracker(given.tracking_uri), Workers(1), promote=given.promote))
     return 0
 
@@ -166,11 +176,9 @@ def _ui(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.databases import masked, sqlite_path
+    from lightning_hpo.databases import masked
 
-    path = sqlite_path(given.tracking_uri)
-    if path is not None and not path.is_file():
-        raise InputError(f"--tracking_uri: there is no database {path}; tune a study first, or name another")
+    _require_database(given.tracking_uri)
     if given.tracking_uri.startswith("http"):
         raise InputError(
             f"--tracking_uri: {masked(given.tracking_uri)} is a server with pages of its own; open it in a browser"

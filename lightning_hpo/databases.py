@@ -10,7 +10,15 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["SQLITE_TIMEOUT_S", "default_storage", "default_tracking_uri", "masked", "prepare_sqlite", "sqlite_path"]
+__all__ = [
+    "SQLITE_TIMEOUT_S",
+    "default_storage",
+    "default_tracking_uri",
+    "masked",
+    "prepare_sqlite",
+    "require_file",
+    "sqlite_path",
+]
 
 SQLITE_TIMEOUT_S = 60
 
@@ -56,3 +64,17 @@ def prepare_sqlite(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
+
+
+def require_file(path: Path, flag: str) -> None:
+    """Refuse a database file that is not there.
+
+    Args:
+        path: The file.
+        flag: The flag that named it.
+
+    Raises:
+        InputError: If it is not there.
+    """
+    if not path.is_file():
+        raise InputError(f"{flag}: there is no database {path}; tune a study first, or name another")

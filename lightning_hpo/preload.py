@@ -1,6 +1,6 @@
 """What the server of the trials' processes does once, before it forks: a process then starts in a tenth of a second.
 
-Importing it is its use. Beside the imports it pays what libraries put off until their first call, over a second a trial.
+Importing it is its use. Beside the imports it pays what libraries put off until their first call: a second a trial.
 """
 
 import mlflow.pytorch
@@ -22,6 +22,6 @@ import lightning_hpo.trial
 __all__ = ["lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
 
 sqlalchemy.orm.configure_mappers()
-get_checkpoint_conversion_mapping("bert")
+get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
 _storage = RDBStorage("sqlite:///:memory:")
 _storage.engine.dispose()

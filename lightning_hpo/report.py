@@ -6,7 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from lightning_hpo.study import load_study
+from lightning_hpo.study import load_study, open_storage
 
 __all__ = ["print_status"]
 
@@ -29,10 +29,8 @@ def print_status(name: str | None, storage: str) -> None:
 
 
 def _overview(storage: str) -> Table:
-    from lightning_hpo.study import open_storage
-
     table = Table("study", "agent", "trials", "best", box=None)
-    opened = open_storage(storage, create=False)
+    opened = open_storage(storage, create=False, flag="--storage")
     for summary in optuna.get_all_study_summaries(opened):
         best = summary.best_trial.value if summary.best_trial else None
         shown = "-" if best is None else f"{best:.4f}"

@@ -24,6 +24,7 @@ from lightning_hpo.databases import (
     default_tracking_uri,
     masked,
     prepare_sqlite,
+    require_file,
     sqlite_path,
 )
 from lightning_hpo.exceptions import InputError
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _ENOUGH = 100
+_FAR = 1e12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -116,7 +118,7 @@ class StudySettings:
         return found
 
 
-def open_storage(url: str, *, create: bool = True) -> RDBStorage:
+def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage") -> RDBStorage:
     """Open Optuna's database.
 
     SQLite gets write-ahead logging and a long timeout, so that many processes may write at the same time.
@@ -124,6 +126,7 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     Args:
         url: An SQLAlchemy URL.
         create: Make the file and the tables when they are missing. Without it nothing is written.
+        flag: The flag that named it, for errors.
 
     Returns:
         The storage.
@@ -135,13 +138,13 @@ def open_storage(url: str, *, create: bool = True) -> RDBStorage:
     try:
         if path is not None and create:
             prepare_sqlite(path)
-        elif path is not None and not path.is_file():
-            raise InputError(f"--study.storage: there is no database {path}; tune a study first, or name another")
+        elif path is not None:
+            require_file(path, flag)
         kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
         return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
     except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
-        raise InputError(f"--study.storage: cannot open {masked(url)}: {reason}") from error
+        raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
 
 
 def load_study(name: str, url: str) -> optuna.Study:
@@ -150,7 +153,7 @@ def load_study(name: str, url: str) -> optuna.Study:
     Raises:
         InputError: If the database or the study is not there.
     """
-    storage = open_storage(url, create=False)
+    storage = open_storage(url, create=False, flag="--storage")
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
@@ -297,15 +300,20 @@ def _prunes_a_failing_trial(pruner: BasePruner, reports: int) -> bool:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(direction="maximize", pruner=pruner, study_name="rehearsal")
-        for number in range(_ENOUGH):
-            failing = number % 2 == 1
-            trial = study.ask()
-            for step in range(reports):
-                trial.report(-step - 1.0 if failing else step + 1.0, step)
-                if trial.should_prune() and failing:  # asked of both: some pruners compare with what they were asked
-                    return True
-            study.tell(trial, -float(reports) if failing else float(reports))
+        # Far below and far above, so that a pruner with a bound of its own has something to prune, too.
+        return any(_prunes(pruner, reports, far) for far in (-_FAR, _FAR))
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _prunes(pruner: BasePruner, reports: int, far: float) -> bool:
+    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="rehearsal")
+    for number in range(_ENOUGH):
+        failing = number % 2 == 1
+        trial = study.ask()
+        for step in range(reports):
+            trial.report(far * (step + 1) if failing else step + 1.0, step)
+            if trial.should_prune() and failing:  # asked of both: some pruners compare with what they were asked
+                return True
+        study.tell(trial, far if failing else float(reports))
     return False

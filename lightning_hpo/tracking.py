@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_hpo import __version__
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
@@ -29,7 +30,7 @@ __all__ = ["Tracker", "environment_tags"]
 
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
-_PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics", "lightning_hpo")
+_PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
@@ -97,8 +98,13 @@ class Tracker:
         return {point.step for point in self.client.get_metric_history(run_id, metric)}
 
     def delete_model(self, uri: str) -> None:
-        """Delete a logged model with its files, unless a registered version stands on it."""
-        model = self.client.get_logged_model(uri.removeprefix("models:/"))
+        """Delete a logged model with its files, unless it is gone already or a registered version stands on it."""
+        try:
+            model = self.client.get_logged_model(uri.removeprefix("models:/"))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return
         versions = self.client.search_model_versions(f"run_id = '{model.source_run_id}'")
         if not versions:
             get_artifact_repository(model.artifact_location).delete_artifacts()  # type: ignore[no-untyped-call]
@@ -123,6 +129,7 @@ class Tracker:
 def environment_tags() -> dict[str, str]:
     """What made the run: package versions, and the commit of the current folder if it is in a git repository."""
     tags = {f"version.{package}": metadata.version(package) for package in _PACKAGES}
+    tags["version.lightning_hpo"] = __version__
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit

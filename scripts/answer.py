@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Ask a registered model about one post: `python scripts/answer.py --agent criteria --criterion SLEEP_ISSUES --post "..."`."""
+"""Ask a registered model about one post.
+
+python scripts/answer.py --agent criteria --criterion SLEEP_ISSUES --post "..."
+"""
 
 import argparse
 import json

@@ -23,7 +23,7 @@ class KillOnce(Callback):
 
 
 class WaitForSignalOnce(Callback):
-    """Makes the marker in an epoch and trains no further batch before a stop is asked for, unless the marker is there."""
+    """Makes the marker in an epoch and trains no further before a stop is asked for, unless the marker is there."""
 
     def __init__(self, marker: str, epoch: int = 1, limit_s: float = 60.0) -> None:
         self.marker, self.epoch, self.limit_s = Path(marker), epoch, limit_s

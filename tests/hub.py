@@ -1,6 +1,7 @@
-"""A Hugging Face cache that holds tiny random encoders under the names of real ones, so that configs run as they stand."""
+"""A Hugging Face cache with tiny random encoders under the names of real ones, so that configs run as they stand."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -19,7 +20,7 @@ from lightning_hpo.agents.encoder import quiet_transformers
 
 _COMMIT = "0" * 40
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -53,7 +54,7 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=_SPECIAL))
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         pad_token="[PAD]",
         unk_token="[UNK]",

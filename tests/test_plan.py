@@ -32,7 +32,7 @@ STUDY = "aug-evidence-mlflow-test"
 
 
 class Workplace:
-    """A folder as the plan's user has it: the scripts, the configs, the corpus in data/redsm5, the encoders in reach."""
+    """A folder as the plan's user has it: scripts, configs, the corpus in data/redsm5, the encoders in reach."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -27,10 +27,12 @@ def write_demo(folder: str | Path, *, posts: int, seed: int) -> None:
         InputError: Too few posts, a negative seed, or a folder that cannot be written.
     """
     problems = [f"--posts: {posts} is too few; use {_FEWEST_POSTS} or more"] if posts < _FEWEST_POSTS else []
+    path = Path(folder)
+    if (path / "posts.csv").exists():
+        problems.append(f"{str(path)!r} holds a posts.csv already, which is not overwritten; name another folder")
     problems += [f"--seed: {seed} is below 0; use 0 or more"] if seed < 0 else []
     if problems:
         raise InputError(problems)
-    path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
         DemoCorpus(posts, seed).write(path)
