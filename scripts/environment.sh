@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv beside them, with the locked packages and this project in it.
+# Sourced by the other scripts: makes .venv, with the locked packages and this project in it. EXTRAS: see pyproject.toml.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,11 +14,14 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
-stamp=.venv/installed
+stamp=.venv/installed${EXTRAS:-}
 wanted=$(cat pyproject.toml requirements.lock | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    "$python" -m venv --clear .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+    echo "== install into .venv, once" >&2
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    # Not compiled: most of these files are never imported, and those that are get compiled then.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+        --constraint requirements.lock --editable ".${EXTRAS:-}"
     echo "$wanted" >"$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"

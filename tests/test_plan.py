@@ -71,7 +71,7 @@ def client(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> MlflowClien
 
 
 @pytest.fixture
-def trials(client: MlflowClient) -> list[FrozenTrial]:  # noqa: ARG001 - it sets the folder
+def trials(client: MlflowClient) -> list[FrozenTrial]:
     # The plan's "Access patterns", during the search.
     study = optuna.load_study(study_name=STUDY, storage="sqlite:///_optuna/dataaug.db")
     assert study.best_value > 0
@@ -155,7 +155,7 @@ def test_the_best_is_registered_and_gives_what_its_trial_gave(
             torch.testing.assert_close(given, wanted, atol=1e-4, rtol=0)
 
 
-def test_the_registered_model_answers_raw_text(client: MlflowClient) -> None:  # noqa: ARG001 - it sets the folder
+def test_the_registered_model_answers_raw_text(client: MlflowClient) -> None:
     model = mlflow.pyfunc.load_model("models:/evidence-best-model@production")
     post = "It rained. I cannot sleep at night."
     answer = model.predict(pd.DataFrame({"criterion": ["SLEEP_ISSUES"], "post": [post]})).iloc[0]

@@ -131,7 +131,6 @@ def _patient(patience: int) -> BasePruner:
         (lambda: PercentilePruner(25.0, n_warmup_steps=9), 3),
         (lambda: SuccessiveHalvingPruner(min_resource=8), 6),
         (lambda: HyperbandPruner(min_resource=9, max_resource=27), 5),
-        (lambda: ThresholdPruner(lower=-1000.0), 5),
     ],
 )
 def test_a_pruner_that_comes_too_late_is_refused(make: Callable[[], BasePruner], reports: int) -> None:
@@ -150,6 +149,8 @@ def test_a_pruner_that_comes_too_late_is_refused(make: Callable[[], BasePruner],
         (lambda: SuccessiveHalvingPruner(min_resource=3), 4),
         (lambda: HyperbandPruner(max_resource=9), 10),
         (lambda: ThresholdPruner(lower=0.0), 1),
+        (lambda: ThresholdPruner(lower=-1000.0), 5),
+        (lambda: ThresholdPruner(upper=1000.0), 5),
         (lambda: NopPruner(), 5),
     ],
 )

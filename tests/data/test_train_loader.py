@@ -42,7 +42,7 @@ class _Recorder(LightningModule):
         self.seen: list[list[list[float]]] = []
         self.workers = workers
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         self.seen.append(batch.tolist())
         loss: Tensor = self.layer(batch).mean() * 0
         return loss
