@@ -3,6 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,6 +19,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 __all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve"]
 
 _DEFAULT_SEED = 17
+_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
 
 
@@ -118,6 +120,12 @@ class AgentCLI(LightningCLI):
         if any(isinstance(callback, Checkpoint) for callback in own):
             return []
         return [ModelCheckpoint(monitor="val_metric", mode="max", filename="best", save_on_train_epoch_end=False)]
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as it is: Lightning would set the checkpoint's hyperparameters over the user's flags."""
+        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
+        if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
+            raise InputError(f"--ckpt_path: there is no file {path}; a study keeps OUTDIR/STUDY/trial_N/best.ckpt")
 
     def _set_seed(self) -> None:
         if self._instantiate:

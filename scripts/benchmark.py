@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -72,10 +73,11 @@ _FILES = {"posts": "csv", "annotations": "csv", "criteria": "yaml"}
 def _gaps(uri: str) -> list[float]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("evidence-benchmark")
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], order_by=["start_time"])
-    pairs = zip(runs, runs[1:], strict=False)
     return [
-        (then.info.start_time - before.info.end_time) / 1000 + then.data.metrics["startup_s"] for before, then in pairs
+        (then.info.start_time - before.info.end_time) / 1000 + then.data.metrics["startup_s"]
+        for before, then in pairwise(runs)
     ]
 
 

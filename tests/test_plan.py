@@ -1,10 +1,6 @@
 """The plan's usage example, word for word, and every line of its checklist and of its access patterns."""
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -17,11 +13,9 @@ from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config import AgentCLI
-from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.redsm5 import read_posts
-from tests.hub import write_hub
+from tests.workplace import Workplace
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE = """python scripts/tune_max.py \
     --agent evidence \
     --study aug-evidence-mlflow-test \
@@ -29,31 +23,6 @@ EXAMPLE = """python scripts/tune_max.py \
     --parallel 1 \
     --outdir outputs"""
 STUDY = "aug-evidence-mlflow-test"
-
-
-class Workplace:
-    """A folder as the plan's user has it: scripts, configs, the corpus in data/redsm5, the encoders in reach."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("scripts", "configs"):
-            (folder / name).symlink_to(ROOT / name)
-        (folder / "data/redsm5").mkdir(parents=True)
-        DemoCorpus(60, 17).write(folder / "data/redsm5")
-        texts = list(read_posts(folder / "data/redsm5/posts.csv").values())
-        write_hub(folder / "hub", texts)
-        self.environment = os.environ | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
-
-    def encoder(self, name: str) -> str:
-        """The folder of an encoder: this process has read its Hugging Face settings long ago."""
-        return str(next((self.folder / "hub" / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()))
-
-    def run(self, command: str) -> str:
-        words = shlex.split(command)
-        words[0] = sys.executable if words[0] == "python" else words[0]
-        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")

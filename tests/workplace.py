@@ -1,0 +1,40 @@
+"""A folder in which a user's commands run as they stand."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.data.redsm5 import read_posts
+from tests.hub import write_hub
+
+ROOT = Path(__file__).parent.parent
+
+
+class Workplace:
+    """A folder as the plan's user has it: scripts, configs, the corpus in data/redsm5, the encoders in reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("scripts", "configs"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "data/redsm5").mkdir(parents=True)
+        DemoCorpus(60, 17).write(folder / "data/redsm5")
+        texts = list(read_posts(folder / "data/redsm5/posts.csv").values())
+        write_hub(folder / "hub", texts)
+        self.environment = os.environ | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
+
+    def encoder(self, name: str) -> str:
+        """The folder of an encoder: this process has read its Hugging Face settings long ago."""
+        return str(next((self.folder / "hub" / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()))
+
+    def run(self, command: str) -> str:
+        words = shlex.split(command)
+        words = {"python": [sys.executable], "lightning-hpo": [sys.executable, "-m", "lightning_hpo"]}[
+            words[0]
+        ] + words[1:]
+        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
