@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from lightning_hpo.agents.encoder import longest_input
+from lightning_hpo.agents.network import TextNetwork
+from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
@@ -50,6 +53,7 @@ def fly(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], pipe
 def _look(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...]) -> Findings:
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     cli = AgentCLI(config, trainer_kwargs=kwargs)
+    _check_length(cli)
     cli.trainer.fit(cli.model, cli.datamodule)
     metrics = cli.trainer.callback_metrics
     if monitor not in metrics:
@@ -66,3 +70,13 @@ def _look(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...]) ->
         counts=dict(getattr(data, "counts", {})),
         constant_answers={} if answers is None else answers(data.val_pairs, data.corpus.posts),
     )
+
+
+def _check_length(cli: AgentCLI) -> None:
+    if not isinstance(cli.model, TextAgent) or not isinstance(cli.model.network, TextNetwork):
+        return
+    longest = longest_input(cli.model.network.encoder.config)
+    if longest is not None and cli.datamodule.max_length > longest:
+        raise InputError(
+            f"--data.max_length: {cli.datamodule.max_length} is more than the {longest} tokens that the encoder takes"
+        )

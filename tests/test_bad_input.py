@@ -1,0 +1,88 @@
+"""What a new user gets wrong with data and encoders: a line each, exit code 2, and no database."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lightning_hpo.cli import main
+from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.data.redsm5 import read_posts
+from tests.hub import write_hub
+from tests.workplace import ROOT
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hub")
+    DemoCorpus(20, 17).write(folder)
+    write_hub(folder, list(read_posts(folder / "posts.csv").values()))
+    return next((folder / "models--roberta-base" / "snapshots").iterdir())
+
+
+@pytest.fixture
+def home(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    DemoCorpus(30, 17).write(folder)
+    (tmp_path / "encoder").symlink_to(encoder)
+    return tmp_path
+
+
+def _replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(home: Path) -> None:
+        text = (home / path).read_text(encoding="utf-8")
+        assert old in text
+        (home / path).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return change
+
+
+def _write(path: str, text: str) -> Callable[[Path], None]:
+    return lambda home: _text(home / path, text)
+
+
+def _text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+CASES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
+    "missing file": (lambda home: (home / "data/posts.csv").unlink(), [], ["data/posts.csv"]),
+    "wrong column": (
+        _replace("data/posts.csv", "post_id,text", "post_id,txt"),
+        [],
+        ["data/posts.csv", "no column text", "txt"],
+    ),
+    "typo in a symptom": (
+        _replace("data/annotations.csv", ",FATIGUE,", ",FATIGE,"),
+        [],
+        ["data/annotations.csv", "line", "DSM5_symptom", "FATIGE", "FATIGUE"],
+    ),
+    "empty file": (_write("data/posts.csv", ""), [], ["data/posts.csv", "empty"]),
+    "header only": (_write("data/posts.csv", "post_id,text\n"), [], ["data/posts.csv"]),
+    "unknown status": (_replace("data/annotations.csv", ",1,", ",yes,"), [], ["data/annotations.csv", "status"]),
+    "unknown encoder": (lambda home: None, ["--model.name", "./nowhere"], ["--model.name", "nowhere"]),
+    "windows too small": (lambda home: None, ["--data.stride", "127"], ["--data.stride"]),
+    "too long for the encoder": (lambda home: None, ["--data.max_length", "4096"], ["--data.max_length"]),
+    "no share for validation": (lambda home: None, ["--data.val_fraction", "0"], ["--data.val_fraction"]),
+    "learning rate below zero": (lambda home: None, ["--model.optim.lr=-1"], ["--model.optim.lr"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_a_line_says_it_and_nothing_is_written(
+    home: Path, capsys: pytest.CaptureFixture[str], agent: str, case: str
+) -> None:
+    change, flags, wanted = CASES[case]
+    change(home)
+    config = ["--config", str(ROOT / "configs" / f"demo_{agent}.yaml"), "--data.posts", "data/posts.csv"]
+    config += ["--data.annotations", "data/annotations.csv", "--data.criteria", "data/criteria.yaml"]
+    code = main(["tune", *config, "--model.name", "./encoder", "--study.name", "bad", *flags])
+    said = capsys.readouterr().err
+    assert code == 2, said
+    assert all(part in said for part in wanted), said
+    assert "Traceback" not in said
+    assert all(line.startswith("error: ") for line in said.splitlines())
+    assert not list(home.rglob("*.db"))
