@@ -1,7 +1,7 @@
 """Every command. What a command needs is imported by that command alone, so that `--help` answers at once."""
 
 import argparse
-import subprocess
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -88,7 +88,7 @@ def _add_tracking(parser: _Parser) -> None:
 def _require_database(uri: str) -> None:
     from lightning_hpo.databases import require_file, sqlite_path
 
-    path = sqlite_path(uri)
+    path = sqlite_path(uri, "--tracking_uri")
     if path is not None:
         require_file(path, "--tracking_uri")
 
@@ -185,10 +185,8 @@ def _ui(arguments: Sequence[str]) -> int:
         )
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
-    try:
-        return subprocess.run(command, check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    # In this process's place, so that what stops this one stops the server.
+    os.execv(command[0], command)
 
 
 def _demo_data(arguments: Sequence[str]) -> int:

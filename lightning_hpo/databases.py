@@ -1,5 +1,6 @@
 """The URLs of the two databases, and SQLite made fit for many processes."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -12,6 +13,7 @@ from lightning_hpo.exceptions import InputError
 
 __all__ = [
     "SQLITE_TIMEOUT_S",
+    "check_sqlite",
     "default_storage",
     "default_tracking_uri",
     "masked",
@@ -35,12 +37,19 @@ def default_tracking_uri() -> str:
 
 def masked(url: str) -> str:
     """The URL, or a text that holds it, with its password replaced by ***."""
-    url = re.sub(r"(?<=://)([^/@:\s]*):[^@\s]*@", r"\1:***@", url)
-    return re.sub(r"(?<=[?&]password=)[^&\s'\"]*", "***", url)
+    # Up to the last @: a password may hold one.
+    url = re.sub(r"(?<=://)([^/@:\s]*):[^\s'\"]*@", r"\1:***@", url)
+    # A server's lone user is a token.
+    url = re.sub(r"(?<=http://|ttps://)[^/@:\s]+@", "***@", url)
+    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", url)
 
 
-def sqlite_path(url: str) -> Path | None:
+def sqlite_path(url: str, flag: str) -> Path | None:
     """The file of an SQLite URL; None for any other database or server.
+
+    Args:
+        url: The URL.
+        flag: The flag that named it, for errors.
 
     Raises:
         InputError: If it is no URL at all.
@@ -50,7 +59,7 @@ def sqlite_path(url: str) -> Path | None:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise InputError(f"{masked(url)!r} is no database URL; use e.g. sqlite:///mlflow.db") from error
+        raise InputError(f"{flag}: {masked(url)!r} is no database URL; use e.g. sqlite:///studies.db") from error
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         return None
     return Path(parsed.database).absolute()
@@ -64,6 +73,25 @@ def prepare_sqlite(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
+
+
+def check_sqlite(path: Path, flag: str) -> None:
+    """Refuse a file that is no SQLite database; one that is not there is fine, and nothing is written.
+
+    Args:
+        path: The file.
+        flag: The flag that named it.
+
+    Raises:
+        InputError: If SQLite cannot read it.
+    """
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise InputError(f"{flag}: {path} cannot be read as an SQLite database: {error}") from error
 
 
 def require_file(path: Path, flag: str) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lightning_hpo.agents.encoder import longest_input
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_hpo.agents.encoder import load_encoder, longest_input
 from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config import AgentCLI
@@ -45,6 +47,8 @@ def fly(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], pipe
         findings = _look(config, monitor, encoders)
     except InputError as error:
         findings = Findings(problems=error.problems)
+    except MisconfigurationException as error:
+        findings = Findings(problems=[f"--trainer: {str(error).splitlines()[0]}"])
     except LightningHpoError as error:
         findings = Findings(problems=str(error).splitlines())
     pipe.send(findings)
@@ -63,6 +67,7 @@ def _look(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...]) ->
         )
     for name in encoders:
         load_tokenizer(name)
+        load_encoder(name)
     data, model = cli.datamodule, cli.model
     answers = getattr(model, "constant_answers", None)
     return Findings(

@@ -96,6 +96,7 @@ class SearchSpace:
             if not found:
                 dimensions[flag] = _dimension(flag, entry)
         known = flags(base)
+        config = {flag: entry for flag, entry in config.items() if isinstance(flag, str)}
         problems += _unknown(config, known) + _measuring(config, {*_MEASURING, *measures}) + _conditions(dimensions)
         if not problems:
             dimensions = {flag: _widened(dimension, base) for flag, dimension in dimensions.items()}
@@ -112,6 +113,22 @@ class SearchSpace:
                 values[flag] = dimension.suggest(trial)
         return values
 
+    def mismatches(self, study: optuna.Study) -> list[str]:
+        """Choices that differ from those that the study was started with: Optuna cannot change them in mid-study."""
+        had: dict[str, Any] = {}
+        for trial in study.get_trials(deepcopy=False):
+            had |= trial.distributions
+        problems = []
+        for flag, choices in self.choices.items():
+            labels = tuple(_label(choice) for choice in choices)
+            before = getattr(had.get(flag), "choices", labels)
+            if before != labels:
+                problems.append(
+                    f"search_space: {flag}: the study was started with the choices {list(before)}, and now there are "
+                    f"{list(labels)}; go on with the same, or give the study another --study.name"
+                )
+        return problems
+
     @property
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """The choices of each categorical flag."""
@@ -126,11 +143,13 @@ def _met(value: Any, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, list) else bool(value == wanted)
 
 
-def _entry_problems(flag: str, entry: Any) -> list[str]:
+def _entry_problems(flag: Any, entry: Any) -> list[str]:
     where = f"search_space: {flag}"
+    if not isinstance(flag, str):
+        return [f"{where}: is no flag; a key is a flag of `fit`, such as model.optim.lr"]
     if not isinstance(entry, dict):
         return [f"{where}: got {entry!r}; use {{low: ..., high: ...}} or {{choices: [...]}}"]
-    unknown = sorted(set(entry) - _KEYS)
+    unknown = sorted(str(key) for key in set(entry) - _KEYS)
     if unknown:
         return [f"{where}: unknown {key!r}{nearest(key, _KEYS)}; use {', '.join(sorted(_KEYS))}" for key in unknown]
     if ("choices" in entry) == ("low" in entry or "high" in entry):

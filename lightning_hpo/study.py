@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+import sqlalchemy
 from jsonargparse import ArgumentParser, Namespace
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
@@ -113,6 +114,8 @@ class StudySettings:
         for flag, low in (("n_trials", 1), ("workers", 1), ("keep", 1), ("max_failures", 1)):
             if getattr(self, flag) < low:
                 found.append(f"--study.{flag}: got {getattr(self, flag)}; use {low} or more")
+        if not 0 <= self.seed < 2**32:
+            found.append(f"--study.seed: got {self.seed}; use 0 to {2**32 - 1}")
         if self.timeout is not None and self.timeout <= 0:
             found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
         return found
@@ -134,19 +137,32 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
     Raises:
         InputError: If there is no such database, or it cannot be opened.
     """
-    path = sqlite_path(url)
+    path = sqlite_path(url, flag)
     try:
         if path is not None and create:
             prepare_sqlite(path)
         elif path is not None:
             require_file(path, flag)
         kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
+        if not create:
+            _require_studies(url, kwargs, flag)
         return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
-    except optuna.exceptions.StorageInternalError as error:
-        raise InputError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another") from error
     except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
         raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
+
+
+class _NoStudiesError(InputError):
+    """A database in which Optuna has made no tables yet."""
+
+
+def _require_studies(url: str, engine_kwargs: dict[str, Any], flag: str) -> None:
+    engine = sqlalchemy.create_engine(url, **engine_kwargs)
+    try:
+        if not sqlalchemy.inspect(engine).has_table("studies"):
+            raise _NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
+    finally:
+        engine.dispose()
 
 
 def load_study(name: str, url: str) -> optuna.Study:
@@ -164,13 +180,17 @@ def load_study(name: str, url: str) -> optuna.Study:
 
 
 def find_study(settings: StudySettings) -> optuna.Study | None:
-    """The study of these settings as far as it has come, or None; nothing is written."""
-    path = sqlite_path(str(settings.storage))
+    """The study of these settings as far as it has come, or None; nothing is written.
+
+    Raises:
+        InputError: If the database cannot be opened.
+    """
+    path = sqlite_path(str(settings.storage), "--study.storage")
     if path is not None and not path.is_file():
         return None
     try:
         return optuna.load_study(study_name=settings.name, storage=open_storage(str(settings.storage), create=False))
-    except (KeyError, InputError):  # no such study, or no study at all; what else is wrong shows when it is made
+    except (KeyError, _NoStudiesError):
         return None
 
 

@@ -5,6 +5,7 @@ Every call names its run: nothing here depends on an active run or a current exp
 
 import logging
 import os
+import socket
 import sqlite3
 import subprocess
 import time
@@ -12,11 +13,12 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo import __version__
-from lightning_hpo.databases import SQLITE_TIMEOUT_S, masked, prepare_sqlite, sqlite_path
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, check_sqlite, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
 # Before the import: MLflow decides at import whether it sends usage figures to its makers.
@@ -27,13 +29,33 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = ["Tracker", "environment_tags"]
+__all__ = ["Tracker", "check_tracking", "environment_tags"]
 
+_PORTS = {"http": 80, "https": 443}
+_ANSWER_S = 10
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
+def check_tracking(uri: str) -> None:
+    """Refuse a tracking database or server that cannot be used; nothing is written.
+
+    Raises:
+        InputError: If no server answers, or the file is no SQLite database.
+    """
+    if uri.startswith(("http://", "https://")):
+        parts = urlsplit(uri)
+        try:
+            with socket.create_connection((parts.hostname or "", parts.port or _PORTS[parts.scheme]), _ANSWER_S):
+                return
+        except (OSError, ValueError) as error:
+            raise InputError(f"--study.tracking_uri: no server answers at {masked(uri)}: {error}") from error
+    path = sqlite_path(uri, "--study.tracking_uri")
+    if path is not None:
+        check_sqlite(path, "--study.tracking_uri")
 
 
 class Tracker:
@@ -47,7 +69,7 @@ class Tracker:
     """
 
     def __init__(self, uri: str) -> None:
-        path = sqlite_path(uri)
+        path = sqlite_path(uri, "--study.tracking_uri")
         try:
             if path is not None:
                 prepare_sqlite(path)
@@ -79,6 +101,10 @@ class Tracker:
         entities = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
         for first in range(0, len(entities), _MOST_PARAMS_A_CALL):
             self.client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS_A_CALL])
+
+    def has_params(self, run_id: str) -> bool:
+        """Whether the run's parameters were logged already."""
+        return bool(self.client.get_run(run_id).data.params)
 
     def log_config(self, run_id: str, config: Mapping[str, Any], text: str) -> None:
         """Log the resolved config, as `config.yaml` for `fit --config` and as `config.json` for programs."""

@@ -21,7 +21,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.screen import Screen
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
-from lightning_hpo.tracking import Tracker, environment_tags
+from lightning_hpo.tracking import Tracker, check_tracking, environment_tags
 from lightning_hpo.trial import CONFIG, TrialOrder, run_trial
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
@@ -83,9 +83,9 @@ def tune(job: Job, workers: Workers) -> int:
     space, pruner = _checked(job)
     with claimed(job.settings.folder):
         findings = _preflight(job, space, workers)
-        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
-        _describe(study, job, findings)
         tracker = Tracker(str(job.settings.tracking_uri))
+        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
+        _describe(study, _about(job, findings))
         heal(study, tracker)
         loop = _Loop(job, space, study, tracker, workers)
         with loop.screen:
@@ -103,6 +103,9 @@ def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
         space = SearchSpace(job.search_space, job.config, measures)
     except InputError as error:
         problems += error.problems
+    if job.epochs < 1:
+        problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
+        raise InputError(problems)
     pruner = build_pruner(job.pruner, job.epochs)
     try:
         check_pruner(pruner, reports=job.epochs)
@@ -123,29 +126,37 @@ def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Find
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
     problems = list(findings.problems)
     study = find_study(job.settings)
-    about = {"agent": job.agent, "data_fingerprint": findings.fingerprint, "monitor": job.settings.monitor}
-    for key, wanted in about.items():
-        had = study.user_attrs.get(key, wanted) if study else wanted
-        if had != wanted and not problems:
-            problems.append(
-                f"--study.name: {job.settings.name} was started with {key} {had}, and this is {wanted}; "
-                "scores would not compare: go on with the same, or give the study another name"
-            )
+    check_tracking(str(job.settings.tracking_uri))
+    if study is not None and not problems:
+        problems = _mismatches(study, _about(job, findings)) + space.mismatches(study)
     if problems:
         raise InputError(problems)
     return findings
 
 
-def _describe(study: optuna.Study, job: Job, findings: preflight.Findings) -> None:
-    about = {
+def _mismatches(study: optuna.Study, about: Mapping[str, Any]) -> list[str]:
+    return [
+        f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and this is {about[key]}; "
+        "go on with the same, or give the study another name"
+        for key in ("agent", "monitor", "mode", "data_fingerprint", "outdir")
+        if key in study.user_attrs and study.user_attrs[key] != about[key]
+    ]
+
+
+def _about(job: Job, findings: preflight.Findings) -> dict[str, Any]:
+    return {
         "agent": job.agent,
         "monitor": job.settings.monitor,
+        "mode": job.settings.mode,
         "data_fingerprint": findings.fingerprint,
         "data_counts": dict(findings.counts),
         "constant_answers": dict(findings.constant_answers),
         "n_trials": job.settings.n_trials,
         "outdir": str(job.settings.folder.absolute()),
     }
+
+
+def _describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
     for key, value in about.items():
         if key not in study.user_attrs or study.user_attrs[key] != value:
             study.set_user_attr(key, value)
@@ -210,8 +221,12 @@ class _Loop:
         if answers:
             self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
 
+    @property
+    def _stopping(self) -> bool:
+        return bool(self._signal) or self._over_time
+
     def _wants_more(self) -> bool:
-        stopped = self._signal or self._over_time or len(self._failed_in_a_row) >= self._settings.max_failures
+        stopped = self._stopping or len(self._failed_in_a_row) >= self._settings.max_failures
         return not stopped and self._ended + len(self._workers.running) < self._settings.n_trials
 
     def _start(self, trial: optuna.Trial) -> None:
@@ -226,6 +241,8 @@ class _Loop:
             self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
             return
         self._workers.start(trial, run_trial, order, log=order.folder / "log.txt")
+        if self._stopping:  # since this trial was asked for
+            self._workers.ask_to_stop()
 
     def _make_run(self, trial: optuna.Trial) -> str:
         tags = {
@@ -246,7 +263,7 @@ class _Loop:
         folder.mkdir(exist_ok=True)
         (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
         run_id = trial.user_attrs[RUN_ID]
-        if not resumed:
+        if not resumed or not self._tracker.has_params(run_id):
             rest = {name: value for name, value in flags(config).items() if value is not None}
             self._tracker.log_params(run_id, {**rest, **sampled})
         self._tracker.log_config(run_id, config, as_yaml(config))
@@ -272,13 +289,13 @@ class _Loop:
             message = self._outcome_of(message)
         else:
             self._workers.join(trial)
-        if message.ending is Ending.OUT_OF_MEMORY and self._halve(trial):
+        if message.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
             self._start(trial)
         else:
             self._end(trial, message)
 
     def _outcome_of(self, death: Death) -> Outcome:
-        if self._signal:  # the signal may have reached the whole group, the server of the processes too
+        if self._stopping:  # the signal may have reached the whole group, the server of the processes too
             return Outcome(Ending.INTERRUPTED, reason="interrupted")
         return Outcome(Ending.DIED, reason=death.reason)
 

@@ -26,6 +26,7 @@ class Weights:
         self._tracker, self._folder, self._keep = tracker, folder, keep
         self._lower_is_better = study.direction == optuna.study.StudyDirection.MINIMIZE
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        self._sweep(study)
         self._kept = {
             trial.number: (float(trial.value or 0.0), trial.user_attrs.get("mlflow_model_uri"))
             for trial in complete
@@ -42,6 +43,14 @@ class Weights:
         ranked = sorted(self._kept, key=lambda n: self._kept[n][0], reverse=not self._lower_is_better)
         for surplus in ranked[self._keep :]:
             self._drop(surplus, self._kept.pop(surplus)[1])
+
+    def _sweep(self, study: optuna.Study) -> None:
+        """Drop what trials left that ended when nobody was there to settle them."""
+        states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
+        for path in self._folder.glob("trial_*/*.ckpt"):
+            state = states.get(int(path.parent.name.removeprefix("trial_")))
+            if state is not None and state.is_finished() and (state != TrialState.COMPLETE or path.name != BEST):
+                path.unlink()
 
     def _of(self, number: int) -> Path:
         return self._folder / f"trial_{number}"

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
@@ -18,6 +19,7 @@ __all__ = ["Death", "Workers", "start_server"]
 # Asking CUDA for its devices in the server would keep its children from using them; this asks the driver's library.
 _NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _PRELOADED = ["lightning_hpo.preload"]
+_LEAVING_S = 30
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -119,7 +121,10 @@ class Workers:
     def join(self, key: Any) -> None:
         """Wait until the process has left, after its last message."""
         process, pipe = self._running.pop(key)
-        process.join()
+        process.join(_LEAVING_S)
+        if process.is_alive():  # all is said; what hangs now hangs in a library's clean-up
+            process.kill()
+            process.join()
         pipe.close()
 
     def ask_to_stop(self) -> None:
@@ -144,7 +149,11 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connecti
     _print_to(log)
     # Ctrl-C reaches the whole process group; what it means for a process is said by the study.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    target(*arguments, pipe)
+    try:
+        target(*arguments, pipe)
+    except Exception as error:  # noqa: BLE001 - the frames go to the log, not the message, which may quote data
+        print("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__, file=sys.stderr)
+        sys.exit(1)
 
 
 def _die_with_parent() -> None:

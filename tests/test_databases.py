@@ -31,23 +31,23 @@ def test_a_url_without_a_password_stays_as_it_is(url: str) -> None:
 
 def test_the_path_of_a_relative_url_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sqlite_path("sqlite:///_optuna/dataaug.db") == tmp_path / "_optuna" / "dataaug.db"
+    assert sqlite_path("sqlite:///_optuna/dataaug.db", "--x") == tmp_path / "_optuna" / "dataaug.db"
 
 
 def test_the_path_of_an_absolute_url() -> None:
-    assert sqlite_path("sqlite:////data/mlflow.db") == Path("/data/mlflow.db")
+    assert sqlite_path("sqlite:////data/mlflow.db", "--x") == Path("/data/mlflow.db")
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@host/db", "mysql+pymysql://host/db", "http://host:1"]
 )
 def test_what_is_no_sqlite_file_has_no_path(url: str) -> None:
-    assert sqlite_path(url) is None
+    assert sqlite_path(url, "--x") is None
 
 
 def test_what_is_no_url_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'mlflow\.db' is no database URL; use e\.g\. sqlite:///mlflow\.db"):
-        sqlite_path("mlflow.db")
+    with pytest.raises(InputError, match=r"'mlflow\.db' is no database URL; use e\.g\. sqlite:///studies\.db"):
+        sqlite_path("mlflow.db", "--x")
 
 
 def test_sqlite_is_prepared_for_many_writers(tmp_path: Path) -> None:

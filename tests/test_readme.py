@@ -1,6 +1,8 @@
 """The README's commands, run as they stand where ReDSM5 and the encoders are in reach; only studies are cut short."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -68,11 +70,12 @@ def test_the_pages_of_mlflow_open(workplace: Workplace) -> None:
     uri = f"sqlite:///{workplace.folder}/pages.db"
     Path(workplace.folder / "pages.db").touch()
     command = [sys.executable, "-m", "lightning_hpo", "ui", "--port", str(port), "--tracking_uri", uri]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True) as process:
         try:
             assert _answers(f"http://127.0.0.1:{port}/health", process) == b"OK"
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def _answers(url: str, process: "subprocess.Popen[bytes]", limit_s: float = 120.0) -> bytes:

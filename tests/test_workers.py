@@ -141,7 +141,7 @@ def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: Workers, lo
 
 def test_an_exception_stands_in_the_log(workers: Workers, log: Path) -> None:
     assert workers.call(_raise, log=log) == Death(1)
-    assert log.read_text().splitlines()[-1] == "RuntimeError: planted"
+    assert log.read_text().splitlines()[-1] == "RuntimeError"  # its message may quote data
 
 
 def test_call_gives_the_message_and_leaves_nothing_behind(workers: Workers, log: Path) -> None:

@@ -39,6 +39,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         raise InputError(f"--model.name: no tokenizer can be loaded from {name!r} ({reason}); {_WHAT_WORKS}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"--model.name: the tokenizer of {name!r} is not a fast one; {_WHAT_WORKS}")
+    # Of a folder without a tokenizer's files, transformers makes one that knows its special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1:
+        raise InputError(f"--model.name: {name!r} holds no tokenizer; {_WHAT_WORKS}")
     if not tokenizer("probe", add_special_tokens=False)["input_ids"]:
         raise InputError(f"--model.name: the tokenizer of {name!r} knows no words; {_WHAT_WORKS}")
     return tokenizer
