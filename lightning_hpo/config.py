@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_hpo.config_errors import config_problems
 from lightning_hpo.data.augmentation import Augmentation
@@ -57,6 +57,8 @@ class AgentCLI(LightningCLI):
                 LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
+                # Only where a log folder of its own takes it: elsewhere it would overwrite a config.yaml of the user's.
+                save_config_callback=SaveConfigCallback if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,
                 args=list(args) if isinstance(args, Sequence) else dict(args),
