@@ -104,11 +104,16 @@ def log_model(
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking_uri or before)
     try:
+        client = mlflow.MlflowClient()
+        # Made here: MLflow would put it into the process's current experiment, beside nothing that belongs to it.
+        experiment_id = client.get_run(run_id).info.experiment_id
+        model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
         info = Model.log(
             artifact_path=None,
             name=name,
             flavor=sys.modules[__name__],
             run_id=run_id,
+            model_id=model.model_id,
             step=step,
             module=module,
             datamodule=datamodule,

@@ -134,6 +134,9 @@ def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home:
     assert version.tags["optuna_trial"] == str(ranked[0].number)
     assert version.tags["study"] == "kept"
     assert float(version.tags["value"]) == ranked[0].value
+    model = home.client.get_logged_model(ranked[0].user_attrs["mlflow_model_uri"].removeprefix("models:/"))
+    assert model.experiment_id == home.runs("kept")[0].info.experiment_id
+    assert str(version.source).startswith(str(home.folder / "mlruns/foreignmodule-kept"))
     mlflow.set_tracking_uri(home.tracking_uri)
     loaded = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
     weights = torch.load(home.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
