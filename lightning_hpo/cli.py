@@ -103,8 +103,12 @@ def _version(arguments: Sequence[str]) -> int:
 
 def _lightning(command: str) -> Command:
     def run(arguments: Sequence[str]) -> int:
+        import logging
+
         from lightning_hpo.config import AgentCLI
 
+        # Lightning recommends its makers' cloud at every start.
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
         AgentCLI([command, *arguments], run=True)
         return 0
 

@@ -21,6 +21,10 @@ __all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve"]
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
+_TUNE = (
+    "Search: sample, train, prune, record, register. The flags of the study are --study.*; all others are those of "
+    "`fit`, of which the search space names some."
+)
 
 
 class AgentCLI(LightningCLI):
@@ -67,6 +71,9 @@ class AgentCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that raises what it finds wrong, and takes no flag for its beginning."""
+        kwargs.setdefault("prog", "lightning-hpo tune" if self._study is not None else "lightning-hpo")
+        if self._study is not None:
+            kwargs["description"] = _TUNE
         return super().init_parser(**kwargs, exit_on_error=False, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

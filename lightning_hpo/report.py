@@ -10,6 +10,8 @@ from lightning_hpo.study import load_study, open_storage
 
 __all__ = ["print_status"]
 
+_WIDTH_OF_A_FILE = 160
+
 
 def print_status(name: str | None, storage: str) -> None:
     """Print how a study stands, or a line for each study; nothing is written.
@@ -22,6 +24,8 @@ def print_status(name: str | None, storage: str) -> None:
         InputError: If there is no such database or study.
     """
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
     if name is None:
         console.print(_overview(storage))
     else:

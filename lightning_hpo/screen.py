@@ -1,12 +1,26 @@
 """What a person sees while a study runs: bars on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "waiting"]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what is waited for: with a spinner on a terminal, in a plain line elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.print(what, markup=False, soft_wrap=True)
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 class Screen:

@@ -18,7 +18,7 @@ from lightning_hpo.claim import claimed
 from lightning_hpo.config import as_yaml, class_of, flags, resolve
 from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, heal
 from lightning_hpo.exceptions import InputError, LightningHpoError
-from lightning_hpo.screen import Screen
+from lightning_hpo.screen import Screen, waiting
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
 from lightning_hpo.tracking import Tracker, check_tracking, environment_tags
@@ -119,9 +119,10 @@ def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
 def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Findings:
     encoders = tuple(space.choices.get("model.name", ()))
     log = job.settings.folder / "preflight.log"
-    findings: preflight.Findings | Death = workers.call(
-        preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
-    )
+    with waiting("looking at the data, the encoders, and one batch of training and validation"):
+        findings: preflight.Findings | Death = workers.call(
+            preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
+        )
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
     problems = list(findings.problems)
@@ -164,6 +165,7 @@ def _describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
 
 def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers, screen: Screen) -> None:
     if job.settings.register:
+        screen.say("registering the best model, and scoring it in a fresh process")
         screen.say(registry.register(study, tracker, workers))
 
 
@@ -371,12 +373,17 @@ def _best_value(study: optuna.Study) -> float | None:
 def _line(outcome: Outcome, monitor: str) -> str:
     if outcome.ending is Ending.COMPLETE:
         collapsed = ", collapsed: every answer is the same" if outcome.collapsed else ""
-        return f"complete: {monitor} {outcome.value:.4f} at epoch {outcome.epoch}{collapsed}"
+        return f"complete: {monitor} {outcome.value:.4f} in epoch {_counted(outcome.epoch)}{collapsed}"
     if outcome.ending is Ending.PRUNED:
-        return f"pruned at epoch {outcome.epoch}"
+        return f"pruned after epoch {_counted(outcome.epoch)}"
     if outcome.ending in (Ending.INTERRUPTED, Ending.DIED):
         return f"parked: {outcome.reason}"
     return f"failed: {outcome.reason}"
+
+
+def _counted(epoch: int | None) -> int:
+    """An epoch as people count them, from 1; both databases count from 0, as Lightning does."""
+    return 0 if epoch is None else epoch + 1
 
 
 def _result(study: optuna.Study) -> list[str]:

@@ -5,6 +5,8 @@ import random
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertModel, PreTrainedTokenizerFast
@@ -49,7 +51,8 @@ def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: i
     optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_RATE, total_steps=steps + 1, pct_start=0.1)
     encoder.train()
-    for _ in range(steps):
+    console = Console(stderr=True)
+    for _ in track(range(steps), "preparing the encoder", console=console, disable=not console.is_terminal):
         examples = [_example(draw) for _ in range(_BATCH)]
         inputs, related, tags = _tensors(examples, tokenizer)
         hidden = encoder(**inputs).last_hidden_state
