@@ -12,18 +12,23 @@ __all__ = ["claimed"]
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path) -> Iterator[bool]:
     """Hold a study's folder; the lock ends with the process, however that ends.
 
     Args:
         folder: OUTDIR/STUDY; made when it is missing.
 
+    Yields:
+        Whether the folder has been held before.
+
     Raises:
         InputError: If the folder cannot be written, or another process holds it.
     """
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a+")
+        known = path.exists()
+        lock = path.open("a+")
     except OSError as error:
         raise InputError(
             f"--study.outdir: cannot write in {folder}: {error.strerror}; name a folder that you may write"
@@ -40,4 +45,4 @@ def claimed(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield known

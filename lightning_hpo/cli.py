@@ -175,6 +175,25 @@ def _register(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _reconcile(arguments: Sequence[str]) -> int:
+    parser = _Parser("reconcile", "Find where the two databases and the folders disagree, and mend it.")
+    parser.add_argument("--study", help="name of the study; left out: all")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be mended")
+    _add_storage(parser)
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    _require_database(given.tracking_uri)
+    from lightning_hpo.reconciliation import reconcile
+    from lightning_hpo.study import load_studies
+    from lightning_hpo.tracking import Tracker, check_tracking
+
+    check_tracking(given.tracking_uri)
+    for study in load_studies(given.study, given.storage):
+        for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
+            print(f"{study.study_name}: {line}")
+    return 0
+
+
 def _ui(arguments: Sequence[str]) -> int:
     parser = _Parser("ui", "MLflow's pages over the tracking database, on this machine only.")
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
@@ -215,6 +234,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "tune": (_tune, "search: sample, train, prune, record, register; the same call goes on with a stopped study"),
     "status": (_status, "how a study stands"),
     "register": (_register, "register a study's best model"),
+    "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
     "ui": (_ui, "open MLflow's pages on this machine"),
     "demo-data": (_demo_data, "write a made-up corpus and a small encoder to try things on"),
 }

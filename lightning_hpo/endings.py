@@ -1,22 +1,37 @@
 """How a trial ends, and what that is called in each of the two databases.
 
-Optuna is told last: until then its trial counts as running, so a crash between the two writes leaves a trial that is
-taken up again, never one that Optuna has closed and MLflow has not.
+Optuna is told last: until then its trial counts as running, so a crash between the two writes leaves a trial whose
+ending is told again, never one that Optuna has closed and MLflow has not.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.journal import Journal
 
-__all__ = ["RUN_ID", "RUN_STATUS", "Ending", "Outcome", "conclude", "heal"]
+__all__ = [
+    "RUN_ID",
+    "RUN_STATUS",
+    "Ending",
+    "Outcome",
+    "conclude",
+    "keep_outcome",
+    "keep_run_id",
+    "kept_outcome",
+    "run_id_of",
+]
 
 RUN_ID = "mlflow_run_id"
 _DEATHS = "deaths"
 _MOST_DEATHS = 3
+_OUTCOME = "outcome.json"
 
 RUN_STATUS = {
     TrialState.RUNNING: "RUNNING",
@@ -73,23 +88,58 @@ class Outcome:
     model_uri: str | None = None
 
 
-def conclude(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
+def keep_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write down how a trial ended, for the case that nobody is there to hear it; not if it is to be gone on with."""
+    if outcome.ending in (Ending.COMPLETE, Ending.PRUNED, Ending.FAILED):
+        partial = folder / f"{_OUTCOME}.partial"
+        partial.write_text(json.dumps(asdict(outcome) | {"ending": outcome.ending.value}), encoding="utf-8")
+        partial.replace(folder / _OUTCOME)
+
+
+def kept_outcome(folder: Path) -> Outcome | None:
+    """How a trial ended, if it ended and Optuna was not told."""
+    path = folder / _OUTCOME
+    if not path.exists():
+        return None
+    fields: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    (ending,) = (ending for ending in Ending if ending.value == fields["ending"])
+    return Outcome(**{**fields, "ending": ending})
+
+
+def run_id_of(study: optuna.Study, trial: FrozenTrial) -> str | None:
+    """The run of a trial; None if it has none yet."""
+    run_id: str | None = study.user_attrs.get(_late(trial.number)) or trial.user_attrs.get(RUN_ID)
+    return run_id
+
+
+def keep_run_id(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:
+    """Remember a trial's run. Optuna takes no more attributes of a finished trial: then the study keeps it."""
+    if trial.state.is_finished():
+        study.set_user_attr(_late(trial.number), run_id)
+    else:
+        study._storage.set_trial_user_attr(trial._trial_id, RUN_ID, run_id)
+
+
+def _late(number: int) -> str:
+    return f"{RUN_ID}_of_trial_{number}"
+
+
+def conclude(study: optuna.Study, trial: optuna.Trial, journal: Journal, outcome: Outcome) -> TrialState:
     """Write a trial's ending into both databases.
 
     Returns:
         The state that the trial got.
     """
     state = _state(trial, outcome)
-    run_id = trial.user_attrs.get(RUN_ID)
-    _keep_attributes(trial, outcome)
-    if run_id is not None:
-        _record(tracker, run_id, state, outcome)
+    if journal.begun:
+        _record(journal, state, outcome)
+    _keep_attributes(trial, outcome, journal.run_id)
     if state == TrialState.WAITING:
         _park(study, trial._trial_id)
-    elif state == TrialState.COMPLETE:
-        study.tell(trial, outcome.value)
-    else:
-        study.tell(trial, state=state)
+        return state
+    study.tell(trial, outcome.value if state == TrialState.COMPLETE else None, state)
+    (journal.folder / _OUTCOME).unlink(missing_ok=True)
+    journal.close()
     return state
 
 
@@ -102,8 +152,9 @@ def _state(trial: optuna.Trial, outcome: Outcome) -> TrialState:
     return outcome.ending.state
 
 
-def _keep_attributes(trial: optuna.Trial, outcome: Outcome) -> None:
+def _keep_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) -> None:
     attributes = {
+        RUN_ID: None if RUN_ID in trial.user_attrs else run_id,
         "pruned_at_epoch": outcome.epoch if outcome.ending is Ending.PRUNED else None,
         "best_epoch": outcome.epoch if outcome.ending is Ending.COMPLETE else None,
         "collapsed": True if outcome.collapsed else None,
@@ -115,48 +166,22 @@ def _keep_attributes(trial: optuna.Trial, outcome: Outcome) -> None:
             trial.set_user_attr(key, value)
 
 
-def _record(tracker: Tracker, run_id: str, state: TrialState, outcome: Outcome) -> None:
-    if state.is_finished():
+def _record(journal: Journal, state: TrialState, outcome: Outcome) -> None:
+    if state.is_finished() and not journal.steps("runtime_s"):
         metrics = {"runtime_s": outcome.runtime_s}
         if outcome.ending is Ending.COMPLETE and outcome.value is not None and outcome.epoch is not None:
             metrics |= {"final_metric": outcome.value, "best_epoch": outcome.epoch}
-        tracker.log_metrics(run_id, metrics, step=0)
+        journal.write("log_metrics", metrics=metrics, step=0)
     if outcome.traceback:
-        tracker.log_text(run_id, outcome.traceback, "traceback.txt")
+        journal.write("log_text", text=outcome.traceback, name="traceback.txt")
     tags = {"optuna_state": state.name, "ended_by": outcome.reason}
     if outcome.ending is Ending.PRUNED:
         tags["pruned_at_epoch"] = str(outcome.epoch)
     if outcome.collapsed:
         tags["collapsed"] = "true"
-    tracker.set_status(run_id, RUN_STATUS[state], {key: value for key, value in tags.items() if value})
+    tags = {key: value for key, value in tags.items() if value}
+    journal.write("set_status", status=RUN_STATUS[state], tags=tags)
 
 
 def _park(study: optuna.Study, trial_id: int) -> None:
     study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-
-
-def heal(study: optuna.Study, tracker: Tracker) -> list[int]:
-    """Park the trials that a study left running when it died. Only for a study that no living process tunes.
-
-    Returns:
-        The numbers of the trials that were found running.
-    """
-    left = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for frozen in left:
-        trial = optuna.Trial(study, frozen._trial_id)
-        conclude(study, trial, tracker, Outcome(Ending.DIED, reason="the study's process died"))
-    _match_statuses(study, tracker)
-    return [frozen.number for frozen in left]
-
-
-def _match_statuses(study: optuna.Study, tracker: Tracker) -> None:
-    waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    for frozen in waiting:
-        run_id = _run_id(frozen)
-        if run_id is not None and tracker.client.get_run(run_id).info.status != RUN_STATUS[frozen.state]:
-            tracker.set_status(run_id, RUN_STATUS[frozen.state], {"optuna_state": frozen.state.name})
-
-
-def _run_id(trial: FrozenTrial) -> str | None:
-    run_id: str | None = trial.user_attrs.get(RUN_ID)
-    return run_id

@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
 from lightning_hpo.config import AgentCLI
-from lightning_hpo.endings import RUN_ID
+from lightning_hpo.endings import run_id_of
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.tracking import Tracker
 from lightning_hpo.trial import CONFIG
@@ -78,7 +78,7 @@ def _version(
     tracker: Tracker, name: str, uri: str, study: optuna.Study, best: optuna.trial.FrozenTrial
 ) -> ModelVersion:
     client = tracker.client
-    run_id = best.user_attrs[RUN_ID]
+    run_id = run_id_of(study, best)
     tags = {
         "optuna_trial": str(best.number),
         "value": repr(best.value),

@@ -38,6 +38,7 @@ __all__ = [
     "check_pruner",
     "create_study",
     "find_study",
+    "load_studies",
     "load_study",
     "open_storage",
 ]
@@ -177,6 +178,18 @@ def load_study(name: str, url: str) -> optuna.Study:
     except KeyError as error:
         names = ", ".join(optuna.get_all_study_names(storage)) or "none"
         raise InputError(f"--study {name}: no such study in {masked(url)}; there are: {names}") from error
+
+
+def load_studies(name: str | None, url: str) -> list[optuna.Study]:
+    """The study of that name, or all studies.
+
+    Raises:
+        InputError: If the database or the study is not there.
+    """
+    if name is not None:
+        return [load_study(name, url)]
+    storage = open_storage(url, create=False, flag="--storage")
+    return [optuna.load_study(study_name=each, storage=storage) for each in optuna.get_all_study_names(storage)]
 
 
 def find_study(settings: StudySettings) -> optuna.Study | None:

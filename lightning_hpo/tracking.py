@@ -8,8 +8,8 @@ import os
 import socket
 import sqlite3
 import subprocess
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,30 @@ from lightning_hpo import __version__
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, check_sqlite, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
+# Also before: with its own defaults MLflow tries for minutes to reach a server that is away, and training would wait.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 # Before the import: MLflow decides at import whether it sends usage figures to its makers.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = ["Tracker", "check_tracking", "environment_tags"]
+__all__ = ["AWAY", "NEVER", "Tracker", "check_tracking", "environment_tags", "is_refusal"]
+
+NEVER = float("-inf")
+AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
+"""What is raised where MLflow cannot be reached; see `is_refusal`."""
 
 _PORTS = {"http": 80, "https": 443}
 _ANSWER_S = 10
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
+_PAGE = 1000
+# MLflow's own words for "try again", and for any failure that it did not foresee, an unreachable server among them.
+_NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -58,27 +68,42 @@ def check_tracking(uri: str) -> None:
         check_sqlite(path, "--study.tracking_uri")
 
 
+def is_refusal(error: MlflowException) -> bool:
+    """Whether MLflow has answered, and said no; the same again would be refused again."""
+    return error.error_code not in _NO_ANSWER
+
+
 class Tracker:
-    """MLflow's side of a study.
+    """MLflow's side of a study; it is opened by its first use.
 
     Args:
         uri: A database URL or a tracking server. The file of an SQLite URL is made when it is missing.
 
-    Raises:
-        InputError: If MLflow cannot be reached there.
+    Attributes:
+        away_since: When it was last found not to answer, on the monotonic clock; NEVER if it answers.
     """
 
     def __init__(self, uri: str) -> None:
-        path = sqlite_path(uri, "--study.tracking_uri")
+        self._given = uri
+        self.away_since = NEVER
+        self._path = sqlite_path(uri, "--study.tracking_uri")
+        self._artifacts = _artifacts_of(uri, self._path)
+        self.uri = uri if self._path is None else f"sqlite:///{self._path}?timeout={SQLITE_TIMEOUT_S}"
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client.
+
+        Raises:
+            InputError: If MLflow cannot be reached.
+        """
         try:
-            if path is not None:
-                prepare_sqlite(path)
-            self._artifacts = _artifacts_of(uri, path)
-            self.uri = uri if path is None else f"sqlite:///{path}?timeout={SQLITE_TIMEOUT_S}"
-            self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            if self._path is not None:
+                prepare_sqlite(self._path)
+            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
             reason = masked(str(error)).splitlines()[0]
-            raise InputError(f"--study.tracking_uri: cannot open {masked(uri)}: {reason}") from error
+            raise InputError(f"--study.tracking_uri: cannot open {masked(self._given)}: {reason}") from error
 
     def experiment(self, name: str) -> str:
         """Id of the experiment of that name, made when it is missing.
@@ -91,20 +116,43 @@ class Tracker:
         location = None if self._artifacts is None else str(self._artifacts / name)
         return self.client.create_experiment(name, artifact_location=location)
 
-    def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str]) -> str:
-        """Make a run and give its id."""
-        run = self.client.create_run(experiment_id, run_name=name, tags=dict(tags))
+    def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str], time_ms: int | None = None) -> str:
+        """Make a run and give its id.
+
+        Args:
+            experiment_id: Where to.
+            name: Its name.
+            tags: Its tags.
+            time_ms: When it started, in milliseconds since 1970; by default now.
+        """
+        run = self.client.create_run(experiment_id, start_time=time_ms, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
+
+    def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
+        """The run of the trial that the tags name, if it was made."""
+        wanted = " AND ".join(f"tags.{key} = '{tags[key]}'" for key in ("optuna_study", "optuna_trial"))
+        found = self.client.search_runs([experiment_id], wanted, max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def runs(self, experiment_id: str) -> Iterator[Run]:
+        """Every run of an experiment that is not deleted."""
+        token = None
+        while True:
+            page = self.client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def delete_run(self, run_id: str) -> None:
+        """Put a run into MLflow's bin, from which it can be taken back until `mlflow gc`."""
+        self.client.delete_run(run_id)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Log parameters; the same ones again change nothing."""
         entities = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
         for first in range(0, len(entities), _MOST_PARAMS_A_CALL):
             self.client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS_A_CALL])
-
-    def has_params(self, run_id: str) -> bool:
-        """Whether the run's parameters were logged already."""
-        return bool(self.client.get_run(run_id).data.params)
 
     def log_config(self, run_id: str, config: Mapping[str, Any], text: str) -> None:
         """Log the resolved config, as `config.yaml` for `fit --config` and as `config.json` for programs."""
@@ -115,14 +163,27 @@ class Tracker:
         """Log a text file."""
         self.client.log_text(run_id, text, name)
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-        """Log metrics of one step in one write."""
-        now = int(time.time() * 1000)
-        self.client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int) -> None:
+        """Log metrics of one step in one write; the same ones again change nothing.
+
+        Args:
+            run_id: The run.
+            metrics: Value of each metric.
+            step: The step, an epoch.
+            time_ms: When they were measured, in milliseconds since 1970.
+        """
+        entities = [Metric(key, float(value), time_ms, step) for key, value in metrics.items()]
+        self.client.log_batch(run_id, metrics=entities)
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
         """Steps of a metric that the run already holds."""
         return {point.step for point in self.client.get_metric_history(run_id, metric)}
+
+    def delete_models_of(self, run_id: str) -> None:
+        """Delete the models that an earlier attempt of a run has logged, unless a registered version stands on one."""
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        for model in self.client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+            self.delete_model(str(model.model_uri))
 
     def delete_model(self, uri: str) -> None:
         """Delete a logged model with its files, unless it is gone already or a registered version stands on it."""
@@ -137,20 +198,21 @@ class Tracker:
             get_artifact_repository(model.artifact_location).delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_logged_model(model.model_id)
 
-    def set_status(self, run_id: str, status: str, tags: Mapping[str, str]) -> None:
+    def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
         """Set the run's status and tags.
 
         Args:
             run_id: The run.
             status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
             tags: Tags to set with it.
+            time_ms: When it ended, if it did, in milliseconds since 1970; by default now.
         """
         if tags:
             self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
         if status in ("RUNNING", "SCHEDULED"):
             self.client.update_run(run_id, status=status)
         else:
-            self.client.set_terminated(run_id, status=status)
+            self.client.set_terminated(run_id, status=status, end_time=time_ms)
 
 
 def _artifacts_of(uri: str, path: Path | None) -> Path | None:

@@ -20,10 +20,11 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
-from lightning_hpo.endings import Ending, Outcome
+from lightning_hpo.endings import Ending, Outcome, keep_outcome
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
+from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.tracking import AWAY, Tracker
 
 __all__ = ["CONFIG", "LAST", "TrialOrder", "device_name", "run_trial"]
 
@@ -40,7 +41,7 @@ class TrialOrder:
         trial_id: Optuna's id of the trial, which is running.
         storage: Optuna's database.
         tracking_uri: MLflow's database or server.
-        run_id: MLflow's run of the trial.
+        run_id: MLflow's run of the trial; None if MLflow has not answered yet.
         folder: Folder of the trial, with its `config.yaml`; a `last.ckpt` in it is gone on from.
         monitor: The metric that is optimized.
         mode: "max" or "min".
@@ -53,7 +54,7 @@ class TrialOrder:
     trial_id: int
     storage: str
     tracking_uri: str
-    run_id: str
+    run_id: str | None
     folder: Path
     monitor: str
     mode: str
@@ -72,6 +73,7 @@ def run_trial(order: TrialOrder, pipe: Connection) -> None:
         outcome = _train(order, pipe, stop, started)
     except Exception as error:  # noqa: BLE001 - whatever a model raises is how this trial ended
         outcome = _outcome_of(error, time.monotonic() - started)
+    keep_outcome(order.folder, outcome)
     pipe.send(outcome)
 
 
@@ -85,18 +87,19 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
     )
     trial = optuna.Trial(study, order.trial_id)
     tracker = Tracker(order.tracking_uri)
+    journal = Journal(order.folder, tracker, order.run_id)
     best = MLflowModelCheckpoint(
         order.folder,
         order.monitor,
         order.mode,
         tracking_uri=tracker.uri,
         run_id=order.run_id,
-        wanted=lambda value: _leads(study, value),
+        wanted=lambda value: order.run_id is not None and _leads(study, value),
     )
     callbacks: list[Callback] = [
         RandomState(),
         stop,
-        MLflowMetrics(tracker, order.run_id, order.monitor, order.asked),
+        MLflowMetrics(journal, order.monitor, order.asked),
         ProgressReport(pipe, order.monitor),
         PruningCallback(trial, order.monitor),
         best,
@@ -104,14 +107,24 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         ModelCheckpoint(order.folder, filename=Path(LAST).stem, enable_version_counter=False),
     ]
     cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
-    tracker.set_status(order.run_id, "RUNNING", {"device": device_name(cli.trainer)})
+    journal.write("set_status", status="RUNNING", tags={"device": device_name(cli.trainer)})
     stop.check()
     last = order.folder / LAST
+    if last.exists() and journal.run_id is not None:
+        _forget_models(tracker, journal.run_id)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     except optuna.TrialPruned:
         return Outcome(Ending.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     return _complete(best, order.monitor, time.monotonic() - started)
+
+
+def _forget_models(tracker: Tracker, run_id: str) -> None:
+    """Delete what an earlier attempt has logged: it died before anyone heard of its model."""
+    try:
+        tracker.delete_models_of(run_id)
+    except AWAY as error:
+        print(f"MLflow does not answer ({type(error).__name__}); a model of an earlier attempt may stay behind")
 
 
 def _trainer_kwargs(folder: Path, callbacks: list[Callback]) -> dict[str, object]:

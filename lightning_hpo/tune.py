@@ -10,14 +10,17 @@ from types import FrameType
 from typing import Any
 
 import optuna
+import yaml
 from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo import preflight, registry
 from lightning_hpo.claim import claimed
 from lightning_hpo.config import as_yaml, class_of, flags, resolve
-from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, heal
+from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.journal import Journal
+from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.screen import Screen, waiting
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
@@ -31,6 +34,7 @@ __all__ = ["Job", "tune"]
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _HALVINGS = "batch_halvings"
 _ENDLESS = 100
+_TICK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,17 @@ def tune(job: Job, workers: Workers) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, pruner = _checked(job)
-    with claimed(job.settings.folder):
-        findings = _preflight(job, space, workers)
+    with claimed(job.settings.folder) as known:
+        findings = _preflight(job, space, workers, known=known)
         tracker = Tracker(str(job.settings.tracking_uri))
+        experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
         study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
         _describe(study, _about(job, findings))
-        heal(study, tracker)
-        loop = _Loop(job, space, study, tracker, workers)
+        mended = Reconciliation(study, tracker, alive=False).run()
+        loop = _Loop(job, space, study, tracker, experiment, workers)
         with loop.screen:
+            for line in mended:
+                loop.screen.say(line)
             loop.run()
             if loop.complete:
                 _register(job, study, tracker, workers, loop.screen)
@@ -116,7 +123,7 @@ def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
     return space, pruner
 
 
-def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Findings:
+def _preflight(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -> preflight.Findings:
     encoders = tuple(space.choices.get("model.name", ()))
     log = job.settings.folder / "preflight.log"
     with waiting("looking at the data, the encoders, and one batch of training and validation"):
@@ -130,6 +137,7 @@ def _preflight(job: Job, space: SearchSpace, workers: Workers) -> preflight.Find
     check_tracking(str(job.settings.tracking_uri))
     if study is not None and not problems:
         problems = _mismatches(study, _about(job, findings)) + space.mismatches(study)
+        problems += [] if known else _elsewhere(study, job)
     if problems:
         raise InputError(problems)
     return findings
@@ -141,6 +149,17 @@ def _mismatches(study: optuna.Study, about: Mapping[str, Any]) -> list[str]:
         "go on with the same, or give the study another name"
         for key in ("agent", "monitor", "mode", "data_fingerprint", "outdir")
         if key in study.user_attrs and study.user_attrs[key] != about[key]
+    ]
+
+
+def _elsewhere(study: optuna.Study, job: Job) -> list[str]:
+    """A study whose trials run, and which was never tuned in this folder, may be tuned by another machine."""
+    running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    if not running:
+        return []
+    return [
+        f"--study.name: {running} trials of {study.study_name} are running, and {job.settings.folder} has never been "
+        "used by this machine; go on where they run, or, if nobody runs them, make that folder with an empty file .lock"
     ]
 
 
@@ -170,11 +189,14 @@ def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers,
 
 
 class _Loop:
-    def __init__(self, job: Job, space: SearchSpace, study: optuna.Study, tracker: Tracker, workers: Workers) -> None:
+    def __init__(
+        self, job: Job, space: SearchSpace, study: optuna.Study, tracker: Tracker, experiment: str, workers: Workers
+    ) -> None:
         self._job, self._settings, self._space = job, job.settings, space
         self._study, self._tracker, self._workers = study, tracker, workers
         self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
-        self._experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
+        self._experiment = experiment
+        self._unsent: set[int] = set()
         self._environment = environment_tags()
         self._ended = len(study.get_trials(deepcopy=False, states=_COUNTED))
         self._failed_in_a_row: list[str] = []
@@ -199,11 +221,18 @@ class _Loop:
                     return
                 for trial, message in self._workers.wait(self._patience()):
                     self._hear(trial, message)
+                self._send_waiting()
 
     def conclude(self) -> int:
         """Say how the study stands, and give the exit code."""
         for line in _result(self._study):
             self.screen.say(line)
+        self._send_waiting(now=True)
+        if self._unsent:
+            self.screen.say(
+                f"MLflow has not got everything of {len(self._unsent)} trials yet; when it answers, the same command "
+                f"or `lightning-hpo reconcile --study {self._settings.name}` sends it"
+            )
         if len(self._failed_in_a_row) >= self._settings.max_failures:
             raise LightningHpoError(
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
@@ -233,12 +262,10 @@ class _Loop:
 
     def _start(self, trial: optuna.Trial) -> None:
         asked = time.time()
-        resumed = RUN_ID in trial.user_attrs
-        self.screen.started(trial.number, resumed)
-        if not resumed:
-            trial.set_user_attr(RUN_ID, self._make_run(trial))
+        journal = self._journal(trial)
+        self.screen.started(trial.number, resumed=journal.begun)
         try:
-            order = self._order(trial, resumed, asked)
+            order = self._order(trial, journal, asked)
         except InputError as error:
             self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
             return
@@ -246,7 +273,11 @@ class _Loop:
         if self._stopping:  # since this trial was asked for
             self._workers.ask_to_stop()
 
-    def _make_run(self, trial: optuna.Trial) -> str:
+    def _journal(self, trial: optuna.Trial) -> Journal:
+        folder = (self._settings.folder / f"trial_{trial.number}").absolute()
+        return Journal(folder, self._tracker, trial.user_attrs.get(RUN_ID))
+
+    def _begin(self, trial: optuna.Trial, journal: Journal) -> None:
         tags = {
             "optuna_trial": str(trial.number),
             "optuna_study": str(self._settings.name),
@@ -255,27 +286,21 @@ class _Loop:
             "data_fingerprint": str(self._study.user_attrs["data_fingerprint"]),
             **self._environment,
         }
-        return self._tracker.start_run(self._experiment, f"trial_{trial.number}", tags)
+        journal.write("start_run", experiment_id=self._experiment, name=f"trial_{trial.number}", tags=tags)
+        if journal.run_id is not None:
+            trial.set_user_attr(RUN_ID, journal.run_id)
 
-    def _order(self, trial: optuna.Trial, resumed: bool, asked: float) -> TrialOrder:
-        sampled = self._space.suggest(trial)
-        config = resolve(self._job.config, sampled)
-        config = _halved(config, trial.user_attrs.get(_HALVINGS, 0))
-        folder = (self._settings.folder / f"trial_{trial.number}").absolute()
-        folder.mkdir(exist_ok=True)
-        (folder / CONFIG).write_text(as_yaml(config), encoding="utf-8")
-        run_id = trial.user_attrs[RUN_ID]
-        if not resumed or not self._tracker.has_params(run_id):
-            rest = {name: value for name, value in flags(config).items() if value is not None}
-            self._tracker.log_params(run_id, {**rest, **sampled})
-        self._tracker.log_config(run_id, config, as_yaml(config))
+    def _order(self, trial: optuna.Trial, journal: Journal, asked: float) -> TrialOrder:
+        if not journal.begun:
+            self._begin(trial, journal)
+        self._configure(trial, journal)
         return TrialOrder(
             study=str(self._settings.name),
             trial_id=trial._trial_id,
             storage=str(self._settings.storage),
             tracking_uri=str(self._settings.tracking_uri),
-            run_id=run_id,
-            folder=folder,
+            run_id=journal.run_id,
+            folder=journal.folder,
             monitor=self._settings.monitor,
             mode=self._settings.mode,
             pruner=self._study.pruner,
@@ -283,12 +308,22 @@ class _Loop:
             asked=asked,
         )
 
+    def _configure(self, trial: optuna.Trial, journal: Journal) -> None:
+        """Write the trial's config into its folder and tell it to its run; a resumed trial keeps what it has."""
+        if (journal.folder / CONFIG).exists():
+            return
+        sampled = self._space.suggest(trial)
+        config = resolve(self._job.config, sampled)
+        rest = {name: value for name, value in flags(config).items() if value is not None}
+        journal.write("log_params", params={**rest, **sampled})
+        _keep_config(journal, config)
+
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
         if isinstance(message, tuple):
             self.screen.trains(trial.number, *message)
             return
         if isinstance(message, Death):
-            message = self._outcome_of(message)
+            message = self._outcome_of(trial, message)
         else:
             self._workers.join(trial)
         if message.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
@@ -296,23 +331,33 @@ class _Loop:
         else:
             self._end(trial, message)
 
-    def _outcome_of(self, death: Death) -> Outcome:
+    def _outcome_of(self, trial: optuna.Trial, death: Death) -> Outcome:
+        kept = kept_outcome(self._journal(trial).folder)
+        if kept is not None:  # it died after all was done
+            return kept
         if self._stopping:  # the signal may have reached the whole group, the server of the processes too
             return Outcome(Ending.INTERRUPTED, reason="interrupted")
         return Outcome(Ending.DIED, reason=death.reason)
 
     def _halve(self, trial: optuna.Trial) -> bool:
-        halvings = trial.user_attrs.get(_HALVINGS, 0) + 1
-        batch = flags(self._job.config).get("data.batch_size")
-        batch = trial.params.get("data.batch_size", batch)
-        if not self._settings.halve_on_oom or not isinstance(batch, int) or batch >> halvings < 1:
+        journal = self._journal(trial)
+        config = yaml.safe_load((journal.folder / CONFIG).read_text(encoding="utf-8"))
+        batch = flags(config).get("data.batch_size")
+        if not self._settings.halve_on_oom or not isinstance(batch, int) or batch < 2:
             return False
-        trial.set_user_attr(_HALVINGS, halvings)
-        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch >> halvings}")
+        for path in journal.folder.glob("*.ckpt*"):  # a place in the epoch is counted in batches
+            path.unlink()
+        _keep_config(journal, _halved(config))
+        trial.set_user_attr(_HALVINGS, trial.user_attrs.get(_HALVINGS, 0) + 1)
+        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch // 2}")
         return True
 
     def _end(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        state = conclude(self._study, trial, self._tracker, outcome)
+        journal = self._journal(trial)
+        state = conclude(self._study, trial, journal, outcome)
+        if journal.pending:
+            self._unsent.add(trial.number)
+        self._send_waiting()
         if state.is_finished():
             self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
         self._ended += state in _COUNTED
@@ -323,15 +368,23 @@ class _Loop:
         self.screen.best_is(_best_value(self._study))
         self.screen.ended(trial.number, _line(outcome, self._settings.monitor), state in _COUNTED)
 
+    def _send_waiting(self, *, now: bool = False) -> None:
+        """Send what MLflow did not take of trials that have ended."""
+        trials = self._study.get_trials(deepcopy=False) if self._unsent else []
+        for number in sorted(self._unsent):
+            if send(self._study, self._tracker, trials[number], now=now):
+                self._unsent.remove(number)
+
     def _patience(self) -> float | None:
+        tick = _TICK_S if self._unsent else None
         if self._deadline is None or self._over_time:
-            return None
+            return tick
         left = self._deadline - time.monotonic()
         if left <= 0:
             self._over_time = True
             self._workers.ask_to_stop()
-            return None
-        return left
+            return tick
+        return left if tick is None else min(left, tick)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -352,13 +405,19 @@ class _Loop:
         self._workers.ask_to_stop()
 
 
-def _halved(config: dict[str, Any], times: int) -> dict[str, Any]:
-    if not times:
-        return config
+def _keep_config(journal: Journal, config: dict[str, Any]) -> None:
+    text = as_yaml(config)
+    journal.write("log_config", config=config, text=text)
+    partial = journal.folder / f"{CONFIG}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(journal.folder / CONFIG)
+
+
+def _halved(config: dict[str, Any]) -> dict[str, Any]:
     values = flags(config)
     smaller = {
-        "data.batch_size": values["data.batch_size"] >> times,
-        "trainer.accumulate_grad_batches": values["trainer.accumulate_grad_batches"] << times,
+        "data.batch_size": values["data.batch_size"] // 2,
+        "trainer.accumulate_grad_batches": values["trainer.accumulate_grad_batches"] * 2,
     }
     return resolve(config, smaller)
 

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from lightning.pytorch import Trainer
 
+from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
 
@@ -53,6 +54,11 @@ def tracker(tracking_uri: str) -> Tracker:
 @pytest.fixture
 def run_id(tracker: Tracker) -> str:
     return tracker.start_run(tracker.experiment("criteria-first"), "trial_0", {})
+
+
+@pytest.fixture
+def journal(tracker: Tracker, run_id: str, tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "trial_0", tracker, run_id)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.endings import RUN_ID, RUN_STATUS, Ending, Outcome, conclude, heal
+from lightning_hpo.endings import RUN_ID, RUN_STATUS, Ending, Outcome, conclude, keep_outcome, kept_outcome
+from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
 
@@ -19,6 +20,11 @@ def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
     run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", {})
     trial.set_user_attr(RUN_ID, run_id)
     return trial
+
+
+def _conclude(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
+    folder = Path(tracker.uri.removeprefix("sqlite:///")).parent / "outputs" / f"trial_{trial.number}"
+    return conclude(study, trial, Journal(folder, tracker, trial.user_attrs.get(RUN_ID)), outcome)
 
 
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
@@ -83,7 +89,7 @@ def test_every_ending_is_told_in_both_databases(
     metrics: dict[str, float],
 ) -> None:
     started = _start(study, tracker)
-    assert conclude(study, started, tracker, outcome) == state
+    assert _conclude(study, started, tracker, outcome) == state
     trial, run = _read(study, tracker, 0)
     assert (trial.state, run.info.status) == (state, status)
     assert (trial.value if state.is_finished() else None) == value
@@ -111,7 +117,7 @@ def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
 ) -> None:
     parked = _start(study, tracker)
     other = _start(study, tracker)
-    conclude(study, parked, tracker, Outcome(ending, reason="gone"))
+    _conclude(study, parked, tracker, Outcome(ending, reason="gone"))
     again = study.ask()
     assert again.number == parked.number
     assert again.suggest_float("lr", 0.1, 1.0) == parked.params["lr"] != other.params["lr"]
@@ -124,7 +130,7 @@ def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
     states = []
     trial = _start(study, tracker)
     for _ in range(3):
-        states.append(conclude(study, trial, tracker, Outcome(Ending.DIED, reason="killed by SIGKILL")))
+        states.append(_conclude(study, trial, tracker, Outcome(Ending.DIED, reason="killed by SIGKILL")))
         trial = study.ask()
     assert states == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
     assert trial.number == 1
@@ -135,14 +141,14 @@ def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
 def test_interruptions_are_no_deaths(study: optuna.Study, tracker: Tracker) -> None:
     trial = _start(study, tracker)
     for _ in range(4):
-        assert conclude(study, trial, tracker, Outcome(Ending.INTERRUPTED)) == TrialState.WAITING
+        assert _conclude(study, trial, tracker, Outcome(Ending.INTERRUPTED)) == TrialState.WAITING
         trial = study.ask()
     assert trial.number == 0
 
 
 def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None:
     trial = _start(study, tracker)
-    conclude(study, trial, tracker, Outcome(Ending.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n"))
+    _conclude(study, trial, tracker, Outcome(Ending.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n"))
     path = mlflow.artifacts.download_artifacts(
         run_id=trial.user_attrs[RUN_ID], artifact_path="traceback.txt", tracking_uri=tracker.uri
     )
@@ -150,44 +156,31 @@ def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracke
 
 
 def test_a_trial_that_has_no_run_yet_has_an_ending_too(study: optuna.Study, tracker: Tracker) -> None:
-    assert conclude(study, study.ask(), tracker, Outcome(Ending.FAILED, reason="x")) == TrialState.FAIL
-    assert conclude(study, study.ask(), tracker, Outcome(Ending.DIED)) == TrialState.WAITING
+    assert _conclude(study, study.ask(), tracker, Outcome(Ending.FAILED, reason="x")) == TrialState.FAIL
+    assert _conclude(study, study.ask(), tracker, Outcome(Ending.DIED)) == TrialState.WAITING
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_heal_parks_what_was_left_running(study: optuna.Study, tracker: Tracker) -> None:
-    done, left = _start(study, tracker), _start(study, tracker)
-    without_run = study.ask()
-    conclude(study, done, tracker, Outcome(Ending.COMPLETE, value=1.0, epoch=0))
-    assert heal(study, tracker) == [left.number, without_run.number]
-    assert _read(study, tracker, done.number)[0].state == TrialState.COMPLETE
-    trial, run = _read(study, tracker, left.number)
-    assert (trial.state, run.info.status) == (TrialState.WAITING, "SCHEDULED")
-    assert run.data.tags["ended_by"] == "the study's process died"
-    assert heal(study, tracker) == []
-
-
-def test_heal_fails_a_trial_that_dies_again_and_again(study: optuna.Study, tracker: Tracker) -> None:
-    _start(study, tracker)
-    for _ in range(3):
-        heal(study, tracker)
-        study.ask()
-    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
-
-
-def test_heal_sees_to_a_death_between_the_two_writes(study: optuna.Study, tracker: Tracker) -> None:
+def test_told_twice_is_told_once(study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = _start(study, tracker)
-    tracker.set_status(trial.user_attrs[RUN_ID], "FINISHED", {"optuna_state": "COMPLETE"})
-    heal(study, tracker)
-    healed, run = _read(study, tracker, 0)
-    assert (healed.state, run.info.status, run.data.tags["optuna_state"]) == (
-        TrialState.WAITING, "SCHEDULED", "WAITING",
-    )  # fmt: skip
+    outcome = Outcome(Ending.COMPLETE, value=0.75, epoch=1, runtime_s=2.0)
+
+    def dies(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", dies)
+        with pytest.raises(KeyboardInterrupt):
+            _conclude(study, trial, tracker, outcome)
+    _conclude(study, trial, tracker, outcome)
+    complete, run = _read(study, tracker, 0)
+    assert (complete.state, complete.value, run.info.status) == (TrialState.COMPLETE, 0.75, "FINISHED")
+    assert len(tracker.client.get_metric_history(run.info.run_id, "final_metric")) == 1
 
 
-def test_heal_sees_to_a_death_before_a_resumed_trial_was_asked_for(study: optuna.Study, tracker: Tracker) -> None:
-    trial = _start(study, tracker)
-    conclude(study, trial, tracker, Outcome(Ending.INTERRUPTED))
-    tracker.set_status(trial.user_attrs[RUN_ID], "RUNNING", {})
-    assert heal(study, tracker) == []
-    assert _read(study, tracker, 0)[1].info.status == "SCHEDULED"
+@pytest.mark.parametrize("row", _ROWS)
+def test_an_outcome_is_kept_unless_the_trial_goes_on(tmp_path: Path, row: tuple[Any, ...]) -> None:
+    outcome = row[0]
+    keep_outcome(tmp_path, outcome)
+    goes_on = outcome.ending in (Ending.INTERRUPTED, Ending.DIED, Ending.OUT_OF_MEMORY)
+    assert kept_outcome(tmp_path) == (None if goes_on else outcome)

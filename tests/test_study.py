@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import Ending, Outcome, conclude
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.journal import Journal
 from lightning_hpo.study import (
     StudySettings,
     build_pruner,
@@ -86,12 +87,12 @@ def test_a_configured_sampler_goes_on_likewise(opened: Opened) -> None:
     assert _draw(opened("parts", sampler), 4) + _draw(opened("parts", sampler), 4) == _draw(opened("whole", sampler), 8)
 
 
-def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker: Tracker) -> None:
+def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker: Tracker, tmp_path: Path) -> None:
     whole = _draw(opened("whole"), 14)
     first = opened("parts")
     drawn = _draw(first, 12)
     trial, params = _ask(first)
-    conclude(first, trial, tracker, Outcome(Ending.INTERRUPTED))
+    conclude(first, trial, Journal(tmp_path / "trial", tracker), Outcome(Ending.INTERRUPTED))
     second = opened("parts")
     again, resumed = _ask(second)
     assert (again.number, resumed) == (12, params)

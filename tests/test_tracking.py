@@ -49,8 +49,9 @@ def test_the_config_is_logged_for_people_and_for_programs(tracker: Tracker, run_
 
 
 def test_metrics_have_their_step(tracker: Tracker, run_id: str) -> None:
-    tracker.log_metrics(run_id, {"val_metric": 0.5, "val_loss": float("nan")}, step=0)
-    tracker.log_metrics(run_id, {"val_metric": 0.75}, step=2)
+    tracker.log_metrics(run_id, {"val_metric": 0.5, "val_loss": float("nan")}, step=0, time_ms=1000)
+    tracker.log_metrics(run_id, {"val_metric": 0.75}, step=2, time_ms=2000)
+    tracker.log_metrics(run_id, {"val_metric": 0.75}, step=2, time_ms=2000)
     history = tracker.client.get_metric_history(run_id, "val_metric")
     assert [(point.step, point.value) for point in history] == [(0, 0.5), (2, 0.75)]
     assert tracker.logged_steps(run_id, "val_metric") == {0, 2}
@@ -92,8 +93,9 @@ def test_a_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> Non
 
 def test_a_database_is_made_with_its_folder(tmp_path: Path) -> None:
     tracker = Tracker(f"sqlite:///{tmp_path}/new/mlflow.db")
-    assert (tmp_path / "new" / "mlflow.db").is_file()
+    assert not (tmp_path / "new").exists()
     assert tracker.client.get_experiment_by_name("criteria-first") is None
+    assert (tmp_path / "new" / "mlflow.db").is_file()
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_database_is_made_with_its_folder(tmp_path: Path) -> None:
 )
 def test_a_uri_that_cannot_be_opened_is_one_line_without_its_password(uri: str) -> None:
     with pytest.raises(InputError) as caught:
-        Tracker(uri)
+        Tracker(uri).experiment("criteria-first")
     [line] = caught.value.problems
     assert "\n" not in line
     assert "secret" not in line
@@ -111,7 +113,7 @@ def test_a_uri_that_cannot_be_opened_is_one_line_without_its_password(uri: str) 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database" * 99)
     with pytest.raises(InputError, match=r"--study.tracking_uri: cannot open sqlite:///.*text.db: file is not a data"):
-        Tracker(f"sqlite:///{tmp_path}/text.db")
+        Tracker(f"sqlite:///{tmp_path}/text.db").experiment("criteria-first")
 
 
 def _git(folder: Path, *arguments: str) -> str:

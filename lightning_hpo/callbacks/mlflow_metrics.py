@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.journal import Journal
 
 __all__ = ["MLflowMetrics"]
 
@@ -22,8 +22,7 @@ class MLflowMetrics(Callback):
     on a CPU); with the first epoch also `startup_s`, the seconds from asking for the trial to its first batch.
 
     Args:
-        tracker: Where the run is.
-        run_id: The run; a resumed trial goes on writing into its own, and no step is written twice.
+        journal: What the trial's run has been told and is told; no step is written twice.
         monitor: Name of the monitored metric.
         asked: When the trial was asked for, in seconds since 1970.
 
@@ -31,9 +30,8 @@ class MLflowMetrics(Callback):
         NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
     """
 
-    def __init__(self, tracker: Tracker, run_id: str, monitor: str, asked: float | None = None) -> None:
-        self._tracker = tracker
-        self._run_id = run_id
+    def __init__(self, journal: Journal, monitor: str, asked: float | None = None) -> None:
+        self._journal = journal
         self._monitor = monitor
         self._asked = asked
         self._startup: dict[str, float] = {}
@@ -42,9 +40,9 @@ class MLflowMetrics(Callback):
         self._started = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask which epochs the run already holds."""
+        """Look up which epochs are written already."""
         del trainer, pl_module
-        self._logged = self._tracker.logged_steps(self._run_id, "epoch")
+        self._logged = self._journal.steps("epoch")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time that it took to come here."""
@@ -81,7 +79,7 @@ class MLflowMetrics(Callback):
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
-        self._tracker.log_metrics(self._run_id, metrics | self._startup, step=epoch)
+        self._journal.write("log_metrics", metrics=metrics | self._startup, step=epoch)
         self._startup = {}
 
 

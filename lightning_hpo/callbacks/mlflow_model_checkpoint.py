@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.tracking import AWAY
 
 __all__ = ["MLflowModelCheckpoint"]
 
@@ -106,6 +107,9 @@ class MLflowModelCheckpoint(ModelCheckpoint):
             )
         except LightningHpoError as error:
             self.problem = str(error).splitlines()[0]
+        except AWAY as error:
+            # The weights are in the folder: the model can be logged when it is registered.
+            self.problem = f"its model is not logged, since MLflow did not take it ({type(error).__name__})"
         finally:
             pl_module.load_state_dict(last)
 

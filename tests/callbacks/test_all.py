@@ -20,14 +20,14 @@ from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.stop_request import StopRequest
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.journal import Journal
 from tests.foreign import ForeignData, ForeignModule
 
 Make = Callable[[], dict[type[Callback], Callback]]
 
 
 @pytest.fixture
-def make(study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path) -> Iterator[Make]:
+def make(study: optuna.Study, journal: Journal, tmp_path: Path) -> Iterator[Make]:
     """Makes one of each callback."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
     trial = study.ask()
@@ -36,7 +36,7 @@ def make(study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path) -> 
         made: list[Callback] = [
             RandomState(),
             StopRequest(),
-            MLflowMetrics(tracker, run_id, "val_metric"),
+            MLflowMetrics(journal, "val_metric"),
             ProgressReport(sending, "val_metric"),
             PruningCallback(trial, "val_metric"),
             PredictionWriter(io.StringIO()),

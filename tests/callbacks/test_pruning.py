@@ -5,6 +5,7 @@ from optuna.trial import TrialState
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.journal import Journal
 from lightning_hpo.tracking import Tracker
 from tests.callbacks.conftest import Fit
 
@@ -41,9 +42,11 @@ def test_a_trial_is_pruned_when_the_pruner_says_so(fit: Fit, study: optuna.Study
     assert study.trials[0].value == 0.5
 
 
-def test_the_pruned_epoch_is_recorded_before(fit: Fit, study: optuna.Study, tracker: Tracker, run_id: str) -> None:
+def test_the_pruned_epoch_is_recorded_before(
+    fit: Fit, study: optuna.Study, tracker: Tracker, run_id: str, journal: Journal
+) -> None:
     trial = _trial(study, _From(1))
-    callbacks = [MLflowMetrics(tracker, run_id, "val_metric"), PruningCallback(trial, "val_metric")]
+    callbacks = [MLflowMetrics(journal, "val_metric"), PruningCallback(trial, "val_metric")]
     with pytest.raises(optuna.TrialPruned):
         fit([0.25, 0.5, 0.375], callbacks)
     assert tracker.logged_steps(run_id, "val_metric") == {0, 1}
