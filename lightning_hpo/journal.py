@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
 from lightning_hpo.tracking import AWAY, NEVER, Tracker, is_refusal
 
 __all__ = ["Journal"]
@@ -136,10 +134,10 @@ class Journal:
             return
         try:
             getattr(self._tracker, entry["call"])(self.run_id, **arguments)
-        except MlflowException as error:
+        except AWAY as error:
             if not is_refusal(error):
                 raise
-            _log.warning("MLflow refused %s of run %s: %s", entry["call"], self.run_id, error.error_code)
+            _log.warning("MLflow refused %s of run %s: %s", entry["call"], self.run_id, type(error).__name__)
 
     def _start_run(self, arguments: Mapping[str, Any]) -> None:
         state = self._read_state()

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import optuna
-from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.claim import claimed
 from lightning_hpo.endings import RUN_STATUS, Ending, Outcome, conclude, keep_run_id, kept_outcome, run_id_of
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.journal import Journal
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.tracking import Run, Tracker
 from lightning_hpo.weights import unowned_checkpoints
 
 __all__ = ["Reconciliation", "reconcile", "send"]
@@ -141,14 +140,14 @@ class Reconciliation:
         if experiment is None:
             return
         trials = self._study.get_trials(deepcopy=False)
-        runs = {run.info.run_id: run for run in self._tracker.runs(experiment.experiment_id)}
+        runs = {run.run_id: run for run in self._tracker.runs(experiment.experiment_id)}
         owners = {run_id_of(self._study, trial): trial for trial in trials}
         for frozen in trials:
             if frozen.number not in self._seen and self._settled(frozen):
                 yield from self._compared(frozen, runs, experiment.experiment_id)
         for run_id, run in runs.items():
             if run_id not in owners and self._is_left_over(run, trials):
-                number = run.data.tags["optuna_trial"]
+                number = run.tags["optuna_trial"]
                 line = f"run {run_id} says it is trial {number}, which knows nothing of it: put into MLflow's bin"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
 
@@ -166,13 +165,13 @@ class Reconciliation:
         if run_id is None or run_id not in runs:
             line = f"trial {frozen.number} has no run: recorded anew"
             yield _Finding(line, partial(self._record_anew, frozen, experiment_id))
-        elif runs[run_id].info.status != status:
-            line = f"trial {frozen.number} is {frozen.state.name}, its run {runs[run_id].info.status}: now {status}"
+        elif runs[run_id].status != status:
+            line = f"trial {frozen.number} is {frozen.state.name}, its run {runs[run_id].status}: now {status}"
             tags = {"optuna_state": frozen.state.name}
             yield _Finding(line, partial(self._tracker.set_status, run_id, status, tags))
 
     def _is_left_over(self, run: Run, trials: list[FrozenTrial]) -> bool:
-        tags = run.data.tags
+        tags = run.tags
         if tags.get("optuna_study") != self._study.study_name or not tags.get("optuna_trial", "").isdigit():
             return False
         number = int(tags["optuna_trial"])

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -28,11 +29,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = ["AWAY", "NEVER", "Tracker", "check_tracking", "environment_tags", "is_refusal"]
+__all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "environment_tags", "is_refusal"]
 
 NEVER = float("-inf")
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
@@ -68,9 +69,24 @@ def check_tracking(uri: str) -> None:
         check_sqlite(path, "--study.tracking_uri")
 
 
-def is_refusal(error: MlflowException) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether MLflow has answered, and said no; the same again would be refused again."""
-    return error.error_code not in _NO_ANSWER
+    return isinstance(error, MlflowException) and error.error_code not in _NO_ANSWER
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is recorded of a run as a whole.
+
+    Args:
+        run_id: MLflow's id of it.
+        status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
+        tags: Its tags.
+    """
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
 
 
 class Tracker:
@@ -139,7 +155,8 @@ class Tracker:
         token = None
         while True:
             page = self.client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
-            yield from page
+            for run in page:
+                yield Run(run.info.run_id, run.info.status, run.data.tags)
             token = page.token
             if not token:
                 return

@@ -15,6 +15,7 @@ HOMES = {
         "search_space",
         "study",
         "endings",
+        "reconciliation",
         "weights",
         "registry",
         "report",
@@ -32,10 +33,12 @@ MAY_IMPORT_INSIDE = {
     "databases": {"exceptions"},
     "agents": {"agents", "data", "exceptions"},
     "data": {"data", "exceptions"},
-    "callbacks": {"callbacks", "exceptions", "tracking", "serving"},
+    "callbacks": {"callbacks", "exceptions", "journal", "tracking", "serving"},
     "tracking": {"databases", "exceptions"},
     "workers": set(),
-    "endings": {"tracking"},
+    "journal": {"tracking"},
+    "endings": {"journal"},
+    "reconciliation": {"claim", "endings", "exceptions", "journal", "tracking", "weights"},
 }
 
 
