@@ -47,3 +47,19 @@ class NoMemoryAbove(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if len(batch[0]) > self.size and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             raise torch.OutOfMemoryError("planted")
+
+
+class WaitForFileOnce(Callback):
+    """Makes the file `reached` in an epoch and trains no further before there is a file `go`, unless both are there."""
+
+    def __init__(self, reached: str, go: str, epoch: int = 1, limit_s: float = 120.0) -> None:
+        self.reached, self.go, self.epoch, self.limit_s = Path(reached), Path(go), epoch, limit_s
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch != self.epoch or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.reached.touch()
+        end = time.monotonic() + self.limit_s
+        while not self.go.exists():
+            assert time.monotonic() < end, "nobody said go"
+            time.sleep(0.01)

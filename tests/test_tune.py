@@ -173,7 +173,7 @@ def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, nu
     arguments = home.arguments("stopped", "--study.n_trials", "2", "--study.register", "false", config=config)
     command = [sys.executable, "-m", "lightning_hpo", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        _wait_for(marker.exists)
+        wait_for(marker.exists)
         process.send_signal(number)
         assert process.stderr is not None
         said = process.stderr.read()
@@ -187,7 +187,7 @@ def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, nu
     assert home.steps(home.runs("stopped")[0], "val_metric") == [0, 1, 2]
 
 
-def _wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end
