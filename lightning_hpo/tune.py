@@ -280,12 +280,16 @@ class _Loop:
             mode=self._settings.mode,
             pruner=self._study.pruner,
             threads=max(1, (os.cpu_count() or 1) // self._workers.count),
+            checkpoint_s=60 * self._settings.checkpoint_minutes,
             asked=asked,
         )
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
         if isinstance(message, tuple):
             self.screen.trains(trial.number, *message)
+            return
+        if isinstance(message, str):
+            self.screen.say(f"trial {trial.number} {message}")
             return
         if isinstance(message, Death):
             message = self._outcome_of(message)

@@ -6,8 +6,8 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
+from lightning_hpo.callbacks.resume_checkpoint import FILES
 from lightning_hpo.tracking import Tracker
-from lightning_hpo.trial import LAST
 
 __all__ = ["Weights"]
 
@@ -35,7 +35,8 @@ class Weights:
 
     def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
         """Drop what is no longer needed, after a trial has ended."""
-        (self._of(number) / LAST).unlink(missing_ok=True)
+        for name in FILES:
+            (self._of(number) / name).unlink(missing_ok=True)
         if state != TrialState.COMPLETE or value is None:
             self._drop(number, model_uri)
             return
@@ -47,7 +48,7 @@ class Weights:
     def _sweep(self, study: optuna.Study) -> None:
         """Drop what trials left that ended when nobody was there to settle them."""
         states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
-        for path in self._folder.glob("trial_*/*.ckpt"):
+        for path in self._folder.glob("trial_*/*.ckpt*"):
             state = states.get(int(path.parent.name.removeprefix("trial_")))
             if state is not None and state.is_finished() and (state != TrialState.COMPLETE or path.name != BEST):
                 path.unlink()
