@@ -19,6 +19,8 @@ LAST, PREVIOUS, _PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
 FILES = (LAST, PREVIOUS, _PARTIAL)
 """All that may lie in the folder; nobody needs them once the training has ended."""
 
+_KEY = "ResumeCheckpoint"
+
 # Of the ten seconds that a stop may take, so that some are left to write.
 _PATIENCE_S = 5.0
 
@@ -29,7 +31,8 @@ class ResumeCheckpoint(Checkpoint):
     Within an epoch it writes every so often, and when a stop is asked for, which it then grants. There it needs loaders
     that know their place (with `state_dict` and `load_state_dict`); with others, training goes on from an epoch's end.
 
-    A kill at any moment leaves a whole file, the last one or the one before: see `find_checkpoint`.
+    Beside the last state it keeps that of the last epoch's end before it, and a kill at any moment leaves one of them
+    whole: see `find_checkpoint`.
 
     As a `Checkpoint` it comes after the other callbacks, so that what is written holds their states of this batch; give
     it after other checkpoints.
@@ -48,11 +51,13 @@ class ResumeCheckpoint(Checkpoint):
         self._folder, self._stop, self._every_s = Path(folder), stop, every_s
         self._written = time.monotonic()
         self._validated = False
+        self._within_epoch = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember that the training had been ended early: Lightning would train another epoch."""
         del pl_module
-        trainer.should_stop = bool(checkpoint.get("should_stop", False))
+        state = checkpoint.get(_KEY, {})
+        self._within_epoch, trainer.should_stop = state.get("within_epoch", False), state.get("should_stop", False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and see to it that the loader goes on from its place."""
@@ -81,7 +86,7 @@ class ResumeCheckpoint(Checkpoint):
             # Gradients are in no checkpoint; and an epoch that is not validated is about to end.
             self._stop.check(after_s=_PATIENCE_S)
         else:
-            self._write(trainer)
+            self._write(trainer, within_epoch=True)
             self._stop.check()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,22 +100,28 @@ class ResumeCheckpoint(Checkpoint):
         # Still set after a resume within the epoch; Lightning would leave out a plateau's step of the learning rate.
         trainer.fit_loop._restarting = False
         if self._validated or self._due:
-            self._write(trainer)
+            self._write(trainer, within_epoch=False)
         self._validated = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave only an epoch's end when memory runs out: a place within one counts batches, which will be smaller."""
+        del trainer, pl_module
+        if self._within_epoch and isinstance(exception, torch.OutOfMemoryError):
+            (self._folder / LAST).unlink(missing_ok=True)
 
     @property
     def _due(self) -> bool:
         return self._stop.asked or time.monotonic() - self._written >= self._every_s
 
-    def _write(self, trainer: Trainer) -> None:
+    def _write(self, trainer: Trainer, *, within_epoch: bool) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        checkpoint["should_stop"] = trainer.should_stop
+        checkpoint[_KEY] = {"within_epoch": within_epoch, "should_stop": trainer.should_stop}
         if trainer.is_global_zero:
-            _replace(self._folder, checkpoint)
-        trainer.strategy.barrier("ResumeCheckpoint")
-        self._written = time.monotonic()
+            _replace(self._folder, checkpoint, keep=not self._within_epoch)
+        trainer.strategy.barrier(_KEY)
+        self._written, self._within_epoch = time.monotonic(), within_epoch
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
@@ -125,14 +136,13 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
     (folder / _PARTIAL).unlink(missing_ok=True)
     last, previous = folder / LAST, folder / PREVIOUS
     lost = [path for path in (last, previous) if path.exists() and not _is_whole(path)]
-    for path in lost:  # otherwise it would be the one that is kept beside the next one, for want of a better
+    for path in lost:  # or the next checkpoint would be written while nothing whole lies beside it
         path.unlink()
-    damaged = " and ".join(path.name for path in lost) + (" is" if len(lost) == 1 else " are") + " damaged"
     if last.exists():
         return last, ""
     if previous.exists():
-        return previous, f"goes on from {PREVIOUS}: {damaged if lost else f'{LAST} is missing'}"
-    return None, f"begins anew: {damaged}" if lost else ""
+        return previous, f"goes on from an epoch's end: {LAST} is {'damaged' if lost else 'missing'}"
+    return None, f"begins anew: {' and '.join(path.name for path in lost)} damaged" if lost else ""
 
 
 def _is_whole(path: Path) -> bool:
@@ -143,7 +153,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _replace(folder: Path, checkpoint: dict[str, Any]) -> None:
+def _replace(folder: Path, checkpoint: dict[str, Any], *, keep: bool) -> None:
     """Write beside what is there, and change names only then; Lightning writes where another file system may be."""
     folder.mkdir(parents=True, exist_ok=True)
     partial, last = folder / _PARTIAL, folder / LAST
@@ -151,7 +161,7 @@ def _replace(folder: Path, checkpoint: dict[str, Any]) -> None:
         torch.save(checkpoint, file)
         file.flush()
         os.fsync(file.fileno())
-    if last.exists():
+    if keep and last.exists():
         last.replace(folder / PREVIOUS)
     partial.replace(last)
     names = os.open(folder, os.O_RDONLY)
