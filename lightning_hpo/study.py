@@ -64,6 +64,7 @@ class StudySettings:
         pruner: Optuna pruner by class path; the default prunes below the median of the trials before.
         outdir: Folder of checkpoints and logs: OUTDIR/STUDY/trial_N/.
         keep: How many of the best trials keep their weights.
+        checkpoint_minutes: Minutes after which a trial writes down its state within an epoch.
         max_failures: Failed trials in a row after which the study stops.
         halve_on_oom: On out of memory, run the same trial again with half the batch and twice the accumulation.
         register: Register the best trial's model when the study has all its trials.
@@ -82,6 +83,7 @@ class StudySettings:
     pruner: BasePruner | None = None
     outdir: str = "outputs"
     keep: int = 3
+    checkpoint_minutes: float = 10.0
     max_failures: int = 3
     halve_on_oom: bool = True
     register: bool = True
@@ -117,6 +119,8 @@ class StudySettings:
                 found.append(f"--study.{flag}: got {getattr(self, flag)}; use {low} or more")
         if not 0 <= self.seed < 2**32:
             found.append(f"--study.seed: got {self.seed}; use 0 to {2**32 - 1}")
+        if not self.checkpoint_minutes > 0:
+            found.append(f"--study.checkpoint_minutes: got {self.checkpoint_minutes}; use minutes above 0")
         if self.timeout is not None and self.timeout <= 0:
             found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
         return found

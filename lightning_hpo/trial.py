@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
@@ -18,6 +18,7 @@ from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoin
 from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
+from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import Ending, Outcome, keep_outcome
@@ -26,10 +27,9 @@ from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import AWAY, Tracker
 
-__all__ = ["CONFIG", "LAST", "TrialOrder", "device_name", "run_trial"]
+__all__ = ["CONFIG", "TrialOrder", "device_name", "run_trial"]
 
 CONFIG = "config.yaml"
-LAST = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class TrialOrder:
         storage: Optuna's database.
         tracking_uri: MLflow's database or server.
         run_id: MLflow's run of the trial; None if MLflow has not answered yet.
-        folder: Folder of the trial, with its `config.yaml`; a `last.ckpt` in it is gone on from.
+        folder: Folder of the trial, with its `config.yaml`; a checkpoint in it is gone on from.
         monitor: The metric that is optimized.
         mode: "max" or "min".
         pruner: Optuna's pruner.
         threads: CPU threads for torch.
+        checkpoint_s: Seconds after which the trial writes down its state within an epoch.
         asked: When the trial was asked for, in seconds since 1970.
     """
 
@@ -60,11 +61,12 @@ class TrialOrder:
     mode: str
     pruner: optuna.pruners.BasePruner
     threads: int
+    checkpoint_s: float
     asked: float
 
 
 def run_trial(order: TrialOrder, pipe: Connection) -> None:
-    """Train the trial, and send its `Outcome` through the pipe."""
+    """Train the trial; send through the pipe how far it is, a line on its checkpoint if need be, and its `Outcome`."""
     stop = StopRequest()
     stop.listen()
     started = time.monotonic()
@@ -104,16 +106,18 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         PruningCallback(trial, order.monitor),
         best,
         # After the best one, so that the state of that one in here is this epoch's.
-        ModelCheckpoint(order.folder, filename=Path(LAST).stem, enable_version_counter=False),
+        ResumeCheckpoint(order.folder, stop, order.checkpoint_s),
     ]
     cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
     journal.write("set_status", status="RUNNING", tags={"device": device_name(cli.trainer)})
     stop.check()
-    last = order.folder / LAST
-    if last.exists() and journal.run_id is not None:
+    checkpoint, remark = find_checkpoint(order.folder)
+    if remark:
+        pipe.send(remark)
+    if checkpoint is not None and journal.run_id is not None:
         _forget_models(tracker, journal.run_id)
     try:
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except optuna.TrialPruned:
         return Outcome(Ending.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     return _complete(best, order.monitor, time.monotonic() - started)

@@ -305,6 +305,7 @@ class _Loop:
             mode=self._settings.mode,
             pruner=self._study.pruner,
             threads=max(1, (os.cpu_count() or 1) // self._workers.count),
+            checkpoint_s=60 * self._settings.checkpoint_minutes,
             asked=asked,
         )
 
@@ -321,6 +322,9 @@ class _Loop:
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
         if isinstance(message, tuple):
             self.screen.trains(trial.number, *message)
+            return
+        if isinstance(message, str):
+            self.screen.say(f"trial {trial.number} {message}")
             return
         if isinstance(message, Death):
             message = self._outcome_of(trial, message)
@@ -345,8 +349,6 @@ class _Loop:
         batch = flags(config).get("data.batch_size")
         if not self._settings.halve_on_oom or not isinstance(batch, int) or batch < 2:
             return False
-        for path in journal.folder.glob("*.ckpt*"):  # a place in the epoch is counted in batches
-            path.unlink()
         _keep_config(journal, _halved(config))
         trial.set_user_attr(_HALVINGS, trial.user_attrs.get(_HALVINGS, 0) + 1)
         self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch // 2}")

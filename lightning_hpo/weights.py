@@ -7,8 +7,8 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
+from lightning_hpo.callbacks.resume_checkpoint import FILES
 from lightning_hpo.tracking import AWAY, Tracker
-from lightning_hpo.trial import LAST
 
 __all__ = ["Weights", "unowned_checkpoints"]
 
@@ -51,7 +51,8 @@ class Weights:
 
     def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
         """Drop what is no longer needed, after a trial has ended."""
-        (self._of(number) / LAST).unlink(missing_ok=True)
+        for name in FILES:
+            (self._of(number) / name).unlink(missing_ok=True)
         if state != TrialState.COMPLETE or value is None:
             self._drop(number, model_uri)
             return

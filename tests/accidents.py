@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_hpo.callbacks.stop_request import StopRequest
+
 
 class KillOnce(Callback):
     """Kills its own process at the end of an epoch, unless the marker is there."""
@@ -23,17 +25,18 @@ class KillOnce(Callback):
 
 
 class WaitForSignalOnce(Callback):
-    """Makes the marker in an epoch and trains no further before a stop is asked for, unless the marker is there."""
+    """Makes the marker at a batch and trains no further before a stop is asked for, unless the marker is there."""
 
-    def __init__(self, marker: str, epoch: int = 1, limit_s: float = 60.0) -> None:
-        self.marker, self.epoch, self.limit_s = Path(marker), epoch, limit_s
+    def __init__(self, marker: str, epoch: int = 1, batch: int = 0, limit_s: float = 60.0) -> None:
+        self.marker, self.place, self.limit_s = Path(marker), (epoch, batch), limit_s
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch != self.epoch or trainer.fast_dev_run or self.marker.exists():  # type: ignore[attr-defined]
+        if (trainer.current_epoch, batch_idx) != self.place or trainer.fast_dev_run or self.marker.exists():  # type: ignore[attr-defined]
             return
         self.marker.touch()
+        (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
         end = time.monotonic() + self.limit_s
-        while not trainer.received_sigterm:
+        while not stop.asked:
             assert time.monotonic() < end, "nobody asked for a stop"
             time.sleep(0.01)
 

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
@@ -92,7 +93,7 @@ def quiet_trainer(tmp_path: Path) -> Callable[..., Trainer]:
 
     def make(**options: Any) -> Trainer:
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-        if any(hasattr(callback, "best_model_path") for callback in options.get("callbacks", ())):
+        if any(isinstance(callback, Checkpoint) for callback in options.get("callbacks", ())):
             del quiet["enable_checkpointing"]
         return Trainer(**{**quiet, "accelerator": "cpu", "default_root_dir": tmp_path, **options})
 

@@ -1,5 +1,8 @@
 """A module and a data module that know nothing of this package: `tune` takes them by class path."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
@@ -34,15 +37,35 @@ class ForeignModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
+class PlacedLoader(DataLoader[tuple[Tensor, ...]]):
+    """Knows its place, as torchdata's loaders do."""
+
+    first = place = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        first, self.first = self.first, 0
+        for place, batch in enumerate(super().__iter__(), start=1):
+            if place > first:
+                self.place = place
+                yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.first = state["place"]
+
+
 class ForeignData(LightningDataModule):
-    def __init__(self, rows: int = 64, batch_size: int = 16) -> None:
+    def __init__(self, rows: int = 64, batch_size: int = 16, placed: bool = False) -> None:
         super().__init__()
         self.rows, self.batch_size = rows, batch_size
+        self.loader = PlacedLoader if placed else DataLoader
 
     def _loader(self, seed: int) -> DataLoader[tuple[Tensor, ...]]:
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(self.rows, 2, generator=generator)
-        return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=self.batch_size)
+        return self.loader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=self.batch_size)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self._loader(1)

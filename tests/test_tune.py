@@ -167,10 +167,27 @@ def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(home: Home) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, number: signal.Signals) -> None:
+    config = _stop_amid_an_epoch(home, "stopped", number)
+    assert [t.state for t in home.trials("stopped")] == [TrialState.WAITING]
+    assert home.runs("stopped")[0].info.status == "SCHEDULED"
+    left = torch.load(home.folder / "outputs/stopped/trial_0/last.ckpt", weights_only=True)
+    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+    assert home.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(home.trials("stopped")) == _table(home.trials("calm"))
+    assert home.steps(home.runs("stopped")[0], "val_metric") == [0, 1, 2]
+
+
+def _stop_amid_an_epoch(home: Home, study: str, number: signal.Signals) -> dict[str, Any]:
+    """Stop the first trial in the third batch of its second epoch, and give the study's config."""
     marker = home.folder / "waits"
-    callback = {"class_path": "tests.accidents.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
-    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
-    arguments = home.arguments("stopped", "--study.n_trials", "2", "--study.register", "false", config=config)
+    callback = {
+        "class_path": "tests.accidents.WaitForSignalOnce",
+        "init_args": {"marker": str(marker), "epoch": 1, "batch": 2},
+    }
+    trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
+    config = {"trainer": trainer, "data": data}
+    arguments = home.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
     command = [sys.executable, "-m", "lightning_hpo", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(marker.exists)
@@ -179,12 +196,19 @@ def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, nu
         said = process.stderr.read()
     assert process.returncode == 128 + number, said
     assert "the same command goes on" in said
-    assert [t.state for t in home.trials("stopped")] == [TrialState.WAITING]
-    assert home.runs("stopped")[0].info.status == "SCHEDULED"
-    assert home.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
-    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
-    assert _table(home.trials("stopped")) == _table(home.trials("calm"))
-    assert home.steps(home.runs("stopped")[0], "val_metric") == [0, 1, 2]
+    return config
+
+
+def test_a_damaged_checkpoint_is_left_out_and_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    config = _stop_amid_an_epoch(home, "damaged", signal.SIGINT)
+    flags = ("--study.n_trials", "1", "--study.register", "false")
+    last = home.folder / "outputs/damaged/trial_0/last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert home.tune("damaged", *flags, config=config) == 0
+    assert "trial 0 goes on from an epoch's end: last.ckpt is damaged" in capsys.readouterr().err
+    assert home.tune("calm", *flags) == 0
+    assert _table(home.trials("damaged")) == _table(home.trials("calm"))
+    assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "config.yaml", "log.txt"}
 
 
 def wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:

@@ -16,7 +16,7 @@ def folder(tmp_path: Path) -> Path:
 def _train(study: optuna.Study, folder: Path) -> optuna.Trial:
     trial = study.ask()
     (folder / f"trial_{trial.number}").mkdir(parents=True)
-    for name in ("best.ckpt", "last.ckpt", "config.yaml"):
+    for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "last.ckpt.partial", "config.yaml"):
         (folder / f"trial_{trial.number}" / name).write_text("x")
     return trial
 
@@ -35,7 +35,7 @@ def _kept(folder: Path, name: str = "best.ckpt") -> list[int]:
 def test_the_best_few_keep_their_weights(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
     _settle(study, Weights(study, tracker, folder, keep=2), folder, 0.3, 0.5, 0.1, 0.4)
     assert _kept(folder) == [1, 3]
-    assert _kept(folder, "last.ckpt") == []
+    assert [_kept(folder, name) for name in ("last.ckpt", "previous.ckpt", "last.ckpt.partial")] == [[], [], []]
     assert _kept(folder, "config.yaml") == [0, 1, 2, 3]
 
 
@@ -71,6 +71,12 @@ def test_a_running_trial_is_left_alone(study: optuna.Study, tracker: Tracker, fo
     _settle(study, Weights(study, tracker, folder, keep=1), folder, 0.3, 0.5)
     assert _kept(folder) == [running.number, 2]
     assert _kept(folder, "last.ckpt") == [running.number]
+
+
+def test_what_was_left_while_nobody_was_there_goes(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
+    study.tell(_train(study, folder), 0.5)
+    Weights(study, tracker, folder, keep=1)
+    assert sorted(path.name for path in (folder / "trial_0").iterdir()) == ["best.ckpt", "config.yaml"]
 
 
 def test_a_trial_without_files_is_no_error(study: optuna.Study, tracker: Tracker, folder: Path) -> None:

@@ -74,7 +74,8 @@ class TextAgent(LightningModule):
         self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
         self.val_scores = self.make_scores()
         self.test_scores = self.make_scores()
-        self._loss_sum = torch.zeros(())
+        # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
+        self._train_loss, self._augmented = mean_metric(), mean_metric()
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:
@@ -111,22 +112,35 @@ class TextAgent(LightningModule):
         """Give the mean loss over the windows."""
         losses, counted = self.window_losses(self.logits(batch), batch)
         loss = losses.sum() / counted.sum().clamp(min=1)
-        size = len(losses)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        # Once a window, since `mean_metric` takes no weights.
+        self._train_loss.update(loss.detach().expand(len(losses)))
+        self.log("train_loss", self._train_loss, on_step=False, on_epoch=True)
         if "augmented" in batch:
-            self.log("augmented", batch["augmented"].float().mean(), on_step=False, on_epoch=True, batch_size=size)
-        self._loss_sum = self._loss_sum.to(loss.device) + loss.detach()
+            self._augmented.update(batch["augmented"].float())
+            self.log("augmented", self._augmented, on_step=False, on_epoch=True)
         if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
-            self._require_finite("train_loss", self._loss_sum)
+            self._require_finite("train_loss", self._train_loss.mean_value)
         return loss
 
     def on_train_epoch_start(self) -> None:
-        """Start the sum that a loss that is not finite shows in."""
-        self._loss_sum = torch.zeros((), device=self.device)
+        """Forget the last epoch, and what a checkpoint held of it."""
+        self._train_loss.reset()
+        self._augmented.reset()
 
     def on_train_epoch_end(self) -> None:
         """Look for a loss that was not finite."""
-        self._require_finite("train_loss", self._loss_sum)
+        self._require_finite("train_loss", self._train_loss.mean_value)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the means of the epoch so far; a checkpoint of weights alone stays one."""
+        if "optimizer_states" in checkpoint:
+            checkpoint["train_means"] = [metric.metric_state for metric in (self._train_loss, self._augmented)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the means of the epoch so far."""
+        for metric, states in zip((self._train_loss, self._augmented), checkpoint.get("train_means", ()), strict=False):
+            for name, value in states.items():
+                setattr(metric, name, value.to(metric.device))
 
     def on_validation_epoch_start(self) -> None:
         """Forget what came before, the sanity check's batches among it."""

@@ -45,8 +45,8 @@ class MLflowMetrics(Callback):
         self._logged = self._journal.steps("epoch")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time that it took to come here."""
-        del trainer, pl_module
+        """Take the time that it took to come here, and start the clock: an epoch that goes on has no start."""
+        self.on_train_epoch_start(trainer, pl_module)
         if self._asked is not None and not self._logged:
             self._startup = {"startup_s": time.time() - self._asked}
 

@@ -11,7 +11,7 @@ __all__ = ["RandomState"]
 
 
 class RandomState(Callback):
-    """Saves the states of Python's, NumPy's and torch's generators, and puts them back before the next epoch."""
+    """Saves the states of Python's, NumPy's and torch's generators, and puts them back before training goes on."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
@@ -32,8 +32,22 @@ class RandomState(Callback):
         self._loaded = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the states back, once."""
+        """Put the states of an epoch's end back, once."""
         del pl_module
+        if self._loaded is None:
+            return
+        self._put_back()
+        # Lightning begins the loader before this hook in a resumed epoch, and after it in every other one: begun again
+        # here, it draws what it would have drawn.
+        if trainer.fit_loop._data_fetcher is not None:
+            iter(trainer.fit_loop._data_fetcher)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Put the states of a place within an epoch back, once; what beginning the loader has drawn is made good."""
+        del trainer, pl_module, batch, batch_idx
+        self._put_back()
+
+    def _put_back(self) -> None:
         if self._loaded is None:
             return
         version, keys, gauss = self._loaded["python"]
@@ -44,7 +58,3 @@ class RandomState(Callback):
         if self._loaded["cuda"]:
             torch.cuda.set_rng_state_all(self._loaded["cuda"])
         self._loaded = None
-        # Lightning begins the loader before this hook in a resumed epoch, and after it in every other one: begun again
-        # here, it draws what it would have drawn.
-        if trainer.fit_loop._data_fetcher is not None:
-            iter(trainer.fit_loop._data_fetcher)

@@ -1,6 +1,7 @@
-"""Stopping a trial from outside, at the next batch."""
+"""Stopping a trial from outside, between two batches."""
 
 import signal
+import time
 from types import FrameType
 from typing import Any
 
@@ -14,31 +15,44 @@ class StopRequestedError(Exception):
 
 
 class StopRequest(Callback):
-    """Raises `StopRequestedError` at the end of the batch in which SIGTERM came.
+    """Takes SIGTERM as the request to stop, and raises `StopRequestedError` between two batches of validation.
 
-    Lightning's own handling of signals leaves a trial without an ending; this one gives it one.
+    Between two batches of training `ResumeCheckpoint` does, once it has written down where they are.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._listens = False
+        self._asked_at: float | None = None
 
     def listen(self) -> None:
         """Take SIGTERM as the request."""
+        self._listens = True
         signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        self._asked = True
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
 
-    def check(self) -> None:
-        """Raise if a stop was asked for."""
-        if self._asked:
+    @property
+    def asked(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._asked_at is not None
+
+    def check(self, *, after_s: float = 0.0) -> None:
+        """Raise if a stop was asked for.
+
+        Args:
+            after_s: Only if it was asked for so many seconds ago.
+        """
+        if self._asked_at is not None and time.monotonic() - self._asked_at >= after_s:
             raise StopRequestedError
 
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        """Stop between two training batches."""
-        del arguments
-        self.check()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signal back from Lightning, which would end the training after this batch, whatever is unsaved."""
+        del trainer, pl_module
+        if self._listens:
+            self.listen()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         """Stop between two validation batches."""

@@ -279,4 +279,5 @@ class PairDataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # for the reason that `TrainLoader` has one
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_hpo.data.batching import TrainBatchSampler
@@ -34,6 +35,9 @@ class TrainLoader(DataLoader[Any]):
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            # Otherwise torch draws a seed for the workers, which need none, from the generator that dropout draws from:
+            # when they start, that is, in another epoch after a resume.
+            generator=Generator(),
         )
         self._batches = sampler
         self._place = (sampler.epoch, 0)

@@ -1,11 +1,13 @@
-"""A module that logs what a test tells it to, and whole fits of it."""
+"""A module that logs what a test tells it to, whole fits of it, and signals amid them."""
 
-from collections.abc import Callable, Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from tests.foreign import ForeignData, ForeignModule
@@ -28,6 +30,38 @@ class Scripted(ForeignModule):
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         del batch, batch_idx
         self.log("val_metric", torch.tensor(self.values[self.current_epoch]))
+
+
+@pytest.fixture
+def handler_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Terminator(Callback):
+    """Sends SIGTERM to its own process at the start of one batch, and counts the batches."""
+
+    def __init__(self, stage: str, epoch: int, batch: int) -> None:
+        self._at = (stage, epoch, batch)
+        self.seen: list[tuple[str, int, int]] = []
+
+    def _start(self, stage: str, trainer: Trainer, batch: int) -> None:
+        if trainer.sanity_checking:
+            return
+        self.seen.append((stage, trainer.current_epoch, batch))
+        if self.seen[-1] == self._at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        del pl_module, batch
+        self._start("train", trainer, batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        del pl_module, batch, dataloader_idx
+        self._start("validation", trainer, batch_idx)
 
 
 @pytest.fixture

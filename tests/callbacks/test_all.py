@@ -10,7 +10,6 @@ import optuna
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 import lightning_hpo.callbacks
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
@@ -19,6 +18,7 @@ from lightning_hpo.callbacks.prediction_writer import PredictionWriter
 from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
+from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
 from lightning_hpo.callbacks.stop_request import StopRequest
 from lightning_hpo.journal import Journal
 from tests.foreign import ForeignData, ForeignModule
@@ -33,14 +33,16 @@ def make(study: optuna.Study, journal: Journal, tmp_path: Path) -> Iterator[Make
     trial = study.ask()
 
     def build() -> dict[type[Callback], Callback]:
+        stop = StopRequest()
         made: list[Callback] = [
             RandomState(),
-            StopRequest(),
+            stop,
             MLflowMetrics(journal, "val_metric"),
             ProgressReport(sending, "val_metric"),
             PruningCallback(trial, "val_metric"),
             PredictionWriter(io.StringIO()),
             MLflowModelCheckpoint(tmp_path / "best", wanted=lambda _: False),
+            ResumeCheckpoint(tmp_path, stop),
         ]
         return {type(callback): callback for callback in made}
 
@@ -76,11 +78,8 @@ def test_a_callback_survives_a_whole_fit_alone(
 def test_all_survive_a_fit_and_a_resume_beside_each_other(
     make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
-    def last() -> ModelCheckpoint:
-        return ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
-
-    _fit(quiet_trainer(max_epochs=2, callbacks=[*make().values(), last()]))
-    trainer = quiet_trainer(max_epochs=3, callbacks=[*make().values(), last()])
+    _fit(quiet_trainer(max_epochs=2, callbacks=[*make().values()]))
+    trainer = quiet_trainer(max_epochs=3, callbacks=[*make().values()])
     _fit(trainer, tmp_path / "last.ckpt")
     assert trainer.current_epoch == 3
 

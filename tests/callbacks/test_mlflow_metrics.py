@@ -1,7 +1,10 @@
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
@@ -9,7 +12,7 @@ from lightning_hpo.exceptions import NotFiniteError
 from lightning_hpo.journal import Journal
 from lightning_hpo.tracking import Tracker
 from tests.callbacks.conftest import Fit
-from tests.foreign import ForeignModule
+from tests.foreign import ForeignData, ForeignModule
 
 
 @pytest.fixture
@@ -44,6 +47,21 @@ def test_a_resumed_trial_writes_no_step_twice(
     fit(values, callbacks, ckpt_path=tmp_path / "kept" / "epoch=0.ckpt")
     assert _history(tracker, run_id, "val_metric") == list(enumerate(values))
     assert [step for step, _ in _history(tracker, run_id, "train_loss")] == [0, 1, 2, 3]
+
+
+def test_an_epoch_that_goes_on_has_a_clock_of_its_own(
+    quiet_trainer: Callable[..., Trainer], metrics: MLflowMetrics, tracker: Tracker, run_id: str, tmp_path: Path
+) -> None:
+    def written() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+
+    data = ForeignData(placed=True)
+    quiet_trainer(callbacks=[written()], max_epochs=1).fit(ForeignModule(), data)
+    began = time.monotonic()
+    trainer = quiet_trainer(callbacks=[metrics, written()], max_epochs=1)
+    trainer.fit(ForeignModule(), data, ckpt_path=tmp_path / "step=3.ckpt", weights_only=True)
+    [(_, rate)] = _history(tracker, run_id, "samples_per_s")
+    assert rate > 16 / (time.monotonic() - began)
 
 
 def test_a_metric_that_is_not_finite_ends_the_training(

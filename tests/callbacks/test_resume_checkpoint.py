@@ -1,0 +1,447 @@
+"""With the real agents on the demo's corpus, since what a training holds in all its corners is what matters."""
+
+import contextlib
+import os
+import random
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.callbacks import resume_checkpoint
+from lightning_hpo.callbacks.random_state import RandomState
+from lightning_hpo.callbacks.resume_checkpoint import LAST, PREVIOUS, ResumeCheckpoint, find_checkpoint
+from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
+from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule
+from lightning_hpo.data.batching import Draw, TrainBatchSampler
+from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.data.train_loader import TrainLoader
+from tests.callbacks.conftest import Terminator
+from tests.foreign import ForeignData, ForeignModule
+from tests.hub import write_hub
+
+pytestmark = [
+    pytest.mark.usefixtures("handler_as_before"),
+    pytest.mark.filterwarnings(
+        "ignore:.*does not have many workers",
+        "ignore:.*resuming from a checkpoint that ended before the epoch ended",
+        "ignore:.*multi-threaded, use of fork.*",
+    ),
+]
+
+MakeTrainer = Callable[..., Trainer]
+
+_MODULES: dict[Any, Any] = {CriteriaAgent: CriteriaDataModule, EvidenceAgent: EvidenceDataModule}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small only wait for each other on more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, and an encoder for it with dropout everywhere."""
+    folder = tmp_path_factory.mktemp("demo")
+    corpus = DemoCorpus(24, 17)
+    corpus.write(folder)
+    write_hub(folder / "hub", corpus.texts())
+    (snapshot,) = (folder / "hub/models--roberta-base/snapshots").iterdir()
+    (folder / "encoder").symlink_to(snapshot)
+    return folder
+
+
+class _Metrics(Callback):
+    """Notes the metrics of each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: dict[int, dict[str, float]] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        del pl_module
+        self.seen[trainer.current_epoch] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+class _Training:
+    """Trainings of one agent, in one folder; each as a fresh process would do it."""
+
+    def __init__(self, kind: Any, demo: Path, folder: Path, make_trainer: MakeTrainer) -> None:
+        self.kind, self.demo, self.folder, self.make_trainer = kind, demo, folder, make_trainer
+
+    def run(
+        self, *, seed: int, stop_at: tuple[str, int, int] | None = None, workers: int = 0, **options: Any
+    ) -> tuple[dict[str, Tensor], dict[int, dict[str, float]], list[tuple[str, int, int]]]:
+        """Train from where the folder's checkpoint stands; give weights, metrics and batches."""
+        for generator in (random.seed, np.random.seed, torch.manual_seed):
+            generator(seed)
+        agent = self.kind(
+            str(self.demo / "encoder"),
+            dropout=0.3,
+            attention_dropout=0.2,
+            optim={"lr": 1e-3},
+            schedule={"name": "cosine", "warmup": 0.3},
+        )
+        data = _MODULES[self.kind](
+            **{name: str(self.demo / file) for name, file in _FILES.items()},
+            max_length=64,
+            stride=16,
+            batch_size=8 if self.kind is EvidenceAgent else 32,
+            num_workers=workers,
+            aug=Augmentation(enabled=True, p_apply=0.5),
+        )
+        stop, metrics, batches = StopRequest(), _Metrics(), Terminator(*(stop_at or ("nowhere", 0, 0)))
+        stop.listen()
+        resume = ResumeCheckpoint(self.folder, stop)
+        trainer = self.make_trainer(
+            callbacks=[RandomState(), stop, metrics, batches, resume],
+            max_epochs=3,
+            enable_checkpointing=True,
+            gradient_clip_val=1.0,
+            **options,
+        )
+        checkpoint, _ = find_checkpoint(self.folder)
+        if stop_at is None:
+            trainer.fit(agent, data, ckpt_path=checkpoint, weights_only=True)
+        else:
+            with pytest.raises(StopRequestedError):
+                trainer.fit(agent, data, ckpt_path=checkpoint, weights_only=True)
+        return {**agent.state_dict()}, metrics.seen, batches.seen
+
+
+_FILES = {
+    "posts": "posts.csv",
+    "annotations": "annotations.csv",
+    "criteria": "criteria.yaml",
+    "tokenizer": "encoder",
+}
+
+
+@pytest.mark.parametrize("kind", [CriteriaAgent, EvidenceAgent])
+@pytest.mark.parametrize(
+    ("workers", "options"), [(0, {}), (2, {"accumulate_grad_batches": 2}), (0, {"max_steps": 1000})]
+)
+def test_an_agent_that_was_stopped_amid_an_epoch_equals_one_that_trained_through(
+    kind: Any, workers: int, options: dict[str, Any], demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
+) -> None:
+    through = _Training(kind, demo, tmp_path / "through", quiet_trainer)
+    weights, metrics, batches = through.run(seed=3, **options)
+    parts = _Training(kind, demo, tmp_path / "parts", quiet_trainer)
+    *_, first = parts.run(seed=3, stop_at=("train", 1, 1), **options)
+    *_, second = parts.run(seed=4, workers=workers, stop_at=("train", 1, 3), **options)
+    own_weights, own_metrics, third = parts.run(seed=5, workers=workers, **options)
+    assert first + second + third == batches
+    assert own_metrics == {epoch: metrics[epoch] for epoch in (1, 2)}
+    assert {"train_loss", "augmented", "val_metric"} <= own_metrics[1].keys()
+    assert own_weights.keys() == weights.keys()
+    assert all(torch.equal(own_weights[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_agent_that_was_stopped_in_validation_goes_on_from_the_epochs_end(
+    workers: int, demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
+) -> None:
+    through = _Training(EvidenceAgent, demo, tmp_path / "through", quiet_trainer)
+    weights, metrics, _ = through.run(seed=3)
+    parts = _Training(EvidenceAgent, demo, tmp_path / "parts", quiet_trainer)
+    parts.run(seed=3, workers=workers, stop_at=("validation", 1, 0))
+    own_weights, own_metrics, batches = parts.run(seed=4, workers=workers)
+    assert batches[0] == ("train", 1, 0)
+    assert own_metrics == {epoch: metrics[epoch] for epoch in (1, 2)}
+    assert all(torch.equal(own_weights[name], weights[name]) for name in weights)
+
+
+class _Rows(Dataset[list[Tensor]]):
+    def __getitem__(self, draws: list[Draw]) -> list[Tensor]:
+        rows = torch.tensor([[draw.index / 40, draw.epoch / 4] for draw in draws])
+        return [rows, rows.sum(dim=1, keepdim=True)]
+
+
+class _Placed(ForeignData):
+    """Five batches an epoch that differ from epoch to epoch, from a loader that knows its place."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        sampler = TrainBatchSampler(
+            np.arange(40), kept=np.arange(10), pool=np.arange(10, 40), drawn=10, batch_size=4, seed=1
+        )
+        return TrainLoader(_Rows(), sampler)
+
+
+class _Asking(ForeignModule):
+    """Asks for the number of its steps in a way that makes Lightning forget the loader's place."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        steps = int(self.trainer.estimated_stepping_batches)
+        return [optimizer], [torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, steps)]
+
+
+class _Waiting(ForeignModule):
+    """Learns more slowly after an epoch that was no better."""
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val_metric", torch.tensor(0.5))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_metric"}}
+
+
+class _NoMemory(Callback):
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, self.batch):
+            raise torch.OutOfMemoryError("planted")
+
+
+class _Fit:
+    """Trainings of a small module in one folder; each as a fresh process would do it."""
+
+    def __init__(self, folder: Path, make_trainer: MakeTrainer) -> None:
+        self.folder, self.make_trainer = folder, make_trainer
+        self.remark = ""
+
+    def __call__(
+        self,
+        module: type[ForeignModule] = ForeignModule,
+        *,
+        data: type[ForeignData] = _Placed,
+        stop_at: tuple[str, int, int] | None = None,
+        every_s: float = 3600.0,
+        more: Sequence[Callback] = (),
+        **options: Any,
+    ) -> tuple[list[Tensor], list[tuple[str, int, int]]]:
+        """Train from where the folder's checkpoint stands, to an end or a stop; give weights and batches."""
+        torch.manual_seed(3)
+        made = module()
+        stop, batches = StopRequest(), Terminator(*(stop_at or ("nowhere", 0, 0)))
+        stop.listen()
+        resume = ResumeCheckpoint(self.folder, stop, every_s)
+        trainer = self.make_trainer(
+            callbacks=[stop, batches, *more, resume], enable_checkpointing=True, **{"max_epochs": 3, **options}
+        )
+        checkpoint, self.remark = find_checkpoint(self.folder)
+        with contextlib.suppress(StopRequestedError, torch.OutOfMemoryError, _Killed):
+            trainer.fit(made, data(), ckpt_path=checkpoint, weights_only=True)
+        return [weight.detach().clone() for weight in made.parameters()], batches.seen
+
+    def files(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+class _Killed(BaseException):
+    """Not the end that an exception is: nothing in the code looks out for it."""
+
+
+@pytest.fixture
+def fit(tmp_path: Path, quiet_trainer: MakeTrainer) -> _Fit:
+    return _Fit(tmp_path / "fit", quiet_trainer)
+
+
+@pytest.fixture
+def through(tmp_path: Path, quiet_trainer: MakeTrainer) -> _Fit:
+    return _Fit(tmp_path / "through", quiet_trainer)
+
+
+@pytest.mark.parametrize("module", [ForeignModule, _Asking, _Waiting])
+def test_a_module_goes_on_where_it_was_stopped_however_it_steps(
+    module: type[ForeignModule], fit: _Fit, through: _Fit
+) -> None:
+    weights, batches = through(module)
+    _, first = fit(module, stop_at=("train", 1, 2))
+    own_weights, second = fit(module)
+    assert first + second == batches
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+def test_the_state_is_written_within_epochs_when_it_is_time_to(fit: _Fit, through: _Fit) -> None:
+    weights, batches = through()
+    _, first = fit(every_s=0.0, more=[_KillAt(1, 3)])
+    assert fit.files() == ["last.ckpt", "previous.ckpt"]
+    own_weights, second = fit()
+    assert second[0] == ("train", 1, 3)
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+    assert first[: first.index(("train", 1, 3))] + second == batches
+
+
+class _KillAt(Callback):
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.place = (epoch, batch)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == self.place:
+            raise _Killed
+
+
+def test_a_loader_that_does_not_know_its_place_goes_on_from_an_epochs_end(fit: _Fit, through: _Fit) -> None:
+    weights, _ = through(data=ForeignData)
+    _, first = fit(data=ForeignData, stop_at=("train", 1, 2), every_s=0.0)
+    assert first[-1] == ("train", 1, 2)
+    own_weights, second = fit(data=ForeignData)
+    assert second[0] == ("train", 1, 0)
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+class _Endless(_Placed):
+    """As many batches, of which nobody knows beforehand."""
+
+    def train_dataloader(self) -> Any:
+        return _WithoutLength(super().train_dataloader())
+
+
+class _WithoutLength:
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+
+def test_batches_that_were_fetched_ahead_are_not_lost(fit: _Fit) -> None:
+    _, first = fit(data=_Endless, stop_at=("train", 1, 2), every_s=0.0)
+    assert first[-1] == ("train", 1, 2)
+    _, second = fit(data=_Endless)
+    assert second[0] == ("train", 1, 0)
+
+
+def test_a_stop_waits_for_gradients_that_are_being_accumulated(fit: _Fit) -> None:
+    _, first = fit(stop_at=("train", 1, 0), accumulate_grad_batches=3)
+    assert first[-1] == ("train", 1, 2)
+    _, second = fit(accumulate_grad_batches=3)
+    assert second[0] == ("train", 1, 3)
+
+
+def test_a_stop_does_not_wait_for_ever(fit: _Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume_checkpoint, "_PATIENCE_S", 0.0)
+    _, first = fit(stop_at=("train", 1, 0), accumulate_grad_batches=3)
+    assert first[-1] == ("train", 1, 0)
+    _, second = fit(accumulate_grad_batches=3)
+    assert second[0] == ("train", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "batch"), [({}, 4), ({"val_check_interval": 2}, 1)], ids=["at the end", "in the middle"]
+)
+def test_a_stop_before_a_validation_does_not_skip_it(fit: _Fit, options: dict[str, Any], batch: int) -> None:
+    _, first = fit(stop_at=("train", 1, batch), **options)
+    assert first[-1] == ("train", 1, batch)
+    _, second = fit(**options)
+    assert second[0] == ("train", 1, 0)
+
+
+def test_a_stop_at_the_end_of_an_epoch_without_validation_loses_nothing(fit: _Fit, through: _Fit) -> None:
+    weights, batches = through(check_val_every_n_epoch=3)
+    _, first = fit(stop_at=("train", 0, 4), check_val_every_n_epoch=3)
+    own_weights, second = fit(check_val_every_n_epoch=3)
+    assert first + second == batches
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+def test_a_training_that_was_ended_early_stays_ended(fit: _Fit) -> None:
+    def patience() -> EarlyStopping:
+        return EarlyStopping("val_metric", mode="max", patience=1)
+
+    _, batches = fit(_Waiting, more=[patience()], max_epochs=9)
+    assert batches[-1][1] == 1
+    assert fit(_Waiting, more=[patience()], max_epochs=9)[1] == []
+
+
+def test_without_memory_only_an_epochs_end_is_left(fit: _Fit) -> None:
+    fit(every_s=0.0, more=[_NoMemory(2)])
+    assert fit.files() == ["previous.ckpt"]
+    assert fit(stop_at=("train", 1, 3))[1][0] == ("train", 1, 0)
+    # The places of an earlier process count, too.
+    fit(more=[_NoMemory(4)])
+    assert fit.files() == ["previous.ckpt"]
+
+
+def test_a_training_that_only_tries_the_code_leaves_nothing(fit: _Fit) -> None:
+    fit.folder.mkdir()
+    fit(every_s=0.0, fast_dev_run=True)
+    assert fit.files() == []
+
+
+# Of an epoch's end: half of it written, all of it written, the old one out of the way.
+@pytest.mark.parametrize("instant", ["save", "fsync", "replace 0", "replace 1"])
+def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(
+    instant: str, fit: _Fit, through: _Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, _ = through()
+    fit(stop_at=("train", 1, 0))
+    fit(stop_at=("validation", 2, 0))  # last.ckpt and previous.ckpt are of epochs' ends
+    assert fit.files() == ["last.ckpt", "previous.ckpt"]
+    with monkeypatch.context() as patch:
+        _kill_at(instant, patch)
+        fit()
+    own_weights, batches = fit()
+    assert batches[0] == ("train", 2, 0)
+    assert fit.remark == ("goes on from an epoch's end: last.ckpt is missing" if instant == "replace 1" else "")
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+    assert fit.files() == ["last.ckpt", "previous.ckpt"]
+
+
+def _kill_at(instant: str, patch: pytest.MonkeyPatch) -> None:
+    def save(_: Any, file: Any) -> None:
+        file.write(b"PK")
+        raise _Killed
+
+    def killed(*_: Any) -> None:
+        raise _Killed
+
+    if instant == "save":
+        patch.setattr(torch, "save", save)
+    elif instant == "fsync":
+        patch.setattr(os, "fsync", killed)
+    else:
+        renames, rename = iter(range(9)), Path.replace
+
+        def replace(path: Path, target: Path) -> Path:
+            if next(renames) == int(instant.split()[1]):
+                raise _Killed
+            return rename(path, target)
+
+        patch.setattr(Path, "replace", replace)
+
+
+def _flip(path: Path) -> None:
+    """Change a byte in the middle of a tensor: torch loads it all the same."""
+    with zipfile.ZipFile(path) as file:
+        largest = max(file.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + 30 + len(largest.filename) + largest.file_size] ^= 255
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, lambda path: path.write_bytes(b"")])
+def test_what_is_damaged_is_found_and_said(damage: Callable[[Path], None], fit: _Fit, through: _Fit) -> None:
+    weights, _ = through()
+    fit(stop_at=("train", 1, 2))
+    damage(fit.folder / LAST)
+    fit(stop_at=("train", 1, 2))
+    assert fit.remark == "goes on from an epoch's end: last.ckpt is damaged"
+    for name in (LAST, PREVIOUS):
+        damage(fit.folder / name)
+    own_weights, batches = fit()
+    assert fit.remark == "begins anew: last.ckpt and previous.ckpt damaged"
+    assert batches[0] == ("train", 0, 0)
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
