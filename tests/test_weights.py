@@ -5,7 +5,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_hpo.tracking import Tracker
-from lightning_hpo.weights import Weights
+from lightning_hpo.weights import Weights, unowned_checkpoints
 
 
 @pytest.fixture
@@ -73,10 +73,11 @@ def test_a_running_trial_is_left_alone(study: optuna.Study, tracker: Tracker, fo
     assert _kept(folder, "last.ckpt") == [running.number]
 
 
-def test_what_was_left_while_nobody_was_there_goes(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
+def test_what_is_left_of_a_trial_that_is_over_is_unowned(study: optuna.Study, folder: Path) -> None:
     study.tell(_train(study, folder), 0.5)
-    Weights(study, tracker, folder, keep=1)
-    assert sorted(path.name for path in (folder / "trial_0").iterdir()) == ["best.ckpt", "config.yaml"]
+    _train(study, folder)
+    left = [f"{path.parent.name}/{path.name}" for path in unowned_checkpoints(study, folder)]
+    assert left == [f"trial_0/{name}" for name in ("last.ckpt", "last.ckpt.partial", "previous.ckpt")]
 
 
 def test_a_trial_without_files_is_no_error(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
