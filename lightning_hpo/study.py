@@ -31,6 +31,7 @@ from lightning_hpo.databases import (
 from lightning_hpo.exceptions import InputError
 
 __all__ = [
+    "NoStudiesError",
     "NumberSeededSampler",
     "StudySettings",
     "build_pruner",
@@ -153,7 +154,7 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
         raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
 
 
-class _NoStudiesError(InputError):
+class NoStudiesError(InputError):
     """A database in which Optuna has made no tables yet."""
 
 
@@ -161,7 +162,7 @@ def _require_studies(url: str, engine_kwargs: dict[str, Any], flag: str) -> None
     engine = sqlalchemy.create_engine(url, **engine_kwargs)
     try:
         if not sqlalchemy.inspect(engine).has_table("studies"):
-            raise _NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
+            raise NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
     finally:
         engine.dispose()
 
@@ -203,7 +204,7 @@ def find_study(settings: StudySettings) -> optuna.Study | None:
         return None
     try:
         return optuna.load_study(study_name=settings.name, storage=open_storage(str(settings.storage), create=False))
-    except (KeyError, _NoStudiesError):
+    except (KeyError, NoStudiesError):
         return None
 
 

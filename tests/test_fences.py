@@ -14,6 +14,7 @@ HOMES = {
         "trial",
         "search_space",
         "study",
+        "import_study",
         "endings",
         "reconciliation",
         "weights",
