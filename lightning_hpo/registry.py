@@ -58,12 +58,11 @@ def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote
         raise LightningHpoError(
             f"{study.study_name}: no trial is complete, so there is no model to register"
         ) from error
-    uri = best.user_attrs.get("mlflow_model_uri")
-    if uri is None:
-        why = best.user_attrs.get("ended_by") or "no model was logged"
-        raise LightningHpoError(f"{study.study_name}: trial {best.number} cannot be registered: {why}")
     name = f"{study.user_attrs['agent']}-best-model"
-    version = _version(tracker, name, uri, study, best)
+    version = _known_version(tracker, name, study, best)
+    if version is None:
+        uri = best.user_attrs.get("mlflow_model_uri") or _logged_now(study, best, tracker, workers)
+        version = _version(tracker, name, uri, study, best)
     _prove(study, best, tracker, workers, version)
     obstacle = _obstacle(tracker, study, version) if promote is None else ""
     if promote is False or obstacle:
@@ -72,6 +71,44 @@ def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote
         )
     _promote(tracker, version)
     return f"registered {name} version {version.version}, proven, {ALIAS}: models:/{name}@{ALIAS}"
+
+
+def _logged_now(study: optuna.Study, best: optuna.trial.FrozenTrial, tracker: Tracker, workers: Workers) -> str:
+    """Log the model of a trial that could not log it: MLflow was away, or another trial was better then."""
+    folder, run_id = _folder(study, best), run_id_of(study, best)
+    problem = best.user_attrs.get("ended_by") or "no model was logged"
+    if run_id is not None and (folder / BEST).exists():
+        answer = workers.call(_log_from_checkpoint, folder, run_id, tracker.uri, log=folder / "proof.log")
+        if isinstance(answer, str) and answer.startswith("models:/"):
+            return answer
+        problem = answer.reason if isinstance(answer, Death) else answer
+    raise LightningHpoError(f"{study.study_name}: trial {best.number} cannot be registered: {problem}")
+
+
+def _log_from_checkpoint(folder: Path, run_id: str, tracking_uri: str, pipe: Connection) -> None:
+    from lightning_hpo.serving import log_model  # as the checkpoint callback does: only this process pays for it
+
+    kwargs = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "enable_checkpointing": False}
+    try:
+        cli = AgentCLI(["--config", str(folder / CONFIG)], trainer_kwargs=kwargs)
+        cli.model.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True)["state_dict"])
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup("validate")
+        pipe.send(log_model(cli.model, cli.datamodule, run_id=run_id, tracking_uri=tracking_uri))
+    except LightningHpoError as error:
+        pipe.send(str(error).splitlines()[0])
+
+
+def _folder(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Path:
+    return Path(study.user_attrs["outdir"]) / f"trial_{trial.number}"
+
+
+def _known_version(
+    tracker: Tracker, name: str, study: optuna.Study, best: optuna.trial.FrozenTrial
+) -> ModelVersion | None:
+    run_id = run_id_of(study, best)
+    versions = tracker.client.search_model_versions(f"name = '{name}'")
+    return next((version for version in versions if version.run_id == run_id), None)
 
 
 def _version(
@@ -86,9 +123,6 @@ def _version(
         "monitor": study.user_attrs["monitor"],
         "data_fingerprint": str(study.user_attrs["data_fingerprint"]),
     }
-    for version in client.search_model_versions(f"name = '{name}'"):
-        if version.run_id == run_id:
-            return version
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -106,7 +140,7 @@ def _prove(
     workers: Workers,
     version: ModelVersion,
 ) -> None:
-    trial_folder = Path(study.user_attrs["outdir"]) / f"trial_{best.number}"
+    trial_folder = _folder(study, best)
     uri = f"models:/{version.name}/{version.version}"
     log = trial_folder / "proof.log"
     proof = workers.call(_score, trial_folder, uri, tracker.uri, study.user_attrs["monitor"], best.value, log=log)

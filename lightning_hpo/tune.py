@@ -24,7 +24,7 @@ from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.screen import Screen, waiting
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
-from lightning_hpo.tracking import Tracker, check_tracking, environment_tags
+from lightning_hpo.tracking import AWAY, Tracker, check_tracking, environment_tags
 from lightning_hpo.trial import CONFIG, TrialOrder, run_trial
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
@@ -97,7 +97,7 @@ def tune(job: Job, workers: Workers) -> int:
             for line in mended:
                 loop.screen.say(line)
             loop.run()
-            if loop.complete:
+            if loop.send_all() and loop.complete:
                 _register(job, study, tracker, workers, loop.screen)
             return loop.conclude()
 
@@ -185,7 +185,13 @@ def _describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
 def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers, screen: Screen) -> None:
     if job.settings.register:
         screen.say("registering the best model, and scoring it in a fresh process")
-        screen.say(registry.register(study, tracker, workers))
+        try:
+            screen.say(registry.register(study, tracker, workers))
+        except AWAY as error:
+            again = f"lightning-hpo register --study {study.study_name}"
+            screen.say(
+                f"not registered, since MLflow does not answer ({type(error).__name__}): `{again}` does it later"
+            )
 
 
 class _Loop:
@@ -227,12 +233,6 @@ class _Loop:
         """Say how the study stands, and give the exit code."""
         for line in _result(self._study):
             self.screen.say(line)
-        self._send_waiting(now=True)
-        if self._unsent:
-            self.screen.say(
-                f"MLflow has not got everything of {len(self._unsent)} trials yet; when it answers, the same command "
-                f"or `lightning-hpo reconcile --study {self._settings.name}` sends it"
-            )
         if len(self._failed_in_a_row) >= self._settings.max_failures:
             raise LightningHpoError(
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
@@ -367,6 +367,16 @@ class _Loop:
             self._failed_in_a_row.clear()
         self.screen.best_is(_best_value(self._study))
         self.screen.ended(trial.number, _line(outcome, self._settings.monitor), state in _COUNTED)
+
+    def send_all(self) -> bool:
+        """Send what MLflow did not take, and say so where it still takes nothing."""
+        self._send_waiting(now=True)
+        if self._unsent:
+            self.screen.say(
+                f"MLflow does not answer, and has not got everything of {len(self._unsent)} trials; when it does, the "
+                "same command sends it and registers the best model"
+            )
+        return not self._unsent
 
     def _send_waiting(self, *, now: bool = False) -> None:
         """Send what MLflow did not take of trials that have ended."""

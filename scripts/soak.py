@@ -1,0 +1,419 @@
+#!/usr/bin/env python
+"""Kills running studies at random moments in random ways, and counts what that has done to them: nothing, it should be.
+
+python scripts/soak.py --kills 100 --workers 1 2 4
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_hpo.trial
+from lightning_hpo.cli import main as lightning_hpo_main
+from lightning_hpo.endings import RUN_STATUS, run_id_of
+from lightning_hpo.reconciliation import Reconciliation
+from lightning_hpo.tracking import Tracker
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TRIALS = 12
+_EPOCHS = 5
+_MOST_DEATHS = 2  # a third would fail the trial, as it should
+_LIMIT_S = 120.0
+
+_GENTLE = ("study SIGINT", "study SIGTERM")
+_KINDS = (
+    *_GENTLE,
+    "study SIGINT twice",
+    "study SIGKILL",
+    "study SIGKILL before tell",
+    "study SIGKILL after tell",
+    "study SIGKILL before its run is made",
+    "study SIGKILL after its run is made",
+    "trial SIGKILL",
+    "trial SIGKILL within a checkpoint",
+    "trial SIGKILL between a checkpoint's renames",
+    "trial SIGKILL after its end",
+    "both SIGKILL",
+)
+_BY_SIGNAL = (*_GENTLE, "study SIGINT twice", "study SIGKILL")
+
+
+class SoakModule(LightningModule):
+    """A small network whose training draws from every random state that a resume has to restore.
+
+    Args:
+        lr: Learning rate.
+        momentum: Momentum, so that the optimizer has a state.
+    """
+
+    def __init__(self, lr: float = 0.1, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1))
+        self.lr, self.momentum = lr, momentum
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Give the squared error."""
+        del batch_idx
+        return nn.functional.mse_loss(self.layers(batch[0]), batch[1])
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Log `val_metric`."""
+        del batch_idx
+        self.log("val_metric", 1 / (1 + nn.functional.mse_loss(self.layers(batch[0]), batch[1])))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build SGD with momentum."""
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)
+
+
+class SoakData(LightningDataModule):
+    """Products of two numbers."""
+
+    def _loader(self, seed: int) -> DataLoader[tuple[Tensor, ...]]:
+        x = torch.randn(256, 2, generator=torch.Generator().manual_seed(seed))
+        return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=8)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """32 batches."""
+        return self._loader(1)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        """32 batches."""
+        return self._loader(2)
+
+
+class Plan:
+    """What kills next: a file that the study's process and its trials look at; whoever carries it out takes it away.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def make(self, kind: str, skip: int) -> None:
+        """Plan a kill, at the `skip`-th moment from now on."""
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps({"kind": kind, "skip": skip}), encoding="utf-8")
+        partial.replace(self._path)
+
+    @property
+    def open(self) -> bool:
+        """Whether it is not carried out yet."""
+        return self._path.exists()
+
+    def drop(self) -> None:
+        """Take it away."""
+        self._path.unlink(missing_ok=True)
+
+    def due(self, kind: str, place: int = 10**9) -> bool:
+        """Whether this moment is the one; only one process gets a yes."""
+        try:
+            planned = json.loads(self._path.read_text(encoding="utf-8"))
+            if planned["kind"] != kind or place < planned["skip"]:
+                return False
+            self._path.rename(self._path.with_suffix(f".{os.getpid()}"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        return True
+
+
+class Chaos(Callback):
+    """Carries the plan out within a trial's process.
+
+    Args:
+        plan: The plan's file.
+    """
+
+    def __init__(self, plan: str) -> None:
+        self._plan = Plan(Path(plan))
+        self._study = int(os.environ.get("SOAK_STUDY", "0"))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wrap what the process calls at the moments in question."""
+        del trainer, pl_module
+        _around(os, "fsync", self._plan, before="trial SIGKILL within a checkpoint")
+        _around(os, "replace", self._plan, before="trial SIGKILL between a checkpoint's renames")
+        _around(lightning_hpo.trial, "keep_outcome", self._plan, after="trial SIGKILL after its end")
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Die within an epoch, alone or with the study."""
+        del trainer, pl_module, batch
+        if self._plan.due("trial SIGKILL", batch_idx):
+            _die()
+        if self._plan.due("both SIGKILL", batch_idx):
+            os.kill(self._study, signal.SIGKILL)
+            _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _around(owner: Any, name: str, plan: Plan, before: str = "", after: str = "") -> None:
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        if before and plan.due(before):
+            _die()
+        result = call(*arguments, **named)
+        if after and plan.due(after):
+            _die()
+        return result
+
+    setattr(owner, name, called)
+
+
+def _victim(plan: str, arguments: list[str]) -> int:
+    """The study's process: `lightning-hpo tune`, with a plan to die."""
+    os.environ["SOAK_STUDY"] = str(os.getpid())
+    _around(optuna.Study, "tell", Plan(Path(plan)), "study SIGKILL before tell", "study SIGKILL after tell")
+    moments = ("study SIGKILL before its run is made", "study SIGKILL after its run is made")
+    _around(Tracker, "start_run", Plan(Path(plan)), *moments)
+    return lightning_hpo_main(["tune", *arguments])
+
+
+class Soak:
+    """Studies that are killed, and one that is not.
+
+    Args:
+        folder: Where everything is written.
+        seed: Of the kinds and moments.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.draw = folder, random.Random(seed)
+        self.storage = f"sqlite:///{folder}/optuna.db"
+        self.tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
+        self.plan = Plan(folder / "plan.json")
+        self.kinds: Counter[str] = Counter()
+        self._config = folder / "soak.yaml"
+        chaos = {"class_path": "scripts.soak.Chaos", "init_args": {"plan": str(folder / "plan.json")}}
+        trainer = {"max_epochs": _EPOCHS, "accelerator": "cpu", "num_sanity_val_steps": 0, "callbacks": [chaos]}
+        config = {
+            "model": {"class_path": "scripts.soak.SoakModule"},
+            "data": {"class_path": "scripts.soak.SoakData"},
+            "trainer": trainer,
+            "search_space": {
+                "model.lr": {"low": 1.0e-3, "high": 1.0, "log": True},
+                "model.momentum": {"low": 0.0, "high": 0.9},
+            },
+        }
+        self._config.write_text(yaml.safe_dump(config), encoding="utf-8")
+
+    def start(self, name: str, workers: int) -> subprocess.Popen[bytes]:
+        """Start `tune` on a study."""
+        arguments = ["--config", str(self._config), "--study.name", name, "--study.workers", str(workers)]
+        arguments += ["--study.n_trials", str(_TRIALS), "--study.outdir", str(self.folder / "outputs")]
+        arguments += ["--study.storage", self.storage, "--study.tracking_uri", f"sqlite:///{self.folder}/mlflow.db"]
+        arguments += ["--study.register", "false"]
+        command = [
+            sys.executable,
+            str(Path(__file__).resolve()),
+            "--victim",
+            str(self.folder / "plan.json"),
+            *arguments,
+        ]
+        with (self.folder / f"{name}.log").open("ab") as log:
+            environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+    def finish(self, name: str, workers: int) -> None:
+        """Let a study run to its end."""
+        self.plan.drop()
+        code = self.start(name, workers).wait()
+        if code != 0:
+            raise SystemExit(f"{name} ended with {code}; see {self.folder}/{name}.log")
+
+    def kill(self, name: str, workers: int, kills: int) -> Iterator[str]:
+        """Kill one study until it has all its trials or there were enough kills; then let it finish."""
+        done = 0
+        process = self.start(name, workers)
+        while done < kills:
+            if process.poll() is not None:
+                if process.returncode == 0:
+                    break
+                process = self.start(name, workers)
+            kind = self._choose(name)
+            if self._carry_out(kind, name, process):
+                done += 1
+                self.kinds[kind] += 1
+                yield kind
+        self.plan.drop()
+        if process.wait() != 0:
+            self.finish(name, workers)
+
+    def _choose(self, name: str) -> str:
+        open_trials = [trial for trial in self.trials(name) if not trial.state.is_finished()]
+        dying = any(trial.user_attrs.get("deaths", 0) >= _MOST_DEATHS for trial in open_trials)
+        return self.draw.choice(_GENTLE if dying else _KINDS)
+
+    def _carry_out(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
+        if kind in _BY_SIGNAL:
+            return self._send(kind, name, process)
+        self.plan.make(kind, self.draw.randrange(32))
+        end = time.monotonic() + _LIMIT_S
+        while self.plan.open and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        carried_out = not self.plan.open
+        self.plan.drop()
+        if kind.startswith(("study", "both")) and carried_out:
+            process.wait()
+        return carried_out
+
+    def _send(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
+        """Send a signal at a random moment from the first sign of life on."""
+        journals = self.folder / "outputs" / name
+        before = {path: path.stat().st_size for path in journals.glob("trial_*/journal.jsonl")}
+        end = time.monotonic() + _LIMIT_S
+        while process.poll() is None and time.monotonic() < end:
+            if any(path.stat().st_size != before.get(path) for path in _existing(journals)):
+                break
+            time.sleep(0.005)
+        time.sleep(self.draw.uniform(0.0, 1.5))
+        if process.poll() is not None:
+            return False
+        number = getattr(signal, kind.split()[1])
+        process.send_signal(number)
+        if kind.endswith("twice"):
+            time.sleep(self.draw.uniform(0.0, 0.1))
+            process.send_signal(number)
+        process.wait()
+        return True
+
+    def trials(self, name: str) -> list[FrozenTrial]:
+        """The study's trials so far."""
+        if not (self.folder / "optuna.db").exists():
+            return []
+        try:
+            return optuna.load_study(study_name=name, storage=self.storage).get_trials(deepcopy=False)
+        except KeyError:
+            return []
+
+    def count(self, name: str, reference: list[FrozenTrial] | None) -> dict[str, int]:
+        """What is wrong with a study that has come to its end."""
+        study = optuna.load_study(study_name=name, storage=self.storage)
+        trials = study.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        experiment = self.tracker.client.get_experiment_by_name(f"soakmodule-{name}")
+        runs = {} if experiment is None else {run.run_id: run for run in self.tracker.runs(experiment.experiment_id)}
+        statuses = Counter(
+            run_id_of(study, trial) in runs
+            and runs[str(run_id_of(study, trial))].status == RUN_STATUS[trial.state]
+            and runs[str(run_id_of(study, trial))].tags["optuna_trial"] == str(trial.number)
+            for trial in trials
+        )
+        found = {
+            "trials lost": abs(_TRIALS - len(ended)) + len(trials) - len(ended),
+            "trials doubled": len(trials) - len({tuple(sorted(trial.params.items())) for trial in trials}),
+            "disagreements": statuses[False]
+            + abs(len(runs) - len(trials))
+            + len(Reconciliation(study, self.tracker, alive=False).run(dry_run=True)),
+            "steps doubled or missing": sum(self._wrong_steps(str(run_id_of(study, trial)), trial) for trial in ended),
+        }
+        if reference is not None:
+            found["differences"] = sum(_differs(*pair) for pair in zip(trials, reference, strict=True))
+        return found
+
+    def _wrong_steps(self, run_id: str, trial: FrozenTrial) -> int:
+        expected = sorted(trial.intermediate_values.items())
+        history = self.tracker.client.get_metric_history(run_id, "val_metric")
+        points = sorted((point.step, point.value) for point in history)
+        once = len(self.tracker.client.get_metric_history(run_id, "runtime_s")) == 1
+        return int([step for step, _ in points] != [step for step, _ in expected]) + int(not once)
+
+
+def _existing(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("trial_*/journal.jsonl") if path.exists()]
+
+
+def _differs(trial: FrozenTrial, reference: FrozenTrial) -> bool:
+    values = [*trial.intermediate_values.values(), trial.value or 0.0]
+    expected = [*reference.intermediate_values.values(), reference.value or 0.0]
+    return (
+        (trial.number, trial.params, trial.state) != (reference.number, reference.params, reference.state)
+        or list(trial.intermediate_values) != list(reference.intermediate_values)
+        or any(abs(a - b) > 1e-6 for a, b in zip(values, expected, strict=True))
+    )
+
+
+def soak(folder: Path, kills: int, workers: list[int], seed: int, say: Callable[[str], None]) -> dict[str, int]:
+    """Kill studies until there were enough kills for each number of workers, and count what is wrong with them.
+
+    Args:
+        folder: Where everything is written.
+        kills: How many kills for each number of workers.
+        workers: Numbers of trials at the same time.
+        seed: Of the kinds and moments.
+        say: Called with a line now and then.
+
+    Returns:
+        Counts by what is wrong; all are 0 where nothing is.
+    """
+    session = Soak(folder, seed)
+    reference = None
+    if 1 in workers:
+        session.finish("uninterrupted", 1)
+        reference = session.trials("uninterrupted")
+    total: Counter[str] = Counter()
+    for count in workers:
+        done = round_ = 0
+        while done < kills:
+            name = f"soak-{count}-{round_}"
+            for kind in session.kill(name, count, kills - done):
+                done += 1
+                say(f"{count} workers, kill {done} of {kills}: {kind}")
+            found = session.count(name, reference if count == 1 else None)
+            say(f"{name}: " + ", ".join(f"{what} {number}" for what, number in found.items()))
+            total.update(found)
+            round_ += 1
+    return {"kills": sum(session.kinds.values()), **{f"  {k}": n for k, n in session.kinds.items()}, **total}
+
+
+def main() -> int:
+    """Soak, print a table, and give 1 if anything is wrong."""
+    if sys.argv[1:2] == ["--victim"]:
+        return _victim(sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(description="Kill running studies, and count what that has done to them.")
+    parser.add_argument("--kills", type=int, default=100, help="for each number of workers, default: %(default)s")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="default: 1 2 4")
+    parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
+    parser.add_argument("--folder", help="where to write; default: a temporary folder")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(given.folder or temporary).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        counted = soak(folder, given.kills, given.workers, given.seed, lambda line: print(line, flush=True))
+    table = Table("what", "count", box=None)
+    for what, number in counted.items():
+        table.add_row(what, str(number))
+    table.add_row("minutes", f"{(time.monotonic() - began) / 60:.1f}")
+    Console().print(table)
+    wrong = ("trials lost", "trials doubled", "disagreements", "steps doubled or missing", "differences")
+    return int(any(counted.get(what) for what in wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
