@@ -1,5 +1,6 @@
 """The Optuna study: its settings, its storage, its sampler and its pruner."""
 
+import math
 import re
 import sqlite3
 import warnings
@@ -29,6 +30,7 @@ from lightning_hpo.databases import (
     sqlite_path,
 )
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.patient_storage import PatientStorage
 
 __all__ = [
     "NoStudiesError",
@@ -69,6 +71,7 @@ class StudySettings:
         halve_on_oom: On out of memory, run the same trial again with half the batch and twice the accumulation.
         register: Register the best trial's model when the study has all its trials.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
+        storage_wait: Seconds to wait for Optuna's database when it does not answer.
         tracking_uri: MLflow's database or server. Default: MLFLOW_TRACKING_URI or sqlite:///mlflow.db.
     """
 
@@ -87,6 +90,7 @@ class StudySettings:
     halve_on_oom: bool = True
     register: bool = True
     storage: str | None = None
+    storage_wait: float = 600.0
     tracking_uri: str | None = None
 
     def __post_init__(self) -> None:
@@ -120,10 +124,14 @@ class StudySettings:
             found.append(f"--study.seed: got {self.seed}; use 0 to {2**32 - 1}")
         if self.timeout is not None and self.timeout <= 0:
             found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
+        if not 0 <= self.storage_wait < math.inf:
+            found.append(f"--study.storage_wait: got {self.storage_wait}; use seconds, 0 or more")
         return found
 
 
-def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage") -> RDBStorage:
+def open_storage(
+    url: str, *, create: bool = True, flag: str = "--study.storage", wait_s: float | None = None
+) -> RDBStorage:
     """Open Optuna's database.
 
     SQLite gets write-ahead logging and a long timeout, so that many processes may write at the same time.
@@ -132,12 +140,14 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
         url: An SQLAlchemy URL.
         create: Make the file and the tables when they are missing. Without it nothing is written.
         flag: The flag that named it, for errors.
+        wait_s: Seconds for which it is waited for, now and later, whenever it does not answer. None: not at all.
 
     Returns:
         The storage.
 
     Raises:
         InputError: If there is no such database, or it cannot be opened.
+        StorageAwayError: If it has not answered in that time.
     """
     path = sqlite_path(url, flag)
     try:
@@ -145,13 +155,21 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
             prepare_sqlite(path)
         elif path is not None:
             require_file(path, flag)
-        kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
+        if wait_s is not None:
+            return PatientStorage(url, wait_s, engine_kwargs=_engine(path, wait_s), skip_table_creation=not create)
+        kwargs = _engine(path, SQLITE_TIMEOUT_S)
         if not create:
             _require_studies(url, kwargs, flag)
         return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
     except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
         reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
         raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
+
+
+def _engine(path: Path | None, wait_s: float) -> dict[str, Any]:
+    if path is None:
+        return {"pool_pre_ping": True}  # a server that was started anew has forgotten its connections
+    return {"connect_args": {"timeout": min(SQLITE_TIMEOUT_S, wait_s)}}
 
 
 class NoStudiesError(InputError):
@@ -212,7 +230,7 @@ def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePrun
     """The study of these settings, new or as far as it has come."""
     return optuna.create_study(
         study_name=settings.name,
-        storage=open_storage(str(settings.storage)),
+        storage=open_storage(str(settings.storage), wait_s=settings.storage_wait),
         direction=settings.direction,
         sampler=sampler,
         pruner=pruner,

@@ -15,6 +15,7 @@ HOMES = {
         "search_space",
         "study",
         "import_study",
+        "patient_storage",
         "endings",
         "reconciliation",
         "weights",
