@@ -194,6 +194,19 @@ def _reconcile(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _import_study(arguments: Sequence[str]) -> int:
+    parser = _Parser("import-study", "Bring the studies of another Optuna database over; again, what has been added.")
+    parser.add_argument("--from", dest="source", required=True, help="the other database; nothing in it is changed")
+    parser.add_argument("--study", help="name of the study; left out: all")
+    _add_storage(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.import_study import import_studies
+
+    for line in import_studies(given.source, given.storage, given.study):
+        print(line)
+    return 0
+
+
 def _ui(arguments: Sequence[str]) -> int:
     parser = _Parser("ui", "MLflow's pages over the tracking database, on this machine only.")
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
@@ -235,6 +248,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "status": (_status, "how a study stands"),
     "register": (_register, "register a study's best model"),
     "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
+    "import-study": (_import_study, "bring studies over from another Optuna database"),
     "ui": (_ui, "open MLflow's pages on this machine"),
     "demo-data": (_demo_data, "write a made-up corpus and a small encoder to try things on"),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-__all__ = ["InputError", "LightningHpoError", "NotFiniteError"]
+__all__ = ["InputError", "LightningHpoError", "NotFiniteError", "StorageAwayError"]
 
 _MOST_PROBLEMS = 20
 
@@ -33,3 +33,7 @@ class InputError(LightningHpoError):
 
 class NotFiniteError(LightningHpoError):
     """A loss or metric is NaN or infinite: the trial has failed."""
+
+
+class StorageAwayError(LightningHpoError):
+    """Optuna's database has not answered for as long as it was to be waited for."""

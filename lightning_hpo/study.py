@@ -1,5 +1,6 @@
 """The Optuna study: its settings, its storage, its sampler and its pruner."""
 
+import math
 import re
 import sqlite3
 import warnings
@@ -29,8 +30,10 @@ from lightning_hpo.databases import (
     sqlite_path,
 )
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.patient_storage import PatientStorage
 
 __all__ = [
+    "NoStudiesError",
     "NumberSeededSampler",
     "StudySettings",
     "build_pruner",
@@ -69,6 +72,7 @@ class StudySettings:
         halve_on_oom: On out of memory, run the same trial again with half the batch and twice the accumulation.
         register: Register the best trial's model when the study has all its trials.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
+        storage_wait: Seconds to wait for Optuna's database when it does not answer.
         tracking_uri: MLflow's database or server. Default: MLFLOW_TRACKING_URI or sqlite:///mlflow.db.
     """
 
@@ -88,6 +92,7 @@ class StudySettings:
     halve_on_oom: bool = True
     register: bool = True
     storage: str | None = None
+    storage_wait: float = 600.0
     tracking_uri: str | None = None
 
     def __post_init__(self) -> None:
@@ -123,10 +128,14 @@ class StudySettings:
             found.append(f"--study.checkpoint_minutes: got {self.checkpoint_minutes}; use minutes above 0")
         if self.timeout is not None and self.timeout <= 0:
             found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
+        if not 0 <= self.storage_wait < math.inf:
+            found.append(f"--study.storage_wait: got {self.storage_wait}; use seconds, 0 or more")
         return found
 
 
-def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage") -> RDBStorage:
+def open_storage(
+    url: str, *, create: bool = True, flag: str = "--study.storage", wait_s: float | None = None
+) -> RDBStorage:
     """Open Optuna's database.
 
     SQLite gets write-ahead logging and a long timeout, so that many processes may write at the same time.
@@ -135,12 +144,14 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
         url: An SQLAlchemy URL.
         create: Make the file and the tables when they are missing. Without it nothing is written.
         flag: The flag that named it, for errors.
+        wait_s: Seconds for which it is waited for, now and later, whenever it does not answer. None: not at all.
 
     Returns:
         The storage.
 
     Raises:
         InputError: If there is no such database, or it cannot be opened.
+        StorageAwayError: If it has not answered in that time.
     """
     path = sqlite_path(url, flag)
     try:
@@ -148,7 +159,9 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
             prepare_sqlite(path)
         elif path is not None:
             require_file(path, flag)
-        kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}} if path is not None else {}
+        if wait_s is not None:
+            return PatientStorage(url, wait_s, engine_kwargs=_engine(path, wait_s), skip_table_creation=not create)
+        kwargs = _engine(path, SQLITE_TIMEOUT_S)
         if not create:
             _require_studies(url, kwargs, flag)
         return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
@@ -157,7 +170,13 @@ def open_storage(url: str, *, create: bool = True, flag: str = "--study.storage"
         raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
 
 
-class _NoStudiesError(InputError):
+def _engine(path: Path | None, wait_s: float) -> dict[str, Any]:
+    if path is None:
+        return {"pool_pre_ping": True}  # a server that was started anew has forgotten its connections
+    return {"connect_args": {"timeout": min(SQLITE_TIMEOUT_S, wait_s)}}
+
+
+class NoStudiesError(InputError):
     """A database in which Optuna has made no tables yet."""
 
 
@@ -165,7 +184,7 @@ def _require_studies(url: str, engine_kwargs: dict[str, Any], flag: str) -> None
     engine = sqlalchemy.create_engine(url, **engine_kwargs)
     try:
         if not sqlalchemy.inspect(engine).has_table("studies"):
-            raise _NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
+            raise NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
     finally:
         engine.dispose()
 
@@ -207,7 +226,7 @@ def find_study(settings: StudySettings) -> optuna.Study | None:
         return None
     try:
         return optuna.load_study(study_name=settings.name, storage=open_storage(str(settings.storage), create=False))
-    except (KeyError, _NoStudiesError):
+    except (KeyError, NoStudiesError):
         return None
 
 
@@ -215,7 +234,7 @@ def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePrun
     """The study of these settings, new or as far as it has come."""
     return optuna.create_study(
         study_name=settings.name,
-        storage=open_storage(str(settings.storage)),
+        storage=open_storage(str(settings.storage), wait_s=settings.storage_wait),
         direction=settings.direction,
         sampler=sampler,
         pruner=pruner,

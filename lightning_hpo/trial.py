@@ -22,7 +22,7 @@ from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_che
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import Ending, Outcome, keep_outcome
-from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
+from lightning_hpo.exceptions import LightningHpoError, NotFiniteError, StorageAwayError
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import AWAY, Tracker
@@ -40,6 +40,7 @@ class TrialOrder:
         study: Name of the study.
         trial_id: Optuna's id of the trial, which is running.
         storage: Optuna's database.
+        storage_wait: Seconds to wait for it when it does not answer.
         tracking_uri: MLflow's database or server.
         run_id: MLflow's run of the trial; None if MLflow has not answered yet.
         folder: Folder of the trial, with its `config.yaml`; a checkpoint in it is gone on from.
@@ -54,6 +55,7 @@ class TrialOrder:
     study: str
     trial_id: int
     storage: str
+    storage_wait: float
     tracking_uri: str
     run_id: str | None
     folder: Path
@@ -83,7 +85,7 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     study = optuna.load_study(
         study_name=order.study,
-        storage=open_storage(order.storage, create=False),
+        storage=open_storage(order.storage, create=False, wait_s=order.storage_wait),
         sampler=optuna.samplers.RandomSampler(),
         pruner=order.pruner,
     )
@@ -166,6 +168,8 @@ def _leads(study: optuna.Study, value: float) -> bool:
 def _outcome_of(error: Exception, seconds: float) -> Outcome:
     if isinstance(error, StopRequestedError | SIGTERMException):
         return Outcome(Ending.INTERRUPTED, reason="interrupted", runtime_s=seconds)
+    if isinstance(error, StorageAwayError):  # its parameters are not to blame: it is parked, a few times
+        return Outcome(Ending.DIED, reason="Optuna's database did not answer", runtime_s=seconds)
     if isinstance(error, torch.OutOfMemoryError):
         return Outcome(Ending.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
     known = isinstance(error, LightningHpoError)

