@@ -89,9 +89,14 @@ def check_sqlite(path: Path, flag: str) -> None:
         return
     try:
         with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            [(answer, *_), *_] = connection.execute("PRAGMA quick_check(1)")
     except sqlite3.Error as error:
         raise InputError(f"{flag}: {path} cannot be read as an SQLite database: {error}") from error
+    if answer != "ok":
+        raise InputError(
+            f"{flag}: {path} is damaged ({answer.splitlines()[0]}); nothing was written; take a copy of yesterday, or "
+            f"save what can be read: sqlite3 {path} .recover | sqlite3 mended.db"
+        )
 
 
 def require_file(path: Path, flag: str) -> None:

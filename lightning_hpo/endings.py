@@ -76,6 +76,7 @@ class Outcome:
         runtime_s: Seconds that the trial has trained.
         collapsed: Whether its predictions are one constant answer.
         model_uri: MLflow's URI of the logged model, if it was logged.
+        stops_study: Whether the next trial would meet the same: a full disk.
     """
 
     ending: Ending
@@ -86,6 +87,7 @@ class Outcome:
     runtime_s: float = 0.0
     collapsed: bool = False
     model_uri: str | None = None
+    stops_study: bool = False
 
 
 def keep_outcome(folder: Path, outcome: Outcome) -> None:

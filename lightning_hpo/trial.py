@@ -1,7 +1,9 @@
 """One trial, in a process of its own: resolved config, Trainer.fit, ending."""
 
+import errno
 import logging
 import math
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from lightning_hpo.tracking import AWAY, Tracker
 __all__ = ["CONFIG", "TrialOrder", "device_name", "run_trial"]
 
 CONFIG = "config.yaml"
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,10 @@ def _outcome_of(error: Exception, seconds: float) -> Outcome:
         return Outcome(Ending.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if isinstance(error, StorageAwayError):  # its parameters are not to blame: it is parked, a few times
         return Outcome(Ending.DIED, reason="Optuna's database did not answer", runtime_s=seconds)
+    unwritable = _unwritable(error)
+    if unwritable is not None:
+        reason = f"cannot write: {os.strerror(unwritable)}"
+        return Outcome(Ending.INTERRUPTED, reason=reason, runtime_s=seconds, stops_study=True)
     if isinstance(error, torch.OutOfMemoryError):
         return Outcome(Ending.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
     known = isinstance(error, LightningHpoError)
@@ -180,6 +187,15 @@ def _outcome_of(error: Exception, seconds: float) -> Outcome:
         traceback="".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n",
         runtime_s=seconds,
     )
+
+
+def _unwritable(error: BaseException | None) -> int | None:
+    """The error's number if a full or read-only disk is behind it; torch raises an error of its own over it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def device_name(trainer: object) -> str:

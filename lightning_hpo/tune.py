@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_hpo import preflight, registry
 from lightning_hpo.claim import claimed
 from lightning_hpo.config import as_yaml, class_of, flags, resolve
-from lightning_hpo.databases import masked
+from lightning_hpo.databases import check_sqlite, masked, sqlite_path
 from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.journal import Journal
@@ -157,6 +157,9 @@ def _preflight(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
     problems = list(findings.problems)
+    path = sqlite_path(str(job.settings.storage), "--study.storage")
+    if path is not None:
+        check_sqlite(path, "--study.storage")
     study = find_study(job.settings)
     check_tracking(str(job.settings.tracking_uri))
     if study is not None and not problems:
@@ -233,6 +236,7 @@ class _Loop:
         self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
         self._signal = 0
         self._over_time = False
+        self._unwritable = ""
         self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor)
 
     @property
@@ -262,6 +266,11 @@ class _Loop:
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
                 f"see {self._settings.folder}/trial_*/log.txt; more are allowed by --study.max_failures"
             )
+        if self._unwritable:
+            raise LightningHpoError(
+                f"{self._settings.folder}: {self._unwritable}; the running trials are parked, and once there is room "
+                "the same command goes on"
+            )
         if self._signal or self._over_time:
             why = "the time is over" if self._over_time else "stopped"
             self.screen.say(f"{why}: the same command goes on with trial, run and checkpoint where they are")
@@ -278,7 +287,7 @@ class _Loop:
 
     @property
     def _stopping(self) -> bool:
-        return bool(self._signal) or self._over_time
+        return bool(self._signal) or self._over_time or bool(self._unwritable)
 
     def _wants_more(self) -> bool:
         stopped = self._stopping or len(self._failed_in_a_row) >= self._settings.max_failures
@@ -380,6 +389,9 @@ class _Loop:
         return True
 
     def _end(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        if outcome.stops_study:
+            self._unwritable = outcome.reason
+            self._workers.ask_to_stop()
         journal = self._journal(trial)
         state = conclude(self._study, trial, journal, outcome)
         if journal.pending:

@@ -141,7 +141,7 @@ def _lose_one_answer(storage: PatientStorage) -> None:
         dialect.do_commit = commit  # type: ignore[method-assign]
         raise _sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_IOERR)
 
-    dialect.do_commit = lose  # type: ignore[method-assign]
+    dialect.do_commit = lose  # type: ignore[assignment, method-assign]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Whole studies of a foreign module, read back from both databases."""
 
+import contextlib
 import errno
 import json
 import multiprocessing
@@ -351,6 +352,37 @@ def test_out_of_memory_fails_the_trial_when_the_flag_says_so(home: Home) -> None
     flags = ("--study.halve_on_oom", "false", "--study.max_failures", "1")
     assert home.tune("memory", *flags, config=config) == 1
     assert home.runs("memory")[0].data.tags["ended_by"] == "out of memory"
+
+
+def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init = {"marker": str(home.folder / "full"), "folder": str(home.folder / "outputs/full/trial_0")}
+    callback = {"class_path": "tests.accidents.FullDiskOnce", "init_args": init}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    assert home.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {home.outdir}/full: cannot write: No space left on device; the running trials are parked, and once "
+        "there is room the same command goes on"
+    )
+    assert [t.state for t in home.trials("full")] == [TrialState.WAITING]
+    assert home.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(home.trials("full")) == _table(home.trials("calm"))
+
+
+def test_a_damaged_database_is_refused_untouched(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    path = home.folder / "_optuna/dataaug.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = bytearray(path.read_bytes())
+    whole[8192:20480] = bytes(12288)
+    path.write_bytes(whole)
+    capsys.readouterr()
+    assert home.tune("first", "--study.n_trials", "2") == 2
+    assert f"error: --study.storage: {path}" in capsys.readouterr().err
+    assert path.read_bytes() == whole
 
 
 def test_time_over_parks_the_running_trial(home: Home) -> None:
