@@ -54,6 +54,24 @@ def test_an_agent_learns_and_answers_the_same_after_loading(
     assert trainer().predict(again, loader(eval_batches)) == trainer().predict(agent, loader(eval_batches))
 
 
+def test_a_file_of_weights_holds_no_state_of_the_training(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    agent = kind(encoder_folder)
+    fitting = trainer(max_epochs=1)
+    fitting.fit(agent, loader(training_batches[:1]), loader(eval_batches[:1]))
+    for name, weights_only in (("weights", True), ("whole", False)):
+        fitting.save_checkpoint(tmp_path / name, weights_only=weights_only)
+        assert ("train_means" in torch.load(tmp_path / name, weights_only=True)) is not weights_only
+    assert {name.split(".")[0] for name in agent.state_dict()} == {"network"}
+
+
 def test_test_logs_what_validation_logs(
     kind: Any, encoder_folder: str, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
 ) -> None:
