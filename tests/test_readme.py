@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import optuna
 import pytest
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
@@ -35,13 +36,27 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         DemoCorpus(60, 17).write(place.folder / name)
     (place.folder / "demo/data/encoder").symlink_to(place.encoder("roberta-base"))
     (place.folder / "new_posts.csv").write_text("post_id,text\nn1,I lie awake every night.\n", encoding="utf-8")
+    (place.folder / "_optuna").mkdir()
+    old = optuna.create_study(study_name="old", storage=f"sqlite:///{place.folder}/_optuna/noaug.db")
+    old.optimize(lambda trial: trial.suggest_float("lr", 0.0, 1.0), n_trials=2)
     return place
 
 
 def test_the_readmes_commands_run(workplace: Workplace) -> None:
     commands = _commands()
     assert {command.split()[1] for command in commands} == {
-        *("tune", "status", "register", "fit", "validate", "test", "predict", "scripts/tune_max.py"),
+        *(
+            "tune",
+            "status",
+            "register",
+            "reconcile",
+            "import-study",
+            "fit",
+            "validate",
+            "test",
+            "predict",
+            "scripts/tune_max.py",
+        ),
     }
     for command in commands:
         words = re.sub(r"--study.n_trials \d+|--study.workers \d+", "", command.replace("trial_7", "trial_0"))
