@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         ModelCheckpoint(order.folder, filename=Path(LAST).stem, enable_version_counter=False),
     ]
     cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
-    journal.write("set_status", status="RUNNING", tags={"device": device_name(cli.trainer)})
+    journal.write("set_status", status="RUNNING", tags=_where(cli.trainer))
     stop.check()
     last = order.folder / LAST
     if last.exists() and journal.run_id is not None:
@@ -182,3 +183,11 @@ def device_name(trainer: object) -> str:
     """The device's name, such as "cpu" or that of a graphics card."""
     device = trainer.strategy.root_device  # type: ignore[attr-defined]
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
+def _where(trainer: object) -> dict[str, str]:
+    tags = {"device": device_name(trainer)}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # the card that this process was given
+    if visible and trainer.strategy.root_device.type == "cuda":  # type: ignore[attr-defined]
+        tags["device_index"] = visible
+    return tags

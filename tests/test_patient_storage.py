@@ -138,7 +138,7 @@ def _lose_one_answer(storage: PatientStorage) -> None:
 
     def lose(connection: Any) -> None:
         commit(connection)
-        dialect.do_commit = commit  # type: ignore[method-assign, assignment]
+        dialect.do_commit = commit  # type: ignore[method-assign]
         raise _sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_IOERR)
 
     dialect.do_commit = lose  # type: ignore[method-assign, assignment]

@@ -182,9 +182,23 @@ def test_a_pruner_that_refuses_its_arguments_is_one_line() -> None:
 
 
 def test_settings_that_cannot_be_used_are_told_at_once() -> None:
-    settings = StudySettings(name="a/b", n_trials=0, workers=0, keep=-1, max_failures=0, timeout=0.0, storage_wait=-1.0)
+    settings = StudySettings(
+        name="a/b",
+        n_trials=0,
+        workers=0,
+        per_device=0,
+        devices=[1, 1],
+        keep=-1,
+        max_failures=0,
+        timeout=0.0,
+        storage_wait=-1.0,
+    )
     assert [line.split(":")[0] for line in settings.problems()] == [
-        f"--study.{flag}" for flag in ("name", "n_trials", "workers", "keep", "max_failures", "timeout", "storage_wait")
+        f"--study.{flag}"
+        for flag in (
+            *("name", "n_trials", "workers", "per_device", "keep", "max_failures"),
+            *("devices", "timeout", "storage_wait"),
+        )
     ]
     assert StudySettings().problems() == [
         "--study.name: needed; give the study a name, such as --study.name first-search"
