@@ -126,19 +126,19 @@ def _predict(arguments: Sequence[str]) -> int:
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    from lightning_hpo.workers import Workers, start_server
+    from lightning_hpo.workers import start_server
 
     if "--help" not in arguments and "-h" not in arguments:
         start_server()
     from lightning_hpo.config import AgentCLI
     from lightning_hpo.study import StudySettings
-    from lightning_hpo.tune import Job, tune
+    from lightning_hpo.tune import Job, tune, workers_for
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study
     settings = StudySettings(**{**study.as_dict(), "sampler": None, "pruner": None})
     job = Job(cli.values, cli.config.search_space or {}, settings, study.sampler, study.pruner)
-    return tune(job, Workers(settings.workers))
+    return tune(job, workers_for(job))
 
 
 def _status(arguments: Sequence[str]) -> int:

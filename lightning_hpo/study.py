@@ -59,6 +59,8 @@ class StudySettings:
         name: Name of the study; letters, digits, dots, dashes and underscores. Needed by `tune`.
         n_trials: Trials that shall be complete or pruned in all, those of earlier calls included.
         workers: Trials that train at the same time, each in a process of its own.
+        devices: Graphics cards whose number a trial's process may get, one each, such as [0, 1]; auto is all of them.
+        per_device: Trials that train on a card at the same time.
         timeout: Seconds after which the running trials are parked and the command ends; the next call goes on.
         seed: Seed of the sampler; every trial's draw follows from it and the trial's number.
         monitor: The logged metric that is optimized.
@@ -79,6 +81,8 @@ class StudySettings:
     name: str | None = None
     n_trials: int = 20
     workers: int = 1
+    devices: list[int] | Literal["auto"] = "auto"
+    per_device: int = 1
     timeout: float | None = None
     seed: int = 17
     monitor: str = "val_metric"
@@ -119,9 +123,11 @@ class StudySettings:
             found.append(
                 f"--study.name: got {self.name!r}; use letters, digits, '.', '-' and '_' (it names a folder too)"
             )
-        for flag, low in (("n_trials", 1), ("workers", 1), ("keep", 1), ("max_failures", 1)):
+        for flag, low in (("n_trials", 1), ("workers", 1), ("per_device", 1), ("keep", 1), ("max_failures", 1)):
             if getattr(self, flag) < low:
                 found.append(f"--study.{flag}: got {getattr(self, flag)}; use {low} or more")
+        if self.devices != "auto" and (not self.devices or len(set(self.devices)) < len(self.devices)):
+            found.append(f"--study.devices: got {self.devices}; name each card once, or none: auto")
         if not 0 <= self.seed < 2**32:
             found.append(f"--study.seed: got {self.seed}; use 0 to {2**32 - 1}")
         if not self.checkpoint_minutes > 0:

@@ -114,7 +114,7 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         ResumeCheckpoint(order.folder, stop, order.checkpoint_s),
     ]
     cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
-    journal.write("set_status", status="RUNNING", tags={"device": device_name(cli.trainer)})
+    journal.write("set_status", status="RUNNING", tags=_where(cli.trainer))
     stop.check()
     checkpoint, remark = find_checkpoint(order.folder)
     if remark:
@@ -202,3 +202,11 @@ def device_name(trainer: object) -> str:
     """The device's name, such as "cpu" or that of a graphics card."""
     device = trainer.strategy.root_device  # type: ignore[attr-defined]
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+
+
+def _where(trainer: object) -> dict[str, str]:
+    tags = {"device": device_name(trainer)}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # the card that this process was given
+    if visible and trainer.strategy.root_device.type == "cuda":  # type: ignore[attr-defined]
+        tags["device_index"] = visible
+    return tags

@@ -21,6 +21,7 @@ from lightning_hpo import preflight, registry
 from lightning_hpo.claim import claimed
 from lightning_hpo.config import as_yaml, class_of, flags, resolve
 from lightning_hpo.databases import check_sqlite, masked, sqlite_path
+from lightning_hpo.devices import device_problems, leased_cards, visible_cards
 from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.journal import Journal
@@ -33,7 +34,7 @@ from lightning_hpo.trial import CONFIG, TrialOrder, run_trial
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
 
-__all__ = ["Job", "tune"]
+__all__ = ["Job", "tune", "workers_for"]
 
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _HALVINGS = "batch_halvings"
@@ -71,6 +72,13 @@ class Job:
         trainer = self.config["trainer"]
         epochs = trainer["max_epochs"]
         return _ENDLESS if epochs in (None, -1) else int(epochs) // int(trainer["check_val_every_n_epoch"] or 1)
+
+
+def workers_for(job: Job) -> Workers:
+    """The processes for its trials, on the cards that they shall be given."""
+    settings = job.settings
+    cards = leased_cards(settings.devices, job.config["trainer"].get("accelerator"), visible_cards())
+    return Workers(settings.workers, cards, settings.per_device)
 
 
 def tune(job: Job, workers: Workers) -> int:
@@ -127,7 +135,15 @@ def _ended_in_a_line(workers: Workers) -> Iterator[None]:
 
 
 def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
-    problems = job.settings.problems()
+    settings = job.settings
+    problems = settings.problems()
+    problems += device_problems(
+        settings.devices,
+        job.config["trainer"].get("accelerator"),
+        visible_cards(),
+        workers=settings.workers,
+        per_device=settings.per_device,
+    )
     data = job.config.get("data")
     measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
     try:

@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
@@ -53,11 +54,16 @@ class Workers:
 
     Args:
         count: How many may run at the same time.
+        cards: Graphics cards as CUDA_VISIBLE_DEVICES names them: each process sees one of them and no other. Without
+            any, processes see what this one sees.
+        per_card: Processes on a card at the same time.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, cards: Sequence[str] = (), per_card: int = 1) -> None:
         start_server()
-        self.count = count
+        self.count = min(count, len(cards) * per_card) if cards else count
+        self._cards, self._per_card = tuple(cards), per_card
+        self._leases: dict[Any, str] = {}
         self._context = multiprocessing.get_context("forkserver")
         self._running: dict[Any, tuple[ForkServerProcess, Connection]] = {}
 
@@ -71,6 +77,11 @@ class Workers:
         """The keys of those that run."""
         return list(self._running)
 
+    @property
+    def leases(self) -> dict[Any, str]:
+        """Which running process has which card."""
+        return {key: card for key, card in self._leases.items() if key in self._running}
+
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
         """Run `target(*arguments, pipe)` in a process of its own; what it sends through the pipe comes out of `wait`.
 
@@ -80,11 +91,25 @@ class Workers:
             arguments: For the function.
             log: File at whose end everything is written that the process prints.
         """
+        card = self._free_card()
         receiving, sending = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_run, args=(target, arguments, sending, log))
+        process = self._context.Process(target=_run, args=(target, arguments, sending, log, card))
         process.start()
         sending.close()
         self._running[key] = (process, receiving)
+        if card is not None:
+            self._leases[key] = card
+
+    def _free_card(self) -> str | None:
+        """The least used card; of those, the first."""
+        if not self._cards:
+            return None
+        # A process that has left `_running` is gone, and its card's memory is free.
+        used = Counter(self.leases.values())
+        card = min(self._cards, key=lambda card: used[card])
+        if used[card] >= self._per_card:
+            raise RuntimeError(f"every one of the cards {', '.join(self._cards)} has {self._per_card} processes")
+        return card
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         """What the processes have sent, as (key, message); a `Death` is the last message of one that said no more.
@@ -144,7 +169,11 @@ class Workers:
         return Death(process.exitcode or 0)
 
 
-def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, log: Path) -> None:
+def _run(
+    target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, log: Path, card: str | None
+) -> None:
+    if card is not None:  # before anything here asks CUDA, which reads it once
+        os.environ["CUDA_VISIBLE_DEVICES"] = card
     _die_with_parent()
     _print_to(log)
     # Ctrl-C reaches the whole process group; what it means for a process is said by the study.

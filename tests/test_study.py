@@ -186,14 +186,19 @@ def test_settings_that_cannot_be_used_are_told_at_once() -> None:
         name="a/b",
         n_trials=0,
         workers=0,
+        per_device=0,
+        devices=[1, 1],
         keep=-1,
         max_failures=0,
         checkpoint_minutes=0.0,
         timeout=0.0,
         storage_wait=-1.0,
     )
-    flags = ("name", "n_trials", "workers", "keep", "max_failures", "checkpoint_minutes", "timeout", "storage_wait")
-    assert sorted(line.split(":")[0] for line in settings.problems()) == sorted(f"--study.{flag}" for flag in flags)
+    flags = (
+        *("name", "n_trials", "workers", "per_device", "keep", "max_failures"),
+        *("devices", "checkpoint_minutes", "timeout", "storage_wait"),
+    )
+    assert [line.split(":")[0] for line in settings.problems()] == [f"--study.{flag}" for flag in flags]
     assert StudySettings().problems() == [
         "--study.name: needed; give the study a name, such as --study.name first-search"
     ]

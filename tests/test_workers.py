@@ -1,10 +1,12 @@
 import os
+import random
 import select
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -163,6 +165,87 @@ def test_every_process_can_be_stopped(workers: Workers, log: Path, how: str, num
 
 def test_ctrl_c_is_left_to_the_study(workers: Workers, log: Path) -> None:
     assert workers.call(_interrupt_itself, log=log) == "still here"
+
+
+def _tell_card(pipe: Connection) -> None:
+    pipe.send(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _tell_card_and_wait(pipe: Connection) -> None:
+    _tell_card(pipe)
+    while True:
+        signal.pause()
+
+
+@pytest.fixture
+def on_cards() -> Iterator[Callable[..., Workers]]:
+    """Makes workers on cards that are names only."""
+    forkserver.ensure_running()
+    made: list[Workers] = []
+
+    def make(count: int, cards: Sequence[str], per_card: int = 1) -> Workers:
+        made.append(Workers(count, cards, per_card))
+        return made[-1]
+
+    yield make
+    for workers in made:
+        workers.kill()
+        for key in workers.running:
+            workers.join(key)
+
+
+def test_each_process_sees_the_one_card_that_it_was_given(on_cards: Callable[..., Workers], log: Path) -> None:
+    workers = on_cards(4, ["0", "GPU-5f"], 2)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    for key in "abcd":
+        workers.start(key, _tell_card_and_wait, log=log)
+    told: dict[Any, Any] = {}
+    while len(told) < 4:
+        told |= dict(workers.wait())
+    assert told == workers.leases == {"a": "0", "b": "GPU-5f", "c": "0", "d": "GPU-5f"}
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_there_are_no_more_workers_than_cards_bear(on_cards: Callable[..., Workers], log: Path) -> None:
+    workers = on_cards(9, ["0", "1"])
+    assert (workers.count, workers.free) == (2, 2)
+    for key in "ab":
+        workers.start(key, _tell_card_and_wait, log=log)
+    assert workers.free == 0
+    with pytest.raises(RuntimeError, match="every one of the cards 0, 1 has 1 processes"):
+        workers.start("c", _tell_card, log=log)
+    assert sorted(workers.running) == ["a", "b"]
+
+
+def test_a_process_without_a_card_sees_what_the_study_sees(workers: Workers, log: Path) -> None:
+    assert workers.call(_tell_card, log=log) == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert workers.leases == {}
+
+
+def test_a_look_at_the_data_is_given_a_card_too(on_cards: Callable[..., Workers], log: Path) -> None:
+    workers = on_cards(1, ["3"])
+    assert [workers.call(_tell_card, log=log) for _ in range(2)] == ["3", "3"]
+    assert workers.leases == {}
+
+
+@pytest.mark.parametrize("per_card", [1, 2])
+def test_no_card_ever_bears_more_than_it_may(on_cards: Callable[..., Workers], log: Path, per_card: int) -> None:
+    workers, draw = on_cards(9, ["0", "1", "2"], per_card), random.Random(17)
+    told: dict[int, str] = {}
+    for number in range(60):
+        if not workers.free:
+            ended = draw.choice(list(told))  # killed by somebody, as the kernel does, or at the end of all words
+            os.kill(workers._running[ended][0].pid or 0, signal.SIGKILL)
+            while ended in workers.running:
+                for key, message in workers.wait():
+                    if isinstance(message, Death):
+                        del told[key]
+        workers.start(number, _tell_card_and_wait, log=log)
+        [(key, card)] = workers.wait()
+        told[key] = card
+        assert told == workers.leases
+        assert max(Counter(told.values()).values()) <= per_card
+    assert len(told) == 3 * per_card
 
 
 _STUDY = """

@@ -1,0 +1,93 @@
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_hpo.devices import device_problems, leased_cards, visible_cards
+from lightning_hpo.trial import _where
+
+CARDS = ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "cards"),
+    [
+        (None, 0, ()),
+        (None, 2, ("0", "1")),
+        ("", 0, ()),
+        ("2, 3", 2, ("2", "3")),
+        ("GPU-5f,GPU-6a", 2, ("GPU-5f", "GPU-6a")),
+        ("1,9", 1, ("1",)),  # CUDA stops at the first that is not there
+        ("-1", 0, ()),
+    ],
+)
+def test_the_cards_are_those_that_the_user_leaves_visible(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int, cards: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_cards() == cards
+
+
+@pytest.mark.parametrize(
+    ("devices", "accelerator", "leased"),
+    [
+        ("auto", "auto", ("4", "5")),
+        ("auto", "gpu", ("4", "5")),
+        ("auto", "cpu", ()),
+        ([1], "auto", ("5",)),
+        ([1, 0], "gpu", ("5", "4")),
+    ],
+)
+def test_what_is_given_to_processes(devices: Any, accelerator: str, leased: tuple[str, ...]) -> None:
+    assert leased_cards(devices, accelerator, ("4", "5")) == leased
+
+
+def _problems(devices: Any = "auto", accelerator: str = "auto", cards: Any = CARDS, **limits: int) -> list[str]:
+    return device_problems(devices, accelerator, cards, **{"workers": 1, "per_device": 1, **limits})
+
+
+def test_what_fits_is_no_problem() -> None:
+    assert _problems(workers=2) == []
+    assert _problems(workers=4, per_device=2) == []
+    assert _problems([1], workers=3, per_device=3) == []
+    assert _problems(accelerator="cpu", workers=9) == []
+    assert _problems(cards=(), workers=9) == []
+
+
+def test_a_card_that_is_not_there_is_named() -> None:
+    assert _problems([0, 2, -1]) == [
+        "--study.devices: there is no graphics card 2; there are: 0, 1",
+        "--study.devices: there is no graphics card -1; there are: 0, 1",
+    ]
+    assert _problems([0], cards=()) == ["--study.devices: there is no graphics card 0; there are: none"]
+
+
+def test_more_workers_than_the_cards_bear_are_refused() -> None:
+    assert _problems(workers=5) == [
+        "--study.workers: 5 is more than 2 cards x 1; raise --study.per_device to 3, or use 2 workers or fewer"
+    ]
+    [line] = _problems([1], workers=3, per_device=2)
+    assert line.startswith("--study.workers: 3 is more than 1 card x 2; raise --study.per_device to 3, ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "visible", "tags"),
+    [
+        ("cpu", "3", {"device": "cpu"}),
+        ("cuda", "3", {"device": "a card", "device_index": "3"}),
+        ("cuda", None, {"device": "a card"}),
+    ],
+)
+def test_the_card_stands_on_the_run(
+    monkeypatch: pytest.MonkeyPatch, kind: str, visible: str | None, tags: dict[str, str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
+    assert _where(trainer) == tags
