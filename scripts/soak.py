@@ -216,7 +216,7 @@ class Soak:
             "data": {"class_path": "scripts.soak.SoakData"},
             "trainer": trainer,
             "search_space": {
-                "model.lr": {"low": 1.0e-3, "high": 1.0, "log": True},
+                "model.lr": {"low": 1.0e-3, "high": 0.1, "log": True},
                 "model.momentum": {"low": 0.0, "high": 0.9},
             },
         }
