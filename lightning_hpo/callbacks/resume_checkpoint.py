@@ -60,7 +60,7 @@ class ResumeCheckpoint(Checkpoint):
         self._within_epoch, trainer.should_stop = state.get("within_epoch", False), state.get("should_stop", False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and see to it that the loader goes on from its place."""
+        """Start the clock, and see to it that loader and loops go on from their place."""
         del pl_module
         self._written = time.monotonic()
         loop = trainer.fit_loop
@@ -69,6 +69,12 @@ class ResumeCheckpoint(Checkpoint):
         if loop.restarted_mid_epoch and loop._combined_loader_states_to_load and loop._data_fetcher is not None:
             loop._load_combined_loader_states()
             iter(loop._data_fetcher)
+        # With `max_steps` Lightning takes the end of an epoch for a place in it, and would end that epoch once more.
+        if loop.restarted_on_epoch_end:
+            loop._restarting = loop.epoch_loop.restarting = False
+            loop.reset_restart_stage()
+            loop.epoch_loop.reset_restart_stage()
+            loop.epoch_progress.increment_completed()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -149,15 +149,15 @@ def test_an_agent_that_was_stopped_amid_an_epoch_equals_one_that_trained_through
     assert all(torch.equal(own_weights[name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {}), (0, {"max_steps": 1000})])
 def test_an_agent_that_was_stopped_in_validation_goes_on_from_the_epochs_end(
-    workers: int, demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
+    workers: int, options: dict[str, Any], demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
 ) -> None:
     through = _Training(EvidenceAgent, demo, tmp_path / "through", quiet_trainer)
-    weights, metrics, _ = through.run(seed=3)
+    weights, metrics, _ = through.run(seed=3, **options)
     parts = _Training(EvidenceAgent, demo, tmp_path / "parts", quiet_trainer)
-    parts.run(seed=3, workers=workers, stop_at=("validation", 1, 0))
-    own_weights, own_metrics, batches = parts.run(seed=4, workers=workers)
+    parts.run(seed=3, workers=workers, stop_at=("validation", 1, 0), **options)
+    own_weights, own_metrics, batches = parts.run(seed=4, workers=workers, **options)
     assert batches[0] == ("train", 1, 0)
     assert own_metrics == {epoch: metrics[epoch] for epoch in (1, 2)}
     assert all(torch.equal(own_weights[name], weights[name]) for name in weights)
