@@ -251,6 +251,7 @@ class _Loop:
         self._failed_in_a_row: list[str] = []
         self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
         self._signal = 0
+        self._killed = False
         self._over_time = False
         self._unwritable = ""
         self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor)
@@ -462,7 +463,10 @@ class _Loop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self._killed:  # what is left to do waits, for a database perhaps: the next call does it
+            raise KeyboardInterrupt
         if self._signal:
+            self._killed = True
             self._workers.kill()
             return
         self._signal = number

@@ -18,6 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_hpo.workers import start_server
+
+if __name__ == "__main__" and sys.argv[1:2] == ["--victim"]:
+    start_server()  # as `tune` does: its imports beside those below
+
 import optuna
 import torch
 import yaml

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
+from tests.home import Home
 
 Copy = Callable[[Path, str], str]
 
@@ -76,6 +77,15 @@ def study(storage_url: str) -> optuna.Study:
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.NopPruner(),
     )
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    (tmp_path / "_optuna").mkdir()
+    ready_databases(tmp_path, "mlflow.db")
+    return Home(tmp_path)
 
 
 @pytest.fixture

