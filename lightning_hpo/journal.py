@@ -14,6 +14,7 @@ __all__ = ["Journal"]
 
 _ENTRIES = "journal.jsonl"
 _STATE = "journal.json"
+_TIMED = ("start_run", "log_metrics", "set_status")
 _PAUSE_S = 20.0
 
 _log = logging.getLogger(__name__)
@@ -49,23 +50,22 @@ class Journal:
     @property
     def begun(self) -> bool:
         """Whether a run is made, or an entry that makes it is written."""
-        return self._known is not None or self._entries.exists()
+        return self.run_id is not None or any(entry["call"] == "start_run" for entry in self._read(0))
 
     @property
     def pending(self) -> bool:
         """Whether there is something that MLflow has not taken yet."""
         return self._entries.exists() and self._read_state().get("sent", 0) < self._whole()
 
-    def holds(self, call: str) -> bool:
-        """Whether such an entry is written."""
-        return any(entry["call"] == call for entry in self._read(0))
-
     def steps(self, metric: str) -> set[int]:
         """Steps of a metric that are written, and so will be or have been sent."""
         written = {e["step"] for e in self._read(0) if e["call"] == "log_metrics" and metric in e["metrics"]}
         run_id = self.run_id
         if self._lost and run_id is not None:
-            written |= self._tracker.logged_steps(run_id, metric)
+            try:
+                written |= self._tracker.logged_steps(run_id, metric)
+            except AWAY:
+                _log.warning("%s is lost, and MLflow does not answer: a step may be written twice", self._entries)
         return written
 
     def write(self, call: str, **arguments: Any) -> None:
@@ -75,7 +75,7 @@ class Journal:
             call: A method of `Tracker` that takes a run's id first, or `start_run`.
             arguments: Its other arguments; numbers, texts, and mappings of them.
         """
-        if "log_metrics" in call or "status" in call or "start_run" in call:
+        if call in _TIMED:
             arguments["time_ms"] = int(time.time() * 1000)
         self._append({"call": call, **arguments})
         self.send()

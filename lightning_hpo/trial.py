@@ -20,7 +20,7 @@ from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoin
 from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
-from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint
+from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import Ending, Outcome, keep_outcome
@@ -177,7 +177,7 @@ def _outcome_of(error: Exception, seconds: float) -> Outcome:
     if unwritable is not None:
         reason = f"cannot write: {os.strerror(unwritable)}"
         return Outcome(Ending.INTERRUPTED, reason=reason, runtime_s=seconds, stops_study=True)
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return Outcome(Ending.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
     known = isinstance(error, LightningHpoError)
     return Outcome(

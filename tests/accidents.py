@@ -1,6 +1,7 @@
 """Callbacks that make things go wrong, at a known place and no more than once; a config names them."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -78,3 +79,20 @@ class FullDiskOnce(Callback):
         if not trainer.fast_dev_run and not self.marker.exists():  # type: ignore[attr-defined]
             self.marker.touch()
             (self.folder / "last.ckpt.partial").symlink_to("/dev/full")
+
+
+class LittleMemory(Callback):
+    """Leaves its process so much memory, and uses some for every sample of a batch."""
+
+    def __init__(self, left_mib: int, mib_a_sample: int) -> None:
+        self.left_mib, self.mib_a_sample = left_mib, mib_a_sample
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limit = pages * resource.getpagesize() + self.left_mib * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            torch.empty(len(batch[0]) * self.mib_a_sample * 2**20, dtype=torch.uint8)

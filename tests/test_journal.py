@@ -131,10 +131,16 @@ def test_a_line_torn_by_a_death_is_dropped(journal: Journal, tracker: Tracker) -
         file.write('{"call": "log_met')
     assert not journal.pending
     again = Journal(journal.folder, tracker)
+    assert again.begun
     again.write("log_metrics", metrics={"val_metric": 0.5}, step=0)
     assert _epochs(again, tracker) == [(0, 0.5)]
     lines = (journal.folder / "journal.jsonl").read_text().splitlines()
     assert [json.loads(line)["call"] for line in lines] == ["start_run", "log_metrics"]
+
+
+def test_a_torn_beginning_is_no_beginning(journal: Journal) -> None:
+    (journal.folder / "journal.jsonl").write_text('{"call": "start_')
+    assert (journal.begun, journal.pending) == (False, False)
 
 
 def test_steps_are_those_written(journal: Journal, tracker: Tracker, cable: Cable) -> None:

@@ -269,8 +269,15 @@ def test_pruned_trials_are_killed_runs_with_their_last_value(home: Home) -> None
     assert not list((home.folder / "outputs").rglob("*.ckpt"))
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_the_trial(home: Home) -> None:
-    callback = {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}}
+@pytest.mark.parametrize(
+    "callback",
+    [
+        {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}},
+        {"class_path": "tests.accidents.LittleMemory", "init_args": {"left_mib": 768, "mib_a_sample": 128}},
+    ],
+    ids=["as CUDA says it", "a real limit"],
+)
+def test_out_of_memory_halves_the_batch_and_keeps_the_trial(home: Home, callback: dict[str, Any]) -> None:
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
     assert home.tune("memory", "--study.n_trials", "1", "--study.register", "false", config=config) == 0
     (trial,) = home.trials("memory")

@@ -1,7 +1,6 @@
 """The criteria agent: does this post meet this criterion?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -64,22 +63,7 @@ class CriteriaAgent(TextAgent):
             optim=optim,
             schedule=schedule,
             loss=loss,
-            further=(self._head,),
-        )
-        # Plain values only: a checkpoint must load without unpickling anything of ours.
-        self.save_hyperparameters(
-            {
-                "name": name,
-                "dropout": dropout,
-                "attention_dropout": attention_dropout,
-                "freeze_layers": freeze_layers,
-                "gradient_checkpointing": gradient_checkpointing,
-                "head": asdict(self._head),
-                "optim": asdict(self.optim),
-                "schedule": asdict(self.schedule),
-                "loss": asdict(self.loss),
-            },
-            logger=False,
+            further={"head": self._head},
         )
 
     def make_head(self, width: int) -> nn.Module:

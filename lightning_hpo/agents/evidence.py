@@ -1,7 +1,6 @@
 """The evidence agent: where does this post show this criterion?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -68,23 +67,7 @@ class EvidenceAgent(TextAgent):
             optim=optim,
             schedule=schedule,
             loss=loss,
-            further=(self._head, self.decoding),
-        )
-        # Plain values only: a checkpoint must load without unpickling anything of ours.
-        self.save_hyperparameters(
-            {
-                "name": name,
-                "dropout": dropout,
-                "attention_dropout": attention_dropout,
-                "freeze_layers": freeze_layers,
-                "gradient_checkpointing": gradient_checkpointing,
-                "head": asdict(self._head),
-                "optim": asdict(self.optim),
-                "schedule": asdict(self.schedule),
-                "loss": asdict(self.loss),
-                "decoding": asdict(self.decoding),
-            },
-            logger=False,
+            further={"head": self._head, "decoding": self.decoding},
         )
 
     def make_head(self, width: int) -> nn.Module:

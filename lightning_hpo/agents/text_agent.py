@@ -1,7 +1,8 @@
 """What both agents share: an encoder with a head, its training, and how a part of the data is scored."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -60,15 +61,27 @@ class TextAgent(LightningModule):
         optim: Optim | Mapping[str, Any] | None,
         schedule: Schedule | Mapping[str, Any] | None,
         loss: Loss | Mapping[str, Any] | None,
-        further: Sequence[Settings],
+        further: Mapping[str, Settings],
     ) -> None:
         super().__init__()
         self.optim = Optim.read(optim)
         self.schedule = Schedule.read(schedule)
         self.loss = Loss.read(loss)
         problems = _problems(dropout, attention_dropout, freeze_layers)
-        groups = (self.optim, self.schedule, self.loss, *further)
-        raise_problems([*problems, *(line for group in groups for line in group.problems())])
+        groups = {"optim": self.optim, "schedule": self.schedule, "loss": self.loss, **further}
+        raise_problems([*problems, *(line for group in groups.values() for line in group.problems())])
+        # Plain values only: a checkpoint must load without unpickling anything of ours.
+        self.save_hyperparameters(
+            {
+                "name": name,
+                "dropout": dropout,
+                "attention_dropout": attention_dropout,
+                "freeze_layers": freeze_layers,
+                "gradient_checkpointing": gradient_checkpointing,
+                **{flag: asdict(group) for flag, group in groups.items()},
+            },
+            logger=False,
+        )
         encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
         _prepare(encoder, freeze_layers, gradient_checkpointing)
         self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_hpo.callbacks.stop_request import StopRequest
 
-__all__ = ["FILES", "LAST", "PREVIOUS", "ResumeCheckpoint", "find_checkpoint"]
+__all__ = ["FILES", "LAST", "PREVIOUS", "ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
 
 LAST, PREVIOUS, _PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
 FILES = (LAST, PREVIOUS, _PARTIAL)
@@ -112,7 +112,7 @@ class ResumeCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave only an epoch's end when memory runs out: a place within one counts batches, which will be smaller."""
         del trainer, pl_module
-        if self._within_epoch and isinstance(exception, torch.OutOfMemoryError):
+        if self._within_epoch and is_out_of_memory(exception):
             (self._folder / LAST).unlink(missing_ok=True)
 
     @property
@@ -149,6 +149,14 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
     if previous.exists():
         return previous, f"goes on from an epoch's end: {LAST} is {'damaged' if lost else 'missing'}"
     return None, f"begins anew: {' and '.join(path.name for path in lost)} damaged" if lost else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory; torch has a class for that on a graphics card, and on a CPU only words."""
+    words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    )
 
 
 def _is_whole(path: Path) -> bool:
