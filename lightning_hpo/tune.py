@@ -15,7 +15,6 @@ import yaml
 from jsonargparse import Namespace
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo import preflight, registry
 from lightning_hpo.claim import claimed
@@ -116,14 +115,14 @@ def tune(job: Job, workers: Workers) -> int:
 
 @contextmanager
 def _ended_in_a_line(workers: Workers) -> Iterator[None]:
-    """When a database or the disk gives out, nothing can be told any more: end the trials, and say why."""
+    """When a database, MLflow or the disk gives out where it is needed: end the trials, and say why."""
     try:
         yield
-    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, StorageAwayError) as error:
+    except (*AWAY, sqlite3.Error, StorageInternalError, StorageAwayError) as error:
         workers.kill()
         for trial in workers.running:
             workers.join(trial)
-        if isinstance(error, StorageAwayError):
+        if isinstance(error, LightningHpoError):
             raise
         cause: BaseException = error
         while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
@@ -312,6 +311,7 @@ class _Loop:
 
     def _start(self, trial: optuna.Trial) -> None:
         asked = time.time()
+        self._unsent.discard(trial.number)  # its own process sends now
         journal = self._journal(trial)
         self.screen.started(trial.number, resumed=journal.begun)
         try:

