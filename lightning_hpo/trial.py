@@ -171,6 +171,8 @@ def _leads(study: optuna.Study, value: float) -> bool:
 def _outcome_of(error: Exception, seconds: float) -> Outcome:
     if isinstance(error, StopRequestedError | SIGTERMException):
         return Outcome(Ending.INTERRUPTED, reason="interrupted", runtime_s=seconds)
+    if isinstance(error, BrokenPipeError):  # nobody hears what the trial has to tell
+        return Outcome(Ending.DIED, reason="the study's process died", runtime_s=seconds)
     if isinstance(error, StorageAwayError):  # its parameters are not to blame: it is parked, a few times
         return Outcome(Ending.DIED, reason="Optuna's database did not answer", runtime_s=seconds)
     unwritable = _unwritable(error)
