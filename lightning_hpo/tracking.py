@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo import __version__
@@ -116,6 +117,8 @@ class Tracker:
         try:
             if self._path is not None:
                 prepare_sqlite(self._path)
+            elif not self.uri.startswith(("http://", "https://")):
+                _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
             reason = masked(str(error)).splitlines()[0]
@@ -236,6 +239,15 @@ def _artifacts_of(uri: str, path: Path | None) -> Path | None:
     if uri.startswith(("http://", "https://")):
         return None
     return (Path.cwd() if path is None else path.parent) / "mlruns"
+
+
+def _connect(uri: str) -> None:
+    """Ask once: MLflow would try a database that is away for minutes."""
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def environment_tags() -> dict[str, str]:

@@ -299,6 +299,14 @@ def test_out_of_memory_fails_the_trial_when_the_flag_says_so(home: Home) -> None
     assert home.runs("memory")[0].data.tags["ended_by"] == "out of memory"
 
 
+def test_one_batch_is_one_batch_in_a_trial_too(home: Home) -> None:
+    config = {"trainer": CONFIG["trainer"] | {"max_epochs": 1, "limit_train_batches": 1}}
+    flags = ("--study.n_trials", "1", "--study.register", "false", "--study.pruner", "optuna.pruners.NopPruner")
+    assert home.tune("short", *flags, config=config) == 0
+    weights = torch.load(home.folder / "outputs/short/trial_0/best.ckpt", weights_only=True)
+    assert weights["global_step"] == 1
+
+
 def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
     home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
