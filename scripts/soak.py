@@ -263,11 +263,12 @@ class Soak:
         done = 0
         process = self.start(name, workers)
         while done < kills:
-            if process.poll() is not None:
+            died = process.poll() is not None
+            if died:
                 if process.returncode == 0:
                     break
                 process = self.start(name, workers)
-            kind = self._choose(name)
+            kind = self._choose(name, died)
             if self._carry_out(kind, name, process):
                 done += 1
                 self.kinds[kind] += 1
@@ -276,9 +277,11 @@ class Soak:
         if process.wait() != 0:
             self.finish(name, workers)
 
-    def _choose(self, name: str) -> str:
+    def _choose(self, name: str, died: bool) -> str:
         open_trials = [trial for trial in self.trials(name) if not trial.state.is_finished()]
-        dying = any(trial.user_attrs.get("deaths", 0) >= _MOST_DEATHS for trial in open_trials)
+        # What ran when the study died has died once more; that is counted when the study begins again.
+        deaths = [t.user_attrs.get("deaths", 0) + (died and t.state == TrialState.RUNNING) for t in open_trials]
+        dying = any(number >= _MOST_DEATHS for number in deaths)
         return self.draw.choice(_GENTLE if dying else _KINDS)
 
     def _carry_out(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
