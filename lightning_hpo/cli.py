@@ -131,8 +131,9 @@ def _tune(arguments: Sequence[str]) -> int:
     if "--help" not in arguments and "-h" not in arguments:
         start_server()
     from lightning_hpo.config import AgentCLI
+    from lightning_hpo.job import Job
     from lightning_hpo.study import StudySettings
-    from lightning_hpo.tune import Job, tune, workers_for
+    from lightning_hpo.tune import tune, workers_for
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study

@@ -6,72 +6,39 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import optuna
-import yaml
-from jsonargparse import Namespace
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from lightning_hpo import preflight, registry
+from lightning_hpo import registry
+from lightning_hpo.checks import check_settings, check_start
 from lightning_hpo.claim import claimed
-from lightning_hpo.config import as_yaml, class_of, flags, resolve
-from lightning_hpo.databases import check_sqlite, masked, sqlite_path
-from lightning_hpo.devices import device_problems, leased_cards, visible_cards
+from lightning_hpo.config import flags, resolve
+from lightning_hpo.databases import masked
+from lightning_hpo.devices import leased_cards, visible_cards
 from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
+from lightning_hpo.job import Job
 from lightning_hpo.journal import Journal
 from lightning_hpo.reconciliation import Reconciliation, send
-from lightning_hpo.screen import Screen, waiting
+from lightning_hpo.screen import Screen
 from lightning_hpo.search_space import SearchSpace
-from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
-from lightning_hpo.tracking import AWAY, Tracker, check_tracking, environment_tags
+from lightning_hpo.study import build_sampler, create_study
+from lightning_hpo.tracking import AWAY, Tracker, environment_tags
 from lightning_hpo.trial import TrialOrder, run_trial
+from lightning_hpo.trial_config import halve_batch, keep_config
 from lightning_hpo.trial_files import CONFIG
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
 
-__all__ = ["Job", "tune", "workers_for"]
+__all__ = ["tune", "workers_for"]
 
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _HALVINGS = "batch_halvings"
-_ENDLESS = 100
 _TICK_S = 5.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """A study to run.
-
-    Args:
-        config: The resolved config that every trial starts from.
-        search_space: Ranges and choices by flag.
-        settings: The study's settings.
-        sampler: Class path and arguments of the sampler, or None.
-        pruner: Class path and arguments of the pruner, or None.
-    """
-
-    config: Mapping[str, Any]
-    search_space: Mapping[str, Any]
-    settings: StudySettings
-    sampler: Namespace | None = None
-    pruner: Namespace | None = None
-
-    @property
-    def agent(self) -> str:
-        """What is tuned: criteria, evidence, or another module's class name."""
-        module = class_of(self.config["model"])
-        return str(getattr(module, "agent", module.__name__.lower()))
-
-    @property
-    def epochs(self) -> int:
-        """Validated epochs of a trial."""
-        trainer = self.config["trainer"]
-        epochs = trainer["max_epochs"]
-        return _ENDLESS if epochs in (None, -1) else int(epochs) // int(trainer["check_val_every_n_epoch"] or 1)
 
 
 def workers_for(job: Job) -> Workers:
@@ -96,13 +63,13 @@ def tune(job: Job, workers: Workers) -> int:
         LightningHpoError: If too many trials in a row have failed, or the best model cannot be registered.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space, pruner = _checked(job)
+    space, pruner = check_settings(job)
     with claimed(job.settings.folder) as known, _ended_in_a_line(workers):
-        findings = _preflight(job, space, workers, known=known)
+        about = check_start(job, space, workers, known=known)
         tracker = Tracker(str(job.settings.tracking_uri))
         experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
         study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
-        _describe(study, _about(job, findings))
+        _describe(study, about)
         mended = Reconciliation(study, tracker, alive=False).run()
         loop = _Loop(job, space, study, tracker, experiment, workers)
         with loop.screen:
@@ -132,91 +99,6 @@ def _ended_in_a_line(workers: Workers) -> Iterator[None]:
         raise LightningHpoError(
             f"{type(cause).__name__}: {reason}; what ran was ended, and the same command goes on with it"
         ) from error
-
-
-def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
-    settings = job.settings
-    problems = settings.problems()
-    problems += device_problems(
-        settings.devices,
-        job.config["trainer"].get("accelerator"),
-        visible_cards(),
-        workers=settings.workers,
-        per_device=settings.per_device,
-    )
-    data = job.config.get("data")
-    measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
-    try:
-        space = SearchSpace(job.search_space, job.config, measures)
-    except InputError as error:
-        problems += error.problems
-    if job.epochs < 1:
-        problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
-        raise InputError(problems)
-    pruner = build_pruner(job.pruner, job.epochs)
-    try:
-        check_pruner(pruner, reports=job.epochs)
-    except InputError as error:
-        problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return space, pruner
-
-
-def _preflight(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -> preflight.Findings:
-    encoders = tuple(space.choices.get("model.name", ()))
-    log = job.settings.folder / "preflight.log"
-    with waiting("looking at the data, the encoders, and one batch of training and validation"):
-        findings: preflight.Findings | Death = workers.call(
-            preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
-        )
-    if isinstance(findings, Death):
-        raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
-    problems = list(findings.problems)
-    path = sqlite_path(str(job.settings.storage), "--study.storage")
-    if path is not None:
-        check_sqlite(path, "--study.storage")
-    study = find_study(job.settings)
-    check_tracking(str(job.settings.tracking_uri))
-    if study is not None and not problems:
-        problems = _mismatches(study, _about(job, findings)) + space.mismatches(study)
-        problems += [] if known else _elsewhere(study, job)
-    if problems:
-        raise InputError(problems)
-    return findings
-
-
-def _mismatches(study: optuna.Study, about: Mapping[str, Any]) -> list[str]:
-    return [
-        f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and this is {about[key]}; "
-        "go on with the same, or give the study another name"
-        for key in ("agent", "monitor", "mode", "data_fingerprint", "outdir")
-        if key in study.user_attrs and study.user_attrs[key] != about[key]
-    ]
-
-
-def _elsewhere(study: optuna.Study, job: Job) -> list[str]:
-    """A study whose trials run, and which was never tuned in this folder, may be tuned by another machine."""
-    running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    if not running:
-        return []
-    return [
-        f"--study.name: {running} trials of {study.study_name} are running, and {job.settings.folder} has never been "
-        "used by this machine; go on where they run, or, if nobody runs them, make that folder with an empty file .lock"
-    ]
-
-
-def _about(job: Job, findings: preflight.Findings) -> dict[str, Any]:
-    return {
-        "agent": job.agent,
-        "monitor": job.settings.monitor,
-        "mode": job.settings.mode,
-        "data_fingerprint": findings.fingerprint,
-        "data_counts": dict(findings.counts),
-        "constant_answers": dict(findings.constant_answers),
-        "n_trials": job.settings.n_trials,
-        "outdir": str(job.settings.folder.absolute()),
-    }
 
 
 def _describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
@@ -369,7 +251,7 @@ class _Loop:
         config = resolve(self._job.config, sampled)
         rest = {name: value for name, value in flags(config).items() if value is not None}
         journal.write("log_params", params={**rest, **sampled})
-        _keep_config(journal, config)
+        keep_config(journal, config)
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
         if isinstance(message, tuple):
@@ -396,14 +278,11 @@ class _Loop:
         return Outcome(Ending.DIED, reason=death.reason)
 
     def _halve(self, trial: optuna.Trial) -> bool:
-        journal = self._journal(trial)
-        config = yaml.safe_load((journal.folder / CONFIG).read_text(encoding="utf-8"))
-        batch = flags(config).get("data.batch_size")
-        if not self._settings.halve_on_oom or not isinstance(batch, int) or batch < 2:
+        batch = halve_batch(self._journal(trial)) if self._settings.halve_on_oom else None
+        if batch is None:
             return False
-        _keep_config(journal, _halved(config))
         trial.set_user_attr(_HALVINGS, trial.user_attrs.get(_HALVINGS, 0) + 1)
-        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch // 2}")
+        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch}")
         return True
 
     def _end(self, trial: optuna.Trial, outcome: Outcome) -> None:
@@ -473,23 +352,6 @@ class _Loop:
         self._signal = number
         self.screen.say("stopping: the running trials are parked at their next batch; once more stops at once")
         self._workers.ask_to_stop()
-
-
-def _keep_config(journal: Journal, config: dict[str, Any]) -> None:
-    text = as_yaml(config)
-    journal.write("log_config", config=config, text=text)
-    partial = journal.folder / f"{CONFIG}.partial"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(journal.folder / CONFIG)
-
-
-def _halved(config: dict[str, Any]) -> dict[str, Any]:
-    values = flags(config)
-    smaller = {
-        "data.batch_size": values["data.batch_size"] // 2,
-        "trainer.accumulate_grad_batches": values["trainer.accumulate_grad_batches"] * 2,
-    }
-    return resolve(config, smaller)
 
 
 def _best_value(study: optuna.Study) -> float | None:

@@ -11,6 +11,7 @@ HOMES = {
     "optuna": {
         "preload",
         "tune",
+        "checks",
         "trial",
         "search_space",
         "study",
@@ -25,7 +26,7 @@ HOMES = {
     },
     "optuna_integration": {"callbacks/pruning", "preload"},
     "mlflow": {"tracking", "registry", "serving", "preload"},
-    "jsonargparse": {"cli", "config", "config_errors", "study", "tune"},
+    "jsonargparse": {"cli", "config", "config_errors", "study", "job"},
     "transformers": {"agents", "data", "preload"},
     "multiprocessing": {"workers", "trial", "preflight", "registry", "callbacks/progress_report"},
 }

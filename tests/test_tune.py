@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_ends_the_study_in_a_line(
     def full(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("lightning_hpo.tune._keep_config", full)
+    monkeypatch.setattr("lightning_hpo.tune.keep_config", full)
     assert home.tune("full", "--study.n_trials", "1") == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown

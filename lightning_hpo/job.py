@@ -1,0 +1,46 @@
+"""A study to run: its config, its search space, its settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lightning_hpo.config import class_of
+from lightning_hpo.study import StudySettings
+
+__all__ = ["Job"]
+
+_ENDLESS = 100
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study to run.
+
+    Args:
+        config: The resolved config that every trial starts from.
+        search_space: Ranges and choices by flag.
+        settings: The study's settings.
+        sampler: Class path and arguments of the sampler, or None.
+        pruner: Class path and arguments of the pruner, or None.
+    """
+
+    config: Mapping[str, Any]
+    search_space: Mapping[str, Any]
+    settings: StudySettings
+    sampler: Namespace | None = None
+    pruner: Namespace | None = None
+
+    @property
+    def agent(self) -> str:
+        """What is tuned: criteria, evidence, or another module's class name."""
+        module = class_of(self.config["model"])
+        return str(getattr(module, "agent", module.__name__.lower()))
+
+    @property
+    def epochs(self) -> int:
+        """Validated epochs of a trial."""
+        trainer = self.config["trainer"]
+        epochs = trainer["max_epochs"]
+        return _ENDLESS if epochs in (None, -1) else int(epochs) // int(trainer["check_val_every_n_epoch"] or 1)

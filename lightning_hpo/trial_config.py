@@ -1,0 +1,37 @@
+"""The config of a trial, as it lies in its folder and in its run."""
+
+from typing import Any
+
+import yaml
+
+from lightning_hpo.config import as_yaml, flags, resolve
+from lightning_hpo.journal import Journal
+from lightning_hpo.trial_files import CONFIG
+
+__all__ = ["halve_batch", "keep_config"]
+
+
+def keep_config(journal: Journal, config: dict[str, Any]) -> None:
+    """Write the config into the trial's folder, whole or not at all, and tell it to its run."""
+    text = as_yaml(config)
+    journal.write("log_config", config=config, text=text)
+    partial = journal.folder / f"{CONFIG}.partial"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(journal.folder / CONFIG)
+
+
+def halve_batch(journal: Journal) -> int | None:
+    """Give the trial half the batch and twice the accumulation.
+
+    Returns:
+        The new size of a batch; None, with nothing changed, where there is no batch to halve.
+    """
+    config = yaml.safe_load((journal.folder / CONFIG).read_text(encoding="utf-8"))
+    values = flags(config)
+    batch = values.get("data.batch_size")
+    if not isinstance(batch, int) or batch < 2:
+        return None
+    accumulation = 2 * values["trainer.accumulate_grad_batches"]
+    smaller = {"data.batch_size": batch // 2, "trainer.accumulate_grad_batches": accumulation}
+    keep_config(journal, resolve(config, smaller))
+    return batch // 2
