@@ -27,7 +27,8 @@ class PairScores(Metric):
 
     `auroc`, `average_precision` and `mcc` are over all pairs; `f1_CRITERION` is over those of a criterion, and
     `criteria_f1` the mean of these. Where all pairs are met, or none is, nothing can be told apart: such a score is NaN,
-    and such a criterion is left out of the mean. (torchmetrics gives 0 for AUROC there, and a number for MCC.)
+    and such a criterion is left out of the mean. (torchmetrics gives 0 for AUROC there, and a number for MCC.) The MCC
+    of a constant answer is 0 (Chicco and Jurman 2020).
     """
 
     is_differentiable = False
@@ -82,8 +83,13 @@ def _over_all(probabilities: Tensor, met: Tensor) -> dict[str, Tensor]:
     return {
         "auroc": binary_auroc(probabilities, met),
         "average_precision": binary_average_precision(probabilities, met),
-        "mcc": binary_matthews_corrcoef(_answers(probabilities), met),
+        "mcc": _mcc(_answers(probabilities), met),
     }
+
+
+def _mcc(answers: Tensor, met: Tensor) -> Tensor:
+    # torchmetrics 1.9 gives a constant answer up to 0.7 where its classes are uneven.
+    return met.new_zeros((), dtype=torch.float32) if _one_class(answers) else binary_matthews_corrcoef(answers, met)
 
 
 def _f1(probabilities: Tensor, met: Tensor) -> Tensor:

@@ -51,6 +51,14 @@ def test_where_one_class_is_all_there_is_nothing_is_told(met: int) -> None:
     assert all(math.isnan(value) for value in _scores([(0.9, met, "SAD"), (0.2, met, "TIRED")]).values())
 
 
+@pytest.mark.parametrize("answer", [0.1, 0.9])
+def test_a_constant_answer_agrees_with_nothing(answer: float) -> None:
+    found = _scores([(answer, int(pair == 0), "SAD") for pair in range(8)])
+    assert found["mcc"] == 0.0
+    assert found["auroc"] == 0.5
+    assert found["average_precision"] == pytest.approx(1 / 8)
+
+
 def test_a_criterion_may_have_any_name() -> None:
     assert {"f1_a_b_1", "f1_Müde-2.x"} <= set(_scores([(0.9, 1, "a b%1"), (0.1, 0, "Müde-2.x")]))
 
@@ -81,8 +89,8 @@ def test_the_scores_are_those_of_their_definitions_however_pairs_come_in_batches
     )
     true_negatives = len(rows) - right - missed - wrong
     below = (right + wrong) * (right + missed) * (true_negatives + wrong) * (true_negatives + missed)
-    if below:
-        assert found["mcc"] == pytest.approx((right * true_negatives - missed * wrong) / math.sqrt(below), abs=1e-5)
+    mcc = (right * true_negatives - missed * wrong) / math.sqrt(below) if below else 0.0
+    assert found["mcc"] == pytest.approx(mcc, abs=1e-5)
     for criterion in "ABC":
         own = [(p >= 0.5, label) for p, label, name in rows if name == criterion]
         if len({label for _, label in own}) == 2:
