@@ -13,6 +13,7 @@ HOMES = {
         "tune",
         "trial",
         "search_space",
+        "dimension",
         "study",
         "import_study",
         "patient_storage",

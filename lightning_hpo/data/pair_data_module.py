@@ -1,7 +1,7 @@
 """What the data of both agents share: reading, splitting, windows, loaders."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,17 @@ from lightning_hpo.data.windows import Windows, load_tokenizer
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["PairDataModule"]
+
+
+_LEAST = {
+    "batch_size": 1,
+    "eval_batch_size": 1,
+    "max_length": 1,
+    "stride": 0,
+    "negative_ratio": 0,
+    "num_workers": 0,
+    "seed": 0,
+}
 
 
 class PairDataModule(LightningDataModule):
@@ -91,9 +102,46 @@ class PairDataModule(LightningDataModule):
         self.num_workers, self.aliases = num_workers, aliases or {}
         self.leave_out = tuple(leave_out)
         self.aug = aug or Augmentation()
-        self._refuse_values()
+        if problems := self.flag_problems(vars(self)):
+            raise InputError(problems)
         self._split: Split | None = None
         self._datasets: dict[str, ScoredPairs] = {}
+
+    @classmethod
+    def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
+        """One line for each flag with which no module can be made; no file is needed to say so.
+
+        Args:
+            values: Arguments of the module, as plain values.
+        """
+        problems = [
+            f"--data.{name}: {values[name]} is too small; it must be {least} or more"
+            for name, least in _LEAST.items()
+            if not values[name] >= least
+        ]
+        problems += [
+            f"--data.{name}: {values[name]} is not between 0 and 1; 0.15 is usual"
+            for name in ("val_fraction", "test_fraction")
+            if not 0 < values[name] < 1
+        ]
+        if not problems and values["stride"] >= values["max_length"]:
+            length = values["max_length"]
+            problems.append(f"--data.stride: {values['stride']} is not below --data.max_length, {length}")
+        return problems
+
+    def refuse_windows(self, tokenizer: str, max_length: int, stride: int) -> None:
+        """Refuse windows that another tokenizer cannot read, or in which the criteria leave no room for a post.
+
+        Args:
+            tokenizer: Hub id or folder of the tokenizer.
+            max_length: Most tokens in a window.
+            stride: Tokens of a post that neighbouring windows share.
+
+        Raises:
+            InputError: Naming the lengths that would work.
+        """
+        windows = Windows(load_tokenizer(tokenizer), max_length=max_length, stride=stride)
+        windows.refuse_criteria(windows.tokenize(list(self.corpus.criteria.values())))
 
     # What an agent's module decides.
 
@@ -158,22 +206,6 @@ class PairDataModule(LightningDataModule):
         return self._eval_loader("predict")
 
     # The rest is private.
-
-    def _refuse_values(self) -> None:
-        least = {"batch_size": 1, "eval_batch_size": 1, "max_length": 1, "stride": 0, "negative_ratio": 0}
-        least |= {"num_workers": 0, "seed": 0}
-        problems = [
-            f"--data.{name}: {getattr(self, name)} is too small; it must be {bound} or more"
-            for name, bound in least.items()
-            if not getattr(self, name) >= bound
-        ]
-        problems += [
-            f"--data.{name}: {getattr(self, name)} is not between 0 and 1; 0.15 is usual"
-            for name in ("val_fraction", "test_fraction")
-            if not 0 < getattr(self, name) < 1
-        ]
-        if problems:
-            raise InputError(problems)
 
     def _read(self) -> Split:
         """Read and split the corpus, once; count, and take the fingerprint."""
