@@ -41,7 +41,7 @@ def corners(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> list[
 
 def _with_conditions(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> set[str]:
     needed = {flag for flag in wanted if flag in dimensions}
-    for flag in reversed(dimensions):
+    for flag in reversed(list(dimensions)):
         needed |= set(dimensions[flag].when) if flag in needed else set()
     return needed
 

@@ -23,9 +23,9 @@ class CriteriaAgent(TextAgent):
     """Says whether a post meets a criterion.
 
     A post's probability is the highest over its windows. `val_metric` is the mean of the F1 of "met" and the F1 of
-    "not met" over all (post, criterion) pairs. Logged beside it: `val_auroc`, `val_average_precision` and `val_mcc` over
-    all pairs, `val_f1_CRITERION` by criterion and `val_criteria_f1`, the mean of these; see `PairScores` for where they
-    are NaN.
+    "not met" over all (post, criterion) pairs. Logged beside it: `val_auroc`, `val_average_precision` and `val_mcc`
+    over all pairs, `val_f1_CRITERION` by criterion and `val_criteria_f1`, the mean of these. `PairScores` says where
+    they are NaN.
 
     Args:
         name: Encoder: a hub id such as roberta-base, or a folder.

@@ -26,9 +26,9 @@ class PairScores(Metric):
     """Scores of (post, criterion) pairs that need all of a part at once.
 
     `auroc`, `average_precision` and `mcc` are over all pairs; `f1_CRITERION` is over those of a criterion, and
-    `criteria_f1` the mean of these. Where all pairs are met, or none is, nothing can be told apart: such a score is NaN,
-    and such a criterion is left out of the mean. (torchmetrics gives 0 for AUROC there, and a number for MCC.) The MCC
-    of a constant answer is 0 (Chicco and Jurman 2020).
+    `criteria_f1` the mean of these. Where all pairs are met, or none is, nothing can be told apart: such a score is
+    NaN, and such a criterion is left out of the mean. (torchmetrics gives 0 for AUROC there, and a number for MCC.)
+    The MCC of a constant answer is 0 (Chicco and Jurman 2020).
     """
 
     is_differentiable = False

@@ -1,5 +1,6 @@
 """What the data of both agents share: reading, splitting, windows, loaders."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.batching import TrainBatchSampler
@@ -112,35 +114,35 @@ class PairDataModule(LightningDataModule):
         """One line for each flag with which no module can be made; no file is needed to say so.
 
         Args:
-            values: Arguments of the module, as plain values.
+            values: Arguments of the module, as plain values; a subclass may have fewer.
         """
         problems = [
             f"--data.{name}: {values[name]} is too small; it must be {least} or more"
             for name, least in _LEAST.items()
-            if not values[name] >= least
+            if name in values and not values[name] >= least
         ]
         problems += [
             f"--data.{name}: {values[name]} is not between 0 and 1; 0.15 is usual"
             for name in ("val_fraction", "test_fraction")
-            if not 0 < values[name] < 1
+            if name in values and not 0 < values[name] < 1
         ]
-        if not problems and values["stride"] >= values["max_length"]:
-            length = values["max_length"]
-            problems.append(f"--data.stride: {values['stride']} is not below --data.max_length, {length}")
+        length, stride = values.get("max_length", math.inf), values.get("stride", 0)
+        if not problems and stride >= length:
+            problems.append(f"--data.stride: {stride} is not below --data.max_length, {length}")
         return problems
 
-    def refuse_windows(self, tokenizer: str, max_length: int, stride: int) -> None:
-        """Refuse windows that another tokenizer cannot read, or in which the criteria leave no room for a post.
+    def refuse_windows(self, tokenizer: PreTrainedTokenizerFast, max_length: int, stride: int) -> None:
+        """Refuse windows that an encoder cannot read, or in which the criteria leave no room for a post.
 
         Args:
-            tokenizer: Hub id or folder of the tokenizer.
+            tokenizer: The encoder's tokenizer.
             max_length: Most tokens in a window.
             stride: Tokens of a post that neighbouring windows share.
 
         Raises:
             InputError: Naming the lengths that would work.
         """
-        windows = Windows(load_tokenizer(tokenizer), max_length=max_length, stride=stride)
+        windows = Windows(tokenizer, max_length=max_length, stride=stride)
         windows.refuse_criteria(windows.tokenize(list(self.corpus.criteria.values())))
 
     # What an agent's module decides.
