@@ -98,7 +98,9 @@ class TextAgent(LightningModule):
         Args:
             values: Arguments of the agent, as plain values.
         """
-        defaults = {name: parameter.default for name, parameter in signature(cls).parameters.items()}
+        # Of its bases too: a class may pass on to them what it does not name.
+        kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
+        defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
         own = _problems(values.get("dropout"), values.get("attention_dropout"), values.get("freeze_layers", 0))
         return [*own, *(line for group in groups for line in group.problems())]
