@@ -31,7 +31,7 @@ class PlantedAgent(CriteriaAgent):
 
     @property
     def _strikes(self) -> bool:
-        return not self.trainer.fast_dev_run  # type: ignore[attr-defined, no-any-return]
+        return not self.trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         logits = super().logits(batch)

@@ -106,11 +106,9 @@ def test_label_typos_are_refused_by_file_line_and_column(
 def test_a_loss_and_a_metric_that_are_not_finite_fail_their_trials(
     home: Home, corpus: Path, encoder: str, capsys: Captured
 ) -> None:
-    space = {"model.fault": {"choices": ["loss", "metric"]}}
-    sampler = {"class_path": "optuna.samplers.BruteForceSampler"}
-    config = _config(encoder) | {"search_space": space}
-    config["study"] |= {"sampler": sampler, "max_failures": 2}
-    assert home.tune("nan", config=config) == 1
+    config = _config(encoder) | {"search_space": {"model.fault": {"choices": ["loss", "metric"]}}}
+    # A seed whose first two trials have one fault each.
+    assert home.tune("nan", "--study.max_failures", "2", "--study.seed", "1", config=config) == 1
     trials = {trial.params["model.fault"]: trial for trial in home.trials("nan")}
     for fault, said in (("loss", "train_loss is not finite in epoch 1"), ("metric", "val_metric is not finite in epo")):
         assert trials[fault].state == TrialState.FAIL
@@ -160,8 +158,10 @@ def test_what_the_test_part_says_reaches_neither_training_nor_validation(
     corpus: Path, encoder: str, kind: type[PairDataModule]
 ) -> None:
     def module() -> PairDataModule:
-        paths = {name: str(corpus / f"{name}.csv") for name in ("posts", "annotations")}
-        return kind(**paths, tokenizer=encoder, max_length=64, stride=16, test_fraction=0.3)
+        posts, annotations = (str(corpus / f"{name}.csv") for name in ("posts", "annotations"))
+        files = {"posts": posts, "annotations": annotations, "tokenizer": encoder}
+        arguments: dict[str, Any] = {**files, "max_length": 64, "stride": 16, "test_fraction": 0.3}
+        return kind(**arguments)
 
     def batches(data: PairDataModule) -> list[dict[str, Any]]:
         data.setup("fit")

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule, PairDataModule
 from lightning_hpo.data.batching import Draw
@@ -169,6 +170,29 @@ def test_bad_values_are_named_at_once(corpus_folder: Path, tokenizer_folder: Pat
 def test_windows_too_small_for_the_criteria_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
     with pytest.raises(InputError, match=r"--data\.max_length: 12 is too small"):
         make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=12, stride=8).setup("fit")
+
+
+def test_windows_that_share_all_they_hold_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"--data\.stride: 32 is not below --data\.max_length, 32"):
+        make(CriteriaDataModule, corpus_folder, tokenizer_folder, stride=32)
+
+
+def test_flags_are_judged_without_a_module_and_a_subclass_may_have_fewer() -> None:
+    assert PairDataModule.flag_problems({"batch_size": 0, "test_fraction": 2.0}) == [
+        "--data.batch_size: 0 is too small; it must be 1 or more",
+        "--data.test_fraction: 2.0 is not between 0 and 1; 0.15 is usual",
+    ]
+    assert PairDataModule.flag_problems({}) == []
+
+
+def test_windows_are_judged_for_another_encoder(
+    corpus_folder: Path, tokenizer_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    module.refuse_windows(tokenizer, 24, 8)
+    with pytest.raises(InputError, match=r"--data\.max_length: 24 is too small.*or --data\.stride must be below 17"):
+        module.refuse_windows(tokenizer, 24, 20)
 
 
 def test_what_training_leaves_out_is_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
