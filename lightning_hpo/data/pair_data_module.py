@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
@@ -169,7 +170,7 @@ class PairDataModule(LightningDataModule):
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
-        """Read what a stage needs; the test part's pairs only for `test`."""
+        """Read what a stage needs, and say what was repaired or left out; the test part's pairs only for `test`."""
         if stage == "predict":
             self._set_up_predict()
             return
@@ -180,6 +181,8 @@ class PairDataModule(LightningDataModule):
             self._datasets["val"] = self._scored(self.val_pairs)
         if stage == "test":
             self._datasets["test"] = self._scored(self.scored_pairs(split.test))
+        if self.counts:
+            rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of windows, drawn anew each epoch; their number is the same for every epoch."""

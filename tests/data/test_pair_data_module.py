@@ -195,11 +195,15 @@ def test_windows_are_judged_for_another_encoder(
         module.refuse_windows(tokenizer, 24, 20)
 
 
-def test_what_training_leaves_out_is_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_what_training_leaves_out_is_counted_and_said(
+    corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=11, stride=0)
     module.setup("fit")
     assert any("training windows" in name for name in module.counts)
     assert all(module.counts.values())
+    assert all(f"{name} {count}" in caplog.text for name, count in module.counts.items())
 
 
 def test_names_that_no_search_may_vary_are_arguments() -> None:
