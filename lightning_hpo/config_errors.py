@@ -70,8 +70,8 @@ def with_files(problems: Iterable[str], arguments: Sequence[str]) -> list[str]:
 
 def _names(line: str, space: Any) -> bool:
     """Whether a line is about a key of this search space."""
-    key = line.removeprefix("search_space: ").split(": ")[0]
-    return line.startswith("search_space: ") and isinstance(space, dict) and key in map(str, space)
+    keys = re.findall(r"(?:^search_space: |--)([\w.]+): ", line) if line.startswith("search_space: ") else []
+    return isinstance(space, dict) and any(key in space for key in keys)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

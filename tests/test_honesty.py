@@ -1,6 +1,7 @@
 """Faults that have made scores lie: each is planted, and each is caught by its name."""
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,9 @@ def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data
         assert trial.user_attrs["collapsed"] is True
         assert run.data.tags["collapsed"] == "true"
         assert run.data.metrics["val_mcc"] == 0.0
+        by_criterion = [value for name, value in run.data.metrics.items() if name.startswith("val_f1_")]
+        assert len(by_criterion) == 9
+        assert any(math.isnan(value) for value in by_criterion)
         assert all(count in said and count in run.data.tags["data_counts"] for count in counted)
     _change(corpus / "posts.csv", lambda rows: rows[3].__setitem__(1, rows[3][1] + " More."))
     assert home.tune("flat", "--study.n_trials", "3", config=config) == 2
