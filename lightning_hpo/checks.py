@@ -71,11 +71,10 @@ def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) 
         InputError: Everything that stands in the way, a line each.
         LightningHpoError: If the process died.
     """
-    encoders = tuple(space.choices.get("model.name", ()))
     log = job.settings.folder / "preflight.log"
     with waiting("looking at the data, the encoders, and one batch of training and validation"):
         findings: preflight.Findings | Death = workers.call(
-            preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
+            preflight.fly, dict(job.config), job.settings.monitor, space.corners(preflight.BY_ENCODER), log=log
         )
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")

@@ -131,6 +131,7 @@ def _tune(arguments: Sequence[str]) -> int:
     if "--help" not in arguments and "-h" not in arguments:
         start_server()
     from lightning_hpo.config import AgentCLI
+    from lightning_hpo.config_errors import with_files
     from lightning_hpo.job import Job
     from lightning_hpo.study import StudySettings
     from lightning_hpo.tune import tune, workers_for
@@ -139,7 +140,10 @@ def _tune(arguments: Sequence[str]) -> int:
     study = cli.config.study
     settings = StudySettings(**{**study.as_dict(), "sampler": None, "pruner": None})
     job = Job(cli.values, cli.config.search_space or {}, settings, study.sampler, study.pruner)
-    return tune(job, workers_for(job))
+    try:
+        return tune(job, workers_for(job))
+    except InputError as error:
+        raise InputError(with_files(error.problems, arguments)) from error
 
 
 def _status(arguments: Sequence[str]) -> int:

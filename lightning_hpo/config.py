@@ -3,6 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning_hpo.config_errors import config_problems
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve"]
+__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve", "with_flags"]
 
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
@@ -163,10 +164,15 @@ def resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     Raises:
         InputError: If a flag is unknown or refuses its value.
     """
-    config = yaml.safe_load(yaml.safe_dump(dict(base)))
+    return AgentCLI(with_flags(base, overrides), instantiate=False).values
+
+
+def with_flags(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with some flags set, nothing checked; the base stays as it is."""
+    config = deepcopy(dict(base))
     for flag, value in overrides.items():
         _set(config, flag, value)
-    return AgentCLI(config, instantiate=False).values
+    return config
 
 
 def _set(config: dict[str, Any], flag: str, value: Any) -> None:

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["config_problems", "nearest"]
+__all__ = ["config_problems", "nearest", "with_files"]
 
 _MOST = 20
 _COMMANDS = "fit|validate|test|predict"
@@ -53,6 +53,25 @@ def config_problems(
             if not found or not all(removed):
                 break
     return [_line(where, reason, known) for where, reason in refused]
+
+
+def with_files(problems: Iterable[str], arguments: Sequence[str]) -> list[str]:
+    """The same lines, each that is about a key of the search space behind the file that holds it.
+
+    Args:
+        problems: Lines, such as `search_space: model.lr: ...`.
+        arguments: As on the command line, with `--config FILE` among them.
+    """
+    spaces = {path: config.get("search_space") for path, config in _Given.of(arguments).files.items()}
+    return [
+        next((f"{path}: " for path, space in spaces.items() if _names(line, space)), "") + line for line in problems
+    ]
+
+
+def _names(line: str, space: Any) -> bool:
+    """Whether a line is about a key of this search space."""
+    keys = re.findall(r"(?:^search_space: |--)([\w.]+): ", line) if line.startswith("search_space: ") else []
+    return isinstance(space, dict) and any(key in space for key in keys)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

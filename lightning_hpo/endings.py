@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.journal import Journal
 
 __all__ = [
+    "RUNTIME",
     "RUN_ID",
     "RUN_STATUS",
     "Ending",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 RUN_ID = "mlflow_run_id"
+RUNTIME = "runtime_s"
+"""Seconds that a trial has trained, over all its attempts but for those that were killed."""
 _DEATHS = "deaths"
 _MOST_DEATHS = 3
 _OUTCOME = "outcome.json"
@@ -162,6 +165,7 @@ def _keep_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) 
         "collapsed": True if outcome.collapsed else None,
         "mlflow_model_uri": outcome.model_uri,
         "ended_by": outcome.reason or None,
+        RUNTIME: trial.user_attrs.get(RUNTIME, 0.0) + outcome.runtime_s if outcome.runtime_s else None,
     }
     for key, value in attributes.items():
         if value is not None:

@@ -39,8 +39,12 @@ class Job:
         return str(getattr(module, "agent", module.__name__.lower()))
 
     @property
+    def endless(self) -> bool:
+        """Whether no number of epochs ends a trial."""
+        return self.config["trainer"]["max_epochs"] in (None, -1)
+
+    @property
     def epochs(self) -> int:
         """Validated epochs of a trial."""
         trainer = self.config["trainer"]
-        epochs = trainer["max_epochs"]
-        return _ENDLESS if epochs in (None, -1) else int(epochs) // int(trainer["check_val_every_n_epoch"] or 1)
+        return _ENDLESS if self.endless else int(trainer["max_epochs"]) // int(trainer["check_val_every_n_epoch"] or 1)

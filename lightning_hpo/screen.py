@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from lightning_hpo.pace import Pace, duration
+
 __all__ = ["Screen", "waiting"]
 
 
@@ -30,14 +32,16 @@ class Screen:
         total: Trials with an ending that the study shall have.
         done: Those that it has.
         monitor: Name of the metric.
+        pace: Knows how long trials take; whoever shows them tells it.
     """
 
-    def __init__(self, total: int, done: int, monitor: str) -> None:
+    def __init__(self, total: int, done: int, monitor: str, pace: Pace) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._live = self._console.is_terminal
         self._total, self._done, self._monitor = total, done, monitor
         self._best: float | None = None
-        self._started, self._done_before = time.monotonic(), done
+        self._pace = pace
+        self._since: dict[int, float] = {}
         self._told: dict[int, int] = {}
         self._tasks: dict[int, TaskID] = {}
         self._progress = Progress(
@@ -73,6 +77,7 @@ class Screen:
 
     def started(self, number: int, resumed: bool) -> None:
         """A trial begins, or goes on."""
+        self._since[number] = time.monotonic()
         self._tasks[number] = self._progress.add_task(f"trial {number}", total=1.0, note="starting")
         if not self._live:
             self.say(f"trial {number} {'goes on' if resumed else 'starts'}")
@@ -84,6 +89,8 @@ class Screen:
             self._progress.update(
                 self._tasks[number], total=epochs or None, completed=round(epoch + share, 2), note=shown
             )
+        if share == 1.0:
+            self._progress.update(self._study, note=self._note())
         if not self._live and share == 1.0 and self._told.get(number) != epoch:
             self._told[number] = epoch
             self.say(f"trial {number} epoch {epoch + 1}/{epochs or '?'} {shown}".rstrip())
@@ -92,20 +99,13 @@ class Screen:
         """A trial has ended."""
         if number in self._tasks:
             self._progress.remove_task(self._tasks.pop(number))
+            del self._since[number]
         self._done += counts
         self._progress.update(self._study, completed=self._done, note=self._note())
         self.say(f"trial {number} {line}" + ("" if self._live else f"  [{self._done}/{self._total}{self._note()}]"))
 
     def _note(self) -> str:
         best = "" if self._best is None else f"  best {self._monitor} {self._best:.4f}"
-        ended = self._done - self._done_before
-        if not ended or self._done >= self._total:
-            return best
-        left = (time.monotonic() - self._started) / ended * (self._total - self._done)
-        return f"{best}  {_duration(left)} left"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s"
+        now = time.monotonic()
+        left = self._pace.left([now - since for since in self._since.values()])
+        return best if left is None or self._done >= self._total else f"{best}  {duration(left)} left"

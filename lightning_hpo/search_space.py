@@ -1,18 +1,19 @@
 """The search space: flags of `fit` with ranges and choices, sampled by Optuna, checked before anything is written."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import optuna
 
 from lightning_hpo.config import flags, resolve
 from lightning_hpo.config_errors import nearest
+from lightning_hpo.dimension import Dimension, label
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.extremes import corners, range_problems
 
-__all__ = ["Dimension", "SearchSpace"]
+__all__ = ["SearchSpace"]
 
 _KEYS = {"low", "high", "step", "log", "choices", "when"}
 _MEASURING = {
@@ -26,52 +27,6 @@ _MEASURING = {
     "trainer.fast_dev_run",
     "trainer.num_sanity_val_steps",
 }
-_PLAIN = (bool, int, float, str, type(None))
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One searched flag.
-
-    Args:
-        flag: The flag's name without dashes.
-        low: Lower end of a range.
-        high: Upper end of a range, included.
-        step: Distance of the values of a range.
-        log: Whether to sample a range on a logarithmic scale.
-        choices: The values of a categorical flag.
-        when: Values of other searched flags under which this one is sampled.
-    """
-
-    flag: str
-    low: float = 0.0
-    high: float = 0.0
-    step: float | None = None
-    log: bool = False
-    choices: tuple[Any, ...] = ()
-    when: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the range holds whole numbers only."""
-        return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
-
-    def suggest(self, trial: optuna.Trial) -> Any:
-        """The trial's value of this flag."""
-        if self.choices:
-            # Optuna stores plain values; a list is searched by its JSON.
-            label = trial.suggest_categorical(self.flag, [_label(choice) for choice in self.choices])
-            return next(choice for choice in self.choices if _label(choice) == label)
-        if self.whole:
-            low, high, step = int(self.low), int(self.high), int(self.step or 1)
-            return trial.suggest_int(self.flag, low, high, step=step, log=self.log)
-        return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
-
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Values that the flag must accept for the dimension to be sound."""
-        second = () if self.step is None else (min(self.low + self.step, self.high),)
-        return self.choices or (self.low, *second, self.high)
 
 
 class SearchSpace:
@@ -88,7 +43,6 @@ class SearchSpace:
 
     def __init__(self, config: Mapping[str, Any], base: Mapping[str, Any], measures: Sequence[str] = ()) -> None:
         problems: list[str] = []
-        self._base = base
         dimensions: dict[str, Dimension] = {}
         for flag, entry in config.items():
             found = _entry_problems(flag, entry)
@@ -100,18 +54,23 @@ class SearchSpace:
         problems += _unknown(config, known) + _measuring(config, {*_MEASURING, *measures}) + _conditions(dimensions)
         if not problems:
             dimensions = {flag: _widened(dimension, base) for flag, dimension in dimensions.items()}
-            problems = _refused(dimensions, base)
+            dimensions = _parents_first(dimensions)
+            problems = _refused(dimensions, base) or range_problems(dimensions, base)
         if problems:
             raise InputError(problems)
-        self.dimensions = _parents_first(dimensions)
+        self.dimensions = dimensions
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """The trial's values by flag; a flag whose condition does not hold is left out."""
         values: dict[str, Any] = {}
         for flag, dimension in self.dimensions.items():
-            if all(flag in values and _met(values[flag], wanted) for flag, wanted in dimension.when.items()):
+            if dimension.sampled_with(values):
                 values[flag] = dimension.suggest(trial)
         return values
+
+    def corners(self, flags: Sequence[str]) -> list[dict[str, Any]]:
+        """The outermost values of some flags, in every combination that a trial may have; see `extremes.corners`."""
+        return corners(self.dimensions, flags)
 
     def mismatches(self, study: optuna.Study) -> list[str]:
         """Choices that differ from those that the study was started with: Optuna cannot change them in mid-study."""
@@ -120,7 +79,7 @@ class SearchSpace:
             had |= trial.distributions
         problems = []
         for flag, choices in self.choices.items():
-            labels = tuple(_label(choice) for choice in choices)
+            labels = tuple(label(choice) for choice in choices)
             before = getattr(had.get(flag), "choices", labels)
             if before != labels:
                 problems.append(
@@ -133,14 +92,6 @@ class SearchSpace:
     def choices(self) -> dict[str, tuple[Any, ...]]:
         """The choices of each categorical flag."""
         return {flag: dimension.choices for flag, dimension in self.dimensions.items() if dimension.choices}
-
-
-def _label(choice: Any) -> bool | int | float | str | None:
-    return choice if isinstance(choice, _PLAIN) else json.dumps(choice)
-
-
-def _met(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list) else bool(value == wanted)
 
 
 def _entry_problems(flag: Any, entry: Any) -> list[str]:
@@ -163,7 +114,7 @@ def _choice_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
     choices = entry["choices"]
     if not isinstance(choices, list) or not choices:
         return [f"{where}: choices: got {choices!r}; use a list with at least one value"]
-    labels = [repr(_label(choice)) for choice in choices]
+    labels = [repr(label(choice)) for choice in choices]
     return [f"{where}: choices: a value stands there twice"] if len(set(labels)) < len(labels) else []
 
 

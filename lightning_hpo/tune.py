@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo import registry
 from lightning_hpo.checks import check_settings, check_start
@@ -19,10 +19,11 @@ from lightning_hpo.claim import claimed
 from lightning_hpo.config import flags, resolve
 from lightning_hpo.databases import masked
 from lightning_hpo.devices import leased_cards, visible_cards
-from lightning_hpo.endings import RUN_ID, Ending, Outcome, conclude, kept_outcome
+from lightning_hpo.endings import RUN_ID, RUNTIME, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.job import Job
 from lightning_hpo.journal import Journal
+from lightning_hpo.pace import Pace
 from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.screen import Screen
 from lightning_hpo.search_space import SearchSpace
@@ -129,14 +130,19 @@ class _Loop:
         self._experiment = experiment
         self._unsent: set[int] = set()
         self._environment = environment_tags()
-        self._ended = len(study.get_trials(deepcopy=False, states=_COUNTED))
+        ended = study.get_trials(deepcopy=False, states=_COUNTED)
+        self._ended = len(ended)
         self._failed_in_a_row: list[str] = []
         self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
         self._signal = 0
         self._killed = False
         self._over_time = False
         self._unwritable = ""
-        self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor)
+        self._pace = Pace(job.settings.n_trials, workers.count, None if job.endless else job.epochs)
+        for trial in ended:
+            self._pace.add(*_measured(trial))
+        self._cost_said = False
+        self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor, self._pace)
 
     @property
     def complete(self) -> bool:
@@ -179,10 +185,18 @@ class _Loop:
         self.screen.best_is(_best_value(self._study))
         counts = self._study.user_attrs["data_counts"]
         if counts:
-            self.screen.say("data: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+            self.screen.say(f"data: {_listed(counts)}")
         answers = self._study.user_attrs["constant_answers"]
         if answers:
             self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
+        self._say_cost()
+
+    def _say_cost(self) -> None:
+        """Say once what the study will cost: as soon as it is known, before it goes on."""
+        cost = self._pace.expected(prunes=not isinstance(self._study.pruner, optuna.pruners.NopPruner))
+        if cost is not None and not self._cost_said and not self._stopping:
+            self._cost_said = True
+            self.screen.say(f"expected: {cost}")
 
     @property
     def _stopping(self) -> bool:
@@ -217,6 +231,7 @@ class _Loop:
             "agent": self._job.agent,
             "optuna_state": TrialState.RUNNING.name,
             "data_fingerprint": str(self._study.user_attrs["data_fingerprint"]),
+            "data_counts": _listed(self._study.user_attrs["data_counts"]),
             **self._environment,
         }
         journal.write("start_run", experiment_id=self._experiment, name=f"trial_{trial.number}", tags=tags)
@@ -296,13 +311,16 @@ class _Loop:
         self._send_waiting()
         if state.is_finished():
             self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
-        self._ended += state in _COUNTED
+        if state in _COUNTED:
+            self._ended += 1
+            self._pace.add(*_measured(self._study.get_trials(deepcopy=False)[trial.number]))
         if state == TrialState.FAIL:
             self._failed_in_a_row.append(outcome.reason)
         elif state in _COUNTED:
             self._failed_in_a_row.clear()
         self.screen.best_is(_best_value(self._study))
         self.screen.ended(trial.number, _line(outcome, self._settings.monitor), state in _COUNTED)
+        self._say_cost()
 
     def send_all(self) -> bool:
         """Send what MLflow did not take, and say so where it still takes nothing."""
@@ -352,6 +370,16 @@ class _Loop:
         self._signal = number
         self.screen.say("stopping: the running trials are parked at their next batch; once more stops at once")
         self._workers.ask_to_stop()
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _measured(trial: FrozenTrial) -> tuple[float, int]:
+    """Seconds and validated epochs of a trial; a study from elsewhere knows only when it began and ended."""
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    return trial.user_attrs.get(RUNTIME, seconds), len(trial.intermediate_values)
 
 
 def _best_value(study: optuna.Study) -> float | None:

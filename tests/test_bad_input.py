@@ -86,3 +86,39 @@ def test_a_line_says_it_and_nothing_is_written(
     assert "Traceback" not in said
     assert all(line.startswith(("error: ", "looking at the data")) for line in said.splitlines())
     assert not list(home.rglob("*.db"))
+
+
+SPACES: dict[str, tuple[str, str]] = {
+    "an end that the flag refuses": (
+        "model.optim.layer_decay: {low: 0.5, high: 1.5}",
+        "model.optim.layer_decay: 1.5 is refused by the flag: --model.optim.lay",
+    ),
+    "two ends that leave no room for a post": (
+        "data.max_length: {low: 64, high: 128}, data.stride: {low: 16, high: 60}",
+        "with the encoder ./encoder: --data.max_length: 64 is too small: the criteria take up to ",
+    ),
+    "more than one of the encoders reads": (
+        "model.name: {choices: [./encoder, ./other]}, data.max_length: {low: 128, high: 576}",
+        "with the encoder ./other: --data.max_length: 576 is more than the 519 tokens that the ",
+    ),
+    "more layers than the encoder has": (
+        "model.freeze_layers: {low: 0, high: 6}",
+        "with the encoder ./encoder: --model.freeze_layers: got 6, but the encoder has 1 layers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPACES)
+def test_an_end_of_the_search_space_is_refused_before_the_study(
+    home: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    space, said = SPACES[case]
+    (home / "other").symlink_to(home / "encoder")
+    _text(home / "space.yaml", f"search_space: {{{space}}}\n")
+    config = ["--config", str(ROOT / "configs" / "demo_criteria.yaml"), "--config", "space.yaml"]
+    config += [word for name in ("posts", "annotations") for word in (f"--data.{name}", f"data/{name}.csv")]
+    flags = ["--data.criteria", "data/criteria.yaml", "--model.name", "./encoder", "--study.name", "bad"]
+    assert main(["tune", *config, *flags]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert any(line.startswith(f"error: space.yaml: search_space: {said}") for line in lines), lines
+    assert not list(home.rglob("*.db"))

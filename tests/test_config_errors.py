@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lightning_hpo.config import AgentCLI
-from lightning_hpo.config_errors import nearest
+from lightning_hpo.config_errors import nearest, with_files
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.study import StudySettings
 
@@ -151,3 +151,20 @@ def test_a_negative_number_is_a_value(good: str) -> None:
 def test_the_nearest_name(name: str, offered: str | None) -> None:
     known = ["trainer.logger", "trainer.max_epochs", "model.optim.lr", "model.head.layers"]
     assert nearest(name, known) == ("" if offered is None else f"; did you mean {offered}?")
+
+
+def test_lines_on_a_search_space_are_told_with_their_file(tmp_path: Path) -> None:
+    spaces = {"a.yaml": "{model.lr: {low: 0}}", "b.yaml": "{data.stride: {low: 0}, 3: 4}", "c.yaml": "1"}
+    arguments = ["tune"]
+    for name, space in spaces.items():
+        (tmp_path / name).write_text(f"search_space: {space}\n", encoding="utf-8")
+        arguments += ["--config", str(tmp_path / name)]
+    lines = [
+        "search_space: model.lr: got 3",
+        "search_space: with the encoder x: --data.stride: 9 is too much",
+        "search_space: model.other: there is no such flag",
+        "--model.lr: got -1",
+    ]
+    found = with_files(lines, arguments)
+    assert found[:2] == [f"{tmp_path}/a.yaml: {lines[0]}", f"{tmp_path}/b.yaml: {lines[1]}"]
+    assert found[2:] == lines[2:]

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.endings import RUN_ID, RUN_STATUS, Ending, Outcome, conclude, keep_outcome, kept_outcome
+from lightning_hpo.endings import RUN_ID, RUN_STATUS, RUNTIME, Ending, Outcome, conclude, keep_outcome, kept_outcome
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
@@ -93,7 +93,8 @@ def test_every_ending_is_told_in_both_databases(
     trial, run = _read(study, tracker, 0)
     assert (trial.state, run.info.status) == (state, status)
     assert (trial.value if state.is_finished() else None) == value
-    assert {key: kept for key, kept in trial.user_attrs.items() if key != RUN_ID} == attributes
+    seconds = {RUNTIME: outcome.runtime_s} if outcome.runtime_s else {}
+    assert {key: kept for key, kept in trial.user_attrs.items() if key != RUN_ID} == attributes | seconds
     assert {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")} == {
         **tags,
         "optuna_state": state.name,
@@ -124,6 +125,12 @@ def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
     assert again.user_attrs[RUN_ID] == parked.user_attrs[RUN_ID]
     assert study.trials[again.number].intermediate_values == {0: 0.25, 1: 0.5}
     assert study.ask().number == 2
+
+
+def test_the_seconds_of_every_attempt_are_counted(study: optuna.Study, tracker: Tracker) -> None:
+    _conclude(study, _start(study, tracker), tracker, Outcome(Ending.INTERRUPTED, reason="gone", runtime_s=2.0))
+    _conclude(study, study.ask(), tracker, Outcome(Ending.PRUNED, epoch=1, runtime_s=3.0))
+    assert study.trials[0].user_attrs[RUNTIME] == 5.0
 
 
 def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ HOMES = {
         "checks",
         "trial",
         "search_space",
+        "dimension",
         "study",
         "import_study",
         "patient_storage",

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from lightning_hpo.pace import Pace
 from lightning_hpo.screen import Screen
 
 Captured = pytest.CaptureFixture[str]
@@ -16,6 +17,13 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("TERM", "xterm")
     return bool(request.param)
+
+
+def _screen(total: int, done: int = 0) -> Screen:
+    pace = Pace(total, workers=1, epochs=2)
+    for _ in range(done):
+        pace.add(30.0, 2)
+    return Screen(total, done, "val_metric", pace)
 
 
 def _plain(text: str) -> str:
@@ -38,7 +46,7 @@ def _search(screen: Screen) -> None:
 @pytest.mark.parametrize("terminal", [False], indirect=True)
 def test_a_log_file_gets_a_line_an_event(terminal: bool, capfd: Captured) -> None:
     del terminal
-    _search(Screen(total=4, done=3, monitor="val_metric"))
+    _search(_screen(total=4, done=3))
     assert capfd.readouterr().err.splitlines() == [
         "trial 3 starts",
         "trial 4 goes on",
@@ -52,7 +60,7 @@ def test_a_log_file_gets_a_line_an_event(terminal: bool, capfd: Captured) -> Non
 @pytest.mark.parametrize("terminal", [True], indirect=True)
 def test_a_terminal_gets_bars_and_what_has_ended(terminal: bool, capfd: Captured) -> None:
     del terminal
-    screen = Screen(total=5, done=3, monitor="val_metric")
+    screen = _screen(total=5, done=3)
     _search(screen)
     shown = _plain(capfd.readouterr().err)
     assert "trial 3 complete: val_metric 0.5000 at epoch 1\n" in shown
@@ -65,7 +73,7 @@ def test_a_terminal_gets_bars_and_what_has_ended(terminal: bool, capfd: Captured
 
 def test_nothing_is_written_to_stdout(terminal: bool, capfd: Captured) -> None:
     del terminal
-    _search(Screen(total=4, done=0, monitor="val_metric"))
+    _search(_screen(total=4, done=0))
     assert capfd.readouterr().out == ""
 
 
@@ -76,14 +84,14 @@ def test_a_line_is_never_wrapped_or_read_as_markup(
     del terminal
     monkeypatch.setenv("COLUMNS", "20")
     line = "[bold]" + "a long line " * 20
-    Screen(total=1, done=0, monitor="val_metric").say(line)
+    _screen(total=1, done=0).say(line)
     assert capfd.readouterr().err == line + "\n"
 
 
 @pytest.mark.parametrize("terminal", [False], indirect=True)
 def test_a_trial_without_a_known_length(terminal: bool, capfd: Captured) -> None:
     del terminal
-    screen = Screen(total=1, done=0, monitor="val_metric")
+    screen = _screen(total=1, done=0)
     screen.started(0, resumed=False)
     screen.trains(0, 0, None, 1.0, None)
     assert capfd.readouterr().err.splitlines()[-1] == "trial 0 epoch 1/?"

@@ -5,6 +5,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -168,9 +169,13 @@ def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home:
     assert torch.equal(staged(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
 
 
-def test_going_on_gives_the_study_that_ran_through(home: Home) -> None:
+def test_going_on_gives_the_study_that_ran_through(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert home.tune("parts", "--study.n_trials", "2", "--study.register", "false") == 0
+    capsys.readouterr()
     assert home.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
+    # What the trials of the first call took tells the cost before the next one starts.
+    before, _ = capsys.readouterr().err.split("trial 2 starts")
+    assert re.search(r"expected: about \d+ s for the 3 trials to go \(\d+ s each\); pruning will make it less", before)
     assert home.tune("through", "--study.n_trials", "5", "--study.register", "false") == 0
     assert _table(home.trials("parts")) == _table(home.trials("through"))
 

@@ -11,6 +11,7 @@ from torchmetrics.classification import BinaryF1Score, BinaryPrecision, BinaryRe
 from lightning_hpo.agents.heads import CriteriaHead, WindowHead
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
 from lightning_hpo.agents.optimizers import Optim, Schedule
+from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["CriteriaAgent", "pair_probabilities"]
@@ -22,7 +23,9 @@ class CriteriaAgent(TextAgent):
     """Says whether a post meets a criterion.
 
     A post's probability is the highest over its windows. `val_metric` is the mean of the F1 of "met" and the F1 of
-    "not met" over all (post, criterion) pairs.
+    "not met" over all (post, criterion) pairs. Logged beside it: `val_auroc`, `val_average_precision` and `val_mcc`
+    over all pairs, `val_f1_CRITERION` by criterion and `val_criteria_f1`, the mean of these. `PairScores` says where
+    they are NaN.
 
     Args:
         name: Encoder: a hub id such as roberta-base, or a folder.
@@ -80,6 +83,7 @@ class CriteriaAgent(TextAgent):
                 "f1": BinaryF1Score(),
                 "precision": BinaryPrecision(),
                 "recall": BinaryRecall(),
+                "pairs": PairScores(),
             },
             compute_groups=False,
         )
@@ -91,7 +95,9 @@ class CriteriaAgent(TextAgent):
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Take an evaluation batch into the metrics of its part."""
-        answers = (_probabilities(logits, batch) >= 0.5).long()
+        probabilities = _probabilities(logits, batch)
+        answers = (probabilities >= 0.5).long()
+        scores["pairs"].update(probabilities, batch["met"], batch["criteria"])
         scores["positive"].update(answers.float())
         for name in ("metric", "f1", "precision", "recall"):
             scores[name].update(answers, batch["met"])

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -89,6 +90,20 @@ class TextAgent(LightningModule):
         self.test_scores = self.make_scores()
         # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
         self._train_loss, self._augmented = mean_metric(), mean_metric()
+
+    @classmethod
+    def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
+        """Give one line for each flag with which no agent can be made; no encoder is needed to say so.
+
+        Args:
+            values: Arguments of the agent, as plain values.
+        """
+        # Of its bases too: a class may pass on to them what it does not name.
+        kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
+        defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
+        groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
+        own = _problems(values.get("dropout"), values.get("attention_dropout"), values.get("freeze_layers", 0))
+        return [*own, *(line for group in groups for line in group.problems())]
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:

@@ -1,15 +1,18 @@
 """What the data of both agents share: reading, splitting, windows, loaders."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.batching import TrainBatchSampler
@@ -28,6 +31,17 @@ from lightning_hpo.data.windows import Windows, load_tokenizer
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["PairDataModule"]
+
+
+_LEAST = {
+    "batch_size": 1,
+    "eval_batch_size": 1,
+    "max_length": 1,
+    "stride": 0,
+    "negative_ratio": 0,
+    "num_workers": 0,
+    "seed": 0,
+}
 
 
 class PairDataModule(LightningDataModule):
@@ -91,9 +105,46 @@ class PairDataModule(LightningDataModule):
         self.num_workers, self.aliases = num_workers, aliases or {}
         self.leave_out = tuple(leave_out)
         self.aug = aug or Augmentation()
-        self._refuse_values()
+        if problems := self.flag_problems(vars(self)):
+            raise InputError(problems)
         self._split: Split | None = None
         self._datasets: dict[str, ScoredPairs] = {}
+
+    @classmethod
+    def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
+        """One line for each flag with which no module can be made; no file is needed to say so.
+
+        Args:
+            values: Arguments of the module, as plain values; a subclass may have fewer.
+        """
+        problems = [
+            f"--data.{name}: {values[name]} is too small; it must be {least} or more"
+            for name, least in _LEAST.items()
+            if name in values and not values[name] >= least
+        ]
+        problems += [
+            f"--data.{name}: {values[name]} is not between 0 and 1; 0.15 is usual"
+            for name in ("val_fraction", "test_fraction")
+            if name in values and not 0 < values[name] < 1
+        ]
+        length, stride = values.get("max_length", math.inf), values.get("stride", 0)
+        if not problems and stride >= length:
+            problems.append(f"--data.stride: {stride} is not below --data.max_length, {length}")
+        return problems
+
+    def refuse_windows(self, tokenizer: PreTrainedTokenizerFast, max_length: int, stride: int) -> None:
+        """Refuse windows that an encoder cannot read, or in which the criteria leave no room for a post.
+
+        Args:
+            tokenizer: The encoder's tokenizer.
+            max_length: Most tokens in a window.
+            stride: Tokens of a post that neighbouring windows share.
+
+        Raises:
+            InputError: Naming the lengths that would work.
+        """
+        windows = Windows(tokenizer, max_length=max_length, stride=stride)
+        windows.refuse_criteria(windows.tokenize(list(self.corpus.criteria.values())))
 
     # What an agent's module decides.
 
@@ -119,7 +170,7 @@ class PairDataModule(LightningDataModule):
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
-        """Read what a stage needs; the test part's pairs only for `test`."""
+        """Read what a stage needs, and say what was repaired or left out; the test part's pairs only for `test`."""
         if stage == "predict":
             self._set_up_predict()
             return
@@ -130,6 +181,8 @@ class PairDataModule(LightningDataModule):
             self._datasets["val"] = self._scored(self.val_pairs)
         if stage == "test":
             self._datasets["test"] = self._scored(self.scored_pairs(split.test))
+        if self.counts:
+            rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of windows, drawn anew each epoch; their number is the same for every epoch."""
@@ -158,22 +211,6 @@ class PairDataModule(LightningDataModule):
         return self._eval_loader("predict")
 
     # The rest is private.
-
-    def _refuse_values(self) -> None:
-        least = {"batch_size": 1, "eval_batch_size": 1, "max_length": 1, "stride": 0, "negative_ratio": 0}
-        least |= {"num_workers": 0, "seed": 0}
-        problems = [
-            f"--data.{name}: {getattr(self, name)} is too small; it must be {bound} or more"
-            for name, bound in least.items()
-            if not getattr(self, name) >= bound
-        ]
-        problems += [
-            f"--data.{name}: {getattr(self, name)} is not between 0 and 1; 0.15 is usual"
-            for name in ("val_fraction", "test_fraction")
-            if not 0 < getattr(self, name) < 1
-        ]
-        if problems:
-            raise InputError(problems)
 
     def _read(self) -> Split:
         """Read and split the corpus, once; count, and take the fingerprint."""

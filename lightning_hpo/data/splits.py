@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from lightning_hpo.data.corpus import Corpus
+from lightning_hpo.data.csv_table import shown
 from lightning_hpo.data.split import Split
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
@@ -48,14 +49,21 @@ def check_disjoint(posts: Mapping[str, str], split: Split) -> None:
     """Refuse a split that puts a post, or a text under two ids, in two parts.
 
     Raises:
-        LightningHpoError: With the counts.
+        LightningHpoError: With the counts, and one that leaks.
     """
     parts = asdict(split)
     ids = sum(len(part) for part in parts.values()) - len(set().union(*parts.values()))
-    texts = [{_normalised(posts[post]) for post in part} for part in parts.values()]
-    shared = sum(len(part) for part in texts) - len(set().union(*texts))
-    if ids or shared:
-        raise LightningHpoError(f"the parts of the split share {ids} posts and {shared} texts; they must share none")
+    owners: dict[str, dict[str, str]] = {}
+    for part, post_ids in parts.items():
+        for post_id in post_ids:
+            owners.setdefault(_normalised(posts[post_id]), {}).setdefault(part, post_id)
+    shared = [owner for owner in owners.values() if len(owner) > 1]
+    if shared:
+        one = " is that of ".join(f"post {shown(post_id)} in {part}" for part, post_id in shared[0].items())
+        raise LightningHpoError(
+            f"leak: the parts of the split share {ids} posts and {len(shared)} texts, and must share none; the text of "
+            f"{one}"
+        )
 
 
 def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:

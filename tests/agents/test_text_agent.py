@@ -100,6 +100,18 @@ def test_all_that_cannot_be_used_is_said_at_once(kind: Any, encoder_folder: str)
     ]
 
 
+def test_flags_are_judged_without_an_encoder_and_for_a_class_that_passes_them_on(kind: Any) -> None:
+    class Passing(kind):  # type: ignore[misc]
+        def __init__(self, name: str, **kwargs: Any) -> None:
+            super().__init__(name, **kwargs)
+
+    values = {"name": "nowhere", "dropout": None, "freeze_layers": -1, "optim": {"lr": 0}, "head": {"layers": -1}}
+    for agent in (kind, Passing):
+        flags = {line.split(":")[0] for line in agent.flag_problems(values)}
+        assert flags == {"--model.freeze_layers", "--model.optim.lr", "--model.head.layers"}
+        assert agent.flag_problems({"name": "nowhere"}) == []
+
+
 def test_the_sanity_checks_batches_do_not_count(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
     agent = kind(encoder_folder).eval()
     agent.on_validation_epoch_start()

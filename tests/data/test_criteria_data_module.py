@@ -1,4 +1,6 @@
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from lightning_hpo.data import CriteriaDataModule
 
@@ -25,3 +27,42 @@ def test_training_batches_have_the_keys_of_the_agent(corpus_folder: Path, tokeni
     assert set(batches[0]) == {"input_ids", "attention_mask", "token_type_ids", "labels", "augmented"}
     labels = [label for batch in batches for label in batch["labels"].tolist()]
     assert set(labels) == {0, 1}
+
+
+def test_explicit_negatives_are_in_every_epoch_and_the_others_are_drawn_anew(
+    corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
+    module.setup("fit")
+    annotated = {(pair.post_id, pair.criterion): pair.met for pair in module.corpus.pairs}
+    sampler: Any = module.train_dataloader().sampler
+    samples = module._train_windows._samples
+
+    def pairs(epoch: int) -> set[tuple[str, str]]:
+        drawn = [samples[draw.index] for batch in sampler.batches(epoch) for draw in batch]
+        return {(sample.post_id, sample.criterion) for sample in drawn}
+
+    train = set(module._read().train)
+    explicit = {pair for pair, met in annotated.items() if not met and pair[0] in train}
+    assert len(explicit) >= 3
+    epochs = [pairs(epoch) for epoch in range(4)]
+    assert all(explicit <= epoch for epoch in epochs)
+    drawn = [frozenset(epoch - set(annotated)) for epoch in epochs]
+    assert len(set(drawn)) == 4
+    again = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
+    again.setup("fit")
+    other: Any = again.train_dataloader().sampler
+    assert other.batches(3) == sampler.batches(3)
+
+
+def test_validation_is_over_every_post_and_criterion_whatever_the_ratio(
+    corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.0)
+    module.setup("fit")
+    batches = list(module.val_dataloader())
+    scored = [pair for batch in batches for pair in zip(batch["post_ids"], batch["criteria"], strict=True)]
+    posts, criteria = module._read().val, module.corpus.criteria
+    assert sorted(scored) == sorted((post, criterion) for post in posts for criterion in criteria)
+    kinds = Counter(met for batch in batches for met in batch["met"].tolist())
+    assert kinds[0] > kinds[1] > 0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule, PairDataModule
 from lightning_hpo.data.batching import Draw
@@ -171,11 +172,38 @@ def test_windows_too_small_for_the_criteria_are_refused(corpus_folder: Path, tok
         make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=12, stride=8).setup("fit")
 
 
-def test_what_training_leaves_out_is_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_windows_that_share_all_they_hold_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"--data\.stride: 32 is not below --data\.max_length, 32"):
+        make(CriteriaDataModule, corpus_folder, tokenizer_folder, stride=32)
+
+
+def test_flags_are_judged_without_a_module_and_a_subclass_may_have_fewer() -> None:
+    assert PairDataModule.flag_problems({"batch_size": 0, "test_fraction": 2.0}) == [
+        "--data.batch_size: 0 is too small; it must be 1 or more",
+        "--data.test_fraction: 2.0 is not between 0 and 1; 0.15 is usual",
+    ]
+    assert PairDataModule.flag_problems({}) == []
+
+
+def test_windows_are_judged_for_another_encoder(
+    corpus_folder: Path, tokenizer_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    module.refuse_windows(tokenizer, 24, 8)
+    with pytest.raises(InputError, match=r"--data\.max_length: 24 is too small.*or --data\.stride must be below 17"):
+        module.refuse_windows(tokenizer, 24, 20)
+
+
+def test_what_training_leaves_out_is_counted_and_said(
+    corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=11, stride=0)
     module.setup("fit")
     assert any("training windows" in name for name in module.counts)
     assert all(module.counts.values())
+    assert all(f"{name} {count}" in caplog.text for name, count in module.counts.items())
 
 
 def test_names_that_no_search_may_vary_are_arguments() -> None:

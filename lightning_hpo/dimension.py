@@ -1,0 +1,75 @@
+"""One searched flag: its values, and when it is sampled."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+
+__all__ = ["Dimension", "label"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One searched flag.
+
+    Args:
+        flag: The flag's name without dashes.
+        low: Lower end of a range.
+        high: Upper end of a range, included.
+        step: Distance of the values of a range.
+        log: Whether to sample a range on a logarithmic scale.
+        choices: The values of a categorical flag.
+        when: Values of other searched flags under which this one is sampled.
+    """
+
+    flag: str
+    low: float = 0.0
+    high: float = 0.0
+    step: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+    when: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the range holds whole numbers only."""
+        return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """The trial's value of this flag."""
+        if self.choices:
+            # Optuna stores plain values; a list is searched by its JSON.
+            name = trial.suggest_categorical(self.flag, [label(choice) for choice in self.choices])
+            return next(choice for choice in self.choices if label(choice) == name)
+        if self.whole:
+            low, high, step = int(self.low), int(self.high), int(self.step or 1)
+            return trial.suggest_int(self.flag, low, high, step=step, log=self.log)
+        return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
+
+    def sampled_with(self, values: Mapping[str, Any]) -> bool:
+        """Whether it is sampled where other flags have these values."""
+        return all(flag in values and _met(values[flag], wanted) for flag, wanted in self.when.items())
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """The choices, or both ends of the range."""
+        return self.choices or (self.low, self.high)
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Values that the flag must accept for the dimension to be sound."""
+        second = () if self.step is None else (min(self.low + self.step, self.high),)
+        return self.choices or (self.low, *second, self.high)
+
+
+def label(choice: Any) -> bool | int | float | str | None:
+    """What Optuna stores for a choice."""
+    return choice if isinstance(choice, _PLAIN) else json.dumps(choice)
+
+
+def _met(value: Any, wanted: Any) -> bool:
+    return value in wanted if isinstance(wanted, list) else bool(value == wanted)
