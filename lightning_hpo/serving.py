@@ -162,7 +162,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
         (texts / _SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
         names = [name for name in _INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
         # Two rows: torch.export takes a dimension of one for a constant.
-        network = _export(agent.network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
+        network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
         mlflow.pyfunc.save_model(
             str(path),
             loader_module=__name__,

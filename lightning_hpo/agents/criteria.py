@@ -9,14 +9,16 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryF1Score, BinaryPrecision, BinaryRecall, MulticlassF1Score
 
 from lightning_hpo.agents.heads import CriteriaHead, WindowHead
+from lightning_hpo.agents.lora import Lora
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
-from lightning_hpo.agents.optimizers import Optim, Schedule
+from lightning_hpo.agents.optimizers import Optim
 from lightning_hpo.agents.pair_scores import PairScores
+from lightning_hpo.agents.schedules import Schedule
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["CriteriaAgent", "pair_probabilities"]
 
-_HEAD, _OPTIM, _SCHEDULE, _LOSS = CriteriaHead(), Optim(), Schedule(), Loss()
+_HEAD, _LORA, _OPTIM, _SCHEDULE, _LOSS = CriteriaHead(), Lora(), Optim(), Schedule(), Loss()
 
 
 class CriteriaAgent(TextAgent):
@@ -34,7 +36,8 @@ class CriteriaAgent(TextAgent):
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
         head: The layers after the encoder.
-        optim: The optimizer, AdamW.
+        lora: Adapters that are trained in the place of the encoder, for large ones.
+        optim: The optimizer.
         schedule: The learning rate over the steps.
         loss: What training makes small.
 
@@ -52,6 +55,7 @@ class CriteriaAgent(TextAgent):
         freeze_layers: int = 0,
         gradient_checkpointing: bool = False,
         head: CriteriaHead = _HEAD,
+        lora: Lora = _LORA,
         optim: Optim = _OPTIM,
         schedule: Schedule = _SCHEDULE,
         loss: Loss = _LOSS,
@@ -63,6 +67,7 @@ class CriteriaAgent(TextAgent):
             attention_dropout=attention_dropout,
             freeze_layers=freeze_layers,
             gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
             optim=optim,
             schedule=schedule,
             loss=loss,
@@ -92,6 +97,11 @@ class CriteriaAgent(TextAgent):
         """Give the loss [B] of each window, and which [B] of them count."""
         labels = batch["labels"]
         return row_loss(logits, labels, self.loss), labels != IGNORE
+
+    def positive_windows(self, batch: Batch) -> Tensor:
+        """Say which [B] training windows show the criterion, or its evidence."""
+        labels: Tensor = batch["labels"]
+        return labels == 1
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Take an evaluation batch into the metrics of its part."""

@@ -8,15 +8,18 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from lightning_hpo.agents.heads import EvidenceHead, TokenHead
+from lightning_hpo.agents.lora import Lora
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
-from lightning_hpo.agents.optimizers import Optim, Schedule
+from lightning_hpo.agents.optimizers import Optim
+from lightning_hpo.agents.schedules import Schedule
 from lightning_hpo.agents.span_decoding import Decoding, PairSpans, decode_pairs
 from lightning_hpo.agents.span_metrics import Span, SpanF1
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["EvidenceAgent"]
 
-_HEAD, _OPTIM, _SCHEDULE, _LOSS, _DECODING = EvidenceHead(), Optim(), Schedule(), Loss(), Decoding()
+_HEAD, _LORA, _OPTIM, _SCHEDULE = EvidenceHead(), Lora(), Optim(), Schedule()
+_LOSS, _DECODING = Loss(), Decoding()
 
 
 class EvidenceAgent(TextAgent):
@@ -32,7 +35,8 @@ class EvidenceAgent(TextAgent):
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
         head: The layers after the encoder.
-        optim: The optimizer, AdamW.
+        lora: Adapters that are trained in the place of the encoder, for large ones.
+        optim: The optimizer.
         schedule: The learning rate over the steps.
         loss: What training makes small.
         decoding: How an answer is read from the logits.
@@ -51,6 +55,7 @@ class EvidenceAgent(TextAgent):
         freeze_layers: int = 0,
         gradient_checkpointing: bool = False,
         head: EvidenceHead = _HEAD,
+        lora: Lora = _LORA,
         optim: Optim = _OPTIM,
         schedule: Schedule = _SCHEDULE,
         loss: Loss = _LOSS,
@@ -64,6 +69,7 @@ class EvidenceAgent(TextAgent):
             attention_dropout=attention_dropout,
             freeze_layers=freeze_layers,
             gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
             optim=optim,
             schedule=schedule,
             loss=loss,
@@ -94,6 +100,11 @@ class EvidenceAgent(TextAgent):
         start = row_loss(starts, batch["start_positions"], self.loss, mask)
         end = row_loss(ends, batch["end_positions"], self.loss, mask)
         return (start + end) / 2, batch["start_positions"] != IGNORE
+
+    def positive_windows(self, batch: Batch) -> Tensor:
+        """Say which [B] training windows show the criterion, or its evidence."""
+        starts: Tensor = batch["start_positions"]
+        return starts.reshape(len(starts), -1)[:, 0] > 0
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Take an evaluation batch into the metrics of its part."""

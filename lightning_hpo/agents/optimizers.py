@@ -1,38 +1,41 @@
-"""The optimizer and its schedule."""
+"""The optimizer: which one, and over what."""
 
-import math
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_hpo.agents.encoder import encoder_layers
 from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.settings import Settings, outside
 
-__all__ = ["Optim", "Schedule", "make_optimizer", "make_schedule"]
+__all__ = ["Optim", "OptimName", "make_optimizer"]
 
-_SCHEDULES = ("linear", "cosine", "constant")
+OptimName = Literal["adamw", "adamw_8bit", "adafactor", "lion"]
 
 
 @dataclass(frozen=True)
 class Optim(Settings):
-    """AdamW.
+    """The optimizer.
 
     Args:
+        name: adamw; adamw_8bit, whose states take a quarter of the memory (NVIDIA cards, extra `adamw_8bit`);
+            adafactor, whose states take next to none (Shazeer and Stern 2018); lion (Chen et al. 2023; extra `lion`),
+            which wants a tenth to a third of adamw's lr.
         lr: Highest learning rate.
         weight_decay: Decay of the weights; biases and norms have none.
-        beta1: Memory of the mean gradient.
-        beta2: Memory of the squared gradient.
-        eps: Added to the root of the squared gradient.
+        beta1: Memory of the mean gradient; adafactor keeps none.
+        beta2: Memory of the squared gradient, for lion of the mean one; adafactor has a schedule of its own.
+        eps: Added to the root of the squared gradient, for adamw and adamw_8bit.
         layer_decay: Each layer learns at this share of the rate of the layer above it; 1 is the same rate for all.
     """
 
     FLAG: ClassVar[str] = "--model.optim"
 
+    name: OptimName = "adamw"
     lr: float = 3e-5
     weight_decay: float = 0.01
     beta1: float = 0.9
@@ -42,48 +45,55 @@ class Optim(Settings):
 
     def problems(self) -> list[str]:
         """Give one line for each value that cannot be used."""
-        found = outside(f"{self.FLAG}.lr", self.lr, 1e-12, 1e3)
+        names = get_args(OptimName)
+        found = [] if self.name in names else [f"{self.FLAG}.name: got {self.name!r}; there are {', '.join(names)}"]
+        found += outside(f"{self.FLAG}.lr", self.lr, 1e-12, 1e3)
         found += outside(f"{self.FLAG}.weight_decay", self.weight_decay, 0, 10)
         found += outside(f"{self.FLAG}.beta1", self.beta1, 0, 0.99999)
         found += outside(f"{self.FLAG}.beta2", self.beta2, 0, 0.9999999)
         found += outside(f"{self.FLAG}.eps", self.eps, 1e-16, 1)
-        return found + outside(f"{self.FLAG}.layer_decay", self.layer_decay, 0.01, 1)
+        return found + outside(f"{self.FLAG}.layer_decay", self.layer_decay, 0.01, 1) + self._missing()
+
+    def _missing(self) -> list[str]:
+        """Say what an optimizer needs that is not here: a package, or a card."""
+        if self.name == "adamw_8bit" and not torch.cuda.is_available():
+            return [
+                f"{self.FLAG}.name: adamw_8bit runs on NVIDIA cards only, and there is none; adafactor saves memory"
+            ]
+        package = _PACKAGES.get(self.name)
+        if package is None or importlib.util.find_spec(package):
+            return []
+        return [f"{self.FLAG}.name: {self.name} needs {package}; pip install 'lightning_hpo[{self.name}]'"]
 
 
-@dataclass(frozen=True)
-class Schedule(Settings):
-    """The learning rate over the steps of a training.
-
-    Args:
-        name: What follows the warm-up: linear or cosine down to 0, or constant.
-        warmup: Share of all steps in which the rate rises from 0, 0 to 0.5.
-    """
-
-    FLAG: ClassVar[str] = "--model.schedule"
-
-    name: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = 0.1
-
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        known = self.name in _SCHEDULES
-        found = [] if known else [f"{self.FLAG}.name: got {self.name!r}; there are {', '.join(_SCHEDULES)}"]
-        return found + outside(f"{self.FLAG}.warmup", self.warmup, 0, 0.5)
-
-    def factor(self, step: int, steps: int) -> float:
-        """Give the share of the highest learning rate at a step of `steps`, as transformers' schedules do."""
-        warm = math.ceil(self.warmup * steps)
-        if step < warm:
-            return step / warm
-        if self.name == "constant":
-            return 1.0
-        done = min(1.0, (step - warm) / max(1, steps - warm))
-        return 1.0 - done if self.name == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+_PACKAGES = {"adamw_8bit": "bitsandbytes", "lion": "pytorch_optimizer"}
 
 
-def make_optimizer(network: TextNetwork, optim: Optim) -> AdamW:
-    """Build AdamW over what is not frozen."""
+def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
+    """Build the optimizer over what is not frozen."""
     groups = _groups(network, optim)
+    if optim.name == "adamw":
+        return _adamw(groups, optim)
+    betas = (optim.beta1, optim.beta2)
+    made: Optimizer
+    # Each is imported where it is asked for: they take a second.
+    if optim.name == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        made = AdamW8bit(groups, lr=optim.lr, betas=betas, eps=optim.eps)
+    elif optim.name == "lion":
+        from pytorch_optimizer import Lion
+
+        made = Lion(groups, lr=optim.lr, betas=betas)
+    else:
+        from transformers.optimization import Adafactor
+
+        # The rate is the schedule's, not one of its own.
+        made = Adafactor(groups, lr=optim.lr, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
+    return made
+
+
+def _adamw(groups: list[dict[str, Any]], optim: Optim) -> AdamW:
     optimizer = AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
     # Lightning refuses to clip gradients of an optimizer that could unscale them itself. This one need not: with the
     # mark off, the scaler of 16-bit training (bfloat16 has none) unscales them before they are clipped.
@@ -117,22 +127,3 @@ def _depths(network: TextNetwork) -> dict[str, int]:
         else:
             found[name] = depth_of.get(id(parameter), 0 if "embed" in name else len(layers))
     return found
-
-
-def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: Callable[[], int]) -> LambdaLR:
-    """Build the schedule.
-
-    Args:
-        optimizer: Whose rates are scheduled.
-        schedule: Which one.
-        steps: Gives the number of steps of the training; asked after the first step, when the loader is there.
-            Lightning's `estimated_stepping_batches` would make the loader here, and then drop its state on resuming
-            (pytorch-lightning#20550).
-    """
-
-    def factor(step: int) -> float:
-        if step == 0:
-            return 0.0 if schedule.warmup else 1.0
-        return schedule.factor(step, steps())
-
-    return LambdaLR(optimizer, factor)

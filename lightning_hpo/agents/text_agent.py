@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_hpo.agents.encoder import checkpoint_gradients, freeze_layers, load_encoder
-from lightning_hpo.agents.losses import Loss
+from lightning_hpo.agents.lora import Lora, add_adapters, merge_adapters
+from lightning_hpo.agents.losses import Loss, class_weights
 from lightning_hpo.agents.network import TextNetwork
-from lightning_hpo.agents.optimizers import Optim, Schedule, make_optimizer, make_schedule
+from lightning_hpo.agents.optimizers import Optim, make_optimizer
+from lightning_hpo.agents.schedules import Schedule, make_schedule
 from lightning_hpo.agents.settings import Settings, outside, raise_problems
 from lightning_hpo.exceptions import InputError, NotFiniteError
 
@@ -59,17 +61,19 @@ class TextAgent(LightningModule):
         attention_dropout: float | None,
         freeze_layers: int,
         gradient_checkpointing: bool,
+        lora: Lora | Mapping[str, Any] | None,
         optim: Optim | Mapping[str, Any] | None,
         schedule: Schedule | Mapping[str, Any] | None,
         loss: Loss | Mapping[str, Any] | None,
         further: Mapping[str, Settings],
     ) -> None:
         super().__init__()
+        self._lora = Lora.read(lora)
         self.optim = Optim.read(optim)
         self.schedule = Schedule.read(schedule)
         self.loss = Loss.read(loss)
         problems = _problems(dropout, attention_dropout, freeze_layers)
-        groups = {"optim": self.optim, "schedule": self.schedule, "loss": self.loss, **further}
+        groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **further}
         raise_problems([*problems, *(line for group in groups.values() for line in group.problems())])
         # Plain values only: a checkpoint must load without unpickling anything of ours.
         self.save_hyperparameters(
@@ -84,12 +88,14 @@ class TextAgent(LightningModule):
             logger=False,
         )
         encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
+        add_adapters(encoder, self._lora)
         _prepare(encoder, freeze_layers, gradient_checkpointing)
         self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
         self.val_scores = self.make_scores()
         self.test_scores = self.make_scores()
         # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
         self._train_loss, self._augmented = mean_metric(), mean_metric()
+        self._class_weights: Tensor | None = None
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
@@ -118,12 +124,21 @@ class TextAgent(LightningModule):
         """Give the loss [B] of each window, and which [B] of them count."""
 
     @abstractmethod
+    def positive_windows(self, batch: Batch) -> Tensor:
+        """Say which [B] training windows show the criterion, or its evidence."""
+
+    @abstractmethod
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Take an evaluation batch into the metrics of its part."""
 
     @abstractmethod
     def is_constant(self, positive: Tensor) -> Tensor:
         """Say whether every answer is the same, from the share of positive ones."""
+
+    @property
+    def served_network(self) -> nn.Module:
+        """The network as it is registered: adapters, if it has any, added to the weights."""
+        return merge_adapters(self.network, self._lora)
 
     def logits(self, batch: Batch) -> Tensor:
         """Run the network; in float32, whatever the precision."""
@@ -139,6 +154,8 @@ class TextAgent(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Give the mean loss over the windows."""
         losses, counted = self.window_losses(self.logits(batch), batch)
+        if self._class_weights is not None:
+            losses = losses * self._class_weights[self.positive_windows(batch).long()]
         loss = losses.sum() / counted.sum().clamp(min=1)
         # Once a window, since `mean_metric` takes no weights.
         self._train_loss.update(loss.detach().expand(len(losses)))
@@ -149,6 +166,17 @@ class TextAgent(LightningModule):
         if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
             self._require_finite("train_loss", self._train_loss.mean_value)
         return loss
+
+    def on_fit_start(self) -> None:
+        """Weigh the classes by what the data module has counted, if they shall be balanced."""
+        if self.loss.balance != "none":
+            counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
+            if counts is None:
+                raise InputError(
+                    f"--model.loss.balance: got {self.loss.balance}, and the data module counts no windows of each "
+                    "class (`class_counts`); use none"
+                )
+            self._class_weights = class_weights(self.loss.balance, counts).to(self.device)
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch, and what a checkpoint held of it."""

@@ -74,6 +74,8 @@ class PairDataModule(LightningDataModule):
 
     corpus: Corpus
     counts: dict[str, int]
+    class_counts: tuple[int, int]
+    """Windows of a training epoch without and with the criterion or its evidence."""
     fingerprint: str
     val_pairs: list[Pair]
 
@@ -269,6 +271,8 @@ class PairDataModule(LightningDataModule):
         if not positives:
             raise InputError("--data.annotations: no post of the training part has evidence; use more annotated posts")
         self._drawn = round(self.negative_ratio * positives)
+        drawn = min(self._drawn, len(pool))
+        self.class_counts = (len(kept) - positives + drawn, positives)
         self._train_windows = TrainWindows(
             samples,
             texts=self.corpus.posts,

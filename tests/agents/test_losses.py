@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
+from lightning_hpo.agents.losses import IGNORE, Balance, Loss, class_weights, row_loss
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 3, 1, 0])
@@ -18,6 +18,30 @@ def test_focal_is_cross_entropy_weighted_by_what_is_wrong() -> None:
     entropy = functional.cross_entropy(LOGITS, TARGETS, reduction="none")
     expected = (1 - torch.exp(-entropy)) ** 3 * entropy
     torch.testing.assert_close(row_loss(LOGITS, TARGETS, Loss(name="focal", gamma=3)), expected)
+
+
+def test_alpha_weighs_what_is_there_against_what_is_not() -> None:
+    even = row_loss(LOGITS, TARGETS, Loss(name="focal"))
+    weighed = row_loss(LOGITS, TARGETS, Loss(name="focal", alpha=0.9))
+    torch.testing.assert_close(weighed / even, torch.where(TARGETS == 0, 0.1, 0.9))
+
+
+def test_weights_are_inverse_to_the_number_of_windows() -> None:
+    torch.testing.assert_close(class_weights("weighted", (300, 100)), torch.tensor([2 / 3, 2.0]))
+
+
+def test_weights_are_inverse_to_the_effective_number() -> None:
+    # Cui et al. 2019, equation 2: (1 - beta^n) / (1 - beta).
+    told = torch.tensor([(1 - 0.999**900) / 0.001, (1 - 0.999**100) / 0.001])
+    weights = class_weights("effective_number", (900, 100))
+    torch.testing.assert_close(weights[1] / weights[0], told[0] / told[1])
+
+
+@pytest.mark.parametrize("balance", ["none", "weighted", "effective_number"])
+@pytest.mark.parametrize("counts", [(1, 1), (7, 3), (100_000, 20), (0, 5)])
+def test_the_mean_weight_is_one(balance: Balance, counts: tuple[int, int]) -> None:
+    windows = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
+    assert float((class_weights(balance, counts) * windows).sum() / windows.sum()) == pytest.approx(1.0)
 
 
 def test_focal_without_gamma_is_cross_entropy() -> None:

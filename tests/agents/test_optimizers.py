@@ -1,13 +1,15 @@
-from typing import Any, Literal
+import importlib.util
+from typing import Any
 
 import pytest
 import torch
-import transformers
+from pytorch_optimizer import Lion
+from transformers.optimization import Adafactor
 
 from lightning_hpo.agents.encoder import freeze_layers, load_encoder
 from lightning_hpo.agents.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.network import TextNetwork
-from lightning_hpo.agents.optimizers import Optim, Schedule, make_optimizer, make_schedule
+from lightning_hpo.agents.optimizers import Optim, OptimName, make_optimizer
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def network(encoder_folder: str) -> TextNetwork:
     return TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size))
 
 
-def _setting(network: TextNetwork, optim: Optim, key: str) -> dict[str, float]:
+def _setting(network: TextNetwork, optim: Optim, key: str) -> dict[str, Any]:
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = make_optimizer(network, optim).param_groups
     return {names[id(parameter)]: group[key] for group in groups for parameter in group["params"]}
@@ -28,6 +30,51 @@ def test_every_setting_reaches_adamw(network: TextNetwork) -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25, 0.0}
     assert {(group["betas"], group["eps"]) for group in optimizer.param_groups} == {((0.8, 0.95), 1e-7)}
+
+
+def test_every_setting_reaches_lion(network: TextNetwork) -> None:
+    optimizer = make_optimizer(network, Optim(name="lion", lr=0.5, weight_decay=0.25, beta1=0.8, beta2=0.95))
+    assert isinstance(optimizer, Lion)
+    assert {(group["lr"], group["betas"]) for group in optimizer.param_groups} == {(0.5, (0.8, 0.95))}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25, 0.0}
+
+
+def test_adafactor_takes_the_rate_that_it_is_given(network: TextNetwork) -> None:
+    optimizer = make_optimizer(network, Optim(name="adafactor", lr=0.5, weight_decay=0.25))
+    assert isinstance(optimizer, Adafactor)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5}
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25, 0.0}
+    assert not any(group["relative_step"] or group["scale_parameter"] for group in optimizer.param_groups)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
+def test_each_optimizer_makes_a_loss_smaller(network: TextNetwork, name: OptimName) -> None:
+    optimizer = make_optimizer(network.eval(), Optim(name=name, lr=1e-3))
+    ids = torch.arange(8, 24).reshape(2, 8)
+    losses = []
+    for _ in range(5):
+        loss = network(ids, torch.ones_like(ids)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_8_bit_states_are_refused_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (problem,) = Optim(name="adamw_8bit").problems()
+    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA cards only")
+
+
+@pytest.mark.parametrize(("name", "package"), [("adamw_8bit", "bitsandbytes"), ("lion", "pytorch_optimizer")])
+def test_an_optimizer_whose_package_is_missing_is_refused(
+    name: OptimName, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    (problem,) = Optim(name=name).problems()
+    assert problem == f"--model.optim.name: {name} needs {package}; pip install 'lightning_hpo[{name}]'"
 
 
 def test_biases_and_norms_do_not_decay(network: TextNetwork) -> None:
@@ -46,43 +93,3 @@ def test_layer_decay_slows_what_is_lower(network: TextNetwork) -> None:
 def test_frozen_weights_are_left_out(network: TextNetwork) -> None:
     freeze_layers(network.encoder, 2)
     assert set(_setting(network, Optim(), "lr")) == {"head.layers.1.weight", "head.layers.1.bias"}
-
-
-def _rates(schedule: Schedule, steps: int) -> list[float]:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = make_schedule(optimizer, schedule, lambda: steps)
-    rates = []
-    for _ in range(steps):
-        rates.append(float(scheduler.get_last_lr()[0]))
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
-@pytest.mark.parametrize("name", ["linear", "cosine"])
-@pytest.mark.parametrize("warmup", [0.0, 0.25])
-def test_schedules_are_those_of_transformers(name: Literal["linear", "cosine"], warmup: float) -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    make: Any = {
-        "linear": transformers.get_linear_schedule_with_warmup,
-        "cosine": transformers.get_cosine_schedule_with_warmup,
-    }[name]
-    theirs = make(optimizer, int(warmup * 20), 20).lr_lambdas[0]
-    assert _rates(Schedule(name, warmup), 20) == pytest.approx([theirs(step) for step in range(20)])
-
-
-def test_constant_stays_where_it_is_after_the_warm_up() -> None:
-    assert _rates(Schedule("constant", 0.2), 10) == [0.0, 0.5] + [1.0] * 8
-
-
-def test_the_number_of_steps_is_asked_for_only_after_the_first() -> None:
-    def not_yet() -> int:
-        raise AssertionError("the loader is not there yet")
-
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    assert make_schedule(optimizer, Schedule(), not_yet).get_last_lr() == [0.0]
-
-
-def test_a_rate_never_falls_below_nothing() -> None:
-    assert Schedule("linear", 0.0).factor(25, 20) == 0.0
-    assert Schedule("cosine", 0.0).factor(25, 20) == 0.0

@@ -1,13 +1,15 @@
 """What both agents share, each test with both."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.exceptions import InputError, NotFiniteError
@@ -239,6 +241,69 @@ def test_gradients_can_be_clipped_at_low_precision(
     fitting = trainer(max_epochs=1, precision=precision, gradient_clip_val=0.5)
     fitting.fit(kind(encoder_folder), loader(training_batches[:2]), loader(eval_batches[:1]))
     assert torch.isfinite(fitting.callback_metrics["val_loss"])
+
+
+class _Counted(LightningDataModule):
+    """Batches of one class more often than the other."""
+
+    class_counts = (300, 100)
+
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self._batches, batch_size=None)  # type: ignore[arg-type]
+
+
+def test_classes_are_balanced_by_what_the_data_module_counts(
+    kind: Any, encoder_folder: str, training_batches: Batches, trainer: MakeTrainer
+) -> None:
+    sure: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
+    agent = kind(encoder_folder, loss={"balance": "weighted"}, **sure)
+    (batch,) = batches = training_batches[:1]
+    losses, counted = agent.window_losses(agent(batch), batch)
+    wanted = (losses * torch.where(agent.positive_windows(batch), 2.0, 2 / 3)).sum() / counted.sum()
+    fitting = trainer(max_epochs=1, limit_val_batches=0)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You defined a `validation_step`")
+        fitting.fit(agent, datamodule=_Counted(batches))
+    torch.testing.assert_close(fitting.callback_metrics["train_loss"], wanted.detach())
+
+
+def test_classes_that_nobody_counts_cannot_be_balanced(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+) -> None:
+    agent = kind(encoder_folder, loss={"balance": "effective_number"})
+    with pytest.raises(InputError, match=r"--model.loss.balance: got effective_number, and the data module counts no"):
+        trainer(max_epochs=1).fit(agent, loader(training_batches), loader(eval_batches))
+
+
+def test_adapters_are_resumed_as_they_were(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    agent = kind(encoder_folder, lora={"r": 4}, optim={"lr": 1e-2})
+    fitting = trainer(max_epochs=1)
+    fitting.fit(agent, loader(training_batches[:3]), loader(eval_batches[:1]))
+    fitting.save_checkpoint(tmp_path / "agent.ckpt")
+    again = kind.load_from_checkpoint(tmp_path / "agent.ckpt", weights_only=True)
+    (scores,) = trainer().validate(again, loader(eval_batches[:1]), verbose=False)
+    assert scores["val_loss"] == fitting.callback_metrics["val_loss"]
+    served, batch = again.served_network, training_batches[0]
+    assert not any("lora" in name for name in served.state_dict())
+    inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
+    torch.testing.assert_close(served.eval()(*inputs), again.network.eval()(*inputs))
 
 
 def test_only_the_agents_own_network_can_be_trained(kind: Any, encoder_folder: str) -> None:

@@ -132,6 +132,20 @@ def test_negatives_are_drawn_anew_by_the_ratio(corpus_folder: Path, tokenizer_fo
     assert module._drawn == round(0.5 * sum(sample.target.label == 1 for sample in kept))
 
 
+@BOTH
+def test_the_windows_of_each_class_are_counted(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module = make(kind, corpus_folder, tokenizer_folder, negative_ratio=0.5)
+    module.setup("fit")
+    shown = windows = 0
+    for batch in module.train_dataloader():
+        windows += len(batch["input_ids"])
+        labels = batch["labels"] if kind is CriteriaDataModule else batch["start_positions"]
+        shown += int((labels.reshape(len(labels), -1)[:, 0] > 0).sum())
+    assert module.class_counts == (windows - shown, shown)
+
+
 def test_predict_reads_posts_alone(corpus_folder: Path, tokenizer_folder: Path) -> None:
     for kind in (CriteriaDataModule, EvidenceDataModule):
         module = make(kind, corpus_folder, tokenizer_folder, annotations=None)

@@ -1,0 +1,71 @@
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_hpo.agents.encoder import load_encoder
+from lightning_hpo.agents.heads import EvidenceHead, TokenHead
+from lightning_hpo.agents.lora import Lora, add_adapters, merge_adapters
+from lightning_hpo.agents.network import TextNetwork
+
+LORA = Lora(r=4, alpha=8, dropout=0.25)
+IDS = torch.arange(8, 24).reshape(2, 8)
+
+
+def _network(encoder_folder: str, lora: Lora) -> TextNetwork:
+    torch.manual_seed(0)
+    encoder = load_encoder(encoder_folder)
+    add_adapters(encoder, lora)
+    return TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size)).eval()
+
+
+def _logits(network: nn.Module) -> torch.Tensor:
+    logits: torch.Tensor = network(IDS, torch.ones_like(IDS))
+    return logits.detach()
+
+
+def test_untrained_adapters_change_nothing(encoder_folder: str) -> None:
+    network = _network(encoder_folder, LORA)
+    plain = _network(encoder_folder, Lora())
+    network.head.load_state_dict(plain.head.state_dict())
+    torch.testing.assert_close(_logits(network), _logits(plain))
+
+
+def test_adapters_alone_are_trained_beside_the_head(encoder_folder: str) -> None:
+    trained = [name for name, p in _network(encoder_folder, LORA).named_parameters() if p.requires_grad]
+    assert all("lora_" in name or name.startswith("head.") for name in trained)
+    # Two matrices for each of six linear layers of two transformer layers, and the head's weight and bias.
+    assert len(trained) == 2 * 6 * 2 + 2
+
+
+def test_every_setting_reaches_the_adapters(encoder_folder: str) -> None:
+    query = _network(encoder_folder, LORA).encoder.get_submodule("encoder.layer.0.attention.self.query")
+    assert (query.r["default"], query.scaling["default"]) == (4, 2.0)  # type: ignore[index]
+    assert query.lora_dropout["default"].p == 0.25  # type: ignore[index,union-attr]
+
+
+def test_merged_weights_answer_as_the_adapters_do(encoder_folder: str) -> None:
+    network = _network(encoder_folder, LORA)
+    before = _logits(network)
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    adapted = _logits(network)
+    assert (adapted - before).abs().max() > 1e-3
+    merged = merge_adapters(network, LORA)
+    torch.testing.assert_close(_logits(merged), adapted)
+    assert not any("lora" in name for name in merged.state_dict())
+    torch.testing.assert_close(_logits(network), adapted)
+    assert any("lora" in name for name in network.state_dict())
+
+
+def test_without_adapters_nothing_is_copied(encoder_folder: str) -> None:
+    network = _network(encoder_folder, Lora())
+    assert merge_adapters(network, Lora()) is network
+
+
+def test_missing_peft_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    assert Lora().problems() == []
+    assert Lora(r=8).problems() == ["--model.lora.r: got 8, which needs peft; pip install 'lightning_hpo[lora]'"]
