@@ -25,7 +25,8 @@ def _requirements() -> set[str]:
 def test_the_conda_environment_says_what_the_project_says() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert set(pip) == _requirements()
+    # bitsandbytes is for NVIDIA cards alone.
+    assert set(pip) == _requirements() - {"bitsandbytes"}
 
 
 def test_the_lock_holds_every_requirement_and_no_malware() -> None:
