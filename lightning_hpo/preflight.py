@@ -11,6 +11,7 @@ from lightning_hpo.agents.encoder import load_encoder, longest_input
 from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config import AgentCLI
+from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
@@ -34,17 +35,20 @@ class Findings:
     constant_answers: Mapping[str, float] = field(default_factory=dict)
 
 
-def fly(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], pipe: Connection) -> None:
+def fly(
+    config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], methods: tuple[str, ...], pipe: Connection
+) -> None:
     """Make everything that the config names, train and validate one batch, and send the `Findings`.
 
     Args:
         config: The resolved config.
         monitor: The metric that has to be logged.
         encoders: Every encoder that the study may use.
+        methods: Every method of the augmentation that the study may use.
         pipe: The sending end.
     """
     try:
-        findings = _look(config, monitor, encoders)
+        findings = _look(config, monitor, encoders, methods)
     except InputError as error:
         findings = Findings(problems=error.problems)
     except MisconfigurationException as error:
@@ -54,7 +58,8 @@ def fly(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], pipe
     pipe.send(findings)
 
 
-def _look(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...]) -> Findings:
+def _look(config: Mapping[str, Any], monitor: str, encoders: tuple[str, ...], methods: tuple[str, ...]) -> Findings:
+    load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     cli = AgentCLI(config, trainer_kwargs=kwargs)
     _check_length(cli)

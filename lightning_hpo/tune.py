@@ -164,10 +164,11 @@ def _checked(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
 
 def _preflight(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -> preflight.Findings:
     encoders = tuple(space.choices.get("model.name", ()))
+    methods = tuple(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     log = job.settings.folder / "preflight.log"
     with waiting("looking at the data, the encoders, and one batch of training and validation"):
         findings: preflight.Findings | Death = workers.call(
-            preflight.fly, dict(job.config), job.settings.monitor, encoders, log=log
+            preflight.fly, dict(job.config), job.settings.monitor, encoders, methods, log=log
         )
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
