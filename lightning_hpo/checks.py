@@ -71,10 +71,12 @@ def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) 
         InputError: Everything that stands in the way, a line each.
         LightningHpoError: If the process died.
     """
+    corners = space.corners(preflight.BY_ENCODER)
+    methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     log = job.settings.folder / "preflight.log"
     with waiting("looking at the data, the encoders, and one batch of training and validation"):
         findings: preflight.Findings | Death = workers.call(
-            preflight.fly, dict(job.config), job.settings.monitor, space.corners(preflight.BY_ENCODER), log=log
+            preflight.fly, dict(job.config), job.settings.monitor, corners, methods, log=log
         )
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")

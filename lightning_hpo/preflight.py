@@ -11,6 +11,7 @@ from lightning_hpo.agents.encoder import checkpoint_gradients, freeze_layers, lo
 from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config import AgentCLI, flags
+from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
@@ -46,17 +47,24 @@ class Findings:
     constant_answers: Mapping[str, float] = field(default_factory=dict)
 
 
-def fly(config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, Any]], pipe: Connection) -> None:
+def fly(
+    config: Mapping[str, Any],
+    monitor: str,
+    corners: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    pipe: Connection,
+) -> None:
     """Make everything that the config names, train and validate one batch, and send the `Findings`.
 
     Args:
         config: The resolved config.
         monitor: The metric that has to be logged.
         corners: Outermost values of the flags of `BY_ENCODER`, in every combination that a trial may have.
+        methods: Every method of the augmentation that the study may use.
         pipe: The sending end.
     """
     try:
-        findings = _look(config, monitor, corners)
+        findings = _look(config, monitor, corners, methods)
     except InputError as error:
         findings = Findings(problems=error.problems)
     except MisconfigurationException as error:
@@ -66,7 +74,10 @@ def fly(config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, 
     pipe.send(findings)
 
 
-def _look(config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, Any]]) -> Findings:
+def _look(
+    config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, Any]], methods: Sequence[str]
+) -> Findings:
+    load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     cli = AgentCLI(config, trainer_kwargs=kwargs)
     _check_length(cli)

@@ -29,6 +29,8 @@ HOMES = {
     "mlflow": {"tracking", "registry", "serving", "preload"},
     "jsonargparse": {"cli", "config", "config_errors", "study", "job"},
     "transformers": {"agents", "data", "preload"},
+    "nlpaug": {"data/augmentation/nlpaug_methods"},
+    "nltk": {"data/augmentation/synonyms"},
     "multiprocessing": {"workers", "trial", "preflight", "registry", "callbacks/progress_report"},
 }
 

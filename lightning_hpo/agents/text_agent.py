@@ -19,6 +19,7 @@ from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.schedules import Schedule, make_schedule
 from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, NotFiniteError
 
 __all__ = ["Batch", "ScoredPair", "TextAgent", "mean_metric"]
@@ -94,7 +95,7 @@ class TextAgent(LightningModule):
         self.val_scores = self.make_scores()
         self.test_scores = self.make_scores()
         # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
-        self._train_loss, self._augmented = mean_metric(), mean_metric()
+        self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
         self._class_weights: Tensor | None = None
 
     @classmethod
@@ -160,9 +161,10 @@ class TextAgent(LightningModule):
         # Once a window, since `mean_metric` takes no weights.
         self._train_loss.update(loss.detach().expand(len(losses)))
         self.log("train_loss", self._train_loss, on_step=False, on_epoch=True)
-        if "augmented" in batch:
-            self._augmented.update(batch["augmented"].float())
-            self.log("augmented", self._augmented, on_step=False, on_epoch=True)
+        for name, share in (("augmented", self._augmented), ("unaugmentable", self._unaugmentable)):
+            if name in batch:
+                share.update(batch[name].float())
+                self.log(name, share, on_step=False, on_epoch=True)
         if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
             self._require_finite("train_loss", self._train_loss.mean_value)
         return loss
@@ -180,21 +182,24 @@ class TextAgent(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch, and what a checkpoint held of it."""
-        self._train_loss.reset()
-        self._augmented.reset()
+        for metric in self._train_means:
+            metric.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Look for a loss that was not finite."""
+        """Look for a loss that was not finite, and for an augmentation that did nothing."""
         self._require_finite("train_loss", self._train_loss.mean_value)
+        augmentation = getattr(self.trainer.datamodule, "aug", None)  # type: ignore[attr-defined]
+        if isinstance(augmentation, Augmentation):
+            augmentation.require_effect(float(self._augmented.compute()), float(self._augmented.weight))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the means of the epoch so far; a checkpoint of weights alone stays one."""
         if "optimizer_states" in checkpoint:
-            checkpoint["train_means"] = [metric.metric_state for metric in (self._train_loss, self._augmented)]
+            checkpoint["train_means"] = [metric.metric_state for metric in self._train_means]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the means of the epoch so far."""
-        for metric, states in zip((self._train_loss, self._augmented), checkpoint.get("train_means", ()), strict=False):
+        for metric, states in zip(self._train_means, checkpoint.get("train_means", ()), strict=False):
             for name, value in states.items():
                 setattr(metric, name, value.to(metric.device))
 
@@ -229,6 +234,10 @@ class TextAgent(LightningModule):
         optimizer = make_optimizer(self.network, self.optim)
         schedule = make_schedule(optimizer, self.schedule, self._training_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _train_means(self) -> tuple[MeanMetric, ...]:
+        return self._train_loss, self._augmented, self._unaugmentable
 
     def _training_steps(self) -> int:
         trainer = self.trainer

@@ -1,7 +1,7 @@
 """The windows of the training part, made into batches on demand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_hpo.data.augmentation import Augmentation, augment
+from lightning_hpo.data.augmentation import Augmentation, Augmenter
 from lightning_hpo.data.batching import Draw
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.window import Window
 from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import TokenizedText, Windows
 
-__all__ = ["Labels", "TrainWindow", "TrainWindows"]
+__all__ = ["Labels", "TrainWindow", "TrainWindows", "fitting"]
+
+# A change of letters may not fit into the window any more, or not reach the tokens; another one then does.
+_ATTEMPTS = 4
 
 Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
 
@@ -46,6 +49,9 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
         labels: Turns targets into an agent's label tensors.
         augmentation: How samples are changed.
         seed: The data's seed.
+
+    Raises:
+        InputError: What a method of the augmentation needs is not on this machine.
     """
 
     def __init__(
@@ -63,58 +69,89 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
         self._samples, self._texts, self._posts, self._criteria = samples, texts, posts, criteria
         self._windows, self._labels = windows, labels
         self._augmentation, self._seed = augmentation, seed
+        self._augmenter = Augmenter(augmentation)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, draws: list[Draw]) -> dict[str, Tensor]:
+        """A batch.
+
+        Beside the window's tensors and the labels it has `augmented` [windows], whether a window was changed, and
+        `unaugmentable` [windows], whether it should have been and could not.
+        """
         made = [self._sample(draw) for draw in draws]
-        windows, targets, augmented = (list(column) for column in zip(*made, strict=True))
+        windows, targets, drawn, changed = (list(column) for column in zip(*made, strict=True))
         labels = self._labels(targets, [window.post_start for window in windows])
-        return {**self._windows.collate(windows), **labels, "augmented": torch.tensor(augmented)}
+        augmented = torch.tensor(changed)
+        unaugmentable = torch.tensor(drawn) & ~augmented
+        return {**self._windows.collate(windows), **labels, "augmented": augmented, "unaugmentable": unaugmentable}
 
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of the post and the criterion in each window, shape [windows]."""
         return np.array([s.stop - s.first + len(self._criteria[s.criterion]) for s in self._samples], np.int64)
 
-    def _sample(self, draw: Draw) -> tuple[Window, WindowTarget, bool]:
+    def _sample(self, draw: Draw) -> tuple[Window, WindowTarget, bool, bool]:
+        """A window, its target, whether it was to be augmented, and whether it was."""
         sample = self._samples[draw.index]
         part = self._posts[sample.post_id].part(sample.first, sample.stop)
-        target = sample.target
         generator = np.random.default_rng([self._seed, draw.epoch, draw.index])
-        changed = self._augmented(sample, part, generator) if self._augmentation.applies(generator) else None
-        if changed:
-            part, target = changed
-        return self._windows.compose(self._criteria[sample.criterion], part), target, changed is not None
+        drawn = self._augmentation.applies(generator)
+        changed = self._augmented(sample, part, generator) if drawn else None
+        part, target = changed or (part, sample.target)
+        return self._windows.compose(self._criteria[sample.criterion], part), target, drawn, changed is not None
 
     def _augmented(
         self, sample: TrainWindow, part: TokenizedText, generator: np.random.Generator
     ) -> tuple[TokenizedText, WindowTarget] | None:
         """Tokens and target of the changed text, or None where nothing could be changed."""
+        text = self._texts[sample.post_id]
         start, end = part.characters()
-        before = self._texts[sample.post_id][start:end]
+        # Byte-level tokenizers count the space before a word as the word's.
+        start -= text[start - 1 : start].isspace()
         ranges = [part.part(first, last + 1).characters() for first, last in sample.target.spans]
         spans = [(first - start, last - start) for first, last in ranges]
-        text, moved = augment(before, spans, self._augmentation, generator)
-        if text == before:
+        for _ in range(_ATTEMPTS):
+            new_text, moved = self._augmenter.augment(text[start:end], spans, generator)
+            if new_text == text[start:end]:
+                return None
+            found = self._fitted(sample, self._windows.tokenize([new_text])[0], moved)
+            if found and not np.array_equal(found[0].ids, part.ids):
+                return found
+        return None
+
+    def _fitted(
+        self, sample: TrainWindow, text: TokenizedText, spans: Sequence[tuple[int, int]]
+    ) -> tuple[TokenizedText, WindowTarget] | None:
+        """The part of a changed text that fits into the window; None where not all of the evidence does."""
+        room, target = self._windows.room(self._criteria[sample.criterion]), sample.target
+        evidence = [found for span in spans if (found := text.tokens_of(span))]
+        if target.partial:
+            evidence = [(first, min(last, first + room - 1)) for first, last in evidence]
+        cut = fitting(len(text), room, evidence)
+        if cut is None or len(evidence) < len(spans):
             return None
-        changed = self._windows.tokenize([text])[0]
-        tokens = [found for span in moved if (found := changed.tokens_of(span))]
-        if len(tokens) < len(moved) or not len(changed):
-            return None
-        first, stop = _fitting(len(changed), self._windows.room(self._criteria[sample.criterion]), tokens[:1])
-        kept = tuple((a - first, b - first) for a, b in tokens if first <= a and b < stop)
-        if tokens and not kept:
-            return None
-        return changed.part(first, stop), WindowTarget(sample.target.label, kept, sample.target.partial)
+        first, stop = cut
+        kept = tuple((start - first, end - first) for start, end in evidence)
+        return text.part(first, stop), replace(target, spans=kept)
 
 
-def _fitting(tokens: int, room: int, evidence: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The token range [first, stop) that fits, cut on the side that is farther from the evidence."""
+def fitting(tokens: int, room: int, evidence: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """Where a text is cut so that it fits with all of its evidence: first on the side that has more without any.
+
+    Args:
+        tokens: How many it has.
+        room: How many fit, at least one.
+        evidence: First and last token (inclusive) of each piece.
+
+    Returns:
+        The token range [first, stop), or None where the evidence does not fit, or there is no token.
+    """
     excess = max(0, tokens - room)
-    if not excess or not evidence:
-        return 0, tokens - excess
-    before, behind = evidence[0][0], tokens - 1 - evidence[0][1]
+    before = min((first for first, _ in evidence), default=0)
+    behind = tokens - 1 - max((last for _, last in evidence), default=-1)
+    if not tokens or excess > before + behind:
+        return None
     longer = min(excess, max(before, behind))
-    first = longer if before > behind else min(excess - longer, before)
+    first = longer if before > behind else excess - longer
     return first, first + tokens - excess

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.batching import Draw
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.train_windows import TrainWindow, TrainWindows, _fitting
+from lightning_hpo.data.train_windows import TrainWindow, TrainWindows, fitting
 from lightning_hpo.data.window_labels import evidence_labels
 from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import Windows
@@ -87,7 +87,7 @@ def test_a_sample_depends_on_its_epoch_and_index_alone(tokenizer: PreTrainedToke
 def test_what_is_too_long_is_cut_away_from_the_evidence(
     tokens: int, room: int, evidence: list[tuple[int, int]], expected: tuple[int, int]
 ) -> None:
-    assert _fitting(tokens, room, evidence) == expected
+    assert fitting(tokens, room, evidence) == expected
 
 
 def test_no_cache_is_made_without_a_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

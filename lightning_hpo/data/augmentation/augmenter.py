@@ -1,0 +1,74 @@
+"""Decides which words of a sample change, and by which methods."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from lightning_hpo.data.augmentation.augmentation import Augmentation
+from lightning_hpo.data.augmentation.method import Method
+from lightning_hpo.data.augmentation.methods import load_methods
+from lightning_hpo.data.augmentation.nlpaug_methods import global_chance
+from lightning_hpo.data.augmentation.pieces import Pieces
+
+__all__ = ["Augmenter"]
+
+
+class Augmenter:
+    """Changes words of texts, and finds their evidence again.
+
+    Args:
+        settings: How much may change, and how; where it is not enabled, nothing that a method needs is looked for.
+
+    Raises:
+        InputError: What a method needs is not on this machine.
+    """
+
+    def __init__(self, settings: Augmentation) -> None:
+        self._settings = settings
+        self._methods = load_methods(settings.methods) if settings.enabled else []
+
+    def augment(
+        self, text: str, spans: Sequence[tuple[int, int]], generator: np.random.Generator
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Change words of a text.
+
+        Args:
+            text: The text of a window.
+            spans: Its evidence as character ranges [start, end); they may overlap.
+            generator: Decides everything that is left to chance.
+
+        Returns:
+            The new text and the new place of each span, in the same order. It is the same text only where no method can
+            change any of its words.
+        """
+        pieces = Pieces(text, spans)
+        with global_chance(generator) if any(method.draws for method in self._methods) else nullcontext():
+            self._change(pieces, generator)
+        return pieces.text, pieces.moved(spans)
+
+    def _change(self, pieces: Pieces, generator: np.random.Generator) -> None:
+        operations = self._settings.operations
+        most = max(1, int(self._settings.max_share * len(pieces.words)))
+        words = left = int(generator.integers(min(operations, most), most + 1))
+        order = [self._methods[index] for index in generator.permutation(len(self._methods))]
+        for number in range(operations):
+            method = order[number % len(order)]
+            quota = max(method.width, -(-left // (operations - number)))
+            # One change is made even where the share is too small for it.
+            if quota <= left or left == words:
+                left -= _operate(pieces, method, quota, generator)
+        for method in order[operations:]:
+            if left == words:
+                left -= _operate(pieces, method, method.width, generator)
+
+
+def _operate(pieces: Pieces, method: Method, quota: int, generator: np.random.Generator) -> int:
+    """Let a method change words at random places until the quota is reached; gives how many changed."""
+    changed = 0
+    for index in generator.permutation(len(pieces.words)).tolist():
+        if changed + method.width > quota:
+            break
+        if pieces.change(pieces.words[index], method.width, method.change):
+            changed += method.width
+    return changed
