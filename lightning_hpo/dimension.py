@@ -1,8 +1,9 @@
 """One searched flag: its values, and when it is sampled."""
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
@@ -24,6 +25,7 @@ class Dimension:
         log: Whether to sample a range on a logarithmic scale.
         choices: The values of a categorical flag.
         when: Values of other searched flags under which this one is sampled.
+        at_most: Shares of other searched flags' values that the range ends at, where that is below `high`.
     """
 
     flag: str
@@ -33,6 +35,7 @@ class Dimension:
     log: bool = False
     choices: tuple[Any, ...] = ()
     when: Mapping[str, Any] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -53,6 +56,16 @@ class Dimension:
     def sampled_with(self, values: Mapping[str, Any]) -> bool:
         """Whether it is sampled where other flags have these values."""
         return all(flag in values and _met(values[flag], wanted) for flag, wanted in self.when.items())
+
+    def within(self, values: Mapping[str, Any]) -> "Dimension":
+        """The dimension as it is where other flags have these values."""
+        limits = [share * values[flag] for flag, share in self.at_most.items() if flag in values]
+        high = min([self.high, *limits])
+        if high == self.high:
+            return self
+        if self.step is not None:
+            high = self.low + self.step * math.floor((high - self.low) / self.step)
+        return replace(self, high=math.floor(high) if self.whole else high)
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -23,26 +23,31 @@ def corners(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> list[
         wanted: Names of flags; those that are not searched are passed over.
 
     Returns:
-        Values by flag: of those that are wanted, and of those that their conditions depend on. A flag whose condition
-        does not hold is left out.
+        Values by flag: of those that are wanted, of those that their conditions depend on, and of those whose range
+        they end. A flag whose condition does not hold is left out.
     """
     needed = _with_conditions(dimensions, wanted)
     found: list[dict[str, Any]] = [{}]
     for flag in (flag for flag in dimensions if flag in needed):
-        values = (*dimensions[flag].ends, *_waited_for(dimensions, flag, needed))
-        distinct = [value for place, value in enumerate(values) if value not in values[:place]]
-        found = [
-            {**corner, flag: value} if dimensions[flag].sampled_with(corner) else corner
-            for corner in found
-            for value in (distinct if dimensions[flag].sampled_with(corner) else distinct[:1])
-        ]
+        waited_for = _waited_for(dimensions, flag, needed)
+        found = [further for corner in found for further in _further(corner, dimensions[flag], waited_for)]
     return found
+
+
+def _further(corner: dict[str, Any], dimension: Dimension, waited_for: Sequence[Any]) -> list[dict[str, Any]]:
+    """A corner with each outermost value of one more flag; as it is where that is not sampled."""
+    if not dimension.sampled_with(corner):
+        return [corner]
+    values = (*dimension.within(corner).ends, *waited_for)
+    return [{**corner, dimension.flag: value} for place, value in enumerate(values) if value not in values[:place]]
 
 
 def _with_conditions(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> set[str]:
     needed = {flag for flag in wanted if flag in dimensions}
+    # What ends with another flag's value never goes with that value as the config has it.
+    needed |= {flag for flag, dimension in dimensions.items() if needed & set(dimension.at_most)}
     for flag in reversed(list(dimensions)):
-        needed |= set(dimensions[flag].when) if flag in needed else set()
+        needed |= {*dimensions[flag].when, *dimensions[flag].at_most} if flag in needed else set()
     return needed
 
 

@@ -15,7 +15,7 @@ from lightning_hpo.extremes import corners, range_problems
 
 __all__ = ["SearchSpace"]
 
-_KEYS = {"low", "high", "step", "log", "choices", "when"}
+_KEYS = {"low", "high", "step", "log", "choices", "when", "at_most"}
 _MEASURING = {
     "model",
     "data",
@@ -33,7 +33,8 @@ class SearchSpace:
     """The searched flags of a study.
 
     Args:
-        config: Ranges and choices by flag, as in YAML: `{low, high, step, log}` or `{choices}`, each also with `when`.
+        config: Ranges and choices by flag, as in YAML: `{low, high, step, log, at_most}` or
+            `{choices}`, each also with `when`.
         base: The config that the flags belong to.
         measures: Flags that would change what is measured, beside the Trainer's own.
 
@@ -65,7 +66,7 @@ class SearchSpace:
         values: dict[str, Any] = {}
         for flag, dimension in self.dimensions.items():
             if dimension.sampled_with(values):
-                values[flag] = dimension.suggest(trial)
+                values[flag] = dimension.within(values).suggest(trial)
         return values
 
     def corners(self, flags: Sequence[str]) -> list[dict[str, Any]]:
@@ -107,7 +108,16 @@ def _entry_problems(flag: Any, entry: Any) -> list[str]:
         return [f"{where}: use either choices, or low and high"]
     if not isinstance(entry.get("when", {}), dict):
         return [f"{where}: when: got {entry['when']!r}; use {{other.flag: value}}"]
+    if "choices" in entry and "at_most" in entry:
+        return [f"{where}: at_most: it ends a range, and there are choices; use low and high"]
+    if not _are_shares(entry.get("at_most", {})):
+        return [f"{where}: at_most: got {entry['at_most']!r}; use {{other.flag: share of its value, such as 0.5}}"]
     return _choice_problems(where, entry) if "choices" in entry else _range_problems(where, entry)
+
+
+def _are_shares(value: Any) -> bool:
+    numbers = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(number, int | float) and 0 < number < math.inf for number in numbers)
 
 
 def _choice_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
@@ -167,9 +177,23 @@ def _conditions(dimensions: Mapping[str, Dimension]) -> list[str]:
                 problems.append(f"search_space: {flag}: when: {other} is not searched{nearest(other, dimensions)}")
             elif _never(dimensions[other], wanted):
                 problems.append(f"search_space: {flag}: when: {other} can never be {wanted!r}")
+        problems += [line for other in dimension.at_most if (line := _limit_problem(dimension, other, dimensions))]
     if not problems and len(_parents_first(dimensions)) < len(dimensions):
-        problems.append("search_space: when: conditions wait for each other in a circle")
+        problems.append("search_space: when, at_most: conditions wait for each other in a circle")
     return problems
+
+
+def _limit_problem(dimension: Dimension, other: str, dimensions: Mapping[str, Dimension]) -> str:
+    where = f"search_space: {dimension.flag}: at_most: {other}"
+    if other not in dimensions:
+        return f"{where} is not searched{nearest(other, dimensions)}"
+    values = dimensions[other].ends
+    if not all(isinstance(value, int | float) for value in values):
+        return f"{where} has choices that are no numbers"
+    least = dimension.at_most[other] * min(values)
+    if least < dimension.low:
+        return f"{where} ends the range at {least:g} where it is {min(values)}, below low: {dimension.low}"
+    return ""
 
 
 def _never(dimension: Dimension, wanted: Any) -> bool:
@@ -184,7 +208,7 @@ def _parents_first(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
     while ready := {
         flag: dimension
         for flag, dimension in dimensions.items()
-        if flag not in ordered and set(dimension.when) <= set(ordered)
+        if flag not in ordered and {*dimension.when, *dimension.at_most} <= set(ordered)
     }:
         ordered |= ready
     return ordered

@@ -1,5 +1,6 @@
 """A Hugging Face cache with tiny random encoders under the names of real ones, so that configs run as they stand."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,38 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BertConfig,
+    BertModel,
     DebertaV2Config,
     DebertaV2Model,
     ElectraConfig,
     ElectraModel,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from lightning_hpo.agents.encoder import quiet_transformers
 
 _COMMIT = "0" * 40
+ENCODERS = {
+    "bert-base-uncased": "bert",
+    "bert-large-uncased": "bert",
+    "roberta-base": "roberta",
+    "roberta-large": "roberta",
+    "microsoft/deberta-v3-base": "deberta",
+    "microsoft/deberta-v3-large": "deberta",
+    "google/electra-base-discriminator": "electra",
+    "google/electra-large-discriminator": "electra",
+    "xlm-roberta-base": "xlm-roberta",
+}
+
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _SIZES: dict[str, Any] = {
     "hidden_size": 16,
-    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 32,
     "max_position_embeddings": 520,
@@ -30,17 +47,20 @@ _SIZES: dict[str, Any] = {
 }
 
 
-def write_hub(cache: Path, texts: list[str]) -> None:
+def write_hub(cache: Path, texts: list[str], layers: int = 1) -> None:
     """Write the encoders of the shipped search spaces, with a tokenizer that knows the words of the texts."""
     tokenizer = _tokenizer(texts)
-    sizes = {**_SIZES, "vocab_size": len(tokenizer)}
+    sizes = {**_SIZES, "vocab_size": len(tokenizer), "num_hidden_layers": layers}
     torch.manual_seed(0)
-    encoders = {
-        "roberta-base": RobertaModel(RobertaConfig(**sizes)),
-        "microsoft/deberta-v3-base": DebertaV2Model(DebertaV2Config(**sizes)),
-        "google/electra-base-discriminator": ElectraModel(ElectraConfig(**sizes, embedding_size=16)),
+    families: dict[str, Callable[[], PreTrainedModel]] = {
+        "bert": lambda: BertModel(BertConfig(**sizes)),
+        "roberta": lambda: RobertaModel(RobertaConfig(**sizes)),
+        "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**sizes)),
+        "deberta": lambda: DebertaV2Model(DebertaV2Config(**sizes)),
+        "electra": lambda: ElectraModel(ElectraConfig(**sizes, embedding_size=16)),
     }
-    for name, encoder in encoders.items():
+    for name, family in ENCODERS.items():
+        encoder = families[family]()
         repository = cache / f"models--{name.replace('/', '--')}"
         (repository / "refs").mkdir(parents=True)
         (repository / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
@@ -66,3 +86,8 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
+
+
+def encoder_in(cache: Path, name: str) -> str:
+    """The folder of an encoder: this process has read its Hugging Face settings long ago."""
+    return str(cache / f"models--{name.replace('/', '--')}" / "snapshots" / _COMMIT)

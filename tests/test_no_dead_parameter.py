@@ -1,7 +1,9 @@
 """Every key of the shipped search spaces, changed alone in a real training, changes what it names, and only that."""
 
 import contextlib
+import copy
 import csv
+import functools
 import hashlib
 import io
 from collections.abc import Mapping
@@ -16,11 +18,26 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_hpo.agents.heads import CriteriaHead
+from lightning_hpo.agents.losses import Loss
+from lightning_hpo.agents.optimizers import Optim
+from lightning_hpo.agents.schedules import Schedule
 from lightning_hpo.config import AgentCLI, resolve
+from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.dimension import label
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.search_space import SearchSpace
 from tests.workplace import ROOT, Workplace
 
-AGENTS = ("criteria", "evidence")
+AGENTS = ("criteria",)
+# One of each family that the search spaces name.
+FAMILIES = (
+    "bert-base-uncased",
+    "roberta-base",
+    "microsoft/deberta-v3-base",
+    "google/electra-base-discriminator",
+    "xlm-roberta-base",
+)
 BATCHES = 6
 
 # What a parameter names is one of these, and what stands before it in a training is left as it was.
@@ -36,6 +53,9 @@ LEFT_ALONE = {
 NAMES = {
     "model.name": "encoder",
     "model.dropout": "network",
+    "model.attention_dropout": "network",
+    "model.gradient_checkpointing": "network",
+    "model.freeze_layers": "network",
     "model.head": "network",
     "model.loss": "first_loss",
     "model.schedule": "rates",
@@ -45,6 +65,8 @@ NAMES = {
     "model.decoding": "answers",
     "data": "batches",
     "aug": "batches",
+    "trainer.accumulate_grad_batches": "weights",
+    "trainer.gradient_clip_val": "weights",
 }
 
 
@@ -79,7 +101,7 @@ class Witness(Callback):
         self, trainer: Trainer, agent: LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         if self.seen.first_loss is None:
-            self.seen.first_loss = float(outputs["loss"])
+            self.seen.first_loss = outputs["loss"].item() * trainer.accumulate_grad_batches
         self.seen.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
     def on_fit_end(self, trainer: Trainer, agent: LightningModule) -> None:
@@ -135,19 +157,34 @@ class Bench:
         given["model"]["init_args"]["name"] = place.encoder("roberta-base")
         given["trainer"] |= {"max_epochs": 1, "limit_train_batches": BATCHES, "limit_val_batches": 2, "callbacks": None}
         self.config = AgentCLI(given, instantiate=False).values
-        self.space = SearchSpace(_read_space(agent, place), self.config)
+        space = shipped_space(agent)
+        space["model.optim.name"]["choices"].remove("adamw_8bit")
+        space["model.name"]["choices"] = [place.encoder(name) for name in FAMILIES]
+        self.space = SearchSpace(space, self.config)
         self._seen: dict[str, Seen] = {}
 
-    def point(self, flag: str, value: Any) -> dict[str, Any]:
-        """The point of the space at which all that `flag` waits for holds, with everything else at its first value."""
-        first = {name: dimension.extremes[0] for name, dimension in self.space.dimensions.items()}
-        return self.space.suggest(optuna.trial.FixedTrial({**first, **self._wanted(flag), flag: value}))  # type: ignore[arg-type]
+    def points(self, flag: str) -> list[dict[str, Any]]:
+        """Points of the space that differ in one flag, and in those that wait for it; all that it waits for holds."""
+        # The last value of what waits for something: a cosine with one cycle is a cosine.
+        first = {name: label(one.extremes[-1 if one.when else 0]) for name, one in self.space.dimensions.items()}
+        first |= self._wanted(flag)
+        values = self.space.dimensions[flag].within(first).extremes
+        trials = [optuna.trial.FixedTrial({**first, flag: value}) for value in dict.fromkeys(map(label, values))]
+        return [self.space.suggest(trial) for trial in trials]  # type: ignore[arg-type]
 
     def _wanted(self, flag: str) -> dict[str, Any]:
         wanted: dict[str, Any] = {}
         for other, value in self.space.dimensions[flag].when.items():
-            wanted |= {**self._wanted(other), other: value[0] if isinstance(value, list) else value}
+            choices = self.space.dimensions[other].choices
+            held = [each for each in (value if isinstance(value, list) else [value]) if not choices or each in choices]
+            wanted |= {**self._wanted(other), other: held[-1]}
         return wanted
+
+    def afresh(self) -> "Bench":
+        """The same, with nothing seen."""
+        bench = copy.copy(self)
+        bench._seen = {}
+        return bench
 
     def seen(self, point: Mapping[str, Any]) -> Seen:
         key = repr(sorted(point.items(), key=lambda item: item[0]))
@@ -179,22 +216,9 @@ def _with_long_posts(posts: Path) -> Path:
     return long
 
 
-def _shipped_space(agent: str) -> dict[str, Any]:
-    text = (ROOT / f"configs/{agent}_search_space.yaml").read_text(encoding="utf-8")
+def shipped_space(agent: str, which: str = "full_") -> dict[str, Any]:
+    text = (ROOT / f"configs/{agent}_{which}search_space.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["search_space"]  # type: ignore[no-any-return]
-
-
-def _read_space(agent: str, place: Workplace) -> dict[str, Any]:
-    space = _shipped_space(agent)
-    names = space["model.name"]
-    names["choices"] = [place.encoder(name) for name in names["choices"]]
-    return space
-
-
-def _keys(agent: str) -> list[str]:
-    return list(
-        yaml.safe_load((ROOT / f"configs/{agent}_search_space.yaml").read_text(encoding="utf-8"))["search_space"]
-    )
 
 
 def _what_it_names(flag: str) -> str:
@@ -205,8 +229,7 @@ def _what_it_names(flag: str) -> str:
 def dead(bench: Bench, flag: str) -> str:
     """Says what is wrong with a parameter, or nothing."""
     named = _what_it_names(flag)
-    values = bench.space.dimensions[flag].extremes
-    seen = [bench.seen(bench.point(flag, value)) for value in values]
+    seen = [bench.seen(point) for point in bench.points(flag)]
     for index, one in enumerate(seen):
         for other in seen[:index]:
             differences = one.differences(other)
@@ -219,16 +242,59 @@ def dead(bench: Bench, flag: str) -> str:
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
-    place = Workplace(tmp_path_factory.mktemp("parameters"))
+    place = Workplace(tmp_path_factory.mktemp("parameters"), layers=6)
     return {agent: Bench(agent, place) for agent in AGENTS}
 
 
-@pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in _keys(agent)])
+@pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in shipped_space(agent)])
 def test_a_searched_parameter_changes_what_it_names(benches: dict[str, Bench], agent: str, flag: str) -> None:
     assert dead(benches[agent], flag) == ""
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_the_same_point_shows_the_same_again(benches: dict[str, Bench], agent: str) -> None:
-    point = benches[agent].point("model.optim.lr", 1e-4)
+    (point, *_) = benches[agent].points("aug.p_apply")
     assert benches[agent].train(point) == benches[agent].train(point)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_one_should_start_with_is_a_part_of_all(agent: str) -> None:
+    small, full = shipped_space(agent, ""), shipped_space(agent)
+    assert set(small) < set(full)
+    assert len(small) <= 12
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_needs_a_card_is_refused_without_one(
+    benches: dict[str, Bench], agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    space = shipped_space(agent)
+    space["model.name"]["choices"] = [benches[agent].place.encoder(name) for name in FAMILIES]
+    with pytest.raises(InputError) as caught:
+        SearchSpace(space, benches[agent].config)
+    (problem,) = caught.value.problems
+    assert "adamw_8bit runs on NVIDIA cards only" in problem
+
+
+@pytest.mark.parametrize(
+    ("flag", "group", "lost"),
+    [
+        ("model.head.hidden", CriteriaHead, {"hidden": 256}),
+        ("model.loss.gamma", Loss, {"gamma": 2.0}),
+        ("model.schedule.power", Schedule, {"power": 2.0}),
+        ("model.optim.beta2", Optim, {"beta2": 0.999}),
+        ("aug.operations", Augmentation, {"operations": 1}),
+    ],
+)
+def test_a_parameter_that_is_read_and_lost_is_found(
+    benches: dict[str, Bench], flag: str, group: Any, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = group.__init__
+
+    @functools.wraps(known)
+    def cut(self: Any, **given: Any) -> None:
+        known(self, **{**given, **lost})
+
+    monkeypatch.setattr(group, "__init__", cut)
+    assert dead(benches["criteria"].afresh(), flag) == f"{flag} does not change {_what_it_names(flag)}"

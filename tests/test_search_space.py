@@ -95,7 +95,7 @@ def test_a_range_of_fractions_is_refused_by_a_flag_of_whole_numbers(
         ),
         (
             {"low": 1, "high": 2, "choicess": [1]},
-            "unknown 'choicess'; did you mean choices?; use choices, high, log, low, step, when",
+            "unknown 'choicess'; did you mean choices?; use at_most, choices, high, log, low, step, when",
         ),
         ({"low": 1, "high": 2, "when": "always"}, "when: got 'always'; use {other.flag: value}"),
     ],
@@ -125,7 +125,7 @@ def test_a_data_flag_that_measures_nothing_may_be_searched(base: dict[str, Any])
         ({"model.fails": "yes"}, "model.lr: when: model.fails can never be 'yes'"),
         ({"model.hidden": 9}, "model.lr: when: model.hidden can never be 9"),
         ({"model.hidden": [9, "x"]}, "model.lr: when: model.hidden can never be [9, 'x']"),
-        ({"model.lr": 0.1}, "when: conditions wait for each other in a circle"),
+        ({"model.lr": 0.1}, "when, at_most: conditions wait for each other in a circle"),
     ],
 )
 def test_a_condition_that_cannot_hold_is_refused(base: dict[str, Any], when: Space, problem: str) -> None:
@@ -142,7 +142,49 @@ def test_conditions_in_a_circle_are_refused(base: dict[str, Any]) -> None:
         "model.hidden": {"low": 1, "high": 4, "when": {"model.lr": 0.1}},
         "model.lr": {"choices": [0.1, 0.2], "when": {"model.hidden": 1}},
     }
-    assert _problems(space, base) == ["search_space: when: conditions wait for each other in a circle"]
+    assert _problems(space, base) == ["search_space: when, at_most: conditions wait for each other in a circle"]
+
+
+@pytest.mark.parametrize(
+    ("at_most", "problem"),
+    [
+        (0.5, "at_most: got 0.5; use {other.flag: share of its value, such as 0.5}"),
+        ({"model.hidden": 0}, "at_most: got {'model.hidden': 0}; use {other.flag: share of its value, such as 0.5}"),
+        ({"model.hiden": 0.5}, "at_most: model.hiden is not searched; did you mean model.hidden?"),
+        ({"model.fails": 0.5}, "at_most: model.fails has choices that are no numbers"),
+        ({"model.hidden": 0.5}, "at_most: model.hidden ends the range at 2 where it is 4, below low: 3"),
+    ],
+)
+def test_a_limit_that_leaves_nothing_is_refused(base: dict[str, Any], at_most: Any, problem: str) -> None:
+    space = {
+        "model.fails": {"choices": ["yes", "no"]},
+        "model.hidden": {"low": 4, "high": 8},
+        "trainer.accumulate_grad_batches": {"low": 3, "high": 9, "at_most": at_most},
+    }
+    base["model"]["init_args"]["fails"] = "no"
+    found = [line for line in _problems(space, base) if "at_most" in line]
+    assert found == [f"search_space: trainer.accumulate_grad_batches: {problem}"]
+
+
+def test_a_range_ends_where_another_flag_says(base: dict[str, Any]) -> None:
+    space = SearchSpace(
+        {
+            "trainer.accumulate_grad_batches": {"low": 2, "high": 8, "step": 3, "at_most": {"model.hidden": 0.5}},
+            "model.hidden": {"low": 4, "high": 30},
+        },
+        base,
+    )
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=4, multivariate=True, seed=0))
+    seen = set()
+    for _ in range(40):
+        trial = study.ask()
+        values = space.suggest(trial)
+        assert values["trainer.accumulate_grad_batches"] <= max(2, values["model.hidden"] / 2)
+        seen.add(values["trainer.accumulate_grad_batches"])
+        study.tell(trial, values["model.hidden"])
+    assert seen == {2, 5, 8}
+    least = {"model.hidden": 4, "trainer.accumulate_grad_batches": 2}
+    assert [corner for corner in space.corners(list(least)) if corner["model.hidden"] == 4] == [least]
 
 
 def test_every_error_is_told_at_once(base: dict[str, Any]) -> None:

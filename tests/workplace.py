@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.redsm5 import read_posts
-from tests.hub import write_hub
+from tests.hub import encoder_in, write_hub
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,19 +16,19 @@ ROOT = Path(__file__).parent.parent
 class Workplace:
     """A folder as the plan's user has it: scripts, configs, the corpus in data/redsm5, the encoders in reach."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, layers: int = 1) -> None:
         self.folder = folder
         for name in ("scripts", "configs"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "data/redsm5").mkdir(parents=True)
         DemoCorpus(60, 17).write(folder / "data/redsm5")
         texts = list(read_posts(folder / "data/redsm5/posts.csv").values())
-        write_hub(folder / "hub", texts)
+        write_hub(folder / "hub", texts, layers)
         self.environment = os.environ | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
 
     def encoder(self, name: str) -> str:
-        """The folder of an encoder: this process has read its Hugging Face settings long ago."""
-        return str(next((self.folder / "hub" / f"models--{name.replace('/', '--')}" / "snapshots").iterdir()))
+        """The folder of an encoder."""
+        return encoder_in(self.folder / "hub", name)
 
     def run(self, command: str) -> str:
         words = shlex.split(command)
