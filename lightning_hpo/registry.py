@@ -12,12 +12,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from torch import nn
 
-from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import run_id_of
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.tracking import Tracker
-from lightning_hpo.trial import CONFIG
+from lightning_hpo.trial_files import BEST, CONFIG
 from lightning_hpo.workers import Death, Workers
 
 __all__ = ["ALIAS", "register"]

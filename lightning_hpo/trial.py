@@ -28,10 +28,10 @@ from lightning_hpo.exceptions import LightningHpoError, NotFiniteError, StorageA
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import AWAY, Tracker
+from lightning_hpo.trial_files import CONFIG
 
-__all__ = ["CONFIG", "TrialOrder", "device_name", "run_trial"]
+__all__ = ["TrialOrder", "device_name", "run_trial"]
 
-CONFIG = "config.yaml"
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 

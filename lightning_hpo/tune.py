@@ -29,7 +29,8 @@ from lightning_hpo.screen import Screen, waiting
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import StudySettings, build_pruner, build_sampler, check_pruner, create_study, find_study
 from lightning_hpo.tracking import AWAY, Tracker, check_tracking, environment_tags
-from lightning_hpo.trial import CONFIG, TrialOrder, run_trial
+from lightning_hpo.trial import TrialOrder, run_trial
+from lightning_hpo.trial_files import CONFIG
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.callbacks.mlflow_model_checkpoint import BEST
-from lightning_hpo.callbacks.resume_checkpoint import FILES
 from lightning_hpo.tracking import AWAY, Tracker
+from lightning_hpo.trial_files import BEST, RESUME
 
 __all__ = ["Weights", "unowned_checkpoints"]
 
@@ -51,7 +50,7 @@ class Weights:
 
     def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
         """Drop what is no longer needed, after a trial has ended."""
-        for name in FILES:
+        for name in RESUME:
             (self._of(number) / name).unlink(missing_ok=True)
         if state != TrialState.COMPLETE or value is None:
             self._drop(number, model_uri)

@@ -25,3 +25,5 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"
+# Where this is set, every process compiles all that it imports: 20 seconds instead of 7.
+unset PYTHONDONTWRITEBYTECODE

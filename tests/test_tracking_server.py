@@ -36,7 +36,9 @@ class Server:
         command += ["--workers", "1", "--backend-store-uri", self._database]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
         with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            # Its job runners are four more processes, which nothing here asks for anything.
+            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         wait_for(self._answers)
 
     def _answers(self) -> bool:

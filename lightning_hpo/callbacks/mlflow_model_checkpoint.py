@@ -11,10 +11,9 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.tracking import AWAY
+from lightning_hpo.trial_files import BEST
 
 __all__ = ["MLflowModelCheckpoint"]
-
-BEST = "best.ckpt"
 
 
 class MLflowModelCheckpoint(ModelCheckpoint):

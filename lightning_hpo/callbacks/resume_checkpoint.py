@@ -12,11 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_hpo.callbacks.stop_request import StopRequest
+from lightning_hpo.trial_files import LAST, PARTIAL, PREVIOUS
 
-__all__ = ["FILES", "LAST", "PREVIOUS", "ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
+__all__ = ["ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
 
-LAST, PREVIOUS, _PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
-FILES = (LAST, PREVIOUS, _PARTIAL)
 """All that may lie in the folder; nobody needs them once the training has ended."""
 
 _KEY = "ResumeCheckpoint"
@@ -139,7 +138,7 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
     Returns:
         The newest whole checkpoint, None if there is none; and what has to be said of it, empty if all is well.
     """
-    (folder / _PARTIAL).unlink(missing_ok=True)
+    (folder / PARTIAL).unlink(missing_ok=True)
     last, previous = folder / LAST, folder / PREVIOUS
     lost = [path for path in (last, previous) if path.exists() and not _is_whole(path)]
     for path in lost:  # or the next checkpoint would be written while nothing whole lies beside it
@@ -170,7 +169,7 @@ def _is_whole(path: Path) -> bool:
 def _replace(folder: Path, checkpoint: dict[str, Any], *, keep: bool) -> None:
     """Write beside what is there, and change names only then; Lightning writes where another file system may be."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial, last = folder / _PARTIAL, folder / LAST
+    partial, last = folder / PARTIAL, folder / LAST
     with partial.open("wb") as file:
         torch.save(checkpoint, file)
         file.flush()

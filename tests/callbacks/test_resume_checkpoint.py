@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.callbacks import resume_checkpoint
 from lightning_hpo.callbacks.random_state import RandomState
-from lightning_hpo.callbacks.resume_checkpoint import LAST, PREVIOUS, ResumeCheckpoint, find_checkpoint
+from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule
 from lightning_hpo.data.batching import Draw, TrainBatchSampler
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.train_loader import TrainLoader
+from lightning_hpo.trial_files import LAST, PREVIOUS
 from tests.callbacks.conftest import Terminator
 from tests.foreign import ForeignData, ForeignModule
 from tests.hub import write_hub
