@@ -134,14 +134,14 @@ def log_model(
     return str(info.model_uri)
 
 
-def saved_decoding(uri: str) -> Decoding:
-    """Give how a logged model of the evidence agent reads answers from logits, its calibrated threshold included.
+def saved_decoding(folder: str | Path) -> Decoding:
+    """Give how a saved model of the evidence agent reads answers from logits, its calibrated threshold included.
 
     Args:
-        uri: The model's, where MLflow is set to.
+        folder: The model's, as MLflow has downloaded it.
     """
-    settings = mlflow.artifacts.download_artifacts(f"{uri}/data/{_TEXTS}/{_SETTINGS}")
-    return Decoding.read(json.loads(Path(settings).read_text(encoding="utf-8"))["decoding"])
+    settings = Path(folder, "data", _TEXTS, _SETTINGS).read_text(encoding="utf-8")
+    return Decoding.read(json.loads(settings)["decoding"])
 
 
 def save_model(

@@ -157,7 +157,7 @@ def test_a_calibrated_threshold_goes_with_the_model(threshold: float, encoder: s
     agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
     agent.null_threshold.fill_(threshold)
     uri = log_model(agent, data, run_id=run_id)
-    assert saved_decoding(uri) == agent.decoding
+    assert saved_decoding(mlflow.artifacts.download_artifacts(uri)) == agent.decoding
     answer = mlflow.pyfunc.load_model(uri).predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
     assert bool(answer["null"]) == (threshold < 0)
 
@@ -181,7 +181,7 @@ def test_several_answers_are_a_list_in_json(encoder: str, data: Any, run_id: str
 @pytest.mark.usefixtures("store")
 def test_a_network_that_gives_no_numbers_gives_no_answers(encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder)
-    nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[arg-type, index, union-attr]
+    nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
     with pytest.raises(NotFiniteError):
         model.predict(_rows(("FATIGUE", "i am so tired")))

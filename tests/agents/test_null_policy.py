@@ -28,7 +28,7 @@ def _score(threshold: float, odds: Tensor, answered: Tensor, unanswered: Tensor)
 
 def _best_of_squad(pairs: list[tuple[float, bool, float]]) -> float:
     """The best score as SQuAD 2.0's evaluation script finds it, where no two pairs have the same odds."""
-    score = best = sum(not met for _, met, _ in pairs)
+    score = best = float(sum(not met for _, met, _ in pairs))
     for _, met, f1 in sorted(pairs):
         score += f1 if met else -1
         best = max(best, score)
