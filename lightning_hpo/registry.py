@@ -167,13 +167,19 @@ def _score(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value:
 def _scored(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value: float) -> _Proof:
     import mlflow.pytorch
 
+    from lightning_hpo.serving import saved_decoding
+
     mlflow.set_tracking_uri(tracking_uri)
-    loaded = mlflow.pytorch.load_model(uri)
+    folder = mlflow.artifacts.download_artifacts(uri)
+    loaded = mlflow.pytorch.load_model(folder)
     kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     kwargs |= {"precision": "32-true", "enable_checkpointing": False}
     cli = AgentCLI(["--config", str(trial_folder / CONFIG)], trainer_kwargs=kwargs)
     if hasattr(cli.model, "network"):
         cli.model.network = _Loaded(loaded)
+        if hasattr(cli.model, "decoding"):
+            # The model's own, and not the config's: a threshold that was calibrated is in no config.
+            cli.model.decoding = saved_decoding(folder)
         cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
         return _Proof(float(cli.trainer.callback_metrics[monitor]), value)
     return _compared(cli.model, loaded, trial_folder)

@@ -29,8 +29,9 @@ from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from torch import Tensor, nn
 
 from lightning_hpo.agents.criteria import pair_probabilities
+from lightning_hpo.agents.decoding import Decoding
 from lightning_hpo.agents.encoder import quiet_transformers
-from lightning_hpo.agents.span_decoding import Decoding, decode_pairs
+from lightning_hpo.agents.span_decoding import answer_rows, decode_pairs
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.pair import Pair
 from lightning_hpo.data.scored_pair import ScoredPair
@@ -39,11 +40,12 @@ from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.windows import Windows, load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["log_model", "save_model"]
+__all__ = ["log_model", "save_model", "saved_decoding"]
 
 _MLMODEL = "MLmodel"
 _SETTINGS = "serving.json"
 _TOKENIZER = "tokenizer"
+_TEXTS = "texts"
 _WINDOWS_AT_ONCE = 32
 _REQUIRED = ("mlflow", "torch", "transformers", "tokenizers", "numpy", "pandas", "lightning", "lightning_hpo")
 _COLUMNS = ("criterion", "post")
@@ -52,6 +54,8 @@ _ANSWERS = {
     "criteria": {"met": "boolean", "probability": "double"},
     "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
 }
+# What an agent that may give several answers adds: JSON, since a table of MLflow's scoring server holds no lists.
+_FURTHER_ANSWERS = {"answers": "string"}
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _EXAMPLE = "I have been too tired to get up since the start of the week."
 
@@ -74,6 +78,12 @@ class _Settings:
     max_length: int
     stride: int
     decoding: dict[str, Any] | None = None
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """What the model answers, and with which of MLflow's types."""
+        several = Decoding.read(self.decoding).top_k > 1
+        return _ANSWERS[self.agent] | (_FURTHER_ANSWERS if several else {})
 
 
 def log_model(
@@ -124,6 +134,16 @@ def log_model(
     return str(info.model_uri)
 
 
+def saved_decoding(folder: str | Path) -> Decoding:
+    """Give how a saved model of the evidence agent reads answers from logits, its calibrated threshold included.
+
+    Args:
+        folder: The model's, as MLflow has downloaded it.
+    """
+    settings = Path(folder, "data", _TEXTS, _SETTINGS).read_text(encoding="utf-8")
+    return Decoding.read(json.loads(settings)["decoding"])
+
+
 def save_model(
     path: str,
     mlflow_model: Model | None = None,
@@ -156,7 +176,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
     settings = _settings(agent, data)
     # Beside the target, so that moving the weights into it is no copy.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
-        texts, exported = Path(folder, "texts"), Path(folder, "network")
+        texts, exported = Path(folder, _TEXTS), Path(folder, "network")
         tokenizer = load_tokenizer(data.tokenizer)
         tokenizer.save_pretrained(texts / _TOKENIZER)
         (texts / _SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
@@ -168,7 +188,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
             loader_module=__name__,
             data_path=str(texts),
             mlflow_model=mlflow_model,
-            signature=_signature(settings.agent),
+            signature=_signature(settings),
             input_example=_example(settings),
             pip_requirements=_requirements(),
         )
@@ -277,9 +297,9 @@ def _settings(agent: TextAgent, data: TextData) -> _Settings:
     )
 
 
-def _signature(agent: str) -> ModelSignature:
+def _signature(settings: _Settings) -> ModelSignature:
     asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in _COLUMNS]
-    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in _ANSWERS[agent].items()]
+    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in settings.answers.items()]
     return ModelSignature(inputs=Schema(asked), outputs=Schema(answered))
 
 
@@ -313,10 +333,12 @@ class _TextModel:
 
         Returns:
             A row for each row. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of the post,
-            `text`, `score`, `null`; where there is no evidence, -1, -1 and no text.
+            `text`, `score`, `null`; where there is no evidence, -1, -1 and no text. If several answers are allowed,
+            also `answers`: all of them as a list in JSON, the best first, each with `start`, `end`, `text`, `score`.
 
         Raises:
             InputError: If a row has no criterion or no post.
+            NotFiniteError: If the network gives what is no number.
         """
         criteria, posts = _read(data)
         criteria = [self._settings.criteria.get(criterion, criterion) for criterion in criteria]
@@ -324,7 +346,7 @@ class _TextModel:
         for batch in self._batches(criteria, posts) if rows else ():
             for row, answer in zip(map(int, batch["post_ids"]), self._answer(batch), strict=True):
                 rows[row] = _with_text(answer, posts[row]) if "null" in answer else answer
-        return pd.DataFrame(rows, columns=list(_ANSWERS[self._settings.agent]), index=data.index)
+        return pd.DataFrame(rows, columns=list(self._settings.answers), index=data.index)
 
     def _batches(self, criteria: list[str], posts: list[str]) -> Iterator[dict[str, Any]]:
         names = list(dict.fromkeys(criteria))
@@ -351,14 +373,15 @@ class _TextModel:
         if self._settings.agent == "criteria":
             probabilities = pair_probabilities(logits, batch["pair_index"], pairs).tolist()
             return [{"met": probability >= 0.5, "probability": probability} for probability in probabilities]
-        spans = decode_pairs(
-            logits, batch["offsets"], batch["pair_index"], pairs, Decoding.read(self._settings.decoding)
-        )
-        columns = zip(*(column.tolist() for column in spans), strict=True)
-        return [dict(zip(spans._fields, row, strict=True)) for row in columns]
+        decoding = Decoding.read(self._settings.decoding)
+        spans = decode_pairs(logits, batch["offsets"], batch["pair_index"], pairs, decoding)
+        return answer_rows(spans, decoding.threshold)
 
 
 def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:
+    if "answers" in answer:
+        further = [{**span, "text": post[span["start"] : span["end"]]} for span in answer["answers"]]
+        answer = {**answer, "answers": json.dumps(further, ensure_ascii=False)}
     if answer["null"]:
         return {**answer, "start": -1, "end": -1, "text": ""}
     return {**answer, "text": post[answer["start"] : answer["end"]]}

@@ -29,7 +29,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.search_space import SearchSpace
 from tests.workplace import ROOT, Workplace
 
-AGENTS = ("criteria",)
+AGENTS = ("criteria", "evidence")
 # One of each family that the search spaces name.
 FAMILIES = (
     "bert-base-uncased",
@@ -137,12 +137,20 @@ def _answers(trainer: Trainer, agent: Any) -> Any:
     """What the agent reads out of logits that depend on nothing but their shape."""
     generator = torch.Generator().manual_seed(0)
     found = []
-    agent.logits = lambda batch: 4 * torch.randn(*batch["input_ids"].shape, 2, generator=generator)
+    # By the character that a token starts at, so that the windows of a post agree.
+    by_place = 4 * torch.randn(20_000, 2, generator=generator)
+    agent.logits = lambda batch: _with_rival(by_place[batch["offsets"][..., 0].clamp(min=0)], generator)
     if agent.agent == "criteria":
         agent.logits = lambda batch: torch.randn(len(batch["input_ids"]), 2, generator=generator)
     for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
         found += agent.predict_step(batch)
     return found
+
+
+def _with_rival(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Make "no evidence" somewhat better or worse than the best span, so that every policy has something to decide."""
+    logits[:, 0] = logits[:, 1:].amax(dim=1) + 7 * torch.rand(len(logits), 2, generator=generator) - 3.5
+    return logits
 
 
 class Bench:
@@ -152,6 +160,8 @@ class Bench:
         self.place = place
         given = yaml.safe_load((ROOT / f"configs/{agent}.yaml").read_text(encoding="utf-8"))
         data = given["data"]["init_args"]
+        # So that there are answers enough for some to change.
+        data["val_fraction"] = 0.5
         data["annotations"] = str(place.folder / data["annotations"])
         data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
         given["model"]["init_args"]["name"] = place.encoder("roberta-base")

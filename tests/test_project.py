@@ -63,7 +63,7 @@ def test_there_are_a_config_a_search_space_and_a_demo_for_each_agent() -> None:
     wanted = {
         f"{name}.yaml"
         for agent in ("criteria", "evidence")
-        for name in (agent, f"{agent}_search_space", f"demo_{agent}")
+        for name in (agent, f"{agent}_search_space", f"{agent}_full_search_space", f"demo_{agent}")
     }
     assert set(CONFIGS) == wanted
 

@@ -1,10 +1,13 @@
 """What `tune` and the plan's tests do not show of registering."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
+from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.data.demo_encoder import write_encoder
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry import register
 from lightning_hpo.tracking import Tracker
@@ -39,3 +42,20 @@ def test_without_model_and_weights_there_is_nothing_to_register(home: Home) -> N
     Path(home.outdir, "first/trial_0/best.ckpt").unlink()
     with pytest.raises(LightningHpoError, match=r"^twin: trial 0 cannot be registered: no model was logged$"):
         register(twin, Tracker(home.tracking_uri), Workers(1))
+
+
+def test_a_calibrated_model_is_proven_with_the_threshold_that_it_was_scored_with(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DemoCorpus(40, 17).write(home.folder)
+    write_encoder(home.folder / "encoder", 17, steps=1)
+    decoding: Any = {"null_policy": "calibrated", "null_threshold": 50.0, "top_k": 2}
+    model = {"name": "encoder", "decoding": decoding}
+    data = {"posts": "posts.csv", "annotations": "annotations.csv", "criteria": "criteria.yaml", "max_length": 128}
+    config = {
+        "model": {"class_path": "lightning_hpo.agents.EvidenceAgent", "init_args": model},
+        "data": {"class_path": "lightning_hpo.data.EvidenceDataModule", "init_args": {**data, "stride": 32}},
+        "search_space": {"model.optim.lr": {"low": 1.0e-5, "high": 1.0e-4}},
+    }
+    assert home.tune("calibrated", "--study.n_trials", "1", "--trainer.max_epochs", "1", config=config) == 0
+    assert "registered evidence-best-model version 1, proven" in capsys.readouterr().err

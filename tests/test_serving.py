@@ -1,6 +1,8 @@
 """Both agents go into an MLflow of their own and come back: as a torch module, and as a model that reads raw text."""
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +21,8 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.agents.encoder import quiet_transformers
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
-from lightning_hpo.exceptions import InputError, LightningHpoError
-from lightning_hpo.serving import log_model
+from lightning_hpo.exceptions import InputError, LightningHpoError, NotFiniteError
+from lightning_hpo.serving import log_model, saved_decoding
 
 pytestmark = [
     # torch's own, in torch.export
@@ -147,6 +149,42 @@ def test_decoding_goes_with_the_model(null_threshold: float, encoder: str, data:
     assert bool(answer["null"]) == (null_threshold < 0)
     assert len(answer["text"].split()) <= 2
     assert bool(answer["text"]) == (null_threshold > 0)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("threshold", [-1000.0, 1000.0])
+def test_a_calibrated_threshold_goes_with_the_model(threshold: float, encoder: str, data: Any, run_id: str) -> None:
+    agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
+    agent.null_threshold.fill_(threshold)
+    uri = log_model(agent, data, run_id=run_id)
+    assert saved_decoding(mlflow.artifacts.download_artifacts(uri)) == agent.decoding
+    answer = mlflow.pyfunc.load_model(uri).predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
+    assert bool(answer["null"]) == (threshold < 0)
+
+
+@pytest.mark.usefixtures("store")
+def test_several_answers_are_a_list_in_json(encoder: str, data: Any, run_id: str) -> None:
+    decoding: Any = {"top_k": 3, "overlap": 0.0, "max_answer_tokens": 4, "null_policy": "none"}
+    model = mlflow.pyfunc.load_model(log_model(EvidenceAgent(encoder, decoding=decoding), data, run_id=run_id))
+    answers = model.predict(_rows(("FATIGUE", LONG_POST)))
+    assert model.metadata.signature.outputs.input_names() == list(answers)
+    assert list(answers) == ["start", "end", "text", "score", "null", "answers"]
+    first, *further = json.loads(answers["answers"][0])
+    assert first == answers[["start", "end", "score", "text"]].iloc[0].to_dict()
+    assert len(further) == 2
+    assert all(span["text"] == LONG_POST[span["start"] : span["end"]] for span in further)
+    assert all(
+        one["end"] <= other["start"] or other["end"] <= one["start"] for one, other in pairwise([first, *further])
+    )
+
+
+@pytest.mark.usefixtures("store")
+def test_a_network_that_gives_no_numbers_gives_no_answers(encoder: str, data: Any, run_id: str) -> None:
+    agent = EvidenceAgent(encoder)
+    nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
+    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
+    with pytest.raises(NotFiniteError):
+        model.predict(_rows(("FATIGUE", "i am so tired")))
 
 
 @pytest.mark.usefixtures("store")

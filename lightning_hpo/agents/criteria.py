@@ -112,9 +112,9 @@ class CriteriaAgent(TextAgent):
         for name in ("metric", "f1", "precision", "recall"):
             scores[name].update(answers, batch["met"])
 
-    def is_constant(self, positive: Tensor) -> Tensor:
+    def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
         """Say whether all answers are "met", or none is."""
-        return (positive == 0) | (positive == 1)
+        return (values["positive"] == 0) | (values["positive"] == 1)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
         """Answer each pair of a batch: its ids, met or not, and the probability."""

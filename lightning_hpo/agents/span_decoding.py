@@ -1,84 +1,44 @@
-"""From the logits of windows to one answer a pair: the best legal span over all of its windows, or no evidence."""
+"""From the logits of windows to the answers of a pair: the best legal spans over all of its windows, or no evidence."""
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_hpo.agents.settings import Settings, outside
+from lightning_hpo.agents.decoding import Decoding
+from lightning_hpo.agents.span_search import best_of_pairs, best_spans
+from lightning_hpo.exceptions import NotFiniteError
 
-__all__ = ["Decoding", "PairSpans", "best_spans", "decode_pairs"]
+__all__ = ["PairSpans", "answer_rows", "decode_pairs"]
 
 _NOTHING = float("-inf")
 _LOWEST_SCORE = -1e6  # what a pair scores that has no legal span at all: a number that JSON can hold
 
 
-@dataclass(frozen=True)
-class Decoding(Settings):
-    """How an answer is read from the logits.
-
-    Args:
-        max_answer_tokens: Longest evidence span, in tokens.
-        null_threshold: "No evidence" must beat the best span by more than this; the higher, the more evidence is found.
-    """
-
-    FLAG: ClassVar[str] = "--model.decoding"
-
-    max_answer_tokens: int = 200
-    null_threshold: float = 0.0
-
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        found = outside(f"{self.FLAG}.max_answer_tokens", self.max_answer_tokens, 1, 1_000_000)
-        return found + outside(f"{self.FLAG}.null_threshold", self.null_threshold, -1e6, 1e6)
-
-
 class PairSpans(NamedTuple):
-    """The answers to P pairs.
+    """The K best spans of P pairs, the best first; which of them are answers, the null policy's threshold says.
 
     Attributes:
-        start: [P] first character of the best span.
-        end: [P] the character after its last.
-        score: [P] by how much the best span beats "no evidence", in logits.
-        null: [P] true where the answer is "no evidence".
+        start: [P, K] first character of each span; -1 where a pair has no span at all.
+        end: [P, K] the character after its last.
+        score: [P, K] natural logarithm of how much more probable it is than "no evidence"; minus infinity where there
+            is no further span, NaN where the logits of a pair are not finite.
+        whole: [P, K] true where it is all of its window's part of the post, or starts like it and is as long as a
+            span may be.
     """
 
     start: Tensor
     end: Tensor
     score: Tensor
-    null: Tensor
-
-
-def best_spans(starts: Tensor, ends: Tensor, allowed: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the best span of each window; of equal ones the first.
-
-    Args:
-        starts: [W, T] logits of a start.
-        ends: [W, T] logits of an end.
-        allowed: [W, T] true for the tokens that a span may start and end with.
-        longest: Most tokens of a span.
-
-    Returns:
-        First token [W], last token [W], and score [W] (minus infinity where the window allows no token).
-    """
-    width = min(longest, starts.shape[1])
-    starts = starts.masked_fill(~allowed, _NOTHING)
-    ends = ends.masked_fill(~allowed, _NOTHING)
-    # The best end that a start can reach is a running maximum: no table of all pairs of tokens is needed.
-    reach = functional.max_pool1d(functional.pad(ends, (0, width - 1), value=_NOTHING), width, stride=1)
-    score, first = (starts + reach).max(dim=1)
-    place = torch.arange(starts.shape[1], device=starts.device)
-    beyond = (place < first.unsqueeze(1)) | (place >= first.unsqueeze(1) + width)
-    return first, ends.masked_fill(beyond, _NOTHING).argmax(dim=1), score
+    whole: Tensor
 
 
 def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int, decoding: Decoding) -> PairSpans:
-    """Answer each pair from all of its windows, as SQuAD 2.0 does.
+    """Find the best spans of each pair in all of its windows, as SQuAD 2.0's evaluation does.
 
-    "No evidence" scores what its best window denies it: the lowest over the windows of start + end at the first
-    token. It is the answer if it beats the best span by more than the threshold.
+    "No evidence" is as probable as its least probable window says: the lowest over the windows of start + end at the
+    first token.
 
     Args:
         logits: [W, T, 2] start and end logits.
@@ -87,21 +47,112 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
         pairs: How many pairs there are, P.
         decoding: The settings.
     """
-    starts, ends = logits.float().unbind(dim=-1)
-    first, last, score = best_spans(starts, ends, offsets[..., 0] >= 0, decoding.max_answer_tokens)
-    best = score.new_full((pairs,), _NOTHING).scatter_reduce(0, pair_index, score, "amax")
-    nothing = starts[:, 0] + ends[:, 0]
-    null = nothing.new_full((pairs,), float("inf")).scatter_reduce(0, pair_index, nothing, "amin")
-    window = _first_best(score == best[pair_index], pair_index, pairs)
-    return PairSpans(
-        start=offsets[window, first[window], 0],
-        end=offsets[window, last[window], 1],
-        score=(best - null).clamp(min=_LOWEST_SCORE),
-        null=null - best > decoding.null_threshold,
+    allowed = offsets[..., 0] >= 0
+    starts, ends, finite = _sides(logits.float(), allowed, decoding)
+    first, last, score = best_spans(starts, ends, allowed, decoding.max_answer_tokens, decoding.candidates)
+    place = best_of_pairs(score, pair_index, pairs, decoding.candidates)
+    window = torch.arange(len(score), device=score.device).unsqueeze(-1)
+    null = _lowest(starts[:, 0] + ends[:, 0], pair_index, pairs)
+    found = PairSpans(
+        start=_taken(offsets[window, first, 0], place, -1),
+        end=_taken(offsets[window, last, 1], place, -1),
+        score=_taken(score, place, _NOTHING) - null.unsqueeze(1),
+        whole=_taken(_whole(first, last, allowed, decoding.max_answer_tokens), place, False),
+    )
+    if decoding.rank == "softmax":
+        found = _with_shares_added(found)
+    if decoding.top_k > 1:
+        found = _without_overlaps(found, decoding.overlap)
+    legible = _lowest(finite.float(), pair_index, pairs).bool()
+    start, end, score, whole = (column[:, : decoding.top_k] for column in found)
+    return PairSpans(start, end, score.masked_fill(~legible.unsqueeze(1), float("nan")), whole)
+
+
+def answer_rows(spans: PairSpans, threshold: float) -> list[dict[str, Any]]:
+    """Give the answer to each pair in plain values.
+
+    Args:
+        spans: The best spans.
+        threshold: The null policy's.
+
+    Returns:
+        A row for each pair: `start`, `end`, `score` of its best span, and `null` where that is no answer; if several
+        answers are allowed also `answers`, a list of all that there are, each with `start`, `end`, `score`.
+
+    Raises:
+        NotFiniteError: If logits of a pair are not finite.
+    """
+    if bool(spans.score.isnan().any()):
+        raise NotFiniteError("the logits are not finite, so there is no answer; train with a lower --model.optim.lr")
+    kept = (-spans.score <= threshold).sum(dim=1).tolist()
+    columns = (spans.start.tolist(), spans.end.tolist(), spans.score.clamp(min=_LOWEST_SCORE).tolist())
+    rows = []
+    for count, *row in zip(kept, *columns, strict=True):
+        found = [dict(zip(("start", "end", "score"), span, strict=True)) for span in zip(*row, strict=True)]
+        several = {"answers": found[:count]} if len(found) > 1 else {}
+        rows.append({**found[0], "null": count == 0, **several})
+    return rows
+
+
+def _sides(logits: Tensor, allowed: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:
+    """Give what starts and ends [W, T] score, and which windows [W] are finite; the others are filled with zeros."""
+    # The tokens that an answer can be made of: those of the post, and the one that stands for no evidence.
+    eligible = functional.pad(allowed[:, 1:], (1, 0), value=True).unsqueeze(-1)
+    finite = (torch.isfinite(logits) | ~eligible).flatten(1).all(dim=1)
+    logits = logits.masked_fill(~(finite[:, None, None] & eligible), 0.0)
+    if decoding.rank == "product":
+        logits = logits.masked_fill(~eligible, _NOTHING).log_softmax(dim=1).masked_fill(~eligible, 0.0)
+    starts, ends = logits.unbind(dim=-1)
+    return starts, ends, finite
+
+
+def _lowest(values: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
+    """Give the lowest of each pair's values."""
+    return values.new_full((pairs,), float("inf")).scatter_reduce(0, pair_index, values, "amin")
+
+
+def _taken(values: Tensor, place: Tensor, missing: float | bool) -> Tensor:
+    taken: Tensor = values.flatten()[place.clamp(min=0)].masked_fill(place < 0, missing)
+    return taken
+
+
+def _whole(first: Tensor, last: Tensor, allowed: Tensor, longest: int) -> Tensor:
+    begin = allowed.int().argmax(dim=1, keepdim=True)
+    end = allowed.shape[1] - 1 - allowed.flip(1).int().argmax(dim=1, keepdim=True)
+    return (first == begin) & ((last == end) | (last - first + 1 == longest))
+
+
+def _same(spans: PairSpans) -> Tensor:
+    """Say which spans of a pair [P, N, N] are the same characters."""
+    same: Tensor = (spans.start.unsqueeze(2) == spans.start.unsqueeze(1)) & (
+        spans.end.unsqueeze(2) == spans.end.unsqueeze(1)
+    )
+    return same
+
+
+def _with_shares_added(spans: PairSpans) -> PairSpans:
+    """Add the probabilities of equal spans up, and sort again.
+
+    The softmax's denominator is the same for all spans of a pair and for "no evidence", so that it needs no computing.
+    """
+    score = spans.score.unsqueeze(1).masked_fill(~_same(spans), _NOTHING).logsumexp(dim=-1)
+    return _in_order(spans._replace(score=score), score.argsort(dim=1, descending=True, stable=True))
+
+
+def _without_overlaps(spans: PairSpans, most: float) -> PairSpans:
+    """Put first, the best first, the spans that share at most so much with a better one of them; forget the others."""
+    start, end, score, _ = spans
+    shared = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) - torch.maximum(start.unsqueeze(2), start.unsqueeze(1))
+    shared = shared.clamp(min=0)
+    union = (end - start).unsqueeze(2) + (end - start).unsqueeze(1) - shared
+    hides = (shared > most * union) | _same(spans)
+    kept = score > _NOTHING
+    for place in range(1, kept.shape[1]):
+        kept[:, place] &= ~(kept[:, :place] & hides[:, place, :place]).any(dim=1)
+    return _in_order(
+        spans._replace(score=score.masked_fill(~kept, _NOTHING)), (~kept).byte().argsort(dim=1, stable=True)
     )
 
 
-def _first_best(is_best: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
-    windows = torch.arange(len(is_best), device=is_best.device)
-    last = len(is_best) - 1
-    return windows.new_full((pairs,), last).scatter_reduce(0, pair_index, windows.where(is_best, last), "amin")
+def _in_order(spans: PairSpans, order: Tensor) -> PairSpans:
+    return PairSpans(*(column.gather(1, order) for column in spans))

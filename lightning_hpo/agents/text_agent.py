@@ -133,8 +133,8 @@ class TextAgent(LightningModule):
         """Take an evaluation batch into the metrics of its part."""
 
     @abstractmethod
-    def is_constant(self, positive: Tensor) -> Tensor:
-        """Say whether every answer is the same, from the share of positive ones."""
+    def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Say whether every answer is the same, from the scores of a part."""
 
     @property
     def served_network(self) -> nn.Module:
@@ -259,7 +259,7 @@ class TextAgent(LightningModule):
         values = scores.compute()
         for name in ("loss", "metric"):
             self._require_finite(f"{part}_{name}", values[name])
-        values["constant"] = self.is_constant(values["positive"])
+        values["constant"] = self.is_constant(values)
         # Each metric has gathered all devices' values by itself.
         self.log_dict({f"{part}_{name}": value.float() for name, value in values.items()}, sync_dist=False)
 

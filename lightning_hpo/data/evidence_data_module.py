@@ -43,7 +43,7 @@ class EvidenceDataModule(PairDataModule):
         return pairs
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-        """`start_positions` and `end_positions` [windows]."""
+        """`start_positions` and `end_positions` [windows, pieces]."""
         return evidence_labels(targets, post_starts)
 
     def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ class PairDataModule(LightningDataModule):
         stride: Tokens of a post that neighbouring windows share.
         batch_size: Windows in a training batch.
         eval_batch_size: Windows in a batch that is only scored, about; the windows of a pair stay together.
-        negative_ratio: Windows of pairs that nobody annotated, drawn anew each epoch, for each window with evidence.
+        negative_ratio: The share of null examples: windows of pairs that nobody annotated, drawn anew each epoch, for
+            each window with evidence. All windows of annotated pairs, explicit negatives among them, are kept.
         seed: Seed of the split and of all that is drawn from the data.
         val_fraction: Share of the posts for validation.
         test_fraction: Share of the posts for the test.
@@ -271,6 +272,9 @@ class PairDataModule(LightningDataModule):
         if not positives:
             raise InputError("--data.annotations: no post of the training part has evidence; use more annotated posts")
         self._drawn = round(self.negative_ratio * positives)
+        if self._drawn > len(pool):
+            lacking = "training windows that --data.negative_ratio asks for and the corpus does not have"
+            self.counts[lacking] = self._drawn - len(pool)
         drawn = min(self._drawn, len(pool))
         self.class_counts = (len(kept) - positives + drawn, positives)
         self._train_windows = TrainWindows(

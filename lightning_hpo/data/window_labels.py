@@ -42,24 +42,25 @@ def criteria_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int])
 
 
 def evidence_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-    """`start_positions` and `end_positions` [windows]: first and last token of the evidence.
+    """`start_positions` and `end_positions` [windows, pieces]: first and last token of each piece of evidence.
 
-    Token 0, which is never of the post, stands for no evidence; -100 is ignored.
+    Token 0, which is never of the post, stands for no evidence. -100 fills the rows of windows with fewer pieces than
+    others; where it is all of a row, the window is ignored.
 
     Args:
         targets: Target of each window.
         post_starts: Index of the first token of the post in each window.
     """
-    ends = [
-        tuple(token + start for token in target.spans[0])
-        if target.spans
-        else ((0, 0) if target.label == 0 else (IGNORED,) * 2)
-        for target, start in zip(targets, post_starts, strict=True)
-    ]
-    return {
-        "start_positions": torch.tensor([first for first, _ in ends]),
-        "end_positions": torch.tensor([last for _, last in ends]),
-    }
+    rows = [_pieces(target, start) for target, start in zip(targets, post_starts, strict=True)]
+    most = max((len(row) for row in rows), default=1)
+    table = torch.tensor([row + [(IGNORED, IGNORED)] * (most - len(row)) for row in rows]).view(len(rows), most, 2)
+    return {"start_positions": table[..., 0].contiguous(), "end_positions": table[..., 1].contiguous()}
+
+
+def _pieces(target: WindowTarget, start: int) -> list[tuple[int, int]]:
+    if target.spans:  # each once: a likelihood summed over them would count another twice
+        return list(dict.fromkeys((first + start, last + start) for first, last in target.spans))
+    return [(0, 0) if target.label == 0 else (IGNORED, IGNORED)]
 
 
 def _target(window: tuple[int, int], tokens: Sequence[tuple[int, int]]) -> WindowTarget:

@@ -15,7 +15,7 @@ class WindowTarget:
     Attributes:
         label: 1 where the window shows the evidence, 0 where it shows none of it, -100 where its border cuts it.
         spans: First and last token (inclusive, counted from the window's first token of the post) of each piece of
-            evidence in the window; the first is the one to be found.
+            evidence in the window; any of them is right.
         partial: Whether the evidence is the largest part of a sentence that no window holds whole.
     """
 

@@ -71,7 +71,7 @@ def test_the_scores_are_over_pairs_and_the_loss_over_windows(agent: CriteriaAgen
 
 @pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, True), (0.5, False)])
 def test_constant_is_one_class_alone(agent: CriteriaAgent, share: float, constant: bool) -> None:
-    assert bool(agent.is_constant(torch.tensor(share))) is constant
+    assert bool(agent.is_constant({"positive": torch.tensor(share)})) is constant
 
 
 def test_constant_answers_are_scored_as_the_agent_is() -> None:

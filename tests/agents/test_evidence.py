@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_hpo.agents.evidence import EvidenceAgent
+from lightning_hpo.agents.losses import row_loss
+from lightning_hpo.exceptions import NotFiniteError
 
 
 class _Fixed(nn.Module):
@@ -71,8 +73,9 @@ def test_an_answer_is_where_the_evidence_is_or_null(agent: EvidenceAgent) -> Non
 def test_the_scores_are_over_pairs(agent: EvidenceAgent) -> None:
     agent.validation_step(_batch(), 0)
     scores = {name: float(value) for name, value in agent.val_scores.compute().items()}
-    assert scores["metric"] == scores["f1"] == scores["null_accuracy"] == 1.0
-    assert scores["positive"] == 0.5
+    for name in ("metric", "exact", "f1_answerable", "f1_null", "all_f1", "null_accuracy"):
+        assert scores[name] == 1.0
+    assert (scores["positive"], scores["whole"]) == (0.5, 0.5)
 
 
 def test_the_loss_leaves_padding_out(agent: EvidenceAgent) -> None:
@@ -95,9 +98,96 @@ def test_the_settings_of_decoding_act(encoder_folder: str) -> None:
     assert second["null"] is False
 
 
-@pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, False), (0.5, False)])
-def test_constant_is_null_alone(agent: EvidenceAgent, share: float, constant: bool) -> None:
-    assert bool(agent.is_constant(torch.tensor(share))) is constant
+@pytest.mark.parametrize(
+    ("positive", "whole", "constant"), [(0.0, 0.0, True), (1.0, 0.9, False), (0.5, 0.5, False), (1.0, 1.0, True)]
+)
+def test_constant_is_always_null_or_always_the_whole(
+    agent: EvidenceAgent, positive: float, whole: float, constant: bool
+) -> None:
+    values = {"positive": torch.tensor(positive), "whole": torch.tensor(whole)}
+    assert bool(agent.is_constant(values)) is constant
+
+
+@pytest.mark.parametrize("policy", ["none", "threshold", "ratio", "calibrated"])
+@pytest.mark.parametrize(
+    ("null", "first", "last", "constant"), [(9.0, 2, 3, True), (-9.0, 2, 3, True), (-9.0, 2, 2, False)]
+)
+def test_a_planted_constant_is_marked_under_every_policy(
+    encoder_folder: str, policy: str, null: float, first: int, last: int, constant: bool
+) -> None:
+    agent = EvidenceAgent(encoder_folder, decoding={"null_policy": policy})  # type: ignore[arg-type]
+    logits = torch.zeros(3, 5, 2)
+    logits[:, 0] = null
+    logits[:, first, 0] = logits[:, last, 1] = 1.0
+    agent.network = _Fixed(logits)
+    agent.validation_step(_batch(), 0)
+    assert bool(agent.is_constant(agent.val_scores.compute())) is constant
+
+
+def _several(*rows: list[tuple[int, int]]) -> dict[str, Any]:
+    """The batch with these pieces of evidence in its windows."""
+    most = max(map(len, rows))
+    table = torch.tensor([row + [(-100, -100)] * (most - len(row)) for row in rows])
+    return {**_batch(), "start_positions": table[..., 0], "end_positions": table[..., 1]}
+
+
+def test_of_several_pieces_of_evidence_any_is_right(agent: EvidenceAgent) -> None:
+    logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    p_start, p_end = logits[1].softmax(dim=0).unbind(dim=-1)
+    both = _several([(0, 0)], [(2, 2), (3, 4)], [(0, 0)])
+    losses, _ = agent.window_losses(logits, both)
+    expected = -torch.log(p_start[2] * p_end[2] + p_start[3] * p_end[4]) / 2
+    assert float(losses[1]) == pytest.approx(float(expected))
+    swapped, _ = agent.window_losses(logits, _several([(0, 0)], [(3, 4), (2, 2)], [(0, 0)]))
+    torch.testing.assert_close(swapped, losses)
+
+
+def test_the_start_of_one_piece_with_the_end_of_another_is_not_right(agent: EvidenceAgent) -> None:
+    consistent, crossed = torch.zeros(2, 3, 5, 2).unbind()
+    consistent[1, 2] = crossed[1, 2, 0] = crossed[1, 4, 1] = 20.0
+    batch = _several([(0, 0)], [(2, 2), (4, 4)], [(0, 0)])
+    assert float(agent.window_losses(consistent, batch)[0][1]) < 0.01
+    assert float(agent.window_losses(crossed, batch)[0][1]) > 9
+
+
+@pytest.mark.parametrize("loss", [{}, {"label_smoothing": 0.1}, {"name": "focal"}])
+def test_every_loss_takes_one_piece_as_before_and_several(encoder_folder: str, loss: dict[str, Any]) -> None:
+    agent = EvidenceAgent(encoder_folder, loss=loss)  # type: ignore[arg-type]
+    logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
+    one = agent.window_losses(logits, _batch())[0]
+    padded = agent.window_losses(logits, _several([(0, 0)], [(2, 3), (3, 3)], [(0, 0)]))[0]
+    sides = [
+        row_loss(logits[..., side], torch.tensor([0, (2, 3)[side], 0]), agent.loss, _batch()["attention_mask"])
+        for side in (0, 1)
+    ]
+    assert torch.equal(one, (sides[0] + sides[1]) / 2)
+    assert torch.equal(padded[[0, 2]], one[[0, 2]])
+    assert float(padded[1]) < float(one[1])
+
+
+def test_windows_that_are_ignored_have_no_gradient(agent: EvidenceAgent) -> None:
+    logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    losses, counted = agent.window_losses(logits, _several([(-100, -100)], [(2, 2), (3, 4)], [(0, 0)]))
+    (slopes,) = torch.autograd.grad(losses.sum(), logits)
+    assert counted.tolist() == [False, True, True]
+    assert slopes[0].abs().sum() == 0
+    assert slopes[1:].isfinite().all()
+    assert slopes[1].abs().sum() > 0
+
+
+def test_several_answers_are_listed(encoder_folder: str) -> None:
+    settings = {"top_k": 2, "overlap": 0.0, "max_answer_tokens": 1}
+    agent = EvidenceAgent(encoder_folder, decoding=settings)  # type: ignore[arg-type]
+    agent.network = _Fixed(_logits())
+    first, second = agent.predict_step(_batch())
+    assert first["answers"] == [{"start": 10, "end": 14, "score": 4.0}, {"start": 7, "end": 9, "score": 3.0}]
+    assert second["answers"] == []
+
+
+def test_no_answer_is_given_to_what_is_no_number(agent: EvidenceAgent) -> None:
+    agent.network = _Fixed(torch.full((3, 5, 2), float("nan")))
+    with pytest.raises(NotFiniteError, match="no answer"):
+        agent.predict_step(_batch())
 
 
 def test_constant_answers_are_scored_as_the_agent_is() -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,15 +24,58 @@ def test_labels_point_at_the_evidence(corpus_folder: Path, tokenizer_folder: Pat
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     for batch in module.val_dataloader():
-        rows = torch.arange(len(batch["pair_index"]))
+        rows = torch.arange(len(batch["pair_index"])).unsqueeze(1)
         starts = batch["offsets"][rows, batch["start_positions"].clamp(min=0), 0].tolist()
         ends = batch["offsets"][rows, batch["end_positions"].clamp(min=0), 1].tolist()
         labels = batch["start_positions"].tolist()
         for row, pair in enumerate(batch["pair_index"].tolist()):
-            if labels[row] > 0:
-                assert (starts[row], ends[row]) in batch["spans"][pair]
-            elif labels[row] == 0:
-                assert starts[row] == -1
+            for label, start, end in zip(labels[row], starts[row], ends[row], strict=True):
+                if label > 0:
+                    assert (start, end) in batch["spans"][pair]
+                elif label == 0:
+                    assert start == -1
+
+
+def test_every_piece_of_evidence_is_a_target(corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv) -> None:
+    kept = [tuple(line.split(",")) for line in (corpus_folder / "annotations.csv").read_text().splitlines()]
+    more = [(row[0], row[1].split()[-1], row[2], "1") for row in kept[1:] if row[3] == "1"]
+    annotations = str(write_csv("annotations.csv", [*kept, *more]))
+    module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, annotations=annotations)
+    module.setup("fit")
+    pieces = [int((batch["start_positions"] > 0).sum(dim=1).max()) for batch in module.train_dataloader()]
+    assert max(pieces) == 2
+
+
+def test_the_share_of_null_examples_is_the_negative_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    def epoch(ratio: float) -> tuple[int, int, set[tuple[str, str, int]]]:
+        """Windows without evidence, windows with, and all that were drawn or kept."""
+        module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=ratio)
+        module.setup("fit")
+        starts = torch.cat([batch["start_positions"][:, 0] for batch in module.train_dataloader()])
+        sampler: Any = module.train_dataloader().sampler
+        samples = module._train_windows._samples
+        drawn = [samples[draw.index] for batch in sampler.batches(0) for draw in batch]
+        keys = {(sample.post_id, sample.criterion, sample.first) for sample in drawn}
+        # What the annotator calls no evidence is always there.
+        posts = module._split.train if module._split else ()
+        explicit = {(p.post_id, p.criterion) for p in module.corpus.pairs if not p.met and p.post_id in posts}
+        assert explicit
+        assert explicit <= {key[:2] for key in keys}
+        return int((starts == 0).sum()), int((starts > 0).sum()), keys
+
+    without, found, none = epoch(0.0)
+    for ratio in (0.1, 0.5, 1.0):
+        null, positive, some = epoch(ratio)
+        assert positive == found
+        assert null - without == round(ratio * found)
+        assert none < some
+
+
+def test_null_examples_that_the_corpus_does_not_have_are_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=100)
+    module.setup("fit")
+    name = "training windows that --data.negative_ratio asks for and the corpus does not have"
+    assert module.counts[name] == module._drawn - len(module._pool) > 0
 
 
 def test_evidence_that_was_not_found_is_left_out_and_counted(

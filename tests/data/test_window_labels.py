@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_hpo.data.tokenized_text import TokenizedText
 from lightning_hpo.data.window_labels import criteria_labels, evidence_labels, window_targets
@@ -47,5 +49,38 @@ def test_labels_of_both_agents() -> None:
     targets = [WindowTarget(1, ((2, 3), (0, 0))), WindowTarget(0), WindowTarget(IGNORED)]
     assert criteria_labels(targets, [6, 6, 6])["labels"].tolist() == [1, 0, -100]
     evidence = evidence_labels(targets, [6, 6, 6])
-    assert evidence["start_positions"].tolist() == [8, 0, -100]
-    assert evidence["end_positions"].tolist() == [9, 0, -100]
+    assert evidence["start_positions"].tolist() == [[8, 6], [0, -100], [-100, -100]]
+    assert evidence["end_positions"].tolist() == [[9, 6], [0, -100], [-100, -100]]
+
+
+def test_a_piece_of_evidence_is_a_target_once() -> None:
+    evidence = evidence_labels([WindowTarget(1, ((2, 3), (2, 3)))], [6])
+    assert evidence["start_positions"].tolist() == [[8]]
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(2, 12),
+    st.integers(0, 5),
+    st.lists(st.tuples(st.integers(0, 39), st.integers(0, 14)), max_size=4),
+)
+def test_windows_without_evidence_are_null_and_others_point_at_it(
+    tokens: int, room: int, shared: int, pieces: list[tuple[int, int]]
+) -> None:
+    text = TokenizedText(np.zeros(tokens, np.int32), np.array([(2 * n, 2 * n + 1) for n in range(tokens)], np.int32))
+    step = max(1, room - shared)
+    ranges = [(first, min(first + room, tokens)) for first in range(0, max(1, tokens - room + step), step)]
+    pieces = [(first, min(first + more, tokens - 1)) for first, more in pieces if first < tokens]
+    targets = window_targets(text, ranges, [(2 * a, 2 * b + 1) for a, b in pieces], met=bool(pieces))
+    labels = evidence_labels(targets, [3] * len(ranges))
+    for (first, stop), starts, ends in zip(
+        ranges, labels["start_positions"].tolist(), labels["end_positions"].tolist(), strict=True
+    ):
+        known = [(a, b) for a, b in zip(starts, ends, strict=True) if a != IGNORED]
+        inside = {token for a, b in pieces for token in range(max(a, first), min(b + 1, stop))}
+        if not inside:
+            assert known == [(0, 0)]
+        for a, b in known if inside else ():
+            # All of a piece, or all that this window holds of one.
+            assert (a - 3 + first, b - 3 + first) in {(max(p, first), min(q, stop - 1)) for p, q in pieces}
+    assert not pieces or any(target.label == 1 for target in targets)

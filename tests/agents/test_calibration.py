@@ -1,0 +1,113 @@
+"""The null policy `calibrated` through a training, a checkpoint, and a resume."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_hpo.agents import EvidenceAgent
+
+Batches = list[dict[str, Any]]
+Loader = Callable[[Batches], Any]
+MakeTrainer = Callable[..., Trainer]
+
+pytestmark = [
+    # torch's, met by Lightning when it moves a batch
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
+    # one process is enough for batches that lie in memory
+    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
+]
+
+
+def _agent(encoder: str, policy: str, threshold: float = 0.0) -> EvidenceAgent:
+    torch.manual_seed(0)
+    decoding: Any = {"null_policy": policy, "null_threshold": threshold}
+    optim: Any = {"lr": 5e-3}
+    return EvidenceAgent(encoder, optim=optim, decoding=decoding)
+
+
+class _Thresholds(Callback):
+    """Notes the threshold whenever a batch is validated: what is found at an epoch's end is seen in the next."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, *__: object) -> None:
+        assert isinstance(pl_module, EvidenceAgent)
+        self.seen.append(pl_module.decoding.threshold)
+
+
+@pytest.fixture
+def fitted(
+    encoder_folder: str, training_batches: Batches, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
+) -> tuple[EvidenceAgent, Trainer]:
+    agent, fitting = _agent(encoder_folder, "calibrated"), trainer(max_epochs=1)
+    fitting.fit(agent, loader(training_batches[:4]), loader(eval_batches))
+    return agent, fitting
+
+
+def test_the_threshold_is_the_best_for_the_epochs_metric(
+    fitted: tuple[EvidenceAgent, Trainer],
+    encoder_folder: str,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+) -> None:
+    agent, fitting = fitted
+    found = fitting.callback_metrics
+    assert found["val_null_threshold"] == agent.decoding.threshold != 0
+    scores = {}
+    for threshold in (0.0, agent.decoding.threshold, *torch.linspace(-4, 4, 17).tolist()):
+        fixed = _agent(encoder_folder, "threshold", threshold)
+        fixed.network.load_state_dict(agent.network.state_dict())
+        (logged,) = trainer().validate(fixed, loader(eval_batches), verbose=False)
+        scores[threshold] = logged["val_metric"]
+    assert max(scores.values()) == scores[agent.decoding.threshold] == found["val_metric"]
+    assert scores[0.0] < found["val_metric"]
+
+
+def test_a_checkpoint_keeps_it_and_no_other_part_changes_it(
+    fitted: tuple[EvidenceAgent, Trainer], eval_batches: Batches, loader: Loader, trainer: MakeTrainer, tmp_path: Path
+) -> None:
+    agent, fitting = fitted
+    for name, weights_only in (("whole", False), ("weights", True)):
+        fitting.save_checkpoint(tmp_path / name, weights_only=weights_only)
+        again = EvidenceAgent.load_from_checkpoint(tmp_path / name, weights_only=True)
+        assert again.decoding == agent.decoding
+        (scores,) = trainer().validate(again, loader(eval_batches), verbose=False)
+        assert scores["val_metric"] == fitting.callback_metrics["val_metric"]
+        (tested,) = trainer().test(again, loader(eval_batches), verbose=False)
+        assert tested["test_metric"] == scores["val_metric"]
+        trainer().validate(again, loader(eval_batches[:1]), verbose=False)
+        rows = trainer().predict(again, loader(eval_batches))
+        assert rows == trainer().predict(agent, loader(eval_batches))
+        assert again.decoding == agent.decoding
+
+
+def test_it_is_found_anew_each_epoch_but_not_by_the_sanity_check(
+    fitted: tuple[EvidenceAgent, Trainer],
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    agent, fitting = fitted
+    fitting.save_checkpoint(tmp_path / "whole.ckpt")
+    before, thresholds = agent.decoding.threshold, _Thresholds()
+    resumed = trainer(max_epochs=3, num_sanity_val_steps=1, callbacks=[thresholds])
+    again = EvidenceAgent.load_from_checkpoint(tmp_path / "whole.ckpt", weights_only=True)
+    loaders = loader(training_batches[:4]), loader(eval_batches[:1])
+    resumed.fit(again, *loaders, ckpt_path=tmp_path / "whole.ckpt", weights_only=True)
+    sanity, second, third = thresholds.seen
+    assert sanity == second == before
+    assert len({second, third, again.decoding.threshold}) == 3
+
+
+def test_other_policies_leave_no_trace_in_a_checkpoint(encoder_folder: str) -> None:
+    assert "null_threshold" in _agent(encoder_folder, "calibrated").state_dict()
+    for policy in ("none", "threshold", "ratio"):
+        assert "null_threshold" not in _agent(encoder_folder, policy).state_dict()
