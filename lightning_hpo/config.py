@@ -125,7 +125,10 @@ class AgentCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
 
     def _default_callbacks(self) -> list[Callback]:
-        configured = self._get(self.config_init, "trainer").callbacks or []
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.enable_checkpointing is False:
+            return []
+        configured = trainer.callbacks or []
         own = [configured] if isinstance(configured, Callback) else configured
         if any(isinstance(callback, Checkpoint) for callback in own):
             return []

@@ -152,6 +152,10 @@ def test_fit_keeps_what_the_config_says_if_it_says_so(file: str, tmp_path: Path)
     assert Path(kept.best_model_path).name == "mine.ckpt"
 
 
+def test_fit_keeps_nothing_if_the_config_says_so(file: str, tmp_path: Path) -> None:
+    assert _fit(file, tmp_path, "--trainer.enable_checkpointing", "false") == []
+
+
 def test_fit_trains_the_same_twice(file: str, tmp_path: Path) -> None:
     scores = [_fit(file, tmp_path / name)[0].best_model_score for name in ("one", "two")]
     assert scores[0] is not None
