@@ -22,6 +22,6 @@ def test_training_batches_have_the_keys_of_the_agent(corpus_folder: Path, tokeni
     assert module.negative_ratio == 4.0
     module.setup("fit")
     batches = list(module.train_dataloader())
-    assert set(batches[0]) == {"input_ids", "attention_mask", "token_type_ids", "labels", "augmented"}
+    assert set(batches[0]) == {"input_ids", "attention_mask", "token_type_ids", "labels", "augmented", "unaugmentable"}
     labels = [label for batch in batches for label in batch["labels"].tolist()]
     assert set(labels) == {0, 1}
