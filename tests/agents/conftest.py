@@ -64,7 +64,8 @@ def _windows(seed: int) -> Batch:
 
 def make_training_batch(seed: int) -> Batch:
     """Windows with targets for both agents."""
-    return {**_windows(seed), "augmented": torch.arange(PAIRS) < PAIRS // 4}
+    places = torch.arange(PAIRS)
+    return {**_windows(seed), "augmented": places < PAIRS // 4, "unaugmentable": places == PAIRS - 1}
 
 
 def make_eval_batch(seed: int) -> Batch:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, NotFiniteError
 
 Batches = list[dict[str, Any]]
@@ -47,6 +49,7 @@ def test_an_agent_learns_and_answers_the_same_after_loading(
     logged = fitting.callback_metrics
     assert logged["val_metric"] > 0.75
     assert logged["val_constant"] == 0
+    assert logged["unaugmentable"] == 1 / 16
     assert logged["augmented"] == 0.25
     assert {"train_loss", "val_loss", "val_positive"} <= set(logged)
     fitting.save_checkpoint(tmp_path / "agent.ckpt")
@@ -54,6 +57,40 @@ def test_an_agent_learns_and_answers_the_same_after_loading(
     (scores,) = trainer().validate(again, loader(eval_batches), verbose=False)
     assert scores["val_metric"] == logged["val_metric"]
     assert trainer().predict(again, loader(eval_batches)) == trainer().predict(agent, loader(eval_batches))
+
+
+class _Augmenting(LightningDataModule):
+    """Batches of which a share is augmented."""
+
+    def __init__(self, training: Batches, evaluation: Batches, aug: Augmentation, share: float) -> None:
+        super().__init__()
+        self.aug = aug
+        self._training = [{**each, "augmented": torch.arange(16) < share * 16} for each in training]
+        self._evaluation = evaluation
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self._training, batch_size=None)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self._evaluation, batch_size=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("enabled", "share"), [(True, 0.25), (False, 0.0), (True, 0.0)])
+def test_an_augmentation_without_effect_ends_the_training(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    trainer: MakeTrainer,
+    enabled: bool,
+    share: float,
+) -> None:
+    data = _Augmenting(training_batches[:3], eval_batches[:1], Augmentation(enabled, p_apply=0.5), share)
+    fitting = trainer(max_epochs=1)
+    refused = pytest.raises(InputError, match=r"--aug\.p_apply is 0\.5, but none of the 48 samples")
+    with refused if enabled and not share else nullcontext():
+        fitting.fit(kind(encoder_folder), data)
+    assert fitting.callback_metrics.get("augmented", share) == share
 
 
 def test_a_file_of_weights_holds_no_state_of_the_training(

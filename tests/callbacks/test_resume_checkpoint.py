@@ -69,11 +69,11 @@ class _Metrics(Callback):
     """Notes the metrics of each epoch."""
 
     def __init__(self) -> None:
-        self.seen: dict[int, dict[str, float]] = {}
+        self.seen: dict[int, dict[str, str]] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         del pl_module
-        self.seen[trainer.current_epoch] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.seen[trainer.current_epoch] = {name: repr(float(value)) for name, value in trainer.callback_metrics.items()}
 
 
 class _Training:
@@ -84,7 +84,7 @@ class _Training:
 
     def run(
         self, *, seed: int, stop_at: tuple[str, int, int] | None = None, workers: int = 0, **options: Any
-    ) -> tuple[dict[str, Tensor], dict[int, dict[str, float]], list[tuple[str, int, int]]]:
+    ) -> tuple[dict[str, Tensor], dict[int, dict[str, str]], list[tuple[str, int, int]]]:
         """Train from where the folder's checkpoint stands; give weights, metrics and batches."""
         for generator in (random.seed, np.random.seed, torch.manual_seed):
             generator(seed)

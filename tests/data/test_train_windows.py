@@ -1,15 +1,21 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.data.augmentation.methods import METHODS
 from lightning_hpo.data.batching import Draw
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.train_loader import as_made
 from lightning_hpo.data.train_windows import TrainWindow, TrainWindows, fitting
 from lightning_hpo.data.window_labels import evidence_labels
 from lightning_hpo.data.window_target import WindowTarget
@@ -19,19 +25,25 @@ from .conftest import WORDS
 
 # Evidence is the words 10 to 14; a window holds the words 5 to 29.
 TEXTS = {"a": " ".join(WORDS[:40])}
+SAMPLE = TrainWindow("a", "SAD", 5, 30, WindowTarget(1, ((5, 9),)))
 DRAWS = [Draw(epoch, 0) for epoch in range(30)]
 
 
-def _dataset(tokenizer: PreTrainedTokenizerFast, **augmentation: float | bool) -> TrainWindows:
+def _dataset(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Mapping[str, str] = TEXTS,
+    sample: TrainWindow = SAMPLE,
+    **augmentation: Any,
+) -> TrainWindows:
     windows = Windows(tokenizer, max_length=30, stride=4)
     return TrainWindows(
-        [TrainWindow("a", "SAD", 5, 30, WindowTarget(1, ((5, 9),)))],
-        texts=TEXTS,
-        posts=TokenizedPosts(TEXTS, tokenizer),
+        [sample],
+        texts=texts,
+        posts=TokenizedPosts(texts, tokenizer),
         criteria={"SAD": windows.tokenize(["sad"])[0]},
         windows=windows,
         labels=evidence_labels,
-        augmentation=Augmentation(**augmentation),  # type: ignore[arg-type]
+        augmentation=Augmentation(**augmentation),
         seed=3,
     )
 
@@ -47,18 +59,85 @@ def test_augmentation_that_never_applies_changes_no_byte(tokenizer: PreTrainedTo
     assert not plain["augmented"].any()
 
 
-def test_augmented_evidence_is_still_evidence(tokenizer: PreTrainedTokenizerFast) -> None:
-    batch = _dataset(tokenizer, enabled=True, p_apply=0.8, max_share=0.5)[DRAWS]
+_BUILT_IN = [name for name in METHODS if "nlpaug" not in name and name not in {"spelling", "synonyms"}]
+
+
+@given(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=20),
+    st.data(),
+    st.lists(st.sampled_from(_BUILT_IN), min_size=1, unique=True),
+    st.integers(0, 9),
+)
+def test_with_no_probability_any_window_stays(
+    tokenizer: PreTrainedTokenizerFast, words: list[str], data: st.DataObject, methods: list[str], epoch: int
+) -> None:
+    first = data.draw(st.integers(0, len(words) - 1))
+    last = data.draw(st.integers(first, len(words) - 1))
+    sample = TrainWindow("a", "SAD", 0, len(words), WindowTarget(1, ((first, last),)))
+    options = {"enabled": True, "methods": methods, "p_apply": 0.0, "operations": 3, "max_share": 0.9}
+    plain, never = (
+        _dataset(tokenizer, {"a": " ".join(words)}, sample, **given)[[Draw(epoch, 0)]] for given in ({}, options)
+    )
+    assert _same(plain, never)
+    assert tokenizer.decode(never["input_ids"][0], skip_special_tokens=True) == " ".join(["sad", *words])
+
+
+@pytest.mark.parametrize("p_apply", [0.05, 0.3, 1.0])
+def test_as_many_samples_are_augmented_as_asked_for(tokenizer: PreTrainedTokenizerFast, p_apply: float) -> None:
+    dataset = _dataset(tokenizer, enabled=True, p_apply=p_apply, methods=["swap", "keyboard"])
+    draws = [Draw(epoch, 0) for epoch in range(1000)]
+    batch, plain = dataset[draws], _dataset(tokenizer)[draws[:1]]
+    assert batch["augmented"].float().mean() == pytest.approx(p_apply, abs=0.04)
+    assert not batch["unaugmentable"].any()
+    length = plain["input_ids"].shape[1]
+    assert torch.equal(batch["augmented"], (batch["input_ids"][:, :length] != plain["input_ids"]).any(dim=1))
+
+
+@pytest.mark.parametrize(
+    ("text", "method"), [("i am i", "split"), ("☺ ☻ ☺", "swap")], ids=["no letter to change", "the same tokens"]
+)
+def test_what_cannot_be_augmented_is_counted_apart(tokenizer: PreTrainedTokenizerFast, text: str, method: str) -> None:
+    sample = TrainWindow("a", "SAD", 0, 3, WindowTarget(0, ()))
+    batch = _dataset(tokenizer, {"a": text}, sample, enabled=True, p_apply=0.5, methods=[method])[DRAWS]
+    assert not batch["augmented"].any()
+    assert batch["unaugmentable"].float().mean() == pytest.approx(0.5, abs=0.25)
+
+
+# What the machine is, not what the code does.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*", "ignore:.*worker processes in total.*")
+def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTokenizerFast) -> None:
+    methods = ["swap", "keyboard", "nlpaug/char/RandomCharAug"]
+    dataset = _dataset(tokenizer, enabled=True, p_apply=0.8, methods=methods, operations=2, max_share=0.5)
+    batches = [DRAWS[start : start + 3] for start in range(0, len(DRAWS), 3)]
+    made = [
+        list(DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=as_made, num_workers=workers))
+        for workers in (0, 1, 3)
+    ]
+    assert all(_same(one, other) for others in made[1:] for one, other in zip(made[0], others, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("methods", "first"),
+    [(["swap", "delete"], 5), (["ocr"], 0), (["ocr"], 20)],
+    ids=["fewer tokens", "cut at the end", "cut at the start"],
+)
+def test_augmented_evidence_is_still_evidence(
+    tokenizer: PreTrainedTokenizerFast, methods: list[str], first: int
+) -> None:
+    sample = TrainWindow("a", "SAD", 5, 30, WindowTarget(1, ((first, first + 4),)))
+    dataset = _dataset(tokenizer, TEXTS, sample, enabled=True, methods=methods, p_apply=0.8, max_share=0.5)
+    batch = dataset[DRAWS]
     assert 0.5 < batch["augmented"].float().mean() < 1
-    evidence = {tokenizer.convert_tokens_to_ids(word) for word in WORDS[10:15]}
-    others = {tokenizer.convert_tokens_to_ids(word) for word in [*WORDS[5:10], *WORDS[15:30]]}
+    tokens = [tokenizer.vocab[word] for word in WORDS[5:30]]
+    evidence = set(tokens[first : first + 5])
+    others = set(tokens) - evidence
     changed = 0
     for row in range(len(DRAWS)):
         ids = batch["input_ids"][row].tolist()
         start, end = int(batch["start_positions"][row]), int(batch["end_positions"][row])
         inside, outside = set(ids[start : end + 1]), set(ids[:start] + ids[end + 1 :])
-        assert inside <= evidence
-        assert inside
+        assert 0 < start <= end
+        assert not inside & others
         assert not outside & evidence
         changed += not others <= outside
     assert changed
@@ -82,10 +161,14 @@ def test_a_sample_depends_on_its_epoch_and_index_alone(tokenizer: PreTrainedToke
         (10, 8, [(0, 3)], (0, 8)),
         (10, 8, [(6, 9)], (2, 10)),
         (10, 4, [(3, 6)], (3, 7)),
+        (10, 6, [(2, 3), (6, 7)], (2, 8)),
+        (10, 7, [(2, 3), (8, 9)], None),
+        (10, 8, [(2, 3), (8, 9)], (2, 10)),
+        (0, 8, [], None),
     ],
 )
 def test_what_is_too_long_is_cut_away_from_the_evidence(
-    tokens: int, room: int, evidence: list[tuple[int, int]], expected: tuple[int, int]
+    tokens: int, room: int, evidence: list[tuple[int, int]], expected: tuple[int, int] | None
 ) -> None:
     assert fitting(tokens, room, evidence) == expected
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lightning_hpo.data.augmentation.methods import BUILT_IN, unknown_methods
+from lightning_hpo.data.augmentation.methods import METHODS, unknown_methods
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["Augmentation"]
@@ -21,9 +21,11 @@ class Augmentation:
 
     Args:
         enabled: Whether to augment at all.
-        methods: Ways to change words: swap (two neighbours change places) and delete; with the extra `augment` also
-            nlpaug's by its names, nlpaug/word/RandomWordAug, SpellingAug, SplitAug, SynonymAug, and
-            nlpaug/char/KeyboardAug, OcrAug, RandomCharAug; nlpaug/word/RandomWordAug/swap names an action.
+        methods: Ways to change words: swap (two neighbours change places), delete, split (a space within), keyboard
+            (a letter of a key beside it), ocr (a letter that looks like it); with the extra `augment` also spelling
+            (mistakes that people make), synonyms (out of WordNet), and nlpaug's by its names:
+            nlpaug/word/RandomWordAug, SpellingAug, SplitAug, SynonymAug, and nlpaug/char/KeyboardAug, OcrAug,
+            RandomCharAug; nlpaug/word/RandomWordAug/swap names an action.
         p_apply: Probability that a sample is augmented, 0 to 1.
         operations: Methods that an augmented sample goes through, one after another, 1 to 10.
         max_share: Largest share of a sample's words that change in all its operations together, above 0 and below 1;
@@ -31,7 +33,7 @@ class Augmentation:
     """
 
     enabled: bool = False
-    methods: list[str] = field(default_factory=lambda: list(BUILT_IN))
+    methods: list[str] = field(default_factory=lambda: ["swap", "delete"])
     p_apply: float = 0.15
     operations: int = 1
     max_share: float = 0.2
@@ -39,7 +41,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         problems = unknown_methods(self.methods)
         if not self.methods:
-            problems.append(f"--aug.methods: it is empty; choose from {', '.join(BUILT_IN)} and nlpaug's")
+            problems.append(f"--aug.methods: it is empty; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
             problems.append(f"--aug.methods: got {', '.join(self.methods)}; name each once")
         if not 0 <= self.p_apply <= 1:

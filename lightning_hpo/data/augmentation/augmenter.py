@@ -1,14 +1,12 @@
 """Decides which words of a sample change, and by which methods."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 
 from lightning_hpo.data.augmentation.augmentation import Augmentation
 from lightning_hpo.data.augmentation.method import Method
 from lightning_hpo.data.augmentation.methods import load_methods
-from lightning_hpo.data.augmentation.nlpaug_methods import global_chance
 from lightning_hpo.data.augmentation.pieces import Pieces
 
 __all__ = ["Augmenter"]
@@ -43,24 +41,28 @@ class Augmenter:
             change any of its words.
         """
         pieces = Pieces(text, spans)
-        with global_chance(generator) if any(method.draws for method in self._methods) else nullcontext():
-            self._change(pieces, generator)
+        self._change(pieces, generator)
         return pieces.text, pieces.moved(spans)
 
     def _change(self, pieces: Pieces, generator: np.random.Generator) -> None:
         operations = self._settings.operations
-        most = max(1, int(self._settings.max_share * len(pieces.words)))
-        words = left = int(generator.integers(min(operations, most), most + 1))
         order = [self._methods[index] for index in generator.permutation(len(self._methods))]
-        for number in range(operations):
-            method = order[number % len(order)]
-            quota = max(method.width, -(-left // (operations - number)))
+        chosen = [order[number % len(order)] for number in range(operations)]
+        most = max(1, int(self._settings.max_share * len(pieces.words)))
+        wanted = left = int(generator.integers(min(_width(chosen), most), most + 1))
+        for number, method in enumerate(chosen):
+            spare = max(0, left - _width(chosen[number:]))
             # One change is made even where the share is too small for it.
-            if quota <= left or left == words:
-                left -= _operate(pieces, method, quota, generator)
+            if method.width <= left or left == wanted:
+                left -= _operate(pieces, method, method.width + spare // (operations - number), generator)
         for method in order[operations:]:
-            if left == words:
+            if left == wanted:
                 left -= _operate(pieces, method, method.width, generator)
+
+
+def _width(methods: Sequence[Method]) -> int:
+    """The words that they take if each is used once."""
+    return sum(method.width for method in methods)
 
 
 def _operate(pieces: Pieces, method: Method, quota: int, generator: np.random.Generator) -> int:
@@ -69,6 +71,6 @@ def _operate(pieces: Pieces, method: Method, quota: int, generator: np.random.Ge
     for index in generator.permutation(len(pieces.words)).tolist():
         if changed + method.width > quota:
             break
-        if pieces.change(pieces.words[index], method.width, method.change):
+        if pieces.change(pieces.words[index], method, generator):
             changed += method.width
     return changed

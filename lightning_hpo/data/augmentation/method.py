@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from numpy.random import Generator
+
 __all__ = ["Method"]
 
 
@@ -11,11 +13,10 @@ class Method:
     """A way to change words.
 
     Attributes:
+        change: Gives each of some neighbouring words its new text, drawing from the generator alone. An empty text
+            deletes the word; words that it cannot change come back as they are.
         width: How many neighbouring words it takes at a time.
-        change: Gives each of these words its new text; an empty one deletes the word.
-        draws: Whether it draws from the global generators of Python and numpy.
     """
 
-    width: int
-    change: Callable[[list[str]], list[str]]
-    draws: bool = False
+    change: Callable[[list[str], Generator], list[str]]
+    width: int = 1

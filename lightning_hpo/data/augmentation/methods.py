@@ -5,21 +5,19 @@ from collections.abc import Sequence
 
 from lightning_hpo.data.augmentation.method import Method
 from lightning_hpo.data.augmentation.nlpaug_methods import NLPAUG, nlpaug_method
+from lightning_hpo.data.augmentation.noise import deleted, misread, mistyped, split, swapped
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["BUILT_IN", "METHODS", "load_methods", "unknown_methods"]
+__all__ = ["METHODS", "load_methods", "unknown_methods"]
 
-
-def _swapped(words: list[str]) -> list[str]:
-    return words[::-1]
-
-
-def _deleted(words: list[str]) -> list[str]:
-    return [""] * len(words)
-
-
-BUILT_IN = {"swap": Method(2, _swapped), "delete": Method(1, _deleted)}
-METHODS = (*BUILT_IN, *NLPAUG)
+_BUILT_IN = {
+    "swap": Method(swapped, width=2),
+    "delete": Method(deleted),
+    "split": Method(split),
+    "keyboard": Method(mistyped),
+    "ocr": Method(misread),
+}
+METHODS = (*_BUILT_IN, *NLPAUG)
 
 
 def unknown_methods(names: Sequence[str]) -> list[str]:
@@ -41,7 +39,7 @@ def load_methods(names: Sequence[str]) -> list[Method]:
     methods: list[Method] = []
     for name in names:
         try:
-            methods += [BUILT_IN[name] if name in BUILT_IN else nlpaug_method(name)] if name in METHODS else []
+            methods += [_BUILT_IN[name] if name in _BUILT_IN else nlpaug_method(name)] if name in METHODS else []
         except InputError as error:
             problems += error.problems
     if problems:

@@ -3,64 +3,61 @@
 So the share of changed words is kept, white space stays as it is, and no augmenter sees past a border of evidence.
 """
 
-import re
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from random import getstate, seed, setstate
 from typing import Any
 
 import numpy as np
 
 from lightning_hpo.data.augmentation.method import Method
+from lightning_hpo.data.augmentation.noise import CORE
 from lightning_hpo.data.augmentation.synonyms import prepare_synonyms, require_synonyms
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["NLPAUG", "global_chance", "nlpaug_method"]
-
-# From the first to the last letter or digit: punctuation around a word would hide it from a dictionary.
-_CORE = re.compile(r"\w(?:.*\w)?")
-
-_ONE_WORD: dict[str, Any] = {"aug_p": 1.0, "aug_max": 1}
-_ONE_WORD_S_LETTERS: dict[str, Any] = {"aug_word_p": 1.0, "aug_word_max": 1}
+__all__ = ["NLPAUG", "nlpaug_method"]
 
 
 @dataclass(frozen=True)
 class _Use:
-    """How one of nlpaug's classes is used: its options, and how many words it takes."""
+    """One of nlpaug's classes, the options that it is made with, and how many words it takes."""
 
-    options: Mapping[str, Any]
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=lambda: {"aug_p": 1.0, "aug_max": 1})
     width: int = 1
 
-
-_WORDS = _Use(_ONE_WORD)
-_PAIRS = _Use(_ONE_WORD, width=2)
-_LETTERS = _Use(_ONE_WORD_S_LETTERS)
+    def doing(self, action: str) -> "_Use":
+        return replace(self, options={**self.options, "action": action})
 
 
-def _action(use: _Use, name: str) -> _Use:
-    return replace(use, options={**use.options, "action": name})
+_LETTERS = {"aug_word_p": 1.0, "aug_word_max": 1}
+_RANDOM_WORD, _RANDOM_PAIR = _Use("RandomWordAug"), _Use("RandomWordAug", width=2)
+_RANDOM_CHAR = _Use("RandomCharAug", _LETTERS)
+_SPELLING, _SYNONYM = _Use("SpellingAug"), _Use("SynonymAug")
 
-
-# Left out is RandomWordAug's `crop`: in nlpaug 1.1.11 it raises for one word and wraps around the end of a text.
+# Left out is RandomWordAug's `crop`: in nlpaug 1.1.11 it raises for one word and wraps around the end of a text. Left
+# out is all that needs a language model or vectors of its own, and AntonymAug, since it turns evidence around.
 NLPAUG: dict[str, _Use] = {
+    "spelling": _SPELLING,
+    "synonyms": _SYNONYM,
     # As nlpaug has it without an action, it deletes.
-    "nlpaug/word/RandomWordAug": _PAIRS,
-    "nlpaug/word/RandomWordAug/swap": _action(_PAIRS, "swap"),
-    "nlpaug/word/RandomWordAug/delete": _action(_PAIRS, "delete"),
-    "nlpaug/word/RandomWordAug/substitute": _action(_WORDS, "substitute"),
-    "nlpaug/word/SpellingAug": _WORDS,
-    "nlpaug/word/SplitAug": _WORDS,
-    "nlpaug/word/SynonymAug": _WORDS,
-    "nlpaug/char/KeyboardAug": _LETTERS,
-    "nlpaug/char/OcrAug": _LETTERS,
+    "nlpaug/word/RandomWordAug": _RANDOM_PAIR,
+    "nlpaug/word/RandomWordAug/swap": _RANDOM_PAIR.doing("swap"),
+    "nlpaug/word/RandomWordAug/delete": _RANDOM_PAIR.doing("delete"),
+    "nlpaug/word/RandomWordAug/substitute": _RANDOM_WORD.doing("substitute"),
+    "nlpaug/word/SpellingAug": _SPELLING,
+    "nlpaug/word/SplitAug": _Use("SplitAug"),
+    "nlpaug/word/SynonymAug": _SYNONYM,
+    "nlpaug/char/KeyboardAug": _Use("KeyboardAug", _LETTERS),
+    "nlpaug/char/OcrAug": _Use("OcrAug", _LETTERS),
     # As nlpaug has it without an action, it substitutes.
-    "nlpaug/char/RandomCharAug": _LETTERS,
-    "nlpaug/char/RandomCharAug/insert": _action(_LETTERS, "insert"),
-    "nlpaug/char/RandomCharAug/substitute": _action(_LETTERS, "substitute"),
-    "nlpaug/char/RandomCharAug/swap": _action(_LETTERS, "swap"),
-    "nlpaug/char/RandomCharAug/delete": _action(_LETTERS, "delete"),
+    "nlpaug/char/RandomCharAug": _RANDOM_CHAR,
+    "nlpaug/char/RandomCharAug/insert": _RANDOM_CHAR.doing("insert"),
+    "nlpaug/char/RandomCharAug/substitute": _RANDOM_CHAR.doing("substitute"),
+    "nlpaug/char/RandomCharAug/swap": _RANDOM_CHAR.doing("swap"),
+    "nlpaug/char/RandomCharAug/delete": _RANDOM_CHAR.doing("delete"),
 }
 
 
@@ -73,51 +70,53 @@ def nlpaug_method(name: str) -> Method:
     Raises:
         InputError: nlpaug, or the data that the augmenter reads, is not on this machine. Nothing is downloaded.
     """
-    kind, used = name.split("/")[2], NLPAUG[name]
     try:
         from nlpaug.augmenter import char, word
     except ImportError as error:
         raise InputError(
             f"--aug.methods: {name} needs nlpaug ({error}); pip install 'lightning_hpo[augment]'"
         ) from error
-    if kind == "SynonymAug":
+    used = NLPAUG[name]
+    if used is _SYNONYM:
         require_synonyms(name)
-    made = getattr(word if "/word/" in name else char, kind)
+    made = getattr(word, used.kind, None) or getattr(char, used.kind)
     augmenter = made(**used.options, tokenizer=str.split, reverse_tokenizer=" ".join)
-    if kind == "SpellingAug":
+    if used is _SPELLING:
         _sort_spellings(augmenter.model.dict)
-    if kind == "SynonymAug":
+    if used is _SYNONYM:
         prepare_synonyms(augmenter.model)
-    change = _change_one if used.width == 1 else _change_neighbours
-    return Method(used.width, partial(change, augmenter.augment), draws=True)
+    return Method(partial(_change_one if used.width == 1 else _change_two, augmenter.augment), used.width)
+
+
+def _change_one(augment: Callable[[str], list[str]], words: list[str], generator: np.random.Generator) -> list[str]:
+    """Change a word, but not the punctuation around it."""
+    core = CORE.search(words[0])
+    if core is None:
+        return words
+    with _global_chance(generator):
+        new = augment(core[0])[0]
+    return [words[0][: core.start()] + new + words[0][core.end() :]]
+
+
+def _change_two(augment: Callable[[str], list[str]], words: list[str], generator: np.random.Generator) -> list[str]:
+    """Change two words at once; where one was deleted, the second is."""
+    with _global_chance(generator):
+        kept = augment(" ".join(words))[0].split()
+    return kept + [""] * (len(words) - len(kept))
 
 
 @contextmanager
-def global_chance(generator: np.random.Generator) -> Iterator[None]:
-    """Seed the global generators of Python and numpy from this one, and leave them as they were."""
-    python, numpy = getstate(), np.random.get_state()
+def _global_chance(generator: np.random.Generator) -> Iterator[None]:
+    """Seed the generators of Python and numpy that nlpaug draws from, and leave them as they were."""
+    python, numpy = random.getstate(), np.random.get_state()
     drawn = int(generator.integers(2**32))
-    seed(drawn)
+    random.seed(drawn)
     np.random.seed(drawn)
     try:
         yield
     finally:
-        setstate(python)
+        random.setstate(python)
         np.random.set_state(numpy)
-
-
-def _change_one(augment: Callable[[str], list[str]], words: list[str]) -> list[str]:
-    """Change a word, but not the punctuation around it."""
-    core = _CORE.search(words[0])
-    if core is None:
-        return words
-    return [words[0][: core.start()] + augment(core[0])[0] + words[0][core.end() :]]
-
-
-def _change_neighbours(augment: Callable[[str], list[str]], words: list[str]) -> list[str]:
-    """Change two words at once; where one was deleted, the second is."""
-    kept = augment(" ".join(words))[0].split()
-    return kept + [""] * (len(words) - len(kept))
 
 
 def _sort_spellings(dictionary: dict[str, list[str]]) -> None:

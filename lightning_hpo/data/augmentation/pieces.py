@@ -2,7 +2,11 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+
+from numpy.random import Generator
+
+from lightning_hpo.data.augmentation.method import Method
 
 __all__ = ["Pieces"]
 
@@ -34,8 +38,7 @@ class Pieces:
         for place in self.words:
             self._words_left[self._piece_of[place]] += 1
         # Two words in a row have a border between them, and no white space.
-        touching = {word for pair in itertools.pairwise(self.words) if pair[1] - pair[0] == 1 for word in pair}
-        self._settled = touching
+        self._settled = {word for pair in itertools.pairwise(self.words) if pair[1] - pair[0] == 1 for word in pair}
 
     @property
     def text(self) -> str:
@@ -50,22 +53,22 @@ class Pieces:
         now = dict(zip(self._borders, itertools.accumulate(lengths), strict=True))
         return [(now[start], now[end]) for start, end in spans]
 
-    def change(self, place: int, width: int, new_words: Callable[[list[str]], list[str]]) -> bool:
+    def change(self, place: int, method: Method, generator: Generator) -> bool:
         """Change some neighbouring words of a piece; a word changes once.
 
         Args:
             place: The first of them, out of `words`.
-            width: How many.
-            new_words: Gives each of them its new text; an empty one deletes the word.
+            method: Says how many, and gives them their new text.
+            generator: What the method draws from.
 
         Returns:
             Whether anything changed.
         """
-        places = [place + 2 * further for further in range(width)]
+        places = [place + 2 * further for further in range(method.width)]
         if not self._may_change(places):
             return False
         old = [self._tokens[each] for each in places]
-        new = [word.strip() for word in new_words(old)]
+        new = [word.strip() for word in method.change(old, generator)]
         piece, deleted = self._piece_of[place], new.count("")
         if new == old or deleted >= self._words_left[piece]:
             return False
