@@ -73,7 +73,8 @@ class _Metrics(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         del pl_module
-        self.seen[trainer.current_epoch] = {name: repr(float(value)) for name, value in trainer.callback_metrics.items()}
+        values = {name: repr(float(value)) for name, value in trainer.callback_metrics.items()}  # NaN equals NaN
+        self.seen[trainer.current_epoch] = values
 
 
 class _Training:
