@@ -97,15 +97,19 @@ class Pooling(nn.Module):
         if self.name == "cls":
             return hidden[:, 0]
         kept = mask.unsqueeze(-1).bool()
-        lowest = torch.finfo(hidden.dtype).min
         if self.name == "max":
-            return hidden.masked_fill(~kept, lowest).amax(dim=1)
+            return _masked(hidden, kept).amax(dim=1)
         if self.weigh is not None:
-            weights = self.weigh(hidden).masked_fill(~kept, lowest).softmax(dim=1)
+            weights = _masked(self.weigh(hidden), kept).softmax(dim=1)
         else:
             weights = kept.to(hidden.dtype) / kept.sum(dim=1, keepdim=True)
         pooled: Tensor = (weights * hidden).sum(dim=1)
         return pooled
+
+
+def _masked(values: Tensor, kept: Tensor) -> Tensor:
+    # By the values' own type: autocast makes a layer's output narrower than its input.
+    return values.masked_fill(~kept, torch.finfo(values.dtype).min)
 
 
 class WindowHead(nn.Module):

@@ -30,6 +30,15 @@ def test_padding_never_counts(name: PoolingName) -> None:
     torch.testing.assert_close(pooling(HIDDEN, MASK), pooling(other, MASK))
 
 
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_pooling_works_where_layers_give_less_than_they_take(name: PoolingName, precision: torch.dtype) -> None:
+    pooling = Pooling(name, 8)
+    with torch.autocast("cpu", precision):
+        pooled = pooling(HIDDEN, MASK)
+    torch.testing.assert_close(pooled.float(), pooling(HIDDEN, MASK), atol=0.02, rtol=0.02)
+
+
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_layers_and_hidden_act(layers: int) -> None:
     head = TokenHead(EvidenceHead(layers=layers, hidden=11), 8)
