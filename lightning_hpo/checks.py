@@ -12,9 +12,10 @@ from lightning_hpo.databases import check_sqlite, sqlite_path
 from lightning_hpo.devices import device_problems, visible_cards
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.job import Job
+from lightning_hpo.pruners import build_pruner, check_pruner
 from lightning_hpo.screen import waiting
 from lightning_hpo.search_space import SearchSpace
-from lightning_hpo.study import build_pruner, check_pruner, find_study
+from lightning_hpo.study import find_study
 from lightning_hpo.tracking import check_tracking
 from lightning_hpo.workers import Death, Workers
 

@@ -3,21 +3,15 @@
 import math
 import re
 import sqlite3
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import optuna
 import sqlalchemy
-from jsonargparse import ArgumentParser, Namespace
-from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import (
@@ -34,11 +28,7 @@ from lightning_hpo.patient_storage import PatientStorage
 
 __all__ = [
     "NoStudiesError",
-    "NumberSeededSampler",
     "StudySettings",
-    "build_pruner",
-    "build_sampler",
-    "check_pruner",
     "create_study",
     "find_study",
     "load_studies",
@@ -46,8 +36,6 @@ __all__ = [
     "open_storage",
 ]
 
-_ENOUGH = 100
-_FAR = 1e12
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -246,138 +234,3 @@ def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePrun
         pruner=pruner,
         load_if_exists=True,
     )
-
-
-class NumberSeededSampler(BaseSampler):
-    """Seeds a sampler anew for every trial, from the study's seed and the trial's number.
-
-    A seeded sampler alone would start over in a new process and propose the same points again; so a study that was
-    interrupted draws what an uninterrupted one draws.
-
-    Args:
-        build: Makes the sampler for a seed.
-        seed: Seed of the study.
-    """
-
-    def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
-        self._build = build
-        self._seed = seed
-        self._sampler = build(seed)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Make the sampler of this trial."""
-        seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
-        self._sampler = self._build(seed)
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """As the sampler says."""
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As the sampler says."""
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """As the sampler says."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """As the sampler says."""
-        self._sampler.after_trial(study, trial, state, values)
-
-
-def build_sampler(config: Namespace | None, seed: int) -> BaseSampler:
-    """The configured sampler, seeded for every trial by its number.
-
-    Args:
-        config: Class path and arguments of a sampler, or None for multivariate grouped TPE.
-        seed: Seed of the study.
-    """
-
-    def build(trial_seed: int) -> BaseSampler:
-        if config is None:
-            return _default_sampler(trial_seed)
-        seeded = config.clone()
-        if "seed" in seeded.init_args:
-            seeded.init_args.seed = trial_seed
-        sampler: BaseSampler = _instantiate(BaseSampler, seeded, "--study.sampler")
-        return sampler
-
-    return NumberSeededSampler(build, seed)
-
-
-def _default_sampler(seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        # "group" has been called experimental since 2021; it is what lets TPE model conditional flags together.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(multivariate=True, group=True, seed=seed)
-
-
-def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
-    """The configured pruner; by default one that compares with the median, from an early epoch on."""
-    if config is None:
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=1 if max_epochs > 1 else 0)
-    pruner: BasePruner = _instantiate(BasePruner, config, "--study.pruner")
-    return pruner
-
-
-def _instantiate(base: type, config: Namespace, flag: str) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "it")
-    try:
-        return parser.instantiate(Namespace(it=config)).it  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError) as error:
-        name = config.class_path.rsplit(".", 1)[-1]
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise InputError(f"{flag}: {name} refused its arguments: {str(cause).splitlines()[0]}") from error
-
-
-def check_pruner(pruner: BasePruner, *, reports: int) -> None:
-    """Refuse a pruner that could never prune a trial of so few epochs.
-
-    The pruner is asked: in a study in memory, every second trial gets worse with every epoch and the others get better.
-
-    Args:
-        pruner: The pruner.
-        reports: Values that a trial reports at most: its validated epochs.
-
-    Raises:
-        InputError: If none of the failing trials would have been pruned.
-    """
-    if isinstance(pruner, NopPruner) or reports < 1 or _prunes_a_failing_trial(pruner, min(reports, _ENOUGH)):
-        return
-    raise InputError(
-        f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
-        "lower its warm-up or resource, raise --trainer.max_epochs, "
-        "or say that none shall be pruned: --study.pruner optuna.pruners.NopPruner"
-    )
-
-
-def _prunes_a_failing_trial(pruner: BasePruner, reports: int) -> bool:
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        # Far below and far above, so that a pruner with a bound of its own has something to prune, too.
-        return any(_prunes(pruner, reports, far) for far in (-_FAR, _FAR))
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
-def _prunes(pruner: BasePruner, reports: int, far: float) -> bool:
-    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="rehearsal")
-    for number in range(_ENOUGH):
-        failing = number % 2 == 1
-        trial = study.ask()
-        for step in range(reports):
-            trial.report(far * (step + 1) if failing else step + 1.0, step)
-            if trial.should_prune() and failing:  # asked of both: some pruners compare with what they were asked
-                return True
-        study.tell(trial, far if failing else float(reports))
-    return False

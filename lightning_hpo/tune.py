@@ -25,9 +25,10 @@ from lightning_hpo.job import Job
 from lightning_hpo.journal import Journal
 from lightning_hpo.pace import Pace
 from lightning_hpo.reconciliation import Reconciliation, send
+from lightning_hpo.samplers import build_sampler
 from lightning_hpo.screen import Screen
 from lightning_hpo.search_space import SearchSpace
-from lightning_hpo.study import build_sampler, create_study
+from lightning_hpo.study import create_study
 from lightning_hpo.tracking import AWAY, Tracker, environment_tags
 from lightning_hpo.trial import TrialOrder, run_trial
 from lightning_hpo.trial_config import halve_batch, keep_config

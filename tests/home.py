@@ -12,6 +12,8 @@ from mlflow.entities import Run
 from optuna.trial import FrozenTrial
 
 from lightning_hpo.cli import main
+from lightning_hpo.config import AgentCLI
+from lightning_hpo.study import StudySettings
 
 CONFIG: dict[str, Any] = {
     "model": {"class_path": "tests.foreign.ForeignModule"},
@@ -66,3 +68,8 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def study_flags(*arguments: str) -> Any:
+    config = ["--model", "tests.foreign.ForeignModule", "--data", "tests.foreign.ForeignData"]
+    return AgentCLI([*config, *arguments], instantiate=False, study=StudySettings).config.study

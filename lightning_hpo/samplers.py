@@ -1,0 +1,86 @@
+"""Optuna's samplers, by class path, seeded so that a study that was interrupted draws what an uninterrupted one draws."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+from jsonargparse import Namespace
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.class_paths import instantiate
+
+__all__ = ["NumberSeededSampler", "build_sampler"]
+
+
+class NumberSeededSampler(BaseSampler):
+    """Seeds a sampler anew for every trial, from the study's seed and the trial's number.
+
+    A seeded sampler alone would start over in a new process and propose the same points again; so a study that was
+    interrupted draws what an uninterrupted one draws.
+
+    Args:
+        build: Makes the sampler for a seed.
+        seed: Seed of the study.
+    """
+
+    def __init__(self, build: Callable[[int], BaseSampler], seed: int) -> None:
+        self._build = build
+        self._seed = seed
+        self._sampler = build(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Make the sampler of this trial."""
+        seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
+        self._sampler = self._build(seed)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the sampler says."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As the sampler says."""
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As the sampler says."""
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """As the sampler says."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def build_sampler(config: Namespace | None, seed: int) -> BaseSampler:
+    """The configured sampler, seeded for every trial by its number.
+
+    Args:
+        config: Class path and arguments of a sampler, or None for multivariate grouped TPE.
+        seed: Seed of the study.
+    """
+
+    def build(trial_seed: int) -> BaseSampler:
+        if config is None:
+            return _default_sampler(trial_seed)
+        seeded = config.clone()
+        if "seed" in seeded.init_args:
+            seeded.init_args.seed = trial_seed
+        sampler: BaseSampler = instantiate(BaseSampler, seeded, "--study.sampler")
+        return sampler
+
+    return NumberSeededSampler(build, seed)
+
+
+def _default_sampler(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        # "group" has been called experimental since 2021; it is what lets TPE model conditional flags together.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return TPESampler(multivariate=True, group=True, seed=seed)
