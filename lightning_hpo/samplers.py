@@ -1,4 +1,4 @@
-"""Optuna's samplers, by class path, seeded so that a study that was interrupted draws what an uninterrupted one draws."""
+"""Optuna's samplers, by class path, seeded so that an interrupted study draws what an uninterrupted one draws."""
 
 import warnings
 from collections.abc import Callable

@@ -4,13 +4,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
+import optuna
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from lightning_hpo.endings import Ending, Outcome
 from lightning_hpo.pace import Pace, duration
 
-__all__ = ["Screen", "waiting"]
+__all__ = ["Screen", "ending_line", "result_line", "waiting"]
 
 
 @contextmanager
@@ -109,3 +112,34 @@ class Screen:
         now = time.monotonic()
         left = self._pace.left([now - since for since in self._since.values()])
         return best if left is None or self._done >= self._total else f"{best}  {duration(left)} left"
+
+
+def ending_line(outcome: Outcome, monitor: str) -> str:
+    """Say how a trial has ended."""
+    if outcome.ending is Ending.COMPLETE:
+        collapsed = ", collapsed: every answer is the same" if outcome.collapsed else ""
+        return f"complete: {monitor} {outcome.value:.4f} in epoch {_counted(outcome.epoch)}{collapsed}"
+    if outcome.ending is Ending.PRUNED:
+        return f"pruned after epoch {_counted(outcome.epoch)}"
+    if outcome.ending in (Ending.INTERRUPTED, Ending.DIED):
+        return f"parked: {outcome.reason}"
+    return f"failed: {outcome.reason}"
+
+
+def _counted(epoch: int | None) -> int:
+    """An epoch as people count them, from 1; both databases count from 0, as Lightning does."""
+    return 0 if epoch is None else epoch + 1
+
+
+def result_line(study: optuna.Study) -> str:
+    """Say which trial is the best, and how."""
+    try:
+        best = study.best_trial
+    except ValueError:
+        return "no trial is complete yet"
+    searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
+    return f"best: trial {best.number}, {study.user_attrs['monitor']} {best.value:.4f}, with {searched}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -28,17 +28,12 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, Schema, TensorSpec
 from torch import Tensor, nn
 
-from lightning_hpo.agents.criteria import pair_probabilities
 from lightning_hpo.agents.decoding import Decoding
 from lightning_hpo.agents.encoder import quiet_transformers
-from lightning_hpo.agents.span_decoding import answer_rows, decode_pairs
 from lightning_hpo.agents.text_agent import TextAgent
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.scored_pair import ScoredPair
-from lightning_hpo.data.scored_pairs import ScoredPairs
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.windows import Windows, load_tokenizer
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.text_model import COLUMNS, INPUTS, ServingSettings, TextModel
 
 __all__ = ["log_model", "save_model", "saved_decoding"]
 
@@ -46,17 +41,7 @@ _MLMODEL = "MLmodel"
 _SETTINGS = "serving.json"
 _TOKENIZER = "tokenizer"
 _TEXTS = "texts"
-_WINDOWS_AT_ONCE = 32
 _REQUIRED = ("mlflow", "torch", "transformers", "tokenizers", "numpy", "pandas", "lightning", "lightning_hpo")
-_COLUMNS = ("criterion", "post")
-# What each agent answers, and with which of MLflow's types.
-_ANSWERS = {
-    "criteria": {"met": "boolean", "probability": "double"},
-    "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
-}
-# What an agent that may give several answers adds: JSON, since a table of MLflow's scoring server holds no lists.
-_FURTHER_ANSWERS = {"answers": "string"}
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _EXAMPLE = "I have been too tired to get up since the start of the week."
 
 
@@ -67,23 +52,6 @@ class TextData(Protocol):
     max_length: int
     stride: int
     corpus: Any
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """How a model reads texts and answers: all that is in `serving.json`."""
-
-    agent: str
-    criteria: dict[str, str]
-    max_length: int
-    stride: int
-    decoding: dict[str, Any] | None = None
-
-    @property
-    def answers(self) -> dict[str, str]:
-        """What the model answers, and with which of MLflow's types."""
-        several = Decoding.read(self.decoding).top_k > 1
-        return _ANSWERS[self.agent] | (_FURTHER_ANSWERS if several else {})
 
 
 def log_model(
@@ -180,7 +148,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
         tokenizer = load_tokenizer(data.tokenizer)
         tokenizer.save_pretrained(texts / _TOKENIZER)
         (texts / _SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
-        names = [name for name in _INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
+        names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
         # Two rows: torch.export takes a dimension of one for a constant.
         network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
         mlflow.pyfunc.save_model(
@@ -286,9 +254,9 @@ def _checked(agent: TextAgent, data: Any) -> TextData:
     return cast(TextData, data)
 
 
-def _settings(agent: TextAgent, data: TextData) -> _Settings:
+def _settings(agent: TextAgent, data: TextData) -> ServingSettings:
     decoding = getattr(agent, "decoding", None)
-    return _Settings(
+    return ServingSettings(
         agent=agent.agent,
         criteria=dict(data.corpus.criteria),
         max_length=data.max_length,
@@ -297,14 +265,14 @@ def _settings(agent: TextAgent, data: TextData) -> _Settings:
     )
 
 
-def _signature(settings: _Settings) -> ModelSignature:
-    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in _COLUMNS]
+def _signature(settings: ServingSettings) -> ModelSignature:
+    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in COLUMNS]
     answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in settings.answers.items()]
     return ModelSignature(inputs=Schema(asked), outputs=Schema(answered))
 
 
-def _example(settings: _Settings) -> pd.DataFrame:
-    return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(_COLUMNS))
+def _example(settings: ServingSettings) -> pd.DataFrame:
+    return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS))
 
 
 def _requirements() -> list[str]:
@@ -318,97 +286,12 @@ def _requirements() -> list[str]:
     return found
 
 
-class _TextModel:
-    """What `mlflow.pyfunc.load_model` gives: criteria and posts in, answers out."""
-
-    def __init__(self, settings: _Settings, network: nn.Module, windows: Windows, tokenizer: Any) -> None:
-        self._settings, self._network, self._windows, self._tokenizer = settings, network, windows, tokenizer
-
-    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Answer each row.
-
-        Args:
-            data: A column `criterion`, with ids of criteria or their text, and a column `post`.
-            params: For MLflow alone.
-
-        Returns:
-            A row for each row. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of the post,
-            `text`, `score`, `null`; where there is no evidence, -1, -1 and no text. If several answers are allowed,
-            also `answers`: all of them as a list in JSON, the best first, each with `start`, `end`, `text`, `score`.
-
-        Raises:
-            InputError: If a row has no criterion or no post.
-            NotFiniteError: If the network gives what is no number.
-        """
-        criteria, posts = _read(data)
-        criteria = [self._settings.criteria.get(criterion, criterion) for criterion in criteria]
-        rows: list[dict[str, Any]] = [{} for _ in posts]
-        for batch in self._batches(criteria, posts) if rows else ():
-            for row, answer in zip(map(int, batch["post_ids"]), self._answer(batch), strict=True):
-                rows[row] = _with_text(answer, posts[row]) if "null" in answer else answer
-        return pd.DataFrame(rows, columns=list(self._settings.answers), index=data.index)
-
-    def _batches(self, criteria: list[str], posts: list[str]) -> Iterator[dict[str, Any]]:
-        names = list(dict.fromkeys(criteria))
-        read = dict(zip(names, self._windows.tokenize(names), strict=True))
-        self._windows.refuse_criteria(read.values())
-        tokens = TokenizedPosts({str(row): post for row, post in enumerate(posts)}, self._tokenizer)
-        pairs = [
-            ScoredPair(
-                Pair(str(row), criterion, met=False),
-                tuple(self._windows.ranges(len(tokens[str(row)]), read[criterion])),
-            )
-            for row, criterion in enumerate(criteria)
-        ]
-        scored = ScoredPairs(
-            pairs, posts=tokens, criteria=read, windows=self._windows, batch_size=_WINDOWS_AT_ONCE, offsets=True
-        )
-        return (scored[index] for index in range(len(scored)))
-
-    def _answer(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        inputs = [batch[name] for name in _INPUTS if name in batch]
-        with torch.no_grad():
-            logits = self._network(*inputs).float()
-        pairs = len(batch["post_ids"])
-        if self._settings.agent == "criteria":
-            probabilities = pair_probabilities(logits, batch["pair_index"], pairs).tolist()
-            return [{"met": probability >= 0.5, "probability": probability} for probability in probabilities]
-        decoding = Decoding.read(self._settings.decoding)
-        spans = decode_pairs(logits, batch["offsets"], batch["pair_index"], pairs, decoding)
-        return answer_rows(spans, decoding.threshold)
-
-
-def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:
-    if "answers" in answer:
-        further = [{**span, "text": post[span["start"] : span["end"]]} for span in answer["answers"]]
-        answer = {**answer, "answers": json.dumps(further, ensure_ascii=False)}
-    if answer["null"]:
-        return {**answer, "start": -1, "end": -1, "text": ""}
-    return {**answer, "text": post[answer["start"] : answer["end"]]}
-
-
-def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
-    missing = [name for name in _COLUMNS if name not in data.columns]
-    if missing:
-        raise InputError(f"input: no column {' and no column '.join(missing)}; a row is a criterion and a post")
-    columns = [data[name].tolist() for name in _COLUMNS]
-    problems = [
-        f"input row {row}, column {name}: it is empty or no text"
-        for row, values in enumerate(zip(*columns, strict=True))
-        for name, value in zip(_COLUMNS, values, strict=True)
-        if not isinstance(value, str) or not value.strip()
-    ]
-    if problems:
-        raise InputError(problems)
-    return columns[0], columns[1]
-
-
-def _load_pyfunc(path: str) -> _TextModel:
+def _load_pyfunc(path: str) -> TextModel:
     """Load the data folder of a saved model; MLflow calls this by its name."""
     folder = Path(path)
-    settings = _Settings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
+    settings = ServingSettings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
     with quiet_transformers():
         tokenizer = load_tokenizer(str(folder / _TOKENIZER))
     windows = Windows(tokenizer, max_length=settings.max_length, stride=settings.stride)
     root = next(parent for parent in folder.parents if (parent / _MLMODEL).is_file())
-    return _TextModel(settings, mlflow.pytorch.load_model(str(root)), windows, tokenizer)
+    return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows, tokenizer)

@@ -26,7 +26,7 @@ from lightning_hpo.journal import Journal
 from lightning_hpo.pace import Pace
 from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.samplers import build_sampler
-from lightning_hpo.screen import Screen
+from lightning_hpo.screen import Screen, ending_line, result_line
 from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import create_study
 from lightning_hpo.tracking import AWAY, Tracker, environment_tags
@@ -165,8 +165,7 @@ class _Loop:
 
     def conclude(self) -> int:
         """Say how the study stands, and give the exit code."""
-        for line in _result(self._study):
-            self.screen.say(line)
+        self.screen.say(result_line(self._study))
         if len(self._failed_in_a_row) >= self._settings.max_failures:
             raise LightningHpoError(
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
@@ -320,7 +319,7 @@ class _Loop:
         elif state in _COUNTED:
             self._failed_in_a_row.clear()
         self.screen.best_is(_best_value(self._study))
-        self.screen.ended(trial.number, _line(outcome, self._settings.monitor), state in _COUNTED)
+        self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in _COUNTED)
         self._say_cost()
 
     def send_all(self) -> bool:
@@ -388,32 +387,3 @@ def _best_value(study: optuna.Study) -> float | None:
         return study.best_value
     except ValueError:
         return None
-
-
-def _line(outcome: Outcome, monitor: str) -> str:
-    if outcome.ending is Ending.COMPLETE:
-        collapsed = ", collapsed: every answer is the same" if outcome.collapsed else ""
-        return f"complete: {monitor} {outcome.value:.4f} in epoch {_counted(outcome.epoch)}{collapsed}"
-    if outcome.ending is Ending.PRUNED:
-        return f"pruned after epoch {_counted(outcome.epoch)}"
-    if outcome.ending in (Ending.INTERRUPTED, Ending.DIED):
-        return f"parked: {outcome.reason}"
-    return f"failed: {outcome.reason}"
-
-
-def _counted(epoch: int | None) -> int:
-    """An epoch as people count them, from 1; both databases count from 0, as Lightning does."""
-    return 0 if epoch is None else epoch + 1
-
-
-def _result(study: optuna.Study) -> list[str]:
-    try:
-        best = study.best_trial
-    except ValueError:
-        return ["no trial is complete yet"]
-    searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
-    return [f"best: trial {best.number}, {study.user_attrs['monitor']} {best.value:.4f}, with {searched}"]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -16,6 +16,7 @@ HOMES = {
         "search_space",
         "dimension",
         "study",
+        "screen",
         "samplers",
         "pruners",
         "import_study",

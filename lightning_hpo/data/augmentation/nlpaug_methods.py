@@ -4,6 +4,7 @@ So the share of changed words is kept, white space stays as it is, and no augmen
 """
 
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -71,7 +72,10 @@ def nlpaug_method(name: str) -> Method:
         InputError: nlpaug, or the data that the augmenter reads, is not on this machine. Nothing is downloaded.
     """
     try:
-        from nlpaug.augmenter import char, word
+        with warnings.catch_warnings():
+            # nlpaug 1.1.11 holds escapes that Python warns of when it compiles them.
+            warnings.filterwarnings("ignore", message=r".*invalid escape sequence")
+            from nlpaug.augmenter import char, word
     except ImportError as error:
         raise InputError(
             f"--aug.methods: {name} needs nlpaug ({error}); pip install 'lightning_hpo[augment]'"
