@@ -158,8 +158,9 @@ def _status(arguments: Sequence[str]) -> int:
 
 
 def _register(arguments: Sequence[str]) -> int:
-    parser = _Parser("register", "Register the best trial's model, prove it in a fresh process, move the alias.")
+    parser = _Parser("register", "Register a trial's model, prove it in a fresh process, move the alias.")
     parser.add_argument("--study", required=True, help="name of the study")
+    parser.add_argument("--trial", type=int, help="number of the trial; left out: the best one")
     moves = parser.add_mutually_exclusive_group()
     moves.add_argument("--promote", action="store_true", default=None, help="move the alias whatever it points to")
     moves.add_argument("--no-promote", dest="promote", action="store_false", help="leave the alias alone")
@@ -176,7 +177,7 @@ def _register(arguments: Sequence[str]) -> int:
     from lightning_hpo.registry import register
     from lightning_hpo.tracking import Tracker
 
-    print(register(study, Tracker(given.tracking_uri), Workers(1), promote=given.promote))
+    print(register(study, Tracker(given.tracking_uri), Workers(1), number=given.trial, promote=given.promote))
     return 0
 
 

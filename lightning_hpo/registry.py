@@ -10,11 +10,12 @@ import optuna
 import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from optuna.trial import TrialState
 from torch import nn
 
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import run_id_of
-from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.tracking import Tracker
 from lightning_hpo.trial_files import BEST, CONFIG
 from lightning_hpo.workers import Death, Workers
@@ -33,8 +34,10 @@ class _Proof:
     problem: str = ""
 
 
-def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote: bool | None = None) -> str:
-    """Register the best trial's model, and let the alias `production` point to it if that is an improvement.
+def register(
+    study: optuna.Study, tracker: Tracker, workers: Workers, *, number: int | None = None, promote: bool | None = None
+) -> str:
+    """Register a trial's model, and let the alias `production` point to it if that is an improvement.
 
     The alias moves only after a fresh process has loaded the version and got the score of its trial again.
 
@@ -42,6 +45,7 @@ def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote
         study: The study.
         tracker: MLflow's side of it.
         workers: Gives the fresh process.
+        number: Of the trial; None is the best one.
         promote: False leaves the alias alone; True moves it even where another study's model cannot be compared or
             is better; None moves it to something better on the same data.
 
@@ -49,18 +53,16 @@ def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote
         A line that says what was done.
 
     Raises:
+        InputError: If there is no complete trial of that number.
         LightningHpoError: If there is no model to register, or it does not give its trial's score again.
     """
-    try:
-        best = study.best_trial
-    except ValueError as error:
-        raise LightningHpoError(
-            f"{study.study_name}: no trial is complete, so there is no model to register"
-        ) from error
+    best = _chosen(study, number)
     name = f"{study.user_attrs['agent']}-best-model"
     version = _known_version(tracker, name, study, best)
     if version is None:
-        uri = best.user_attrs.get("mlflow_model_uri") or _logged_now(study, best, tracker, workers)
+        uri = best.user_attrs.get("mlflow_model_uri")
+        if uri is None or not tracker.has_model(uri):
+            uri = _logged_now(study, best, tracker, workers)
         version = _version(tracker, name, uri, study, best)
     _prove(study, best, tracker, workers, version)
     obstacle = _obstacle(tracker, study, version) if promote is None else ""
@@ -72,10 +74,24 @@ def register(study: optuna.Study, tracker: Tracker, workers: Workers, *, promote
     return f"registered {name} version {version.version}, proven, {ALIAS}: models:/{name}@{ALIAS}"
 
 
+def _chosen(study: optuna.Study, number: int | None) -> optuna.trial.FrozenTrial:
+    complete = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+    if not complete:
+        raise LightningHpoError(f"{study.study_name}: no trial is complete, so there is no model to register")
+    if number is None:
+        return study.best_trial
+    if number not in complete:
+        raise InputError(
+            f"--trial: {study.study_name} has no complete trial {number}; `lightning-hpo status --study "
+            f"{study.study_name}` shows its trials"
+        )
+    return complete[number]
+
+
 def _logged_now(study: optuna.Study, best: optuna.trial.FrozenTrial, tracker: Tracker, workers: Workers) -> str:
     """Log the model of a trial that could not log it: MLflow was away, or another trial was better then."""
     folder, run_id = _folder(study, best), run_id_of(study, best)
-    problem = best.user_attrs.get("ended_by") or "no model was logged"
+    problem = best.user_attrs.get("ended_by") or "it has no weights any more; the best --study.keep trials keep theirs"
     if run_id is not None and (folder / BEST).exists():
         answer = workers.call(_log_from_checkpoint, folder, run_id, tracker.uri, log=folder / "proof.log")
         if isinstance(answer, str) and answer.startswith("models:/"):

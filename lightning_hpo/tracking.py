@@ -205,6 +205,16 @@ class Tracker:
         for model in self.client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
             self.delete_model(str(model.model_uri))
 
+    def has_model(self, uri: str) -> bool:
+        """Whether a logged model is there, and has not been deleted."""
+        try:
+            self.client.get_logged_model(uri.removeprefix("models:/"))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+        return True
+
     def delete_model(self, uri: str) -> None:
         """Delete a logged model with its files, unless it is gone already or a registered version stands on it."""
         try:

@@ -8,8 +8,8 @@ import pytest
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.demo_encoder import write_encoder
-from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.registry import register
+from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.registry import ALIAS, register
 from lightning_hpo.tracking import Tracker
 from lightning_hpo.workers import Workers
 from tests.home import Home
@@ -40,8 +40,23 @@ def test_without_model_and_weights_there_is_nothing_to_register(home: Home) -> N
     assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     twin = _without_model(optuna.load_study(study_name="first", storage=home.storage), home.storage)
     Path(home.outdir, "first/trial_0/best.ckpt").unlink()
-    with pytest.raises(LightningHpoError, match=r"^twin: trial 0 cannot be registered: no model was logged$"):
+    with pytest.raises(LightningHpoError, match=r"^twin: trial 0 cannot be registered: it has no weights any more"):
         register(twin, Tracker(home.tracking_uri), Workers(1))
+
+
+def test_any_complete_trial_that_kept_its_weights_can_be_registered(home: Home) -> None:
+    flags = ("--study.n_trials", "3", "--study.keep", "2", "--study.register", "false", "--study.pruner", "NopPruner")
+    assert home.tune("first", *flags) == 0
+    study, tracker = optuna.load_study(study_name="first", storage=home.storage), Tracker(home.tracking_uri)
+    ranked = sorted(study.trials, key=lambda trial: float(trial.value or 0.0), reverse=True)
+    said = register(study, tracker, Workers(1), number=ranked[1].number)
+    assert said.startswith("registered foreignmodule-best-model version 1, proven")
+    version = tracker.client.get_model_version_by_alias("foreignmodule-best-model", ALIAS)
+    assert version.tags["optuna_trial"] == str(ranked[1].number)
+    with pytest.raises(LightningHpoError, match=r"cannot be registered: it has no weights any more; the best"):
+        register(study, tracker, Workers(1), number=ranked[2].number)
+    with pytest.raises(InputError, match=r"^--trial: first has no complete trial 7; `lightning-hpo status --study"):
+        register(study, tracker, Workers(1), number=7)
 
 
 def test_a_calibrated_model_is_proven_with_the_threshold_that_it_was_scored_with(
