@@ -17,6 +17,8 @@ __all__ = ["Lora", "add_adapters", "merge_adapters"]
 class Lora(Settings):
     """Low-rank adapters (LoRA, Hu et al. 2022) on every linear layer of the encoder; the rest of it stays as it is.
 
+    The adapters of layers that `freeze_layers` freezes stay as they are, too: they do nothing.
+
     Args:
         r: Rank of the adapters; 0 is none, and the encoder itself is trained. Needs the extra `lora`.
         alpha: The adapters count alpha / r times.

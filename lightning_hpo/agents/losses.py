@@ -94,7 +94,9 @@ def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = 
         even = -(log_p.masked_fill(~mask, 0.0)).sum(dim=-1) / mask.sum(dim=-1)
         value = (1 - loss.label_smoothing) * value + loss.label_smoothing * even
     if loss.name == "focal":
-        value = value * (1 - log_target.exp()) ** loss.gamma
+        # Never quite 0: there the slope of a power below 1 is infinite, and a certain row would teach NaN.
+        wrong = (-log_target.expm1()).clamp(min=torch.finfo(logits.dtype).eps)
+        value = value * wrong**loss.gamma
         if loss.alpha is not None:
             value = value * torch.where(targets == 0, 1 - loss.alpha, loss.alpha)
     return value.masked_fill(targets == IGNORE, 0.0)

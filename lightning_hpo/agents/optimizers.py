@@ -1,6 +1,6 @@
 """The optimizer: which one, and over what."""
 
-import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,7 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_hpo.agents.encoder import encoder_layers
 from lightning_hpo.agents.network import TextNetwork
-from lightning_hpo.agents.settings import Settings, outside
+from lightning_hpo.agents.settings import Settings, outside, raise_problems
 
 __all__ = ["Optim", "OptimName", "make_optimizer"]
 
@@ -52,10 +52,13 @@ class Optim(Settings):
         found += outside(f"{self.FLAG}.beta1", self.beta1, 0, 0.99999)
         found += outside(f"{self.FLAG}.beta2", self.beta2, 0, 0.9999999)
         found += outside(f"{self.FLAG}.eps", self.eps, 1e-16, 1)
-        return found + outside(f"{self.FLAG}.layer_decay", self.layer_decay, 0.01, 1) + self._missing()
+        return found + outside(f"{self.FLAG}.layer_decay", self.layer_decay, 0.01, 1)
 
-    def _missing(self) -> list[str]:
-        """Say what an optimizer needs that is not here: a package, or a card."""
+    def missing(self) -> list[str]:
+        """Give one line for what training needs and this machine lacks: a package, or a card.
+
+        Not among `problems`: a model answers wherever it is loaded, whatever it was trained with.
+        """
         if self.name == "adamw_8bit" and not torch.cuda.is_available():
             return [
                 f"{self.FLAG}.name: adamw_8bit runs on NVIDIA cards only, and there is none; adafactor saves memory"
@@ -70,7 +73,12 @@ _PACKAGES = {"adamw_8bit": "bitsandbytes", "lion": "pytorch_optimizer"}
 
 
 def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
-    """Build the optimizer over what is not frozen."""
+    """Build the optimizer over what is not frozen.
+
+    Raises:
+        InputError: If it cannot run here.
+    """
+    raise_problems(optim.missing() or _misplaced(network, optim))
     groups = _groups(network, optim)
     if optim.name == "adamw":
         return _adamw(groups, optim)
@@ -91,6 +99,14 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
         # The rate is the schedule's, not one of its own.
         made = Adafactor(groups, lr=optim.lr, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
     return made
+
+
+def _misplaced(network: TextNetwork, optim: Optim) -> list[str]:
+    kind = next(network.parameters()).device.type
+    if optim.name != "adamw_8bit" or kind == "cuda":
+        return []
+    where = f"the model is on {kind}; use --trainer.accelerator=gpu"
+    return [f"{optim.FLAG}.name: adamw_8bit runs on NVIDIA cards only, and {where}"]
 
 
 def _adamw(groups: list[dict[str, Any]], optim: Optim) -> AdamW:

@@ -100,7 +100,7 @@ class TextAgent(LightningModule):
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Give one line for each flag with which no agent can be made; no encoder is needed to say so.
+        """Give one line for each flag with which no agent can be made or trained; no encoder is needed to say so.
 
         Args:
             values: Arguments of the agent, as plain values.
@@ -110,7 +110,8 @@ class TextAgent(LightningModule):
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
         own = _problems(values.get("dropout"), values.get("attention_dropout"), values.get("freeze_layers", 0))
-        return [*own, *(line for group in groups for line in group.problems())]
+        missing = Optim.read(values.get("optim")).missing()
+        return [*own, *(line for group in groups for line in group.problems()), *missing]
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:

@@ -1,13 +1,17 @@
 import importlib.util
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
-from lightning_hpo.agents.encoder import load_encoder
+from lightning_hpo.agents.encoder import load_encoder, quiet_transformers
 from lightning_hpo.agents.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network import TextNetwork
+from tests.agents.test_network import FAMILIES
 
 LORA = Lora(r=4, alpha=8, dropout=0.25)
 IDS = torch.arange(8, 24).reshape(2, 8)
@@ -58,6 +62,23 @@ def test_merged_weights_answer_as_the_adapters_do(encoder_folder: str) -> None:
     assert not any("lora" in name for name in merged.state_dict())
     torch.testing.assert_close(_logits(network), adapted)
     assert any("lora" in name for name in network.state_dict())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_adapters_and_is_served_as_it_was(family: str, tmp_path: Path) -> None:
+    with quiet_transformers():
+        model: Any = transformers.AutoModel.from_config(FAMILIES[family]())  # type: ignore[no-untyped-call]
+        model.save_pretrained(tmp_path)
+    network = _network(str(tmp_path), LORA)
+    plain = set(_network(str(tmp_path), Lora()).state_dict())
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    network(IDS, torch.ones_like(IDS)).square().sum().backward()
+    assert all(p.grad is not None for name, p in network.named_parameters() if "lora_" in name)
+    merged = merge_adapters(network, LORA)
+    torch.testing.assert_close(_logits(merged), _logits(network), atol=1e-5, rtol=1e-4)
+    assert set(merged.state_dict()) == plain
 
 
 def test_without_adapters_nothing_is_copied(encoder_folder: str) -> None:

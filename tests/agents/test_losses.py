@@ -44,6 +44,15 @@ def test_the_mean_weight_is_one(balance: Balance, counts: tuple[int, int]) -> No
     assert float((class_weights(balance, counts) * windows).sum() / windows.sum()) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 0.99, 1.0, 2.0])
+def test_focal_teaches_nothing_that_is_not_finite_where_an_answer_is_certain(gamma: float) -> None:
+    logits = torch.tensor([[60.0, 0.0], [0.3, 0.2]], requires_grad=True)
+    row_loss(logits, torch.tensor([0, 1]), Loss(name="focal", gamma=gamma)).sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0].abs().max() < 1e-6 < logits.grad[1].abs().max()
+
+
 def test_focal_without_gamma_is_cross_entropy() -> None:
     torch.testing.assert_close(
         row_loss(LOGITS, TARGETS, Loss(name="focal", gamma=0)), row_loss(LOGITS, TARGETS, Loss())

@@ -10,11 +10,13 @@ from lightning_hpo.agents.encoder import freeze_layers, load_encoder
 from lightning_hpo.agents.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.network import TextNetwork
 from lightning_hpo.agents.optimizers import Optim, OptimName, make_optimizer
+from lightning_hpo.exceptions import InputError
 
 
 @pytest.fixture
 def network(encoder_folder: str) -> TextNetwork:
     encoder = load_encoder(encoder_folder)
+    torch.manual_seed(0)  # for the head
     return TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size))
 
 
@@ -63,7 +65,7 @@ def test_each_optimizer_makes_a_loss_smaller(network: TextNetwork, name: OptimNa
 
 def test_8_bit_states_are_refused_without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (problem,) = Optim(name="adamw_8bit").problems()
+    (problem,) = Optim(name="adamw_8bit").missing()
     assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA cards only")
 
 
@@ -73,8 +75,17 @@ def test_an_optimizer_whose_package_is_missing_is_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    (problem,) = Optim(name=name).problems()
+    (problem,) = Optim(name=name).missing()
     assert problem == f"--model.optim.name: {name} needs {package}; pip install 'lightning_hpo[{name}]'"
+
+
+def test_8_bit_states_are_refused_where_the_model_is_not_on_a_card(
+    network: TextNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    with pytest.raises(InputError, match=r"--model.optim.name: .* the model is on cpu; use --trainer.accelerator=gpu"):
+        make_optimizer(network, Optim(name="adamw_8bit"))
 
 
 def test_biases_and_norms_do_not_decay(network: TextNetwork) -> None:

@@ -151,6 +151,68 @@ def test_flags_are_judged_without_an_encoder_and_for_a_class_that_passes_them_on
         assert agent.flag_problems({"name": "nowhere"}) == []
 
 
+def test_an_agent_answers_where_its_optimizer_cannot_run_and_is_not_trained_there(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    optim = {"name": "adamw_8bit"}
+    agent = kind(encoder_folder, optim=optim)
+    (scores,) = trainer().validate(agent, loader(eval_batches[:1]), verbose=False)
+    assert "val_metric" in scores
+    with pytest.raises(InputError, match=r"--model.optim.name: adamw_8bit runs on NVIDIA cards only"):
+        trainer(max_epochs=1).fit(agent, loader(training_batches[:1]), loader(eval_batches[:1]))
+    (problem,) = kind.flag_problems({"name": "nowhere", "optim": optim})
+    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA cards only")
+
+
+class _StopsAfter(Callback):
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, _: LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optim": {"name": "adamw", "lr": 1e-3}},
+        {"optim": {"name": "lion", "lr": 1e-3}},
+        {"optim": {"name": "adafactor", "lr": 1e-3}},
+        {"lora": {"r": 4, "dropout": 0.0}, "gradient_checkpointing": True},
+    ],
+)
+def test_a_training_that_goes_on_ends_where_one_without_a_stop_does(
+    settings: dict[str, Any],
+    encoder_folder: str,
+    training_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    tmp_path: Path,
+) -> None:
+    def fitted(*callbacks: Callback, path: Path | None = None) -> Trainer:
+        torch.manual_seed(0)
+        agent: Any = CriteriaAgent
+        still = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
+        fitting = trainer(max_epochs=3, limit_val_batches=0, callbacks=list(callbacks))
+        batches = loader(training_batches[:3])
+        fitting.fit(agent(encoder_folder, **still, **settings), batches, batches, ckpt_path=path, weights_only=True)
+        return fitting
+
+    whole = fitted()
+    fitted(_StopsAfter(1)).save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed = fitted(path=tmp_path / "stopped.ckpt")
+    assert resumed.global_step == whole.global_step == 9
+    weights = [fitting.lightning_module.state_dict() for fitting in (resumed, whole)]
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
 def test_the_sanity_checks_batches_do_not_count(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
     agent = kind(encoder_folder).eval()
     agent.on_validation_epoch_start()
