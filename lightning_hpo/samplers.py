@@ -31,6 +31,8 @@ class NumberSeededSampler(BaseSampler):
         self._build = build
         self._seed = seed
         self._sampler = build(seed)
+        self.exhausted = False
+        """Whether the sampler has said that there is nothing left to draw."""
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Make the sampler of this trial."""
@@ -55,8 +57,13 @@ class NumberSeededSampler(BaseSampler):
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        """As the sampler says."""
-        self._sampler.after_trial(study, trial, state, values)
+        """As the sampler says; where it asks `Study.optimize` to stop, which does not run here, that is noted."""
+        try:
+            self._sampler.after_trial(study, trial, state, values)
+        except RuntimeError as error:
+            if "Study.stop" not in str(error):
+                raise
+            self.exhausted = True
 
 
 def build_sampler(config: Namespace | None, seed: int) -> BaseSampler:

@@ -40,6 +40,7 @@ __all__ = ["tune", "workers_for"]
 
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 _HALVINGS = "batch_halvings"
+_EXHAUSTED = "exhausted"
 _TICK_S = 5.0
 
 
@@ -139,6 +140,7 @@ class _Loop:
         self._killed = False
         self._over_time = False
         self._unwritable = ""
+        self._exhausted = bool(study.user_attrs.get(_EXHAUSTED))
         self._pace = Pace(job.settings.n_trials, workers.count, None if job.endless else job.epochs)
         for trial in ended:
             self._pace.add(*_measured(trial))
@@ -147,8 +149,8 @@ class _Loop:
 
     @property
     def complete(self) -> bool:
-        """Whether the study has all its trials."""
-        return self._ended >= self._settings.n_trials
+        """Whether the study has all its trials, or its sampler nothing left to draw."""
+        return self._exhausted or self._ended >= self._settings.n_trials
 
     def run(self) -> None:
         """Ask, train, tell; until enough trials have ended."""
@@ -203,7 +205,7 @@ class _Loop:
         return bool(self._signal) or self._over_time or bool(self._unwritable)
 
     def _wants_more(self) -> bool:
-        stopped = self._stopping or len(self._failed_in_a_row) >= self._settings.max_failures
+        stopped = self._stopping or self._exhausted or len(self._failed_in_a_row) >= self._settings.max_failures
         return not stopped and self._ended + len(self._workers.running) < self._settings.n_trials
 
     def _start(self, trial: optuna.Trial) -> None:
@@ -318,6 +320,10 @@ class _Loop:
             self._failed_in_a_row.append(outcome.reason)
         elif state in _COUNTED:
             self._failed_in_a_row.clear()
+        if getattr(self._study.sampler, "exhausted", False) and not self._exhausted:
+            self._exhausted = True
+            self._study.set_user_attr(_EXHAUSTED, True)
+            self.screen.say("the sampler has drawn everything that there is")
         self.screen.best_is(_best_value(self._study))
         self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in _COUNTED)
         self._say_cost()

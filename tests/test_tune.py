@@ -36,6 +36,22 @@ def _table(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in trials]
 
 
+def test_a_sampler_with_nothing_left_to_draw_ends_the_study(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    config = {
+        "search_space": {"model.hidden": {"low": 2, "high": 16}},
+        "study": {
+            "n_trials": 5,
+            "sampler": {"class_path": "GridSampler", "init_args": {"search_space": {"model.hidden": [2, 4]}}},
+        },
+    }
+    for _ in range(2):
+        assert home.tune("grid", config=config) == 0
+        assert sorted(trial.params["model.hidden"] for trial in home.trials("grid")) == [2, 4]
+    said = capfd.readouterr().err
+    assert said.count("the sampler has drawn everything that there is") == 1
+    assert "registered foreignmodule-best-model version 1, proven" in said
+
+
 def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
     assert home.tune("whole", "--study.n_trials", "4", "--study.workers", "2", "--study.keep", "2") == 0
     trials, runs = home.trials("whole"), home.runs("whole")
