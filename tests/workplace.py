@@ -11,6 +11,7 @@ from lightning_hpo.data.redsm5 import read_posts
 from tests.hub import encoder_in, write_hub
 
 ROOT = Path(__file__).parent.parent
+DATABASES = ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI")
 
 
 class Workplace:
@@ -24,7 +25,9 @@ class Workplace:
         DemoCorpus(60, 17).write(folder / "data/redsm5")
         texts = list(read_posts(folder / "data/redsm5/posts.csv").values())
         write_hub(folder / "hub", texts, layers)
-        self.environment = os.environ | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
+        # MLflow puts what an earlier test has set into this process's environment.
+        outside = {name: value for name, value in os.environ.items() if name not in DATABASES}
+        self.environment = outside | {"HF_HUB_CACHE": str(folder / "hub"), "HF_HUB_OFFLINE": "1"}
 
     def encoder(self, name: str) -> str:
         """The folder of an encoder."""
