@@ -255,7 +255,7 @@ class _Loop:
             monitor=self._settings.monitor,
             mode=self._settings.mode,
             pruner=self._study.pruner,
-            threads=max(1, (os.cpu_count() or 1) // self._workers.count),
+            threads=max(1, len(os.sched_getaffinity(0)) // self._workers.count),  # those that this process may use
             checkpoint_s=60 * self._settings.checkpoint_minutes,
             asked=asked,
         )
