@@ -151,9 +151,33 @@ def _status(arguments: Sequence[str]) -> int:
     parser.add_argument("--study", help="name of the study; left out: a line for each")
     _add_storage(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.report import print_status
+    from lightning_hpo.status import print_status
 
     print_status(given.study, given.storage)
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = _Parser("report", "One HTML page of a study that opens without a network, and its pictures as PNGs.")
+    parser.add_argument("study", metavar="STUDY", help="name of the study")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to; default: OUTDIR/STUDY/report")
+    _add_storage(parser)
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.study import load_study
+
+    study = load_study(given.study, given.storage)
+    tracked = "agent" in study.user_attrs  # a study from elsewhere has no runs
+    if tracked:
+        _require_database(given.tracking_uri)
+    try:
+        from lightning_hpo.report.report import write_report
+    except ModuleNotFoundError as error:
+        raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
+    from lightning_hpo.tracking import Tracker
+
+    for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
+        print(line)
     return 0
 
 
@@ -252,6 +276,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "predict": (_predict, "answer raw posts, one JSON line an answer"),
     "tune": (_tune, "search: sample, train, prune, record, register; the same call goes on with a stopped study"),
     "status": (_status, "how a study stands"),
+    "report": (_report, "one page and pictures of a study"),
     "register": (_register, "register a study's best model"),
     "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
     "import-study": (_import_study, "bring studies over from another Optuna database"),

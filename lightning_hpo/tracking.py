@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +45,7 @@ _ANSWER_S = 10
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
+_STUDY_AS_A_WHOLE = "study_as_a_whole"
 # MLflow's own words for "try again", and for any failure that it did not foresee, an unreachable server among them.
 _NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
@@ -83,11 +84,15 @@ class Run:
         run_id: MLflow's id of it.
         status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
         tags: Its tags.
+        params: Its parameters, as text.
+        metrics: Its metrics, the last value of each.
     """
 
     run_id: str
     status: str
     tags: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Tracker:
@@ -129,11 +134,16 @@ class Tracker:
 
         Where no server decides, the artifacts stand beside an SQLite file, or below the folder that this is called in.
         """
-        found = self.client.get_experiment_by_name(name)
+        found = self.find_experiment(name)
         if found is not None:
-            return str(found.experiment_id)
+            return found
         location = None if self._artifacts is None else str(self._artifacts / name)
         return self.client.create_experiment(name, artifact_location=location)
+
+    def find_experiment(self, name: str) -> str | None:
+        """Id of the experiment of that name, if there is one."""
+        found = self.client.get_experiment_by_name(name)
+        return None if found is None else str(found.experiment_id)
 
     def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str], time_ms: int | None = None) -> str:
         """Make a run and give its id.
@@ -153,13 +163,31 @@ class Tracker:
         found = self.client.search_runs([experiment_id], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
+    def study_run(self, experiment_id: str, study: str, agent: str) -> str:
+        """The run of a study as a whole, made when it is missing.
+
+        Its tags are others than those of a trial's run, for which nothing may take it.
+
+        Args:
+            experiment_id: The study's experiment.
+            study: Name of the study.
+            agent: Its agent.
+
+        Returns:
+            Id of the run.
+        """
+        found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        return self.start_run(experiment_id, "study", {_STUDY_AS_A_WHOLE: study, "agent": agent})
+
     def runs(self, experiment_id: str) -> Iterator[Run]:
         """Every run of an experiment that is not deleted."""
         token = None
         while True:
             page = self.client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
             for run in page:
-                yield Run(run.info.run_id, run.info.status, run.data.tags)
+                yield Run(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
             token = page.token
             if not token:
                 return
@@ -182,6 +210,10 @@ class Tracker:
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Log a text file."""
         self.client.log_text(run_id, text, name)
+
+    def log_file(self, run_id: str, path: Path, folder: str) -> None:
+        """Log a file into a folder of the run's artifacts, in the place of one of that name."""
+        self.client.log_artifact(run_id, str(path), folder)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int) -> None:
         """Log metrics of one step in one write; the same ones again change nothing.

@@ -37,7 +37,7 @@ def _errors(capsys: Captured) -> list[str]:
 def test_help_names_every_command(arguments: list[str], capsys: Captured) -> None:
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict", "tune", "status", "register", "ui", "demo-data"):
+    for command in ("fit", "validate", "test", "predict", "tune", "status", "report", "register", "ui", "demo-data"):
         assert f"\n  {command} " in shown
 
 

@@ -1,0 +1,179 @@
+"""Whole reports, of SQLite studies and into MLflow's own database."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow.entities import Run
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.claim import claimed
+from lightning_hpo.cli import main
+from lightning_hpo.endings import RUN_ID
+from lightning_hpo.reconciliation import reconcile
+from lightning_hpo.report.report import write_report
+from lightning_hpo.tracking import Tracker
+from tests.report.studies import ABOUT, KINDS, every_ending, make_study, make_trial
+
+Captured = pytest.CaptureFixture[str]
+PICTURES = ["curves", "endings", "history", "importance", "parallel", "slices", "timeline"]
+MANY: dict[str, BaseDistribution] = {
+    **KINDS,
+    **{f"model.some.group.parameter_{number}": FloatDistribution(0, 1) for number in range(15)},
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def _study(storage_url: str, folder: Path, trials: list[FrozenTrial], tracker: Tracker | None = None) -> optuna.Study:
+    """The study with its folder, and each trial's run if there is a tracker."""
+    for trial in trials if tracker else []:
+        assert tracker is not None
+        tags = {"optuna_study": "first", "optuna_trial": str(trial.number), "device": "cpu", "version.torch": "2.13.0"}
+        run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", tags)
+        tracker.set_status(run_id, "FINISHED", {})
+        trial.user_attrs[RUN_ID] = run_id
+    with claimed(folder / "first"):
+        return make_study(storage_url, trials, ABOUT | {"outdir": str(folder / "first")})
+
+
+def _runs(tracker: Tracker) -> list[Run]:
+    experiment = tracker.find_experiment("criteria-first")
+    return list(tracker.client.search_runs([str(experiment)]))
+
+
+def _report(storage_url: str, tracking_uri: str, *more: str) -> int:
+    return main(["report", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, *more])
+
+
+def test_the_command_writes_the_page_and_the_pictures(
+    storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured
+) -> None:
+    study = _study(storage_url, tmp_path, every_ending())
+    assert _report(storage_url, tracking_uri) == 0
+    folder = tmp_path / "first" / "report"
+    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in PICTURES} | {"report.html"}
+    said = capsys.readouterr().out
+    assert f"wrote {folder / 'report.html'}" in said
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"fit --config {tmp_path}/first/trial_{study.best_trial.number}/config.yaml" in page
+    for words in ("always met", "0.4242", "1484", "out of memory", "model.optim.lr", "What pruning saved"):
+        assert words in page
+
+
+def test_one_run_of_the_study_holds_it_however_often_it_is_made(
+    storage_url: str, tracker: Tracker, tracking_uri: str, tmp_path: Path
+) -> None:
+    study = _study(storage_url, tmp_path, [make_trial(number) for number in range(3)], tracker)
+    assert len(_runs(tracker)) == 3
+    for _ in range(2):
+        assert _report(storage_url, tracking_uri) == 0
+        (run,) = (run for run in _runs(tracker) if run.info.run_name == "study")
+        assert run.info.status == "FINISHED"
+        assert not [tag for tag in run.data.tags if tag.startswith("optuna")]
+        assert len(_runs(tracker)) == 4
+    artifacts = {file.path for file in tracker.client.list_artifacts(run.info.run_id, "report")}
+    assert artifacts == {f"report/{name}.png" for name in PICTURES} | {"report/report.html"}
+    # The trials' runs are what they were, and the study's is nobody's left-over.
+    assert reconcile(study, tracker) == ["nothing to mend"]
+    assert len(_runs(tracker)) == 4
+
+
+def test_the_page_says_what_the_runs_were_made_with(storage_url: str, tracker: Tracker, tmp_path: Path) -> None:
+    study = _study(storage_url, tmp_path, [make_trial(0)], tracker)
+    write_report(study, tracker, tmp_path / "page")
+    page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert '<tr><th scope="row">torch</th><td>2.13.0</td><td>1</td></tr>' in page
+
+
+def test_where_mlflow_is_away_the_page_is_written_and_it_says_so(
+    storage_url: str, tmp_path: Path, capsys: Captured
+) -> None:
+    _study(storage_url, tmp_path, [make_trial(0)])
+    assert _report(storage_url, "http://127.0.0.1:9", "--output", "here") == 0
+    assert (tmp_path / "here" / "report.html").exists()
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("not logged to MLflow, which does not answer (")
+
+
+def test_a_study_from_elsewhere_needs_no_mlflow(storage_url: str, tmp_path: Path, capsys: Captured) -> None:
+    make_study(storage_url, [make_trial(0), make_trial(1)], {})
+    assert _report(storage_url, f"sqlite:///{tmp_path}/none.db") == 0
+    assert (tmp_path / "first-report" / "report.html").exists()
+    assert "was not made by `tune`" in capsys.readouterr().out
+    assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("trials", "kinds"),
+    [
+        ([], KINDS),
+        ([TrialState.COMPLETE], KINDS),
+        ([TrialState.COMPLETE] * 2, KINDS),
+        ([TrialState.FAIL] * 3, KINDS),
+        ([TrialState.RUNNING, TrialState.WAITING], KINDS),
+        ([TrialState.COMPLETE] * 5, {"model.optim.lr": KINDS["model.optim.lr"]}),
+        ([TrialState.COMPLETE] * 5, {name: KINDS[name] for name in ("model.name", "aug.enabled")}),
+    ],
+    ids=["none", "one", "two", "failed", "running", "one-parameter", "categorical"],
+)
+def test_every_study_has_a_report_and_a_picture_or_words_in_each_place(
+    trials: list[TrialState], kinds: dict[str, BaseDistribution], tmp_path: Path
+) -> None:
+    made = [make_trial(number, state, kinds) for number, state in enumerate(trials)]
+    write_report(make_study(None, made), None, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in PICTURES:
+        (part,) = page.split(f'<section id="{name}"')[1:]
+        part = part.split("</section>")[0]
+        assert ("plotly-graph-div" in part) == (tmp_path / f"{name}.png").exists()
+        assert "<p>" in part
+
+
+def test_a_thousand_trials_of_twenty_parameters_stay_below_eight_megabytes(storage_url: str, tmp_path: Path) -> None:
+    states = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED)
+    study = make_study(storage_url, [make_trial(number, states[number % 4], MANY) for number in range(1000)])
+    write_report(study, None, tmp_path)
+    assert (tmp_path / "report.html").stat().st_size < 8e6
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in MANY)
+
+
+@pytest.mark.parametrize("package", ["plotly", "matplotlib"])
+def test_a_missing_package_is_one_line_with_the_extra(
+    package: str, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    make_study(storage_url, [], {})
+    for name in [name for name in sys.modules if name.startswith(("lightning_hpo.report", package))]:
+        monkeypatch.delitem(sys.modules, name)
+    blocked: Any = None
+    monkeypatch.setitem(sys.modules, package, blocked)
+    assert _report(storage_url, f"sqlite:///{tmp_path}/none.db") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: report: it needs ")
+    assert package in line
+    assert line.endswith("pip install 'lightning_hpo[report]'")
+
+
+def test_bad_input_is_one_line(storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured) -> None:
+    _study(storage_url, tmp_path, [make_trial(0)])
+    (tmp_path / "file").write_text("")
+    for arguments, message in (
+        (["report"], "the following arguments are required: STUDY; see lightning-hpo report --help"),
+        (["report", "second", "--storage", storage_url], "--study second: no such study in "),
+        (["report", "first", "--storage", storage_url, "--tracking_uri", "sqlite:///no.db"], "there is no database"),
+        (
+            ["report", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, "--output", "file"],
+            "--output: cannot write to file: ",
+        ),
+    ):
+        assert main(arguments) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert message in line
