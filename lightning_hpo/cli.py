@@ -181,6 +181,26 @@ def _report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _refit(arguments: Sequence[str]) -> int:
+    parser = _Parser("refit", "Train the best trials again with other seeds, then score the test part with one, once.")
+    parser.add_argument("study", metavar="STUDY", help="name of the study; its refit is the study STUDY-refit")
+    parser.add_argument("--trials", type=int, default=3, help="how many of the best; default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=5, help="with how many seeds each; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="trained at the same time; default: %(default)s")
+    parser.add_argument("--per_device", type=int, default=1, help="of them on a graphics card; default: %(default)s")
+    parser.add_argument("--no-test", dest="test", action="store_false", help="leave the test part untouched")
+    _add_storage(parser)
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    _require_database(given.tracking_uri)
+    from lightning_hpo.workers import start_server
+
+    start_server()
+    from lightning_hpo.refit import RefitSettings, refit
+
+    return refit(RefitSettings(**vars(given)))
+
+
 def _register(arguments: Sequence[str]) -> int:
     parser = _Parser("register", "Register a trial's model, prove it in a fresh process, move the alias.")
     parser.add_argument("--study", required=True, help="name of the study")
@@ -277,6 +297,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "tune": (_tune, "search: sample, train, prune, record, register; the same call goes on with a stopped study"),
     "status": (_status, "how a study stands"),
     "report": (_report, "one page and pictures of a study"),
+    "refit": (_refit, "train the best trials again with other seeds, and score the test part once"),
     "register": (_register, "register a study's best model"),
     "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
     "import-study": (_import_study, "bring studies over from another Optuna database"),

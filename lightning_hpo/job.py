@@ -1,10 +1,11 @@
 """A study to run: its config, its search space, its settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jsonargparse import Namespace
+from optuna.trial import TrialState
 
 from lightning_hpo.config import class_of
 from lightning_hpo.study import StudySettings
@@ -24,6 +25,8 @@ class Job:
         settings: The study's settings.
         sampler: Class path and arguments of the sampler, or None.
         pruner: Class path and arguments of the pruner, or None.
+        tags: Tags of every run beside those that every study's runs have.
+        counted: Endings that count towards the number of trials.
     """
 
     config: Mapping[str, Any]
@@ -31,12 +34,19 @@ class Job:
     settings: StudySettings
     sampler: Namespace | None = None
     pruner: Namespace | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    counted: tuple[TrialState, ...] = (TrialState.COMPLETE, TrialState.PRUNED)
 
     @property
     def agent(self) -> str:
         """What is tuned: criteria, evidence, or another module's class name."""
         module = class_of(self.config["model"])
         return str(getattr(module, "agent", module.__name__.lower()))
+
+    @property
+    def experiment(self) -> str:
+        """Name of its experiment in MLflow."""
+        return f"{self.agent}-{self.settings.name}"
 
     @property
     def endless(self) -> bool:

@@ -46,6 +46,8 @@ _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
+PARENT = "mlflow.parentRunId"
+"""The tag by which MLflow's pages show a run under another one."""
 # MLflow's own words for "try again", and for any failure that it did not foresee, an unreachable server among them.
 _NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
@@ -163,7 +165,7 @@ class Tracker:
         found = self.client.search_runs([experiment_id], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def study_run(self, experiment_id: str, study: str, agent: str) -> str:
+    def study_run(self, experiment_id: str, study: str, agent: str, name: str = "study") -> str:
         """The run of a study as a whole, made when it is missing.
 
         Its tags are others than those of a trial's run, for which nothing may take it.
@@ -172,6 +174,7 @@ class Tracker:
             experiment_id: The study's experiment.
             study: Name of the study.
             agent: Its agent.
+            name: Name of the run, if it is made.
 
         Returns:
             Id of the run.
@@ -179,7 +182,7 @@ class Tracker:
         found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
         if found:
             return str(found[0].info.run_id)
-        return self.start_run(experiment_id, "study", {_STUDY_AS_A_WHOLE: study, "agent": agent})
+        return self.start_run(experiment_id, name, {_STUDY_AS_A_WHOLE: study, "agent": agent})
 
     def runs(self, experiment_id: str) -> Iterator[Run]:
         """Every run of an experiment that is not deleted."""

@@ -4,7 +4,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -27,7 +27,6 @@ from lightning_hpo.pace import Pace
 from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.samplers import build_sampler
 from lightning_hpo.screen import Screen, ending_line, result_line
-from lightning_hpo.search_space import SearchSpace
 from lightning_hpo.study import create_study
 from lightning_hpo.tracking import AWAY, Tracker, environment_tags
 from lightning_hpo.trial import TrialOrder, run_trial
@@ -36,9 +35,9 @@ from lightning_hpo.trial_files import CONFIG
 from lightning_hpo.weights import Weights
 from lightning_hpo.workers import Death, Workers
 
-__all__ = ["tune", "workers_for"]
+__all__ = ["Drawn", "describe", "ended_in_a_line", "train", "tune", "workers_for"]
 
-_COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
+Drawn = tuple[Mapping[str, Any], dict[str, Any]]
 _HALVINGS = "batch_halvings"
 _EXHAUSTED = "exhausted"
 _TICK_S = 5.0
@@ -67,25 +66,54 @@ def tune(job: Job, workers: Workers) -> int:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, pruner = check_settings(job)
-    with claimed(job.settings.folder) as known, _ended_in_a_line(workers):
+    with claimed(job.settings.folder) as known, ended_in_a_line(workers):
         about = check_start(job, space, workers, known=known)
         tracker = Tracker(str(job.settings.tracking_uri))
-        experiment = tracker.experiment(f"{job.agent}-{job.settings.name}")
+        experiment = tracker.experiment(job.experiment)  # first: while MLflow is away, there is to be no study
         study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
-        _describe(study, about)
-        mended = Reconciliation(study, tracker, alive=False).run()
-        loop = _Loop(job, space, study, tracker, experiment, workers)
-        with loop.screen:
-            for line in mended:
-                loop.screen.say(line)
-            loop.run()
-            if loop.send_all() and loop.complete:
-                _register(job, study, tracker, workers, loop.screen)
-            return loop.conclude()
+        describe(study, about)
+
+        def draw(trial: optuna.Trial) -> Drawn:
+            sampled = space.suggest(trial)
+            return sampled, resolve(job.config, sampled)
+
+        return train(job, study, tracker, experiment, workers, draw)
+
+
+def train(
+    job: Job,
+    study: optuna.Study,
+    tracker: Tracker,
+    experiment: str,
+    workers: Workers,
+    draw: Callable[[optuna.Trial], Drawn],
+) -> int:
+    """Train a study's trials until it has all of them, and register the best model if it shall be.
+
+    Args:
+        job: The study.
+        study: Optuna's side of it; its folder is claimed.
+        tracker: MLflow's side of it.
+        experiment: Id of its experiment there.
+        workers: The processes for its trials.
+        draw: Gives the drawn values of a trial by their names, and its config.
+
+    Returns:
+        The command's exit code.
+    """
+    mended = Reconciliation(study, tracker, alive=False).run()
+    loop = _Loop(job, study, tracker, experiment, workers, draw)
+    with loop.screen:
+        for line in mended:
+            loop.screen.say(line)
+        loop.run()
+        if loop.send_all() and loop.complete:
+            _register(job, study, tracker, workers, loop.screen)
+        return loop.conclude()
 
 
 @contextmanager
-def _ended_in_a_line(workers: Workers) -> Iterator[None]:
+def ended_in_a_line(workers: Workers) -> Iterator[None]:
     """When a database, MLflow or the disk gives out where it is needed: end the trials, and say why."""
     try:
         yield
@@ -104,7 +132,8 @@ def _ended_in_a_line(workers: Workers) -> Iterator[None]:
         ) from error
 
 
-def _describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
+def describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
+    """Let the study say of itself what it does not say yet."""
     for key, value in about.items():
         if key not in study.user_attrs or study.user_attrs[key] != value:
             study.set_user_attr(key, value)
@@ -124,15 +153,21 @@ def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers,
 
 class _Loop:
     def __init__(
-        self, job: Job, space: SearchSpace, study: optuna.Study, tracker: Tracker, experiment: str, workers: Workers
+        self,
+        job: Job,
+        study: optuna.Study,
+        tracker: Tracker,
+        experiment: str,
+        workers: Workers,
+        draw: Callable[[optuna.Trial], Drawn],
     ) -> None:
-        self._job, self._settings, self._space = job, job.settings, space
+        self._job, self._settings, self._draw = job, job.settings, draw
         self._study, self._tracker, self._workers = study, tracker, workers
         self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
         self._experiment = experiment
         self._unsent: set[int] = set()
         self._environment = environment_tags()
-        ended = study.get_trials(deepcopy=False, states=_COUNTED)
+        ended = study.get_trials(deepcopy=False, states=job.counted)
         self._ended = len(ended)
         self._failed_in_a_row: list[str] = []
         self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
@@ -167,7 +202,8 @@ class _Loop:
 
     def conclude(self) -> int:
         """Say how the study stands, and give the exit code."""
-        self.screen.say(result_line(self._study))
+        if self._job.search_space:  # the best of what was not searched is the luckiest
+            self.screen.say(result_line(self._study))
         if len(self._failed_in_a_row) >= self._settings.max_failures:
             raise LightningHpoError(
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
@@ -235,6 +271,7 @@ class _Loop:
             "data_fingerprint": str(self._study.user_attrs["data_fingerprint"]),
             "data_counts": _listed(self._study.user_attrs["data_counts"]),
             **self._environment,
+            **self._job.tags,
         }
         journal.write("start_run", experiment_id=self._experiment, name=f"trial_{trial.number}", tags=tags)
         if journal.run_id is not None:
@@ -264,8 +301,7 @@ class _Loop:
         """Write the trial's config into its folder and tell it to its run; a resumed trial keeps what it has."""
         if (journal.folder / CONFIG).exists():
             return
-        sampled = self._space.suggest(trial)
-        config = resolve(self._job.config, sampled)
+        sampled, config = self._draw(trial)
         rest = {name: value for name, value in flags(config).items() if value is not None}
         journal.write("log_params", params={**rest, **sampled})
         keep_config(journal, config)
@@ -313,19 +349,19 @@ class _Loop:
         self._send_waiting()
         if state.is_finished():
             self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
-        if state in _COUNTED:
+        if state in self._job.counted:
             self._ended += 1
             self._pace.add(*_measured(self._study.get_trials(deepcopy=False)[trial.number]))
         if state == TrialState.FAIL:
             self._failed_in_a_row.append(outcome.reason)
-        elif state in _COUNTED:
+        elif state.is_finished():
             self._failed_in_a_row.clear()
         if getattr(self._study.sampler, "exhausted", False) and not self._exhausted:
             self._exhausted = True
             self._study.set_user_attr(_EXHAUSTED, True)
             self.screen.say("the sampler has drawn everything that there is")
         self.screen.best_is(_best_value(self._study))
-        self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in _COUNTED)
+        self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in self._job.counted)
         self._say_cost()
 
     def send_all(self) -> bool:

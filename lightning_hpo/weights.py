@@ -60,6 +60,11 @@ class Weights:
         for surplus in ranked[self._keep :]:
             self._drop(surplus, self._kept.pop(surplus)[1])
 
+    def keep_only(self, number: int) -> None:
+        """Drop the weights of all trials but one."""
+        for surplus in [other for other in self._kept if other != number]:
+            self._drop(surplus, self._kept.pop(surplus)[1])
+
     def _of(self, number: int) -> Path:
         return self._folder / f"trial_{number}"
 

@@ -37,6 +37,15 @@ class ForeignModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.lr)
 
 
+class TestedModule(ForeignModule):
+    """One that scores a test part, too."""
+
+    __test__ = False  # for pytest: no class of tests
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("test_loss", nn.functional.mse_loss(self(batch[0]), batch[1]))
+
+
 class PlacedLoader(DataLoader[tuple[Tensor, ...]]):
     """Knows its place, as torchdata's loaders do."""
 
@@ -72,3 +81,6 @@ class ForeignData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self._loader(2)
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader(3)

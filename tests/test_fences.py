@@ -25,6 +25,9 @@ HOMES = {
         "reconciliation",
         "weights",
         "registry",
+        "refit",
+        "refit_result",
+        "job",
         "report",
         "status",
         "callbacks/pruning",
@@ -38,7 +41,8 @@ HOMES = {
     "jinja2": {"report/page"},
     "nlpaug": {"data/augmentation/nlpaug_methods"},
     "nltk": {"data/augmentation/synonyms"},
-    "multiprocessing": {"workers", "trial", "preflight", "registry", "callbacks/progress_report"},
+    "multiprocessing": {"workers", "trial", "preflight", "registry", "refit_result", "callbacks/progress_report"},
+    "scipy": {"seed_scores"},
 }
 
 MAY_IMPORT_INSIDE = {

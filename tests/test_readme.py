@@ -48,6 +48,8 @@ def test_the_readmes_commands_run(workplace: Workplace) -> None:
         *(
             "tune",
             "status",
+            "report",
+            "refit",
             "register",
             "reconcile",
             "import-study",
@@ -62,6 +64,8 @@ def test_the_readmes_commands_run(workplace: Workplace) -> None:
         words = re.sub(r"--study.n_trials \d+|--study.workers \d+", "", command.replace("trial_7", "trial_0"))
         if "tune" in words:
             words = words.replace("--n-trials 20", "--n-trials 1") + SHORT
+        if " refit " in words:
+            words += " --trials 1 --seeds 1"
         if " fit " in words:
             words += " --trainer.max_epochs 1"
         words, _, answers = words.partition(" > ")

@@ -41,6 +41,7 @@ _LEAST = {
     "negative_ratio": 0,
     "num_workers": 0,
     "seed": 0,
+    "draw_seed": 0,
 }
 
 
@@ -60,6 +61,7 @@ class PairDataModule(LightningDataModule):
         negative_ratio: The share of null examples: windows of pairs that nobody annotated, drawn anew each epoch, for
             each window with evidence. All windows of annotated pairs, explicit negatives among them, are kept.
         seed: Seed of the split and of all that is drawn from the data.
+        draw_seed: Seed of what is drawn anew each epoch: the order, null examples, augmentation. None: the seed above.
         val_fraction: Share of the posts for validation.
         test_fraction: Share of the posts for the test.
         num_workers: Processes that prepare batches.
@@ -69,14 +71,26 @@ class PairDataModule(LightningDataModule):
     """
 
     MEASURES: ClassVar[frozenset[str]] = frozenset(
-        {"posts", "annotations", "criteria", "seed", "val_fraction", "test_fraction", "aliases", "leave_out"}
+        {
+            "posts",
+            "annotations",
+            "criteria",
+            "aliases",
+            "leave_out",
+            "val_fraction",
+            "test_fraction",
+            "seed",
+            "draw_seed",
+        }
     )
-    """Arguments that change what is measured, so that no search may vary them."""
+    """Arguments that no search may vary: they change what is measured, or are luck."""
 
     corpus: Corpus
     counts: dict[str, int]
     class_counts: tuple[int, int]
     """Windows of a training epoch without and with the criterion or its evidence."""
+    test_pairs: list[Pair]
+    """Those of the test part, once `setup("test")` has asked for them."""
     fingerprint: str
     val_pairs: list[Pair]
 
@@ -93,6 +107,7 @@ class PairDataModule(LightningDataModule):
         eval_batch_size: int = 64,
         negative_ratio: float = 1.0,
         seed: int = 17,
+        draw_seed: int | None = None,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         num_workers: int = 0,
@@ -105,6 +120,7 @@ class PairDataModule(LightningDataModule):
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
         self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
+        self.draw_seed = seed if draw_seed is None else draw_seed
         self.num_workers, self.aliases = num_workers, aliases or {}
         self.leave_out = tuple(leave_out)
         self.aug = aug or Augmentation()
@@ -123,7 +139,7 @@ class PairDataModule(LightningDataModule):
         problems = [
             f"--data.{name}: {values[name]} is too small; it must be {least} or more"
             for name, least in _LEAST.items()
-            if name in values and not values[name] >= least
+            if values.get(name) is not None and not values[name] >= least
         ]
         problems += [
             f"--data.{name}: {values[name]} is not between 0 and 1; 0.15 is usual"
@@ -183,7 +199,8 @@ class PairDataModule(LightningDataModule):
         if stage in ("fit", "validate"):
             self._datasets["val"] = self._scored(self.val_pairs)
         if stage == "test":
-            self._datasets["test"] = self._scored(self.scored_pairs(split.test))
+            self.test_pairs = self.scored_pairs(split.test)
+            self._datasets["test"] = self._scored(self.test_pairs)
         if self.counts:
             rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
@@ -195,7 +212,7 @@ class PairDataModule(LightningDataModule):
             pool=self._pool,
             drawn=self._drawn,
             batch_size=self.batch_size,
-            seed=self.seed,
+            seed=self.draw_seed,
         )
         return TrainLoader(
             self._train_windows, sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
@@ -285,7 +302,7 @@ class PairDataModule(LightningDataModule):
             windows=self._windows,
             labels=self.labels,
             augmentation=self.aug,
-            seed=self.seed,
+            seed=self.draw_seed,
         )
 
     def _ranges(self, pair: Pair) -> list[tuple[int, int]]:

@@ -92,6 +92,22 @@ def test_the_fingerprint_is_of_what_is_measured_alone(
 
 
 @BOTH
+def test_the_draw_s_seed_changes_what_an_epoch_draws_and_nothing_else(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    def epoch(**changed: Any) -> tuple[list[int], PairDataModule]:
+        module = make(kind, corpus_folder, tokenizer_folder, **changed)
+        module.setup("fit")
+        drawn = [token for batch in module.train_dataloader() for token in batch["input_ids"].flatten().tolist()]
+        return drawn, module
+
+    (plain, module), (same, _), (other, moved) = epoch(), epoch(draw_seed=17), epoch(draw_seed=18)
+    assert plain == same != other
+    assert module.fingerprint == moved.fingerprint
+    assert module.val_pairs == moved.val_pairs
+
+
+@BOTH
 def test_the_fingerprint_is_the_same_at_every_stage(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
