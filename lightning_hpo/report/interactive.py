@@ -1,8 +1,8 @@
 """Pictures for the page, drawn by Plotly: what a mark stands for is said when it is pointed at."""
 
 import html
+import itertools
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,17 +10,18 @@ import plotly.graph_objects as go
 import plotly.io
 import plotly.offline
 
-from lightning_hpo.report.picture import Number, Panel, Series
+from lightning_hpo.report.picture import FEW, WIDEST, Number, Panel, Series, broken
 
 __all__ = ["draw", "scripts"]
 
 _ROW_PX = 34
 _LEAST_PX = 380
-_WIDEST_LABEL = 42
 _TEXT = "#1a1a1a"
 _PAPER = "rgba(255, 255, 255, 0.75)"
-_FEW = 200
 _GRID = "#e3e3e3"
+_DASHES = ("dash", "dot", "dashdot", "longdash")
+_NO_ROOM_BETWEEN = 2.5  # decades; beside more of them, what is between two powers of ten has no room
+_ROOM_BETWEEN = 0.7  # decades; less may hold no 1, 2 or 5
 
 
 def scripts() -> str:
@@ -48,19 +49,12 @@ def draw(panel: Panel, identity: str, *, legend: bool) -> str:
         hovermode="closest",
         showlegend=legend,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0},
-        xaxis=_axis(panel.x_label, panel.x_ticks, log=panel.x_log, whole=panel.x_whole, of=_across(panel)),
-        yaxis=_axis(panel.y_label, panel.y_ticks),
+        xaxis=_axis(panel.x_label, panel.x_ticks, panel.x_range, panel.widest_tick) | _numbers(panel),
+        yaxis=_axis(panel.y_label, panel.y_ticks, panel.y_ends, panel.widest_tick),
     )
-    if panel.x_range is not None:
-        figure.update_xaxes(range=panel.x_range)
-    for number, (name, level) in enumerate(panel.levels.items()):
-        figure.add_hline(
-            level,
-            line={"dash": "dash", "color": "#555555"},
-            annotation_text=f"{html.escape(name)} {level:.4f}",
-            annotation_position="bottom right" if number % 2 else "top left",  # two may be near each other
-            annotation_bgcolor=_PAPER,
-        )
+    for (name, level), dash in zip(panel.levels.items(), itertools.cycle(_DASHES)):
+        line = {"dash": dash, "color": "#555555", "width": 1.5}
+        figure.add_hline(level, line=line, name=_label(f"{name} {level:.4f}"), showlegend=True)
     for x, y, text in panel.notes:
         figure.add_annotation(
             x=x, y=y, text=_label(text), showarrow=False, font={"size": 11, "color": "#333333"}, bgcolor=_PAPER
@@ -86,7 +80,7 @@ def _trace(series: Series) -> Any:
     opacity = 0.55 if series.faint else 1.0
     if series.kind == "bars":
         # An edge keeps neighbours apart; where they are many, it keeps thin ones from vanishing.
-        edge = "white" if len(x) <= _FEW else series.colour
+        edge = "white" if len(x) <= FEW else series.colour
         style = {"color": series.colour, "line": {"width": 0.5, "color": edge}}
         bars = {"orientation": "h", "base": list(series.base) or None, "marker": style, "textposition": "none"}
         return go.Bar(x=x, y=y, **bars, **shown)
@@ -95,7 +89,8 @@ def _trace(series: Series) -> Any:
         # A line of one place alone would not be seen.
         marker = {"size": 4, "color": series.colour}
         return go.Scatter(x=x, y=y, mode="lines+markers", line=line, marker=marker, opacity=opacity, **shown)
-    marker = {"color": series.colour, "size": 1.4 * series.width, "symbol": series.symbol, "opacity": 0.75}
+    opacity = 0.75 if len(x) <= FEW else 0.35
+    marker = {"color": series.colour, "size": 1.4 * series.width, "symbol": series.symbol, "opacity": opacity}
     return go.Scatter(x=x, y=y, mode="markers", marker=marker, **shown)
 
 
@@ -104,12 +99,8 @@ def _finite(places: Sequence[Number]) -> list[Number]:
     return [None if place is None or not math.isfinite(place) else float(f"{place:.7g}") for place in places]
 
 
-def _across(panel: Panel) -> list[float]:
-    return [x for series in panel.series for x in series.x if x is not None]
-
-
 def _axis(
-    label: str, ticks: Mapping[float, str] | None, *, log: bool = False, whole: bool = False, of: Sequence[float] = ()
+    label: str, ticks: Mapping[float, str] | None, ends: tuple[float, float] | None, widest: int
 ) -> dict[str, Any]:
     axis: dict[str, Any] = {
         "title": {"text": _label(label), "standoff": 12},
@@ -117,16 +108,26 @@ def _axis(
         "gridcolor": _GRID,
         "linecolor": "#888888",
         "zeroline": False,
-        "type": "log" if log else "linear",
         "exponentformat": "e",
+        "range": ends,
     }
     if ticks is not None:
-        axis |= {"tickvals": list(ticks), "ticktext": [_label(text) for text in ticks.values()]}
-    elif whole and of and max(of) - min(of) < 10:
-        axis |= {"dtick": 1}
+        axis |= {"tickvals": list(ticks), "ticktext": [_label(text, widest) for text in ticks.values()]}
     return axis
 
 
-def _label(text: str) -> str:
-    """A text as Plotly takes it: its few HTML tags are not wanted here, and long ones are broken, not cut."""
-    return "<br>".join(html.escape(line) for line in textwrap.wrap(text, _WIDEST_LABEL) or [""])
+def _numbers(panel: Panel) -> dict[str, Any]:
+    """Where numbers stand along the horizontal axis, if Plotly would not choose well by itself."""
+    across = [x for series in panel.series for x in series.x if x is not None]
+    if panel.x_log:
+        decades = math.log10(max(across) / min(across))
+        between: dict[str, Any] = {"dtick": "D2"} if decades > _ROOM_BETWEEN else {"nticks": 4}
+        return {"type": "log"} | ({"dtick": 1} if decades > _NO_ROOM_BETWEEN else between)
+    if panel.x_whole and across and max(across) - min(across) < 10:
+        return {"dtick": 1}
+    return {}
+
+
+def _label(text: str, widest: int = WIDEST) -> str:
+    """A text as Plotly takes it: its few HTML tags are not wanted here."""
+    return "<br>".join(html.escape(line) for line in broken(text, widest))

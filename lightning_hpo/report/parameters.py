@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lightning_hpo.report.colours import BEST, COMPLETE, FIFTHS
-from lightning_hpo.report.picture import Number, Panel, Picture, Series
+from lightning_hpo.report.picture import Number, Panel, Picture, Series, broken, with_room
 from lightning_hpo.report.study_record import StudyRecord, evenly, score
 
 __all__ = ["importance", "importances", "parallel", "slices"]
@@ -18,11 +18,14 @@ __all__ = ["importance", "importances", "parallel", "slices"]
 _NO_SCORE = "No trial is complete, so there is no score to compare values by."
 _NO_PARAMETER = "Nothing was searched: the trials have no parameters."
 _ENOUGH = 50  # PED-ANOVA looks at the best tenth, and its authors want five trials in it.
-_NOT_SET = -0.09
-_WIDE = (-0.2, 1.2)  # so that what is written at an axis' ends has room
+_NOT_SET = -0.12
+_WIDE = (-0.22, 1.2)  # so that what is written at an axis' ends has room
 _MOST_LINES = 30
-_ONE_LINE = 90
-_TWO_LINES = 200
+_CHARACTERS = 100  # from an axis' 0 to its 1
+_LEAST_ROOM = 12  # characters; names that are broken any shorter are not read
+_MOST_ROOM = 36  # characters; more would leave the picture at an axis' end
+_AWAY = 0.25  # of what is written from its axis
+_SMALL = 22  # characters of a label in one of several panels
 
 
 def importances(record: StudyRecord) -> dict[str, float]:
@@ -150,7 +153,7 @@ def parallel(record: StudyRecord, shares: Mapping[str, float]) -> Picture:
         series.append(_trials(f"best: trial {record.best.number}", BEST, record, axes, rows, best, width=2.5))
     notes = [(x, -place + y, text) for place, axis in enumerate(axes) for x, y, text in _spread(axis.notes)]
     lacking = [place for place, column in enumerate(columns) if None in column]
-    notes += [(_NOT_SET, -place - 0.24, "not set") for place in lacking]
+    notes += [(_NOT_SET, -place + _AWAY, "not set") for place in lacking]
     ticks = {float(-place): axis.label for place, axis in enumerate(axes)}
     says = (
         f"A line a complete trial, down through its value of every parameter to its {record.monitor}; the darker, the "
@@ -201,12 +204,14 @@ def _shown(value: Any) -> str:
 
 def _spread(notes: Sequence[tuple[float, str]]) -> list[tuple[float, float, str]]:
     """Texts along an axis: under it; where they are long, every second one above it; where too long, only the ends."""
-    length = sum(len(text) for _, text in notes)
-    if length > _TWO_LINES:
-        notes = [notes[0], (0.5, f"{len(notes)} choices"), notes[-1]]
-        length = sum(len(text) for _, text in notes)
-    above = length > _ONE_LINE
-    return [(x, 0.24 if above and index % 2 else -0.24, text) for index, (x, text) in enumerate(notes)]
+    between = _CHARACTERS // max(1, len(notes) - 1) - 2
+    if all(len(text) <= min(_MOST_ROOM, between) for _, text in notes):
+        return [(x, -_AWAY, text) for x, text in notes]
+    room = min(_MOST_ROOM, 2 * between + 2)
+    if len(notes) > 3 and (room < _LEAST_ROOM or any(len(broken(text, room)) > 2 for _, text in notes)):
+        return _spread([notes[0], (0.5, f"{len(notes)} choices"), notes[-1]])
+    lines = ["\n".join(broken(text, room)) for _, text in notes]
+    return [(x, _AWAY if index % 2 else -_AWAY, lines[index]) for index, (x, _) in enumerate(notes)]
 
 
 def slices(record: StudyRecord, shares: Mapping[str, float]) -> Picture:
@@ -231,16 +236,18 @@ def _slice(record: StudyRecord, flag: str, kind: BaseDistribution) -> Panel:
     scores = [[score(trial) for trial in chosen] for chosen in (trials, best)]
     texts = [[f"trial {trial.number}: {_shown(trial.params[flag])}" for trial in chosen] for chosen in (trials, best)]
     names = (("complete", COMPLETE, "circle"), ("best", BEST, "star"))
+    ends = with_room([score(trial) for trial in record.complete])  # the same for all, so that they can be compared
     if isinstance(kind, CategoricalDistribution):
         choices = _choices(kind, record.values(flag))
         places = [[float(-choices.index(str(t.params[flag]))) for t in chosen] for chosen in (trials, best)]
         drawn = zip(names, scores, places, texts, strict=True)
         ticks = {float(-place): choice for place, choice in enumerate(choices)}
-        return Panel(record.monitor, flag, _dots(drawn), y_ticks=ticks)
+        return Panel(record.monitor, flag, _dots(drawn), y_ticks=ticks, x_range=ends, widest_tick=_SMALL)
     values = [[float(trial.params[flag]) for trial in chosen] for chosen in (trials, best)]
-    whole = isinstance(kind, IntDistribution)
-    drawn = zip(names, values, scores, texts, strict=True)
-    return Panel(flag, record.monitor, _dots(drawn), x_log=_is_log(kind), x_whole=whole and not _is_log(kind))
+    log = _is_log(kind)
+    whole = isinstance(kind, IntDistribution) and not log
+    series = _dots(zip(names, values, scores, texts, strict=True))
+    return Panel(flag, record.monitor, series, x_log=log, x_whole=whole, y_range=ends)
 
 
 def _dots(drawn: Any) -> list[Series]:

@@ -1,13 +1,20 @@
 """What a picture shows, before a library draws it: the page and the PNG of it are drawn from the same figures."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Number", "Panel", "Picture", "Series"]
+__all__ = ["FEW", "WIDEST", "Number", "Panel", "Picture", "Series", "broken", "with_room"]
 
 Number = float | None
 """A coordinate; None, NaN and infinity break a line."""
+
+FEW = 200
+"""Up to so many marks are drawn each for itself; more of them shine through each other."""
+
+WIDEST = 42
+"""Characters after which a label is broken, where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,15 @@ class Panel:
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
         series: What is drawn, the last on top.
-        levels: Horizontal lines by their names.
+        levels: Horizontal lines by their names, each dashed in its own way.
         x_ticks: Names of places of the horizontal axis, where it has no numbers.
         y_ticks: The same of the vertical axis.
-        notes: Texts at places (x, y).
+        notes: Texts at places (x, y); a line break in one stays.
         x_range: Ends of the horizontal axis; by default those of what is drawn.
+        y_range: Ends of the vertical axis; by default those of what is drawn, or of the names of its places.
         x_log: Whether the horizontal axis is logarithmic.
         x_whole: Whether only whole numbers make sense on it.
+        widest_tick: Characters after which the name of a place is broken.
     """
 
     x_label: str
@@ -64,8 +73,17 @@ class Panel:
     y_ticks: Mapping[float, str] | None = None
     notes: Sequence[tuple[float, float, str]] = ()
     x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
     x_log: bool = False
     x_whole: bool = False
+    widest_tick: int = WIDEST
+
+    @property
+    def y_ends(self) -> tuple[float, float] | None:
+        """Ends of the vertical axis, if they do not follow from what is drawn."""
+        if self.y_range is None and self.y_ticks:
+            return min(self.y_ticks) - 0.6, max(self.y_ticks) + 0.6
+        return self.y_range
 
 
 @dataclass(frozen=True)
@@ -83,3 +101,15 @@ class Picture:
     title: str
     says: str
     panels: Sequence[Panel] = ()
+
+
+def broken(text: str, widest: int = WIDEST) -> list[str]:
+    """The lines of a label: long ones are broken, not cut."""
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, widest) or [""]]
+
+
+def with_room(values: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis that holds the values, with room for the marks at both."""
+    low, high = min(values), max(values)
+    room = 0.08 * (high - low) or 0.05
+    return low - room, high + room

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.report.colours import BEST, COMPLETE, ENDINGS, QUIET
-from lightning_hpo.report.picture import Number, Panel, Picture, Series
+from lightning_hpo.report.picture import Number, Panel, Picture, Series, with_room
 from lightning_hpo.report.study_record import StudyRecord, evenly, score
 
 __all__ = ["curves", "history"]
@@ -24,7 +24,8 @@ def history(record: StudyRecord) -> Picture:
     if collapsed:
         series.insert(1, _points("complete, but every answer is the same", QUIET, collapsed))
     ends = (-1, len(record.trials))
-    panel = Panel("trial", record.monitor, series, levels=record.baselines, x_whole=True, x_range=ends)
+    heights = with_room([*map(score, record.complete), *record.baselines.values()])
+    panel = Panel("trial", record.monitor, series, levels=record.baselines, x_whole=True, x_range=ends, y_range=heights)
     says = "Every complete trial's score, and the best so far"
     says += "; the dashed lines are the scores of constant answers." if record.baselines else "."
     return Picture(name, title, says, [panel])
@@ -40,10 +41,10 @@ def _best_so_far(record: StudyRecord) -> Series:
     y: list[Number] = []
     best = record.complete[0]
     for trial in record.complete:
-        before = best
-        best = trial if record.better(score(trial), score(best)) else best
-        x += [trial.number, trial.number]
-        y += [score(before), score(best)]
+        before, best = best, trial if record.better(score(trial), score(best)) else best
+        if before is not best or not x:
+            x += [trial.number, trial.number]
+            y += [score(before), score(best)]
     last = record.trials[-1].number
     return Series("best so far", BEST, [*x, last], [*y, score(best)], kind="line", width=2.0)
 

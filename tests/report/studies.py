@@ -9,7 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["ABOUT", "EPOCHS", "KINDS", "START", "every_ending", "make_study", "make_trial"]
+__all__ = ["ABOUT", "EPOCHS", "KINDS", "START", "WIDE", "every_ending", "make_study", "make_trial"]
 
 START = datetime(2026, 1, 2, 3, 4)
 EPOCHS = 8
@@ -33,6 +33,31 @@ KINDS: dict[str, BaseDistribution] = {
     "aug.enabled": CategoricalDistribution([True, False]),
     "aug.p_apply": FloatDistribution(0.05, 0.3),
 }
+
+WIDE: dict[str, BaseDistribution] = {
+    **KINDS,
+    "model.name": CategoricalDistribution(
+        [
+            "bert-base-uncased",
+            "bert-large-uncased",
+            "roberta-base",
+            "roberta-large",
+            "microsoft/deberta-v3-base",
+            "microsoft/deberta-v3-large",
+            "google/electra-base-discriminator",
+            "google/electra-large-discriminator",
+            "xlm-roberta-base",
+        ]
+    ),
+    "aug.methods": CategoricalDistribution(
+        ["[swap, delete]", "[synonyms]", "[RandomWordAug, SpellingAug, SplitAug, KeyboardAug, OcrAug]"]
+    ),
+    "trainer.accumulate_grad_batches": CategoricalDistribution([1, 2, 4, 8]),
+    "model.optim.eps": FloatDistribution(1e-9, 1e-6, log=True),
+    "model.optim.weight_decay": FloatDistribution(1e-6, 0.2, log=True),
+    "model.head.hidden": IntDistribution(256, 2048),
+}
+"""Parameters whose names and values need much room."""
 
 
 def _draw(kind: BaseDistribution, dice: random.Random) -> Any:

@@ -97,6 +97,20 @@ def test_long_choices_are_written_above_and_below_their_axis() -> None:
     assert all(abs(one - other) > 0.4 for one, other in itertools.pairwise(heights))
 
 
+def test_of_choices_that_have_no_room_the_first_and_the_last_are_written() -> None:
+    choices = [f"choice_{'x' * 15}_{n}" for n in range(30)]
+    kinds: dict[str, BaseDistribution] = {"name": CategoricalDistribution(choices)}
+    trials = [make_trial(number, kinds=kinds) for number in range(200)]
+    (panel,) = parallel(StudyRecord(make_study(None, trials), {}), {}).panels
+    written = [text for _, y, text in panel.notes if y > -0.5]
+    assert written == [choices[0], "30 choices", choices[-1]]
+
+
+def test_all_slices_have_the_same_scores_on_their_axes(record: StudyRecord) -> None:
+    ends = {panel.y_range or panel.x_range for panel in slices(record, {}).panels}
+    assert len(ends) == 1
+
+
 @pytest.mark.parametrize("draw", [slices, parallel])
 def test_without_scores_or_parameters_there_are_words(draw: Callable[..., Picture]) -> None:
     for trials, said in (

@@ -33,7 +33,7 @@ def test_the_best_so_far_falls_where_less_is_better() -> None:
     study = optuna.create_study(direction="minimize")
     for value in (0.5, 0.7, 0.2):
         study.tell(study.ask(), value)
-    assert list(_series(history(StudyRecord(study, {})))["best so far"].y) == [0.5, 0.5, 0.5, 0.5, 0.5, 0.2, 0.2]
+    assert list(_series(history(StudyRecord(study, {})))["best so far"].y) == [0.5, 0.5, 0.5, 0.2, 0.2]
 
 
 def test_constant_answers_stand_only_beside_what_they_are_scored_in() -> None:
