@@ -1,8 +1,8 @@
-"""The registered model: raw text in, labels or spans out, and the torch module beside it, both without pickle.
+"""How a model is registered: raw text in, labels or spans out, and the torch module beside it, both without pickle.
 
-This is a flavor in MLflow's sense: `Model.log` calls `save_model`, and `mlflow.pyfunc.load_model` calls `_load_pyfunc`.
-A saved model holds its weights once, as a program of torch.export that both `mlflow.pytorch.load_model` and the pyfunc
-read; beside it lie the tokenizer and `serving.json`, which says how texts become windows and logits become answers.
+This is a flavor in MLflow's sense: `Model.log` calls `save_model`. A saved model holds its weights once, as a program
+of torch.export that both `mlflow.pytorch.load_model` and the pyfunc read; beside it lie the tokenizer, `serving.json`,
+which says how texts become windows and logits become answers, and the code that does so. It needs public packages only.
 """
 
 import importlib.metadata
@@ -25,23 +25,23 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import ColSpec, Schema, TensorSpec
+from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import Tensor, nn
 
 from lightning_hpo.agents.decoding import Decoding
 from lightning_hpo.agents.encoder import quiet_transformers
 from lightning_hpo.agents.text_agent import TextAgent
-from lightning_hpo.data.windows import Windows, load_tokenizer
+from lightning_hpo.data.pair_template import PairTemplate
+from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.text_model import COLUMNS, INPUTS, ServingSettings, TextModel
+from lightning_hpo.model_files import DIGEST, file_digests, seal
+from lightning_hpo.served_code import write_served_code
+from lightning_hpo.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS, TOKENIZER, ServingSettings
 
 __all__ = ["log_model", "save_model", "saved_decoding"]
 
-_MLMODEL = "MLmodel"
-_SETTINGS = "serving.json"
-_TOKENIZER = "tokenizer"
 _TEXTS = "texts"
-_REQUIRED = ("mlflow", "torch", "transformers", "tokenizers", "numpy", "pandas", "lightning", "lightning_hpo")
+_REQUIRED = ("mlflow", "torch", "numpy", "pandas")
 _EXAMPLE = "I have been too tired to get up since the start of the week."
 
 
@@ -97,6 +97,7 @@ def log_model(
             datamodule=datamodule,
             validate_serving_input=False,
         )
+        client.set_logged_model_tags(model.model_id, {DIGEST: seal((info.metadata or {})[DIGEST])})
     finally:
         mlflow.set_tracking_uri(before)
     return str(info.model_uri)
@@ -108,7 +109,7 @@ def saved_decoding(folder: str | Path) -> Decoding:
     Args:
         folder: The model's, as MLflow has downloaded it.
     """
-    settings = Path(folder, "data", _TEXTS, _SETTINGS).read_text(encoding="utf-8")
+    settings = Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")
     return Decoding.read(json.loads(settings)["decoding"])
 
 
@@ -138,27 +139,31 @@ def save_model(
             _save_agent(Path(path), mlflow_model, module, _checked(module, datamodule))
         else:
             _save_foreign(path, mlflow_model, module)
+        mlflow_model.metadata = {**(mlflow_model.metadata or {}), DIGEST: file_digests(Path(path))}
+        mlflow_model.save(str(Path(path, MLMODEL)))
 
 
 def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextData) -> None:
-    settings = _settings(agent, data)
     # Beside the target, so that moving the weights into it is no copy.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
         texts, exported = Path(folder, _TEXTS), Path(folder, "network")
         tokenizer = load_tokenizer(data.tokenizer)
-        tokenizer.save_pretrained(texts / _TOKENIZER)
-        (texts / _SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
+        settings = _settings(agent, data, PairTemplate.of(tokenizer))
+        tokenizer.save_pretrained(texts / TOKENIZER)
+        (texts / SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
         names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
         # Two rows: torch.export takes a dimension of one for a constant.
         network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
+        code, loader = write_served_code(Path(folder))
         mlflow.pyfunc.save_model(
             str(path),
-            loader_module=__name__,
+            loader_module=loader,
+            code_paths=[str(code)],
             data_path=str(texts),
             mlflow_model=mlflow_model,
             signature=_signature(settings),
             input_example=_example(settings),
-            pip_requirements=_requirements(),
+            pip_requirements=_requirements("tokenizers"),
         )
         _add_network(path, mlflow_model, exported, network)
 
@@ -212,7 +217,6 @@ def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[s
         shutil.move(file, data / file.name)
     mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **flavor)
     mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    mlflow_model.save(str(path / _MLMODEL))
 
 
 @contextmanager
@@ -254,44 +258,31 @@ def _checked(agent: TextAgent, data: Any) -> TextData:
     return cast(TextData, data)
 
 
-def _settings(agent: TextAgent, data: TextData) -> ServingSettings:
+def _settings(agent: TextAgent, data: TextData, template: PairTemplate) -> ServingSettings:
     decoding = getattr(agent, "decoding", None)
     return ServingSettings(
         agent=agent.agent,
         criteria=dict(data.corpus.criteria),
         max_length=data.max_length,
         stride=data.stride,
+        template=asdict(template),
         decoding=asdict(decoding) if isinstance(decoding, Decoding) else None,
     )
 
 
 def _signature(settings: ServingSettings) -> ModelSignature:
     asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in COLUMNS]
-    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in settings.answers.items()]
-    return ModelSignature(inputs=Schema(asked), outputs=Schema(answered))
+    params = settings.params
+    answers = settings.answers(int(params.get("top_k", 1)))
+    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in answers.items()]
+    taken = [ParamSpec(name, "long" if isinstance(value, int) else "double", value) for name, value in params.items()]
+    return ModelSignature(inputs=Schema(asked), outputs=Schema(answered), params=ParamSchema(taken))
 
 
 def _example(settings: ServingSettings) -> pd.DataFrame:
     return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS))
 
 
-def _requirements() -> list[str]:
-    found = []
-    for name in _REQUIRED:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
-            continue
-        found.append(f"{name}=={version.split('+')[0]}")
-    return found
-
-
-def _load_pyfunc(path: str) -> TextModel:
-    """Load the data folder of a saved model; MLflow calls this by its name."""
-    folder = Path(path)
-    settings = ServingSettings(**json.loads((folder / _SETTINGS).read_text(encoding="utf-8")))
-    with quiet_transformers():
-        tokenizer = load_tokenizer(str(folder / _TOKENIZER))
-    windows = Windows(tokenizer, max_length=settings.max_length, stride=settings.stride)
-    root = next(parent for parent in folder.parents if (parent / _MLMODEL).is_file())
-    return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows, tokenizer)
+def _requirements(*further: str) -> list[str]:
+    versions = {name: importlib.metadata.version(name) for name in (*_REQUIRED, *further)}
+    return [f"{name}=={version.split('+')[0]}" for name, version in versions.items()]

@@ -1,28 +1,38 @@
-"""The registered model as MLflow's pyfunc: criteria and posts in, labels or spans out."""
+"""The registered model as MLflow's pyfunc: criteria and posts in, labels or spans out.
+
+A model brings this module along, and what it imports of this package (`served_code`): so neither this package nor
+Lightning nor transformers is needed where a model answers.
+"""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import mlflow.pytorch
 import pandas as pd
 import torch
-from torch import nn
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
-from lightning_hpo.agents.criteria import pair_probabilities
 from lightning_hpo.agents.decoding import Decoding
+from lightning_hpo.agents.pair_probabilities import pair_probabilities
+from lightning_hpo.agents.settings import outside, raise_problems
 from lightning_hpo.agents.span_decoding import answer_rows, decode_pairs
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.scored_pair import ScoredPair
-from lightning_hpo.data.scored_pairs import ScoredPairs
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.batching import pair_batches
+from lightning_hpo.data.pair_template import PairTemplate
+from lightning_hpo.data.tokenized_text import TokenizedText
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["COLUMNS", "INPUTS", "ServingSettings", "TextModel"]
+__all__ = ["COLUMNS", "INPUTS", "MLMODEL", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel"]
 
 COLUMNS = ("criterion", "post")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+MLMODEL = "MLmodel"
+SETTINGS = "serving.json"
+TOKENIZER = "tokenizer"
 
 _WINDOWS_AT_ONCE = 32
 # What each agent answers, and with which of MLflow's types.
@@ -32,37 +42,68 @@ _ANSWERS = {
 }
 # What an agent that may give several answers adds: JSON, since a table of MLflow's scoring server holds no lists.
 _FURTHER_ANSWERS = {"answers": "string"}
+# What a call may set: the least and the most.
+_BOUNDS = {"threshold": (0, 1), "null_threshold": (-1e38, 1e38), "top_k": (1, 1000)}
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How a model reads texts and answers: all that is in `serving.json`."""
+    """How a model reads texts and answers: all that is in `serving.json`.
+
+    Attributes:
+        agent: criteria or evidence.
+        criteria: Text of each criterion by its id.
+        max_length: Most tokens in a window.
+        stride: Tokens of a post that neighbouring windows share.
+        template: The fields of a `PairTemplate`.
+        threshold: Least probability of a criterion that is met.
+        decoding: The fields of the evidence agent's `Decoding`.
+    """
 
     agent: str
     criteria: dict[str, str]
     max_length: int
     stride: int
+    template: dict[str, Any]
+    threshold: float = 0.5
     decoding: dict[str, Any] | None = None
 
     @property
-    def answers(self) -> dict[str, str]:
-        """What the model answers, and with which of MLflow's types."""
-        several = Decoding.read(self.decoding).top_k > 1
-        return _ANSWERS[self.agent] | (_FURTHER_ANSWERS if several else {})
+    def params(self) -> dict[str, float]:
+        """What a call may set, and what is taken where it does not."""
+        if self.agent == "criteria":
+            return {"threshold": self.threshold}
+        decoding = Decoding.read(self.decoding)
+        return {"null_threshold": decoding.threshold, "top_k": decoding.top_k}
+
+    def answers(self, top_k: int) -> dict[str, str]:
+        """What the model answers where it may give so many answers to a pair, and with which of MLflow's types."""
+        return _ANSWERS[self.agent] | (_FURTHER_ANSWERS if top_k > 1 else {})
+
+
+class _Asked(NamedTuple):
+    """A row of the input: its criterion, its post, and the token range [first, stop) of the post in each window."""
+
+    criterion: TokenizedText
+    post: TokenizedText
+    ranges: Sequence[tuple[int, int]]
 
 
 class TextModel:
     """What `mlflow.pyfunc.load_model` gives: criteria and posts in, answers out."""
 
-    def __init__(self, settings: ServingSettings, network: nn.Module, windows: Windows, tokenizer: Any) -> None:
-        self._settings, self._network, self._windows, self._tokenizer = settings, network, windows, tokenizer
+    def __init__(self, settings: ServingSettings, network: nn.Module, windows: Windows) -> None:
+        self._settings, self._network, self._windows = settings, network, windows
 
-    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer each row.
 
         Args:
             data: A column `criterion`, with ids of criteria or their text, and a column `post`.
-            params: For MLflow alone.
+            params: Criteria: `threshold`, the least probability, 0 to 1, with which a criterion is met. Evidence:
+                `null_threshold`, the highest logarithm of how much more probable "no evidence" may be than an answer
+                (the lower, the less evidence is found); `top_k`, the most answers to a row. The model's signature
+                says what is taken where a call leaves one out: that with which the model was scored.
 
         Returns:
             A row for each row. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of the post,
@@ -70,45 +111,74 @@ class TextModel:
             also `answers`: all of them as a list in JSON, the best first, each with `start`, `end`, `text`, `score`.
 
         Raises:
-            InputError: If a row has no criterion or no post.
+            InputError: If a row has no criterion or no post, a criterion leaves no room for the post, or a parameter
+                is out of its bounds.
             NotFiniteError: If the network gives what is no number.
         """
+        chosen = self._settings.params | (params or {})
+        raise_problems(self._problems(chosen))
         criteria, posts = _read(data)
-        criteria = [self._settings.criteria.get(criterion, criterion) for criterion in criteria]
-        rows: list[dict[str, Any]] = [{} for _ in posts]
-        for batch in self._batches(criteria, posts) if rows else ():
-            for row, answer in zip(map(int, batch["post_ids"]), self._answer(batch), strict=True):
-                rows[row] = _with_text(answer, posts[row]) if "null" in answer else answer
-        return pd.DataFrame(rows, columns=list(self._settings.answers), index=data.index)
+        asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
+        rows: list[dict[str, Any]] = [{} for _ in asked]
+        with torch.inference_mode():
+            for places in pair_batches([_lengths(row) for row in asked], _WINDOWS_AT_ONCE) if asked else ():
+                answers = self._answer([asked[place] for place in places], chosen)
+                for place, answer in zip(places, answers, strict=True):
+                    rows[place] = _with_text(answer, posts[place]) if "null" in answer else answer
+        return pd.DataFrame(rows, columns=list(self._settings.answers(int(chosen.get("top_k", 1)))), index=data.index)
 
-    def _batches(self, criteria: list[str], posts: list[str]) -> Iterator[dict[str, Any]]:
-        names = list(dict.fromkeys(criteria))
-        read = dict(zip(names, self._windows.tokenize(names), strict=True))
-        self._windows.refuse_criteria(read.values())
-        tokens = TokenizedPosts({str(row): post for row, post in enumerate(posts)}, self._tokenizer)
-        pairs = [
-            ScoredPair(
-                Pair(str(row), criterion, met=False),
-                tuple(self._windows.ranges(len(tokens[str(row)]), read[criterion])),
-            )
+    def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
+        known = self._settings.params
+        for name, value in params.items():
+            if name in known:
+                yield from outside(f"parameter {name}", value, *_BOUNDS[name])
+            else:
+                yield f"parameter {name}: this model has none; there are {', '.join(known)}"
+
+    def _asked(self, criteria: Sequence[str], posts: Sequence[str]) -> list[_Asked]:
+        # Each text once: most tables ask about the same post with every criterion.
+        texts = list(dict.fromkeys((*criteria, *posts)))
+        tokens = dict(zip(texts, self._windows.tokenize(texts), strict=True))
+        raise_problems(
+            f"input row {row}, column criterion: its {len(tokens[criterion])} tokens leave no room for the post in a "
+            f"window of {self._windows.max_length}; use a shorter one"
             for row, criterion in enumerate(criteria)
-        ]
-        scored = ScoredPairs(
-            pairs, posts=tokens, criteria=read, windows=self._windows, batch_size=_WINDOWS_AT_ONCE, offsets=True
+            if self._windows.room(tokens[criterion]) <= self._windows.stride
         )
-        return (scored[index] for index in range(len(scored)))
+        return [
+            _Asked(tokens[criterion], tokens[post], self._windows.ranges(len(tokens[post]), tokens[criterion]))
+            for criterion, post in zip(criteria, posts, strict=True)
+        ]
 
-    def _answer(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        inputs = [batch[name] for name in INPUTS if name in batch]
-        with torch.no_grad():
-            logits = self._network(*inputs).float()
-        pairs = len(batch["post_ids"])
+    def _answer(self, asked: Sequence[_Asked], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+        windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in asked for part in row.ranges]
+        pair_index = torch.tensor([place for place, row in enumerate(asked) for _ in row.ranges])
+        logits = self._logits(self._windows.collate(windows))
         if self._settings.agent == "criteria":
-            probabilities = pair_probabilities(logits, batch["pair_index"], pairs).tolist()
-            return [{"met": probability >= 0.5, "probability": probability} for probability in probabilities]
-        decoding = Decoding.read(self._settings.decoding)
-        spans = decode_pairs(logits, batch["offsets"], batch["pair_index"], pairs, decoding)
-        return answer_rows(spans, decoding.threshold)
+            probabilities = pair_probabilities(logits, pair_index, len(asked)).tolist()
+            return [{"met": value >= chosen["threshold"], "probability": value} for value in probabilities]
+        decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
+        spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(asked), decoding)
+        return answer_rows(spans, chosen["null_threshold"])
+
+    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        logits: Tensor = self._network(*(batch[name] for name in INPUTS if name in batch))
+        return logits.float()
+
+
+def _load_pyfunc(path: str) -> TextModel:
+    """Load the data folder of a saved model; MLflow calls this by its name."""
+    folder = Path(path)
+    settings = ServingSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
+    template = PairTemplate(**settings.template)
+    windows = Windows(tokenizer, template, max_length=settings.max_length, stride=settings.stride)
+    root = next(parent for parent in folder.parents if (parent / MLMODEL).is_file())
+    return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows)
+
+
+def _lengths(asked: _Asked) -> list[int]:
+    return [stop - first + len(asked.criterion) for first, stop in asked.ranges]
 
 
 def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:

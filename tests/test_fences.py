@@ -33,7 +33,7 @@ HOMES = {
         "callbacks/pruning",
     },
     "optuna_integration": {"callbacks/pruning", "preload"},
-    "mlflow": {"tracking", "registry", "serving", "preload"},
+    "mlflow": {"tracking", "registry", "serving", "text_model", "preload"},
     "jsonargparse": {"cli", "config", "config_errors", "class_paths", "samplers", "pruners", "job"},
     "transformers": {"agents", "data", "preload"},
     "plotly": {"report/interactive"},

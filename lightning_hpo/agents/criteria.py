@@ -12,11 +12,12 @@ from lightning_hpo.agents.heads import CriteriaHead, WindowHead
 from lightning_hpo.agents.lora import Lora
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
 from lightning_hpo.agents.optimizers import Optim
+from lightning_hpo.agents.pair_probabilities import pair_probabilities
 from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.agents.schedules import Schedule
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
-__all__ = ["CriteriaAgent", "pair_probabilities"]
+__all__ = ["CriteriaAgent"]
 
 _HEAD, _LORA, _OPTIM, _SCHEDULE, _LOSS = CriteriaHead(), Lora(), Optim(), Schedule(), Loss()
 
@@ -140,18 +141,6 @@ class CriteriaAgent(TextAgent):
 
 def _macro_f1() -> MulticlassF1Score:
     return MulticlassF1Score(num_classes=2, average="macro")
-
-
-def pair_probabilities(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
-    """Give P(met) [P] of each pair, the highest over its windows.
-
-    Args:
-        logits: [W, 2] of each window.
-        pair_index: [W] the pair of each window.
-        pairs: How many pairs there are, P.
-    """
-    met = logits.softmax(dim=-1)[:, 1]
-    return met.new_zeros(pairs).scatter_reduce(0, pair_index, met, "amax")
 
 
 def _probabilities(logits: Tensor, batch: Batch) -> Tensor:

@@ -23,11 +23,12 @@ from lightning_hpo.data.scored_pair import ScoredPair
 from lightning_hpo.data.scored_pairs import ScoredPairs
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.data.train_loader import TrainLoader, as_made
 from lightning_hpo.data.train_windows import TrainWindow, TrainWindows
 from lightning_hpo.data.window_labels import window_targets
 from lightning_hpo.data.window_target import IGNORED, WindowTarget
-from lightning_hpo.data.windows import Windows, load_tokenizer
+from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["PairDataModule"]
@@ -162,7 +163,7 @@ class PairDataModule(LightningDataModule):
         Raises:
             InputError: Naming the lengths that would work.
         """
-        windows = Windows(tokenizer, max_length=max_length, stride=stride)
+        windows = Windows.of(tokenizer, max_length=max_length, stride=stride)
         windows.refuse_criteria(windows.tokenize(list(self.corpus.criteria.values())))
 
     # What an agent's module decides.
@@ -255,7 +256,7 @@ class PairDataModule(LightningDataModule):
 
     def _tokenize(self, posts: dict[str, str], criteria: dict[str, str]) -> None:
         tokenizer = load_tokenizer(self.tokenizer)
-        self._windows = Windows(tokenizer, max_length=self.max_length, stride=self.stride)
+        self._windows = Windows.of(tokenizer, max_length=self.max_length, stride=self.stride)
         self._criteria = dict(zip(criteria, self._windows.tokenize(list(criteria.values())), strict=True))
         self._windows.refuse_criteria(self._criteria.values())
         self._posts = TokenizedPosts(posts, tokenizer, Path(self.posts).parent)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.tokenizers import tokenize
 
 __all__ = ["TokenizedPosts"]
 
@@ -38,7 +38,7 @@ class TokenizedPosts:
         path = folder / ".cache" / f"tokens-{_key(posts, tokenizer)}.npy" if folder else None
         table = _read(path) if path else None
         if table is None:
-            table = _table(tokenize(tokenizer, list(posts.values())))
+            table = _table(tokenize(tokenizer.backend_tokenizer, list(posts.values())))
             if path and _may_write(path.parent.parent):
                 _write(path, table)
         self._table = table

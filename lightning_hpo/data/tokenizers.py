@@ -1,21 +1,15 @@
-"""Loads fast tokenizers, and tokenizes texts once."""
+"""Loads fast tokenizers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lightning_hpo.data.hub import local_files_only
-from lightning_hpo.data.tokenized_text import TokenizedText
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["load_tokenizer", "tokenize"]
+__all__ = ["load_tokenizer"]
 
 _WHAT_WORKS = "give the id of an encoder on the hub or a folder with its config.json and tokenizer.json"
-# The tokenizer library takes a batch at a time; this bounds its memory.
-_TEXTS_AT_ONCE = 256
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
@@ -45,35 +39,3 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     if not tokenizer("probe", add_special_tokens=False)["input_ids"]:
         raise InputError(f"--model.name: the tokenizer of {name!r} knows no words; {_WHAT_WORKS}")
     return tokenizer
-
-
-def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[TokenizedText]:
-    """The whole of each text as tokens, nothing cut and no special token added."""
-    tokenized: list[TokenizedText] = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        batch = list(texts[start : start + _TEXTS_AT_ONCE])
-        # Said in full: a tokenizer.json may hold truncation and padding of its own.
-        encoded = tokenizer(
-            batch,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        pieces = zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        tokenized += [TokenizedText(np.array(ids, np.int32), _trimmed(text, offsets)) for text, ids, offsets in pieces]
-    return tokenized
-
-
-def _trimmed(text: str, offsets: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
-    """Offsets without white space at their ends, which byte-level tokenizers count as part of a token."""
-    trimmed = np.array(offsets, np.int32).reshape(-1, 2)
-    for row, (start, end) in enumerate(offsets):
-        piece = text[start:end]
-        if piece != piece.strip() or not piece:
-            begin = end - len(piece.lstrip())
-            trimmed[row] = (begin, begin + len(piece.strip())) if piece.strip() else (-1, -1)
-    return trimmed

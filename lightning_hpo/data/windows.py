@@ -1,19 +1,24 @@
 """Composes criterion and post into windows of a bounded length that together cover the whole post."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
+from lightning_hpo.data.pair_template import PairTemplate
+from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.tokenizers import load_tokenizer, tokenize
 from lightning_hpo.data.window import Window
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["TokenizedText", "Window", "Windows", "load_tokenizer", "tokenize"]
+if TYPE_CHECKING:  # a registered model makes windows without transformers
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["TokenizedText", "Window", "Windows"]
 
 # Tensor cores like lengths that are multiples of this, and fewer different lengths are fewer shapes to plan for.
 _LENGTH_STEP = 8
@@ -23,7 +28,8 @@ class Windows:
     """Cuts posts into windows `[CLS] criterion [SEP] part of the post [SEP]`, in the tokenizer's own form.
 
     Args:
-        tokenizer: The encoder's fast tokenizer.
+        tokenizer: The encoder's tokenizer.
+        template: The form in which it encodes pairs.
         max_length: Most tokens in a window, special tokens and criterion included.
         stride: Tokens of the post that neighbouring windows share.
 
@@ -31,14 +37,21 @@ class Windows:
         InputError: The encoder cannot read windows of this length.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, *, max_length: int, stride: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, *, max_length: int, stride: int) -> None:
         self.max_length, self.stride = max_length, stride
+        self.pad_id = template.pad_id
         self._tokenizer = tokenizer
-        self._refuse_lengths(tokenizer.model_max_length)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        # Padding is masked, so without a pad token any other does.
-        self.pad_id = int(pad) if isinstance(pad, int) else 0
-        self._read_template()
+        self._refuse_lengths(template.longest)
+        self._pieces = [np.array(piece, np.int64) for piece in template.pieces]
+        self._piece_types = [np.array(types, np.int64) for types in template.piece_types]
+        self._section_types = template.section_types
+        self._has_types = template.has_types
+        self._specials = sum(len(piece) for piece in self._pieces)
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerFast", *, max_length: int, stride: int) -> Self:
+        """Windows in the form of a tokenizer of transformers."""
+        return cls(tokenizer.backend_tokenizer, PairTemplate.of(tokenizer), max_length=max_length, stride=stride)
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Texts as tokens, criteria and posts alike; nothing is cut."""
@@ -120,21 +133,3 @@ class Windows:
             problems.append(f"--data.stride: {self.stride} is below 0; a quarter of --data.max_length is usual")
         if problems:
             raise InputError(problems)
-
-    def _read_template(self) -> None:
-        """Where the special tokens go, seen on a pair that the tokenizer encodes itself."""
-        # Other padding sides and lengths that a tokenizer.json may ask for have no place in the template.
-        probe = self._tokenizer("probe", "probe", padding=False, truncation=False)
-        sections = probe.sequence_ids(0)
-        first, second = (np.array([section == which for section in sections]) for which in (0, 1))
-        if not first.any() or not second.any() or np.flatnonzero(first)[-1] > np.flatnonzero(second)[0]:
-            raise InputError("--model.name: its tokenizer does not encode pairs of texts; choose another encoder")
-        self._has_types = "token_type_ids" in probe
-        ids = np.array(probe["input_ids"])
-        types = np.array(probe["token_type_ids"] if self._has_types else np.zeros_like(ids))
-        bounds = [0, *np.flatnonzero(first)[[0, -1]], *np.flatnonzero(second)[[0, -1]], len(ids)]
-        cuts = [slice(0, bounds[1]), slice(bounds[2] + 1, bounds[3]), slice(bounds[4] + 1, bounds[5])]
-        self._pieces = [ids[cut] for cut in cuts]
-        self._piece_types = [types[cut] for cut in cuts]
-        self._section_types = (types[bounds[1]], types[bounds[3]])
-        self._specials = sum(len(piece) for piece in self._pieces)

@@ -11,7 +11,7 @@ TEXTS = {"long": " ".join(["w1"] * 30), "short": "w2 w3"}
 
 
 def test_windows_of_a_pair_stay_together(tokenizer: PreTrainedTokenizerFast) -> None:
-    windows = Windows(tokenizer, max_length=16, stride=4)
+    windows = Windows.of(tokenizer, max_length=16, stride=4)
     posts = TokenizedPosts(TEXTS, tokenizer)
     criteria = {"SAD": windows.tokenize(["sad"])[0]}
     pairs = [

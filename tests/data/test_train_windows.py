@@ -35,7 +35,7 @@ def _dataset(
     sample: TrainWindow = SAMPLE,
     **augmentation: Any,
 ) -> TrainWindows:
-    windows = Windows(tokenizer, max_length=30, stride=4)
+    windows = Windows.of(tokenizer, max_length=30, stride=4)
     return TrainWindows(
         [sample],
         texts=texts,

@@ -14,7 +14,7 @@ from .conftest import WORDS
 
 
 def _windows(tokenizer: PreTrainedTokenizerFast, max_length: int = 16, stride: int = 4) -> Windows:
-    return Windows(tokenizer, max_length=max_length, stride=stride)
+    return Windows.of(tokenizer, max_length=max_length, stride=stride)
 
 
 def _roberta() -> PreTrainedTokenizerFast:

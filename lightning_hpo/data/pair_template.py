@@ -1,0 +1,67 @@
+"""The form in which a tokenizer encodes a pair of texts."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from lightning_hpo.exceptions import InputError
+
+if TYPE_CHECKING:  # a registered model has its template in a file, and needs no transformers
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["PairTemplate"]
+
+
+@dataclass(frozen=True)
+class PairTemplate:
+    """Where the special tokens of a pair go; plain values, so that it can be written down.
+
+    Attributes:
+        pieces: Special tokens before the first text, between the two, and after the second.
+        piece_types: Token type ids of the pieces.
+        section_types: Token type id of the first text, and of the second.
+        has_types: Whether the encoder takes token type ids.
+        pad_id: What batches are padded with.
+        longest: Most tokens that the encoder reads.
+    """
+
+    pieces: tuple[tuple[int, ...], ...]
+    piece_types: tuple[tuple[int, ...], ...]
+    section_types: tuple[int, int]
+    has_types: bool
+    pad_id: int
+    longest: int
+
+    @classmethod
+    def of(cls, tokenizer: "PreTrainedTokenizerFast") -> Self:
+        """Read it from a pair that the tokenizer encodes itself.
+
+        Raises:
+            InputError: The tokenizer does not encode pairs.
+        """
+        # Other padding sides and lengths that a tokenizer.json may ask for have no place in the template.
+        probe = tokenizer("probe", "probe", padding=False, truncation=False)
+        sections = probe.sequence_ids(0)
+        first, second = (np.array([section == which for section in sections]) for which in (0, 1))
+        if not first.any() or not second.any() or np.flatnonzero(first)[-1] > np.flatnonzero(second)[0]:
+            raise InputError("--model.name: its tokenizer does not encode pairs of texts; choose another encoder")
+        has_types = "token_type_ids" in probe
+        ids = list(probe["input_ids"])
+        types = list(probe["token_type_ids"]) if has_types else [0] * len(ids)
+        bounds = [0, *map(int, np.flatnonzero(first)[[0, -1]]), *map(int, np.flatnonzero(second)[[0, -1]]), len(ids)]
+        cuts = [slice(0, bounds[1]), slice(bounds[2] + 1, bounds[3]), slice(bounds[4] + 1, bounds[5])]
+        return cls(
+            pieces=tuple(tuple(ids[cut]) for cut in cuts),
+            piece_types=tuple(tuple(types[cut]) for cut in cuts),
+            section_types=(types[bounds[1]], types[bounds[3]]),
+            has_types=has_types,
+            pad_id=_pad_id(tokenizer),
+            longest=int(tokenizer.model_max_length),
+        )
+
+
+def _pad_id(tokenizer: "PreTrainedTokenizerFast") -> int:
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # Padding is masked, so without a pad token any other does.
+    return int(pad) if isinstance(pad, int) else 0

@@ -1,0 +1,26 @@
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from lightning_hpo.data.tokenization import tokenize
+
+
+def test_nothing_is_cut_or_padded_whatever_the_file_asks_for(tokenizer: PreTrainedTokenizerFast) -> None:
+    long, short = tokenize(tokenizer.backend_tokenizer, ["w1 " * 50, "w2"])
+    assert (len(long), len(short)) == (50, 1)
+    assert long.offsets[-1].tolist() == [147, 149]
+
+
+def test_tokens_are_those_of_the_fast_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = ["w1  w2, so sad [SEP]", "Ünïcode w3\nw4", ""]
+    expected = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, truncation=False, padding=False)
+    made = tokenize(tokenizer.backend_tokenizer, texts)
+    assert [text.ids.tolist() for text in made] == expected["input_ids"]
+    assert [[tuple(span) for span in text.offsets.tolist()] for text in made] == expected["offset_mapping"]
+
+
+def test_white_space_is_no_part_of_a_token() -> None:
+    backend = Tokenizer(models.BPE({"Ġ": 0, "a": 1, "Ċ": 2, "b": 3, "Ġa": 4}, [("Ġ", "a")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+    backend.decoder = decoders.ByteLevel()
+    (text,) = tokenize(backend, ["b a\n b"])
+    assert text.offsets.tolist() == [[0, 1], [2, 3], [-1, -1], [-1, -1], [5, 6]]

@@ -1,0 +1,129 @@
+"""The served model itself, read from a saved one by this package's own code."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.data.tokenization import tokenize
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.serving import save_model
+from lightning_hpo.text_model import TextModel, _load_pyfunc
+from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
+
+pytestmark = [
+    # torch's own, in torch.export
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+POSTS = ["i am so tired", LONG_POST, "the dog is fine today", "no sleep", " ".join(WORDS)]
+TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextModel]:
+    """Both agents' models, by agent."""
+    folder = tmp_path_factory.mktemp("models")
+    encoder = write_tiny_encoder(folder / "encoder")
+    torch.manual_seed(1)
+    decoding: Any = {"null_policy": "none", "max_answer_tokens": 4, "overlap": 0.0}
+    for agent in (CriteriaAgent(encoder), EvidenceAgent(encoder, decoding=decoding)):
+        save_model(str(folder / agent.agent), module=agent, datamodule=tiny_data(encoder))
+    return {agent: _load_pyfunc(str(folder / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
+
+
+def _rows(*rows: tuple[Any, Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["criterion", "post"])
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_a_table_is_answered_as_its_rows_are_one_by_one(models: dict[str, TextModel], agent: str) -> None:
+    table = _rows(*TABLE).set_index(pd.Index(range(100, 100 + len(TABLE))))
+    together = models[agent].predict(table)
+    alone = pd.concat([models[agent].predict(table.iloc[place : place + 1]) for place in range(len(table))])
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def counted(tokenizer: Any, texts: Any) -> Any:
+        seen.extend(texts)
+        return tokenize(tokenizer, texts)
+
+    monkeypatch.setattr("lightning_hpo.data.windows.tokenize", counted)
+    models["criteria"].predict(_rows(*TABLE))
+    assert sorted(seen) == sorted({*CRITERIA.values(), *POSTS})
+
+
+def test_the_threshold_decides_what_is_met(models: dict[str, TextModel]) -> None:
+    model, table = models["criteria"], _rows(*TABLE)
+    probability = model.predict(table)["probability"]
+    assert model.predict(table)["met"].tolist() == (probability >= 0.5).tolist()
+    threshold = float(probability.sort_values().iloc[3])
+    assert model.predict(table, {"threshold": threshold})["met"].sum() == len(table) - 3
+    assert model.predict(table, {"threshold": 0.0})["met"].all()
+
+
+def test_the_null_threshold_decides_what_is_evidence(models: dict[str, TextModel]) -> None:
+    model, table = models["evidence"], _rows(*TABLE)
+    score = model.predict(table)["score"]
+    assert not model.predict(table)["null"].any()
+    threshold = -float(score.sort_values().iloc[3]) + 1e-3
+    answers = model.predict(table, {"null_threshold": threshold})
+    assert answers["null"].sum() == 3
+    assert (answers["text"] == "").tolist() == answers["null"].tolist()
+    np.testing.assert_allclose(answers["score"], score, rtol=1e-6)
+
+
+def test_top_k_asks_for_several_answers(models: dict[str, TextModel]) -> None:
+    model, table = models["evidence"], _rows(("FATIGUE", LONG_POST))
+    assert "answers" not in model.predict(table)
+    answers = json.loads(model.predict(table, {"top_k": 3})["answers"][0])
+    assert len(answers) == 3
+    assert answers[0]["text"] == model.predict(table)["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("agent", "params", "problem"),
+    [
+        ("criteria", {"threshold": 1.5}, "parameter threshold: got 1.5; it must be from 0 to 1"),
+        ("criteria", {"threshold": float("nan")}, "parameter threshold: got nan; it must be from 0 to 1"),
+        ("evidence", {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
+        (
+            "evidence",
+            {"null_threshold": float("inf")},
+            "parameter null_threshold: got inf; it must be from -1e+38 to 1e+38",
+        ),
+        ("evidence", {"threshold": 0.5}, "parameter threshold: this model has none; there are null_threshold, top_k"),
+    ],
+)
+def test_parameters_out_of_bounds_are_refused(
+    models: dict[str, TextModel], agent: str, params: dict[str, float], problem: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        models[agent].predict(_rows(*TABLE), params)
+    assert caught.value.problems == [problem]
+
+
+def test_rows_that_cannot_be_answered_are_named_but_not_shown(models: dict[str, TextModel]) -> None:
+    model = models["criteria"]
+    with pytest.raises(InputError) as caught:
+        model.predict(_rows(("FATIGUE", "secret"), ("FATIGUE", " "), (None, "secret")))
+    assert caught.value.problems == [
+        "input row 1, column post: it is empty or no text",
+        "input row 2, column criterion: it is empty or no text",
+    ]
+    with pytest.raises(InputError) as caught:
+        model.predict(_rows(("FATIGUE", "secret"), ("secret " * 20, "secret")))
+    assert caught.value.problems == [
+        "input row 1, column criterion: its 20 tokens leave no room for the post in a window of 24; use a shorter one"
+    ]
+    with pytest.raises(InputError, match=r"^input: no column post; a row is a criterion and a post$"):
+        model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
+    assert model.predict(_rows()).empty

@@ -1,0 +1,54 @@
+"""A BERT with random weights and a tokenizer of whole words, and what a data module says of them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from lightning_hpo.agents.encoder import quiet_transformers
+
+WORDS = ["i", "am", "so", "tired", "all", "day", "and", "sleep", "no", "more", "today", "the", "dog", "is", "fine"]
+CRITERIA = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
+LONG_POST = " ".join(WORDS * 6)
+
+
+def write_tiny_encoder(folder: Path) -> str:
+    """Write the encoder, and give the folder."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: place for place, word in enumerate([*special, *dict.fromkeys(WORDS)])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+        initializer_range=1.0,
+    )
+    with quiet_transformers():
+        BertModel(config).save_pretrained(folder)
+        PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+            tokenizer_object=tokenizer,
+            pad_token="[PAD]",
+            unk_token="[UNK]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            model_max_length=64,
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        ).save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_data(encoder: str) -> Any:
+    """What is read of a data module when a model is saved."""
+    corpus = SimpleNamespace(criteria=CRITERIA)
+    return SimpleNamespace(tokenizer=encoder, max_length=24, stride=4, corpus=corpus)
