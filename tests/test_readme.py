@@ -1,15 +1,6 @@
 """The README's commands, run as they stand where ReDSM5 and the encoders are in reach; only studies are cut short."""
 
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 
 import optuna
 import pytest
@@ -80,29 +71,3 @@ def test_the_readmes_python_runs(workplace: Workplace) -> None:
     for code in (serving, plain):
         (workplace.folder / "block.py").write_text(code, encoding="utf-8")
         workplace.run("python block.py")
-
-
-def test_the_pages_of_mlflow_open(workplace: Workplace) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"sqlite:///{workplace.folder}/pages.db"
-    Path(workplace.folder / "pages.db").touch()
-    command = [sys.executable, "-m", "lightning_hpo", "ui", "--port", str(port), "--tracking_uri", uri]
-    nowhere = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=nowhere, stderr=nowhere, start_new_session=True) as process:
-        try:
-            assert _answers(f"http://127.0.0.1:{port}/health", process) == b"OK"
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-
-
-def _answers(url: str, process: "subprocess.Popen[bytes]", limit_s: float = 120.0) -> bytes:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return bytes(answer.read())
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise AssertionError(f"{url} does not answer")

@@ -1,0 +1,42 @@
+"""A command that serves, for as long as a test asks it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tests.home import wait_for
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(command: Sequence[str], port: int, health: str, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Start a command that serves at a port, wait until it answers at a path, give its address, stop it."""
+    address = f"http://127.0.0.1:{port}"
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, env=environment)
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urllib.request.urlopen(f"{address}{health}", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        wait_for(answers)
+        yield address
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
