@@ -123,6 +123,7 @@ def _about(job: Job, findings: preflight.Findings) -> dict[str, Any]:
         "data_fingerprint": findings.fingerprint,
         "data_counts": dict(findings.counts),
         "constant_answers": dict(findings.constant_answers),
+        "precision": findings.precision,
         "n_trials": job.settings.n_trials,
         "outdir": str(job.settings.folder.absolute()),
     }

@@ -105,8 +105,10 @@ def _lightning(command: str) -> Command:
     def run(arguments: Sequence[str]) -> int:
         import logging
 
+        from lightning_hpo.allocator import keep_freed_memory
         from lightning_hpo.config import AgentCLI
 
+        keep_freed_memory()
         # Lightning recommends its makers' cloud at every start.
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
         AgentCLI([command, *arguments], run=True)

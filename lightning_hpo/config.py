@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_hpo.config_errors import config_problems
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.trainer import Trainer
 
 __all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve", "with_flags"]
 
@@ -62,6 +64,7 @@ class AgentCLI(LightningCLI):
                 LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
+                trainer_class=Trainer,
                 # Only where a log folder of its own takes it: elsewhere it would overwrite a config.yaml of the user's.
                 save_config_callback=SaveConfigCallback if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
@@ -115,7 +118,7 @@ class AgentCLI(LightningCLI):
                 raise cause from None
             raise
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """The Trainer, with the caller's settings; `fit` alone keeps the best epoch by val_metric."""
         callbacks = self._trainer_kwargs.pop("callbacks", None)
         if callbacks is not None:

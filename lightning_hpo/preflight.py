@@ -39,12 +39,14 @@ class Findings:
         fingerprint: Fingerprint of data and split; None if the data module has none.
         counts: What the data module counted: rows repaired, rows left out, windows.
         constant_answers: Score of each constant answer on the validation part.
+        precision: What the device computes with, where the config leaves it to the device.
     """
 
     problems: list[str] = field(default_factory=list)
     fingerprint: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     constant_answers: Mapping[str, float] = field(default_factory=dict)
+    precision: str = ""
 
 
 def fly(
@@ -96,6 +98,7 @@ def _look(
         fingerprint=getattr(data, "fingerprint", None),
         counts=dict(getattr(data, "counts", {})),
         constant_answers={} if answers is None else answers(data.val_pairs, data.corpus.posts),
+        precision=cli.trainer.precision,
     )
 
 

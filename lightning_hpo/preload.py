@@ -24,6 +24,7 @@ import lightning_hpo.preflight
 import lightning_hpo.registry
 import lightning_hpo.serving
 import lightning_hpo.trial
+from lightning_hpo.allocator import keep_freed_memory
 
 __all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
 
@@ -31,3 +32,4 @@ sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
 _storage = RDBStorage("sqlite:///:memory:")
 _storage.engine.dispose()
+keep_freed_memory()

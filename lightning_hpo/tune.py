@@ -75,7 +75,8 @@ def tune(job: Job, workers: Workers) -> int:
 
         def draw(trial: optuna.Trial) -> Drawn:
             sampled = space.suggest(trial)
-            return sampled, resolve(job.config, sampled)
+            # Not `auto`: the trial's config shall make the same on a device that would choose another.
+            return sampled, resolve(job.config, {"trainer.precision": about["precision"], **sampled})
 
         return train(job, study, tracker, experiment, workers, draw)
 

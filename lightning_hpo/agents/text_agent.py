@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
+from lightning_hpo.agents.dropout import quicken_dropout
 from lightning_hpo.agents.encoder import checkpoint_gradients, freeze_layers, load_encoder
 from lightning_hpo.agents.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.losses import Loss, class_weights
@@ -92,6 +93,7 @@ class TextAgent(LightningModule):
         add_adapters(encoder, self._lora)
         _prepare(encoder, freeze_layers, gradient_checkpointing)
         self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
+        quicken_dropout(self.network)
         self.val_scores = self.make_scores()
         self.test_scores = self.make_scores()
         # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.

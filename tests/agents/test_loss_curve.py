@@ -90,6 +90,7 @@ def _same_head(agent: TextAgent, head: Mapping[str, nn.Module]) -> None:
 def test_criteria(
     encoder_folder: str, batches: list[Batch], loader: Callable[..., Any], trainer: Callable[..., Trainer]
 ) -> None:
+    torch.manual_seed(2)
     with quiet_transformers():
         plain = BertForSequenceClassification.from_pretrained(encoder_folder, num_labels=2, **PLAIN).train()
     # BERT's pooler is a hidden layer of the head: as wide as the encoder, with tanh.
@@ -114,6 +115,7 @@ def _span_loss(out: Any, batch: Batch) -> Tensor:
 def test_evidence(
     encoder_folder: str, batches: list[Batch], loader: Callable[..., Any], trainer: Callable[..., Trainer]
 ) -> None:
+    torch.manual_seed(2)
     with quiet_transformers():
         plain = BertForQuestionAnswering.from_pretrained(encoder_folder, **PLAIN).train()
     head = EvidenceHead(layers=0, dropout=0.0)
