@@ -36,6 +36,7 @@ class CriteriaAgent(TextAgent):
         attention_dropout: Dropout of the encoder's attention weights; left out: the encoder's own.
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
+        compile: Train through torch.compile: some minutes once, then faster steps on a graphics card.
         head: The layers after the encoder.
         lora: Adapters that are trained in the place of the encoder, for large ones.
         optim: The optimizer.
@@ -55,6 +56,7 @@ class CriteriaAgent(TextAgent):
         attention_dropout: float | None = None,
         freeze_layers: int = 0,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         head: CriteriaHead = _HEAD,
         lora: Lora = _LORA,
         optim: Optim = _OPTIM,
@@ -68,6 +70,7 @@ class CriteriaAgent(TextAgent):
             attention_dropout=attention_dropout,
             freeze_layers=freeze_layers,
             gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
             lora=lora,
             optim=optim,
             schedule=schedule,

@@ -39,6 +39,7 @@ class EvidenceAgent(TextAgent):
         attention_dropout: Dropout of the encoder's attention weights; left out: the encoder's own.
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
+        compile: Train through torch.compile: some minutes once, then faster steps on a graphics card.
         head: The layers after the encoder.
         lora: Adapters that are trained in the place of the encoder, for large ones.
         optim: The optimizer.
@@ -61,6 +62,7 @@ class EvidenceAgent(TextAgent):
         attention_dropout: float | None = None,
         freeze_layers: int = 0,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
         head: EvidenceHead = _HEAD,
         lora: Lora = _LORA,
         optim: Optim = _OPTIM,
@@ -76,6 +78,7 @@ class EvidenceAgent(TextAgent):
             attention_dropout=attention_dropout,
             freeze_layers=freeze_layers,
             gradient_checkpointing=gradient_checkpointing,
+            compile=compile,
             lora=lora,
             optim=optim,
             schedule=schedule,

@@ -1,7 +1,7 @@
 """What both agents share: an encoder with a head, its training, and how a part of the data is scored."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import signature
 from typing import Any, ClassVar, Protocol
@@ -63,6 +63,7 @@ class TextAgent(LightningModule):
         attention_dropout: float | None,
         freeze_layers: int,
         gradient_checkpointing: bool,
+        compile: bool,
         lora: Lora | Mapping[str, Any] | None,
         optim: Optim | Mapping[str, Any] | None,
         schedule: Schedule | Mapping[str, Any] | None,
@@ -85,6 +86,7 @@ class TextAgent(LightningModule):
                 "attention_dropout": attention_dropout,
                 "freeze_layers": freeze_layers,
                 "gradient_checkpointing": gradient_checkpointing,
+                "compile": compile,
                 **{flag: asdict(group) for flag, group in groups.items()},
             },
             logger=False,
@@ -99,6 +101,8 @@ class TextAgent(LightningModule):
         # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
         self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
         self._class_weights: Tensor | None = None
+        self._compile = compile
+        self._compiled: Callable[..., Tensor] | None = None
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
@@ -147,8 +151,9 @@ class TextAgent(LightningModule):
     def logits(self, batch: Batch) -> Tensor:
         """Run the network; in float32, whatever the precision."""
         names = ("input_ids", "attention_mask", "token_type_ids")
+        run = self._compiled if self._compiled is not None and self.training else self.network
         # By position: the module of an exported program takes its inputs as it was exported, and no names.
-        result: Tensor = self.network(*(batch[name] for name in names if name in batch))
+        result: Tensor = run(*(batch[name] for name in names if name in batch))
         return result.float()
 
     def forward(self, batch: Batch) -> Tensor:
@@ -173,7 +178,10 @@ class TextAgent(LightningModule):
         return loss
 
     def on_fit_start(self) -> None:
-        """Weigh the classes by what the data module has counted, if they shall be balanced."""
+        """Compile, if that is wanted; weigh the classes by what was counted, if they shall be balanced."""
+        if self._compile:
+            # The function and no module, whose weights would have other names in a checkpoint; of every length at once.
+            self._compiled = torch.compile(self.network.forward, dynamic=True)
         if self.loss.balance != "none":
             counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
             if counts is None:

@@ -410,3 +410,38 @@ def test_only_the_agents_own_network_can_be_trained(kind: Any, encoder_folder: s
     agent.network = nn.Identity()
     with pytest.raises(TypeError, match="a Identity cannot be trained"):
         agent.configure_optimizers()
+
+
+def test_a_compiled_training_is_the_same(
+    kind: Any,
+    encoder_folder: str,
+    training_batches: Batches,
+    eval_batches: Batches,
+    loader: Loader,
+    trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    through: list[int] = []
+    compiled = torch.compile
+
+    def counting(forward: Any, **options: Any) -> Any:
+        # Traced as always, without a compiler's minutes.
+        traced: Any = compiled(forward, backend="eager", **options)
+
+        def run(*inputs: Any) -> Any:
+            through.append(len(inputs))
+            return traced(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", counting)
+    weights, keys = [], []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        agent = kind(encoder_folder, dropout=0.0, attention_dropout=0.0, compile=wanted, head={"dropout": 0.0})
+        trainer(max_epochs=1).fit(agent, loader(training_batches[:4]), loader(eval_batches[:1]))
+        weights.append(agent.network.state_dict())
+        keys.append(list(agent.state_dict()))
+    assert len(through) == 4
+    assert keys[0] == keys[1]
+    torch.testing.assert_close(weights[0], weights[1])
