@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow.pytorch
+import numpy as np
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
@@ -121,7 +122,7 @@ class TextModel:
         asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
         rows: list[dict[str, Any]] = [{} for _ in asked]
         with torch.inference_mode():
-            for places in pair_batches([_lengths(row) for row in asked], _WINDOWS_AT_ONCE) if asked else ():
+            for places in _batches(asked):
                 answers = self._answer([asked[place] for place in places], chosen)
                 for place, answer in zip(places, answers, strict=True):
                     rows[place] = _with_text(answer, posts[place]) if "null" in answer else answer
@@ -177,8 +178,11 @@ def _load_pyfunc(path: str) -> TextModel:
     return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows)
 
 
-def _lengths(asked: _Asked) -> list[int]:
-    return [stop - first + len(asked.criterion) for first, stop in asked.ranges]
+def _batches(asked: Sequence[_Asked]) -> list[list[int]]:
+    longest = [max(stop - first for first, stop in row.ranges) + len(row.criterion) for row in asked]
+    counts = [len(row.ranges) for row in asked]
+    batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _WINDOWS_AT_ONCE)
+    return [batch.tolist() for batch in batches]
 
 
 def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:

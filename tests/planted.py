@@ -1,6 +1,5 @@
 """An agent and a data module with a fault planted in each; a config names them, and which fault."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 from unittest import mock
@@ -11,6 +10,7 @@ from torchmetrics.classification import MulticlassF1Score
 
 from lightning_hpo.agents import CriteriaAgent
 from lightning_hpo.data import CriteriaDataModule, pair_data_module
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.splits import Split, split_posts
 
 TWIN = "twin"
@@ -60,7 +60,7 @@ class LeakyData(CriteriaDataModule):
             return super()._read()
 
 
-def _leaky(leak: str, posts: Mapping[str, str], **how: Any) -> Split:
+def _leaky(leak: str, posts: Posts, **how: Any) -> Split:
     split = split_posts(posts, **how)
     if leak == "post":
         return Split(split.train, split.val, (*split.test, split.train[0]))

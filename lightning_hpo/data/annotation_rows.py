@@ -46,7 +46,7 @@ class AnnotationRows:
             InputError: Every cell that cannot be used, or no row is left.
         """
         problems: list[str] = []
-        for line, row in table.rows:
+        for line, row in table.rows():
             label = row["DSM5_symptom"].strip()
             if label in self._leave_out:
                 self._counts[f"rows left out ({label})"] += 1

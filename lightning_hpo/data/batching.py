@@ -1,7 +1,8 @@
 """Decides which windows go into a batch: in training by chance and length, in scoring by pair and length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +26,26 @@ class TrainBatchSampler(Sampler[list[Draw]]):
     """Batches of windows of like length, drawn anew each epoch from a seed.
 
     Args:
-        lengths: Tokens of each window, shape [windows].
-        kept: Indices of the windows that are in every epoch.
-        pool: Indices of the windows from which each epoch draws.
-        drawn: How many each epoch draws from the pool.
+        lengths: Gives the tokens of some windows, shape [windows], by their numbers.
+        windows: How many there are.
+        kept: Numbers of those that are in every epoch, in order; from all others each epoch draws.
+        drawn: How many each epoch draws.
         batch_size: Windows in a batch; the last may have fewer.
         seed: The data's seed.
     """
 
     def __init__(
         self,
-        lengths: NDArray[np.int64],
+        lengths: Callable[[NDArray[np.int64]], NDArray[np.int64]],
         *,
+        windows: int,
         kept: NDArray[np.int64],
-        pool: NDArray[np.int64],
         drawn: int,
         batch_size: int,
         seed: int,
     ) -> None:
-        self._lengths, self._kept, self._pool = lengths, kept, pool
-        self._drawn = min(drawn, len(pool))
+        self._lengths, self._kept, self._others = lengths, kept, windows - len(kept)
+        self._drawn = min(drawn, self._others)
         self._batch_size, self._seed = batch_size, seed
         self._next_batch = 0
         self.epoch = 0
@@ -64,18 +65,24 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         """The batch that the next pass starts at."""
         return self._next_batch
 
-    def batches(self, epoch: int) -> list[list[Draw]]:
+    def batches(self, epoch: int) -> Iterator[list[Draw]]:
         """All batches of an epoch."""
+        return ([Draw(epoch, number) for number in batch.tolist()] for batch in self._batches(epoch))
+
+    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, epoch])
-        chosen = np.concatenate([self._kept, generator.choice(self._pool, self._drawn, replace=False)])
+        others = generator.choice(self._others, self._drawn, replace=False)
+        # Numbered without those that are kept; behind each of these, numbers are one higher.
+        others += np.searchsorted(self._kept - np.arange(len(self._kept)), others, side="right")
+        chosen = np.concatenate([self._kept, others])
         generator.shuffle(chosen)
         stretch = self._batch_size * _BATCHES_SORTED_TOGETHER
         cut = []
         for start in range(0, len(chosen), stretch):
             part = chosen[start : start + stretch]
-            part = part[np.argsort(self._lengths[part], kind="stable")]
+            part = part[np.argsort(self._lengths(part), kind="stable")]
             cut += [part[first : first + self._batch_size] for first in range(0, len(part), self._batch_size)]
-        return [[Draw(epoch, int(index)) for index in cut[place]] for place in generator.permutation(len(cut))]
+        return [cut[place] for place in generator.permutation(len(cut))]
 
     def __len__(self) -> int:
         """Batches in an epoch, the same for every epoch."""
@@ -83,22 +90,25 @@ class TrainBatchSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         start, self._next_batch = self._next_batch, 0
-        yield from self.batches(self.epoch)[start:]
+        yield from islice(self.batches(self.epoch), start, None)
 
 
-def pair_batches(lengths: Sequence[Sequence[int]], windows: int) -> list[list[int]]:
+def pair_batches(longest: NDArray[np.int64], counts: NDArray[np.int64], windows: int) -> list[NDArray[np.int64]]:
     """Batches of whole pairs, the longest windows first, so that memory runs out at once or never.
 
     Args:
-        lengths: Tokens of each window of each pair.
+        longest: Tokens of the longest window of each pair, shape [pairs].
+        counts: Windows of each pair, shape [pairs].
         windows: Most windows in a batch; only a pair that has more by itself exceeds it.
+
+    Returns:
+        The pairs of each batch.
     """
-    batches: list[list[int]] = []
-    room = 0
-    for pair in sorted(range(len(lengths)), key=lambda pair: (-max(lengths[pair]), pair)):
-        if not batches or len(lengths[pair]) > room:
-            batches.append([])
+    order = np.argsort(-longest, kind="stable")
+    starts, room = [], 0
+    for place, count in enumerate(counts[order].tolist()):
+        if not place or count > room:
+            starts.append(place)
             room = windows
-        batches[-1].append(pair)
-        room -= len(lengths[pair])
-    return batches
+        room -= count
+    return np.split(order, starts)[1:]

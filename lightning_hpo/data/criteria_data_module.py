@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_hpo.data.pair import Pair
 from lightning_hpo.data.pair_data_module import PairDataModule
+from lightning_hpo.data.pair_table import PairTable
 from lightning_hpo.data.window_labels import criteria_labels
 from lightning_hpo.data.window_target import WindowTarget
 
@@ -25,11 +26,11 @@ class CriteriaDataModule(PairDataModule):
     def __init__(self, *, negative_ratio: float = 4.0, **kwargs: Any) -> None:
         super().__init__(negative_ratio=negative_ratio, **kwargs)
 
-    def scored_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
-    def training_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 

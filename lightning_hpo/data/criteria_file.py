@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_hpo.data.csv_table import read_text
+from lightning_hpo.data.csv_table import refuse_unreadable
 from lightning_hpo.data.dsm5 import DSM5_CRITERIA
 from lightning_hpo.exceptions import InputError
 
@@ -21,8 +21,9 @@ def read_criteria(path: str | Path | None) -> dict[str, str]:
     """
     if path is None:
         return dict(DSM5_CRITERIA)
+    refuse_unreadable(Path(path), flag="--data.criteria")
     try:
-        node = yaml.compose(read_text(Path(path), flag="--data.criteria"), Loader=yaml.SafeLoader)
+        node = yaml.compose(Path(path).read_bytes().decode("utf-8-sig"), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

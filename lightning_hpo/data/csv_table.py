@@ -2,21 +2,23 @@
 
 import csv
 import difflib
-import io
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["CsvTable", "nearest", "read_text", "shown"]
+__all__ = ["CsvTable", "nearest", "opened", "refuse_unreadable", "shown"]
 
 # The C parser's limit is a C long, which has 32 bits on some platforms.
 _LARGEST_FIELD = 2**31 - 1
 
 
 class CsvTable:
-    """The rows of a CSV file with the line that each starts at.
+    """The rows of a CSV file with the line that each starts at, read one by one.
 
     Args:
         path: The file: UTF-8, with or without a byte order mark, any mixture of line ends.
@@ -24,66 +26,86 @@ class CsvTable:
         columns: Columns that must be there; others are ignored.
 
     Raises:
-        InputError: The file cannot be read, is empty, holds no row, lacks a column, or has rows of another width.
+        InputError: The file cannot be read, is empty, or lacks a column.
     """
 
     def __init__(self, path: str | Path, *, flag: str, columns: Sequence[str]) -> None:
         self.path = Path(path)
-        lines = list(_records(self.path, read_text(self.path, flag=flag)))
-        if not lines:
+        refuse_unreadable(self.path, flag=flag)
+        self._records = _records(self.path)
+        first = next(self._records, None)
+        if first is None:
             raise InputError(f"{self.path}: the file is empty; it needs the columns {', '.join(columns)}")
-        header = [name.strip() for name in lines[0][1]]
-        self._refuse_missing(header, columns)
-        if len(lines) == 1:
-            raise InputError(f"{self.path}: there is a header and no row; add at least one row")
-        self._refuse_widths(lines[1:], len(header))
-        self.rows = [(line, dict(zip(header, cells, strict=True))) for line, cells in lines[1:]]
+        self._header = [name.strip() for name in first[1]]
+        if problems := self._missing(columns):
+            deque(self._records, maxlen=0)  # a file that is no CSV at all is said to be just that
+            raise InputError(problems)
+
+    def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line and cells of each row, once.
+
+        Raises:
+            InputError: At the end: there was no row, or there were rows of another width, which have been left out.
+        """
+        width, problems, line = len(self._header), [], None
+        for line, cells in self._records:
+            if len(cells) == width:
+                yield line, dict(zip(self._header, cells, strict=True))
+            else:
+                problems.append(
+                    f"{self.path}, line {line}: {len(cells)} cells, but the header has {width}; quote text that has"
+                    " commas"
+                )
+        if line is None:
+            problems.append(f"{self.path}: there is a header and no row; add at least one row")
+        if problems:
+            raise InputError(problems)
 
     def problem(self, line: int, column: str, message: str) -> str:
         """One line about a cell, in the form that every problem of a table has."""
         return f"{self.path}, line {line}, column {column}: {message}"
 
-    def _refuse_missing(self, header: list[str], columns: Sequence[str]) -> None:
+    def _missing(self, columns: Sequence[str]) -> list[str]:
+        names = [name for name in self._header if shown(name) == repr(name)]
         problems = [
-            f"{self.path}: no column {column}{nearest(column, [name for name in header if shown(name) == repr(name)])};"
-            f" it needs the columns {', '.join(columns)}"
+            f"{self.path}: no column {column}{nearest(column, names)}; it needs the columns {', '.join(columns)}"
             for column in columns
-            if column not in header
+            if column not in self._header
         ]
-        problems += [
-            f"{self.path}: the column {column} is there twice" for column in columns if header.count(column) > 1
+        return problems + [
+            f"{self.path}: the column {column} is there twice" for column in columns if self._header.count(column) > 1
         ]
-        if problems:
-            raise InputError(problems)
-
-    def _refuse_widths(self, lines: list[tuple[int, list[str]]], width: int) -> None:
-        problems = [
-            f"{self.path}, line {line}: {len(cells)} cells, but the header has {width}; quote text that has commas"
-            for line, cells in lines
-            if len(cells) != width
-        ]
-        if problems:
-            raise InputError(problems)
 
 
-def read_text(path: Path, *, flag: str) -> str:
-    """The file's text, or one line about why it cannot be read.
+def refuse_unreadable(path: Path, *, flag: str) -> None:
+    """Refuse a file before anything is read from it.
 
     Raises:
         InputError: No such file, no right to read it, or not UTF-8.
     """
+    with opened(path, flag=flag) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                raise InputError(f"{path}, line {number}: the file is not UTF-8; save it as UTF-8") from None
+
+
+@contextmanager
+def opened(path: Path, *, flag: str) -> Iterator[BufferedReader]:
+    """The file's bytes, or one line about why it cannot be read.
+
+    Raises:
+        InputError: No such file, or no right to read it.
+    """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
             f"{flag}: {str(path)!r} cannot be read ({reason}); give the path of a readable file"
         ) from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: the file is not UTF-8; save it as UTF-8") from None
 
 
 def shown(value: str) -> str:
@@ -104,16 +126,17 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
-def _records(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line the record starts at, cells) of every record that is not blank."""
     csv.field_size_limit(_LARGEST_FIELD)
-    # Strict, since an unclosed quote would otherwise swallow the rest of the file without a word.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}, line {line}: this row is not valid CSV ({error}); check its quotes") from None
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        # Strict, since an unclosed quote would otherwise swallow the rest of the file without a word.
+        reader = csv.reader(file, strict=True)
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: this row is not valid CSV ({error}); check its quotes") from None

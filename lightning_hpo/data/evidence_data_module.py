@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_hpo.data.pair import Pair
 from lightning_hpo.data.pair_data_module import PairDataModule
+from lightning_hpo.data.pair_table import UNKNOWN, PairTable
 from lightning_hpo.data.window_labels import evidence_labels
 from lightning_hpo.data.window_target import WindowTarget
 
@@ -19,22 +20,19 @@ class EvidenceDataModule(PairDataModule):
 
     needs_offsets: ClassVar[bool] = True
 
-    def scored_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """The pairs with evidence and as many without.
 
         Without are all that the annotator calls so and, where these are fewer, some that nobody annotated: a hash
         of the data's seed and their names decides which, so they are the same for every trial.
         """
         pairs = self._known(post_ids)
-        annotated = {(pair.post_id, pair.criterion) for pair in self.corpus.pairs}
-        sure = [pair for pair in pairs if (pair.post_id, pair.criterion) in annotated]
-        others = [pair for pair in pairs if (pair.post_id, pair.criterion) not in annotated]
-        met = sum(pair.met for pair in sure)
-        wanted = min(len(others), max(0, 2 * met - len(sure)))
+        sure, others = np.flatnonzero(pairs.places != UNKNOWN), np.flatnonzero(pairs.places == UNKNOWN)
+        wanted = min(len(others), max(0, 2 * int(pairs.met.sum()) - len(sure)))
         chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
-        return sure + [others[index] for index in sorted(chosen)]
+        return pairs.take(np.concatenate([sure, others[np.sort(chosen)]]))
 
-    def training_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Every post with every criterion, but for those that are met by evidence that was not found."""
         pairs = self._known(post_ids)
         left_out = len(post_ids) * len(self.corpus.criteria) - len(pairs)
@@ -50,5 +48,6 @@ class EvidenceDataModule(PairDataModule):
         """`spans`: the evidence of each pair, as character ranges of the post."""
         return {"spans": [list(pair.spans) for pair in pairs]}
 
-    def _known(self, post_ids: tuple[str, ...]) -> list[Pair]:
-        return [pair for pair in self.corpus.pairs_of(post_ids) if pair.spans or not pair.met]
+    def _known(self, post_ids: tuple[str, ...]) -> PairTable:
+        pairs = self.corpus.pairs_of(post_ids)
+        return pairs.take(~pairs.lost)

@@ -19,11 +19,33 @@ def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...]
     words = sentence.split()
     if not words:
         return (), True
-    for pattern, verbatim in ((re.escape(sentence.strip()), True), (r"\s+".join(map(re.escape, words)), False)):
-        for candidate in (_whole_words(pattern, words), pattern):
-            if spans := tuple(match.span() for match in re.finditer(candidate, post)):
-                return spans, verbatim
+    # By hand, since compiling a pattern for every sentence takes far longer than all searching.
+    text = sentence.strip()
+    if spans := _occurrences(post, text, whole_words=True) or _occurrences(post, text, whole_words=False):
+        return spans, True
+    pattern = r"\s+".join(map(re.escape, words))
+    for candidate in (_whole_words(pattern, words), pattern):
+        if spans := tuple(match.span() for match in re.finditer(candidate, post)):
+            return spans, False
     return (), True
+
+
+def _occurrences(post: str, text: str, *, whole_words: bool) -> tuple[tuple[int, int], ...]:
+    """Where a text stands in a post, no two places sharing a character."""
+    spans = []
+    start = post.find(text)
+    while start >= 0:
+        end = start + len(text)
+        cut = whole_words and (_joined(post[start - 1 : start], text[0]) or _joined(text[-1], post[end : end + 1]))
+        if not cut:
+            spans.append((start, end))
+        start = post.find(text, start + 1 if cut else end)
+    return tuple(spans)
+
+
+def _joined(left: str, right: str) -> bool:
+    """Whether a word goes on from one character to the next."""
+    return all(sign == "_" or sign.isalnum() for sign in (left, right))
 
 
 def _whole_words(pattern: str, words: list[str]) -> str:

@@ -1,12 +1,9 @@
 """What the data of both agents share: reading, splitting, windows, loaders."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,16 +15,16 @@ from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.batching import TrainBatchSampler
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.pair_table import PairTable
 from lightning_hpo.data.redsm5 import read_corpus, read_criteria, read_posts
-from lightning_hpo.data.scored_pair import ScoredPair
 from lightning_hpo.data.scored_pairs import ScoredPairs
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.data.train_loader import TrainLoader, as_made
-from lightning_hpo.data.train_windows import TrainWindow, TrainWindows
-from lightning_hpo.data.window_labels import window_targets
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.train_samples import TrainSamples
+from lightning_hpo.data.train_windows import TrainWindows
+from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
@@ -90,10 +87,10 @@ class PairDataModule(LightningDataModule):
     counts: dict[str, int]
     class_counts: tuple[int, int]
     """Windows of a training epoch without and with the criterion or its evidence."""
-    test_pairs: list[Pair]
+    test_pairs: PairTable
     """Those of the test part, once `setup("test")` has asked for them."""
     fingerprint: str
-    val_pairs: list[Pair]
+    val_pairs: PairTable
 
     def __init__(
         self,
@@ -168,11 +165,11 @@ class PairDataModule(LightningDataModule):
 
     # What an agent's module decides.
 
-    def scored_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """The pairs of a part that are scored, the same for every trial."""
         raise NotImplementedError
 
-    def training_pairs(self, post_ids: tuple[str, ...]) -> list[Pair]:
+    def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """The pairs of a part that are trained on, or drawn from."""
         raise NotImplementedError
 
@@ -198,19 +195,19 @@ class PairDataModule(LightningDataModule):
         if stage == "fit":
             self._set_up_training(split)
         if stage in ("fit", "validate"):
-            self._datasets["val"] = self._scored(self.val_pairs)
+            self._datasets["val"] = self._dataset(self.val_pairs)
         if stage == "test":
             self.test_pairs = self.scored_pairs(split.test)
-            self._datasets["test"] = self._scored(self.test_pairs)
+            self._datasets["test"] = self._dataset(self.test_pairs)
         if self.counts:
             rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
     def train_dataloader(self) -> TrainLoader:
         """Batches of windows, drawn anew each epoch; their number is the same for every epoch."""
         sampler = TrainBatchSampler(
-            self._train_windows.lengths(),
-            kept=self._kept,
-            pool=self._pool,
+            self._samples.lengths,
+            windows=len(self._samples),
+            kept=self._samples.kept,
             drawn=self._drawn,
             batch_size=self.batch_size,
             seed=self.draw_seed,
@@ -245,59 +242,45 @@ class PairDataModule(LightningDataModule):
         split = split_posts(
             self.corpus.posts, seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction
         )
-        check_disjoint(self.corpus.posts, split)
+        check_disjoint(self.corpus.posts, split, seed=self.seed)
         self.counts = dict(self.corpus.counts)
         self.val_pairs = self.scored_pairs(split.val)
-        scored = sorted((pair.post_id, pair.criterion) for pair in self.val_pairs)
+        scored = sorted(map(self.val_pairs.key, range(len(self.val_pairs))))
         self.fingerprint = fingerprint(self.corpus, split, type(self).__name__, self.seed, scored)
-        self._tokenize(self.corpus.posts, self.corpus.criteria)
+        self._tokenize()
         self._split = split
         return split
 
-    def _tokenize(self, posts: dict[str, str], criteria: dict[str, str]) -> None:
-        tokenizer = load_tokenizer(self.tokenizer)
+    def _tokenize(self) -> None:
+        tokenizer, criteria, posts = load_tokenizer(self.tokenizer), self.corpus.criteria, self.corpus.posts
         self._windows = Windows.of(tokenizer, max_length=self.max_length, stride=self.stride)
         self._criteria = dict(zip(criteria, self._windows.tokenize(list(criteria.values())), strict=True))
         self._windows.refuse_criteria(self._criteria.values())
-        self._posts = TokenizedPosts(posts, tokenizer, Path(self.posts).parent)
+        self._posts = TokenizedPosts(posts.texts, tokenizer, posts.cache)
 
     def _set_up_predict(self) -> None:
-        texts, criteria = read_posts(self.posts), read_criteria(self.criteria)
-        self.corpus = Corpus(texts, {key: text for key, text in criteria.items() if key not in self.leave_out})
+        posts, criteria = read_posts(self.posts), read_criteria(self.criteria)
+        self.corpus = Corpus(posts, {key: text for key, text in criteria.items() if key not in self.leave_out})
         self.counts = {}
         self._split = None
-        self._tokenize(texts, self.corpus.criteria)
-        pairs = [ScoredPair(pair, tuple(self._ranges(pair))) for pair in self.corpus.pairs_of(tuple(texts))]
-        self._datasets["predict"] = self._dataset(pairs, known=False)
+        self._tokenize()
+        self._datasets["predict"] = self._dataset(self.corpus.pairs_of(posts.ids), known=False)
 
     def _set_up_training(self, split: Split) -> None:
-        annotated = {(pair.post_id, pair.criterion) for pair in self.corpus.pairs}
-        samples: list[TrainWindow] = []
-        kept: list[int] = []
-        pool: list[int] = []
-        left_out: Counter[str] = Counter()
-        for pair in self.training_pairs(split.train):
-            where = kept if (pair.post_id, pair.criterion) in annotated else pool
-            for (first, stop), target in self._targets(pair):
-                left_out["training windows left out (they cut a sentence of evidence)"] += target.label == IGNORED
-                left_out["training windows with a part of a sentence longer than any window"] += target.partial
-                if target.label != IGNORED:
-                    where.append(len(samples))
-                    samples.append(TrainWindow(pair.post_id, pair.criterion, first, stop, target))
-        self.counts |= {name: count for name, count in left_out.items() if count}
-        self._kept, self._pool = np.array(kept, np.int64), np.array(pool, np.int64)
-        positives = sum(samples[index].target.label == 1 for index in kept)
+        pairs = self.training_pairs(split.train)
+        self._samples = TrainSamples(pairs, posts=self._posts, criteria=self._criteria, windows=self._windows)
+        self.counts |= {name: count for name, count in self._samples.counts.items() if count}
+        positives, kept = self._samples.positives, len(self._samples.kept)
         if not positives:
             raise InputError("--data.annotations: no post of the training part has evidence; use more annotated posts")
-        self._drawn = round(self.negative_ratio * positives)
-        if self._drawn > len(pool):
+        self._drawn, others = round(self.negative_ratio * positives), len(self._samples) - kept
+        if self._drawn > others:
             lacking = "training windows that --data.negative_ratio asks for and the corpus does not have"
-            self.counts[lacking] = self._drawn - len(pool)
-        drawn = min(self._drawn, len(pool))
-        self.class_counts = (len(kept) - positives + drawn, positives)
+            self.counts[lacking] = self._drawn - others
+        self.class_counts = (kept - positives + min(self._drawn, others), positives)
         self._train_windows = TrainWindows(
-            samples,
-            texts=self.corpus.posts,
+            self._samples,
+            texts=self.corpus.posts.texts,
             posts=self._posts,
             criteria=self._criteria,
             windows=self._windows,
@@ -306,23 +289,7 @@ class PairDataModule(LightningDataModule):
             seed=self.draw_seed,
         )
 
-    def _ranges(self, pair: Pair) -> list[tuple[int, int]]:
-        return self._windows.ranges(len(self._posts[pair.post_id]), self._criteria[pair.criterion])
-
-    def _targets(self, pair: Pair) -> list[tuple[tuple[int, int], WindowTarget]]:
-        ranges = self._ranges(pair)
-        return list(
-            zip(ranges, window_targets(self._posts[pair.post_id], ranges, pair.spans, met=pair.met), strict=True)
-        )
-
-    def _scored(self, pairs: Sequence[Pair]) -> ScoredPairs:
-        scored = []
-        for pair in pairs:
-            ranges, targets = zip(*self._targets(pair), strict=True)
-            scored.append(ScoredPair(pair, ranges, targets))
-        return self._dataset(scored, known=True)
-
-    def _dataset(self, pairs: Sequence[ScoredPair], *, known: bool) -> ScoredPairs:
+    def _dataset(self, pairs: PairTable, *, known: bool = True) -> ScoredPairs:
         return ScoredPairs(
             pairs,
             posts=self._posts,

@@ -9,11 +9,10 @@ from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.criteria_file import read_criteria
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
 from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.post_file import read_posts
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["Corpus", "Pair", "read_corpus", "read_criteria", "read_posts"]
-
-_POST_COLUMNS = ("post_id", "text")
 
 
 def read_corpus(
@@ -41,38 +40,12 @@ def read_corpus(
     known = {key: text for key, text in read_criteria(criteria).items() if key not in leave_out}
     _refuse_labels(aliases or {}, known, leave_out)
     counts: Counter[str] = Counter()
-    texts = _read_posts(posts, counts)
+    texts = read_posts(posts)
+    counts["repeated post rows"] = texts.repeated
     table = CsvTable(annotations, flag="--data.annotations", columns=AnnotationRows.columns())
     pairs = AnnotationRows(texts, known, aliases or {}, leave_out, counts).read(table)
     counts["posts without annotation"] = len(texts) - len({pair.post_id for pair in pairs})
     return Corpus(texts, known, pairs, {name: count for name, count in counts.items() if count})
-
-
-def read_posts(path: str | Path) -> dict[str, str]:
-    """Text by post id, in the order of the file, byte for byte.
-
-    Raises:
-        InputError: Every problem of the file, each by line and column.
-    """
-    return _read_posts(path, Counter())
-
-
-def _read_posts(path: str | Path, counts: Counter[str]) -> dict[str, str]:
-    table = CsvTable(path, flag="--data.posts", columns=_POST_COLUMNS)
-    texts: dict[str, str] = {}
-    problems = []
-    for line, row in table.rows:
-        post_id, text = row["post_id"], row["text"]
-        if not post_id.strip():
-            problems.append(table.problem(line, "post_id", "it is empty; every post needs an id"))
-        elif not text.strip():
-            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; remove it or give its text"))
-        elif texts.setdefault(post_id, text) != text:
-            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; ids must differ"))
-    if problems:
-        raise InputError(problems)
-    counts["repeated post rows"] += len(table.rows) - len(texts)
-    return texts
 
 
 def _refuse_labels(aliases: Mapping[str, str], criteria: Mapping[str, str], leave_out: Sequence[str]) -> None:

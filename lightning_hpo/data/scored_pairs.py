@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.scored_pair import ScoredPair
+from lightning_hpo.data.pair_table import PairTable
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.train_windows import Labels
+from lightning_hpo.data.window_labels import window_targets
 from lightning_hpo.data.windows import TokenizedText, Windows
 
 __all__ = ["PairKeys", "ScoredPairs"]
@@ -37,7 +39,7 @@ class ScoredPairs(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        pairs: Sequence[ScoredPair],
+        pairs: PairTable,
         *,
         posts: TokenizedPosts,
         criteria: Mapping[str, TokenizedText],
@@ -49,32 +51,42 @@ class ScoredPairs(Dataset[dict[str, Any]]):
     ) -> None:
         self._pairs, self._posts, self._criteria, self._windows = pairs, posts, criteria, windows
         self._labels, self._pair_keys, self._offsets = labels, pair_keys, offsets
-        lengths = [
-            [stop - first + len(criteria[scored.pair.criterion]) for first, stop in scored.ranges] for scored in pairs
-        ]
-        self._batches = pair_batches(lengths, batch_size)
+        lengths = np.array([len(criterion) for criterion in criteria.values()])[pairs.columns]
+        rooms = np.array([windows.room(criterion) for criterion in criteria.values()])[pairs.columns]
+        tokens = posts.lengths[pairs.rows]
+        self._batches = pair_batches(np.minimum(tokens, rooms) + lengths, windows.count(tokens, rooms), batch_size)
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scored = [self._pairs[place] for place in self._batches[index]]
-        windows = [
-            self._windows.compose(self._criteria[one.pair.criterion], self._posts[one.pair.post_id].part(*window))
-            for one in scored
-            for window in one.ranges
+        batch = self._batches[index]
+        pairs = [self._pairs[pair] for pair in batch]
+        posts = [self._posts[row] for row in self._pairs.rows[batch]]
+        ranges = [
+            self._windows.ranges(len(post), self._criteria[pair.criterion])
+            for pair, post in zip(pairs, posts, strict=True)
         ]
-        batch: dict[str, Any] = {
+        windows = [
+            self._windows.compose(self._criteria[pair.criterion], post.part(*window))
+            for pair, post, own in zip(pairs, posts, ranges, strict=True)
+            for window in own
+        ]
+        made: dict[str, Any] = {
             **self._windows.collate(windows),
-            "pair_index": torch.tensor([place for place, one in enumerate(scored) for _ in one.ranges]),
-            "post_ids": [one.pair.post_id for one in scored],
-            "criteria": [one.pair.criterion for one in scored],
+            "pair_index": torch.tensor([place for place, own in enumerate(ranges) for _ in own]),
+            "post_ids": [pair.post_id for pair in pairs],
+            "criteria": [pair.criterion for pair in pairs],
         }
         if self._offsets:
-            batch["offsets"] = self._windows.offsets(windows)
+            made["offsets"] = self._windows.offsets(windows)
         if self._labels:
-            targets = [target for one in scored for target in one.targets]
-            batch |= self._labels(targets, [window.post_start for window in windows])
+            targets = [
+                target
+                for pair, post, own in zip(pairs, posts, ranges, strict=True)
+                for target in window_targets(post, own, pair.spans, met=pair.met)
+            ]
+            made |= self._labels(targets, [window.post_start for window in windows])
         if self._pair_keys:
-            batch |= self._pair_keys([one.pair for one in scored])
-        return batch
+            made |= self._pair_keys(pairs)
+        return made

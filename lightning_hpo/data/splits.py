@@ -3,24 +3,27 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.csv_table import shown
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.split import Split
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["Split", "check_disjoint", "fingerprint", "split_posts"]
 
 
-def split_posts(posts: Mapping[str, str], *, seed: int, val_fraction: float, test_fraction: float) -> Split:
+def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: float) -> Split:
     """Draw the parts by groups of posts with the same text.
 
     A group's place is a hash of the seed and its text, so neither the order of the file nor a few more posts
     reshuffle the rest.
 
     Args:
-        posts: Text by post id.
+        posts: The posts.
         seed: Seed of the data, not of a trial.
         val_fraction: Share of the posts for validation.
         test_fraction: Share of the posts for the test.
@@ -29,37 +32,39 @@ def split_posts(posts: Mapping[str, str], *, seed: int, val_fraction: float, tes
         InputError: A fraction is not between 0 and 1, or a part would be empty.
     """
     _refuse_fractions(val_fraction, test_fraction)
-    groups: dict[str, list[str]] = {}
-    for post_id, text in posts.items():
-        groups.setdefault(_normalised(text), []).append(post_id)
-    drawn = sorted(groups, key=lambda text: hashlib.sha256(f"{seed}\n{text}".encode("utf-8", "replace")).digest())
-    part_of: dict[str, str] = {}
-    wanted = {"test": test_fraction * len(posts), "val": val_fraction * len(posts)}
-    for text in drawn:
-        # A part takes groups until half a post or less is missing.
-        part = next((name for name, missing in wanted.items() if missing > 0.5), "train")
-        wanted[part] = wanted.get(part, 0.0) - len(groups[text])
-        part_of.update(dict.fromkeys(groups[text], part))
-    parts = {name: tuple(post for post in posts if part_of[post] == name) for name in ("train", "val", "test")}
-    _refuse_empty(parts, len(groups))
+    places = _places(posts, seed)
+    sizes = np.bincount(places)
+    test = _groups(sizes, test_fraction * len(posts))
+    val = test + _groups(sizes[test:], val_fraction * len(posts))
+    masks = {"train": places >= val, "val": (places >= test) & (places < val), "test": places < test}
+    parts = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+    _refuse_empty(parts, len(sizes))
     return Split(**parts)
 
 
-def check_disjoint(posts: Mapping[str, str], split: Split) -> None:
+def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
     """Refuse a split that puts a post, or a text under two ids, in two parts.
+
+    Args:
+        posts: The posts.
+        split: Their split.
+        seed: Any; with that of the split the texts need not be read again.
 
     Raises:
         LightningHpoError: With the counts, and one that leaks.
     """
-    parts = asdict(split)
+    parts, places = vars(split), _places(posts, seed)
     ids = sum(len(part) for part in parts.values()) - len(set().union(*parts.values()))
-    owners: dict[str, dict[str, str]] = {}
-    for part, post_ids in parts.items():
-        for post_id in post_ids:
-            owners.setdefault(_normalised(posts[post_id]), {}).setdefault(part, post_id)
-    shared = [owner for owner in owners.values() if len(owner) > 1]
-    if shared:
-        one = " is that of ".join(f"post {shown(post_id)} in {part}" for part, post_id in shared[0].items())
+    rows = {part: np.fromiter(map(posts.row.__getitem__, post_ids), np.int64) for part, post_ids in parts.items()}
+    drawn = np.array([np.bincount(places[own], minlength=len(posts)) > 0 for own in rows.values()])
+    shared = np.flatnonzero(drawn.sum(axis=0) > 1)
+    if len(shared):
+        everything = np.concatenate([places[own] for own in rows.values()])
+        first = everything[np.isin(everything, shared)][0]
+        owners = {part: own[places[own] == first] for part, own in rows.items()}
+        one = " is that of ".join(
+            f"post {shown(posts.ids[own[0]])} in {part}" for part, own in owners.items() if len(own)
+        )
         raise LightningHpoError(
             f"leak: the parts of the split share {ids} posts and {len(shared)} texts, and must share none; the text of "
             f"{one}"
@@ -74,10 +79,38 @@ def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:
         split: Its split.
         more: Anything else that decides it, as JSON can hold it.
     """
+    posts = corpus.posts
     pairs = sorted((pair.post_id, pair.criterion, pair.met, pair.spans) for pair in corpus.pairs)
-    parts = {name: sorted(part) for name, part in asdict(split).items()}
-    content = json.dumps([sorted(corpus.posts.items()), sorted(corpus.criteria.items()), pairs, parts, more])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    parts = {name: sorted(part) for name, part in vars(split).items()}
+    rest = json.dumps([sorted(corpus.criteria.items()), pairs, parts, more])
+
+    def digest() -> NDArray[np.uint8]:
+        # All is one list in JSON, of which the posts come one by one.
+        whole = hashlib.sha256(b"[[")
+        order = sorted(range(len(posts)), key=posts.ids.__getitem__)
+        for place, (row, text) in enumerate(zip(order, posts.texts.read(order), strict=True)):
+            whole.update((", " * (place > 0) + json.dumps([posts.ids[row], text])).encode())
+        whole.update(f"], {rest[1:]}".encode())
+        return np.frombuffer(whole.digest()[:8], np.uint8)
+
+    return posts.cache.array(f"fingerprint-{hashlib.sha256(rest.encode()).hexdigest()[:32]}", digest).tobytes().hex()
+
+
+def _places(posts: Posts, seed: int) -> NDArray[np.int64]:
+    """Place of each post in the draw, shape [posts]; posts with the same text have the same one."""
+
+    def draw() -> NDArray[np.int64]:
+        texts = (f"{seed}\n{_normalised(text)}".encode("utf-8", "replace") for text in posts.texts)
+        digests = np.fromiter((hashlib.sha256(text).digest() for text in texts), "S32", len(posts))
+        return np.unique(digests, return_inverse=True)[1]
+
+    return posts.cache.array(f"draw-{seed}", draw)
+
+
+def _groups(sizes: NDArray[np.int64], wanted: float) -> int:
+    """How many groups a part takes, in the order of the draw, until half a post or less is missing."""
+    before = np.cumsum(sizes) - sizes
+    return int((wanted - before > 0.5).sum())
 
 
 def _normalised(text: str) -> str:

@@ -1,22 +1,24 @@
 """The windows of the training part, made into batches on demand."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_hpo.data.augmentation import Augmentation, Augmenter
 from lightning_hpo.data.batching import Draw
+from lightning_hpo.data.texts import Texts
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.train_window import TrainWindow
 from lightning_hpo.data.window import Window
 from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import TokenizedText, Windows
 
-__all__ = ["Labels", "TrainWindow", "TrainWindows", "fitting"]
+__all__ = ["Labels", "Samples", "TrainWindow", "TrainWindows", "fitting"]
 
 # A change of letters may not fit into the window any more, or not reach the tokens; another one then does.
 _ATTEMPTS = 4
@@ -24,15 +26,12 @@ _ATTEMPTS = 4
 Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class TrainWindow:
-    """Where a training sample comes from: the tokens [first, stop) of a post, beside a criterion."""
+class Samples(Protocol):
+    """Windows by number."""
 
-    post_id: str
-    criterion: str
-    first: int
-    stop: int
-    target: WindowTarget
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> TrainWindow: ...
 
 
 class TrainWindows(Dataset[dict[str, Tensor]]):
@@ -42,7 +41,7 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
 
     Args:
         samples: The windows to draw from.
-        texts: Text by post id.
+        texts: Text of each post, by its row.
         posts: The posts as tokens.
         criteria: The criteria as tokens, by id.
         windows: Composes and collates.
@@ -56,9 +55,9 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        samples: Sequence[TrainWindow],
+        samples: Samples,
         *,
-        texts: Mapping[str, str],
+        texts: Texts,
         posts: TokenizedPosts,
         criteria: Mapping[str, TokenizedText],
         windows: Windows,
@@ -87,14 +86,10 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
         unaugmentable = torch.tensor(drawn) & ~augmented
         return {**self._windows.collate(windows), **labels, "augmented": augmented, "unaugmentable": unaugmentable}
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of the post and the criterion in each window, shape [windows]."""
-        return np.array([s.stop - s.first + len(self._criteria[s.criterion]) for s in self._samples], np.int64)
-
     def _sample(self, draw: Draw) -> tuple[Window, WindowTarget, bool, bool]:
         """A window, its target, whether it was to be augmented, and whether it was."""
         sample = self._samples[draw.index]
-        part = self._posts[sample.post_id].part(sample.first, sample.stop)
+        part = self._posts[sample.row].part(sample.first, sample.stop)
         generator = np.random.default_rng([self._seed, draw.epoch, draw.index])
         drawn = self._augmentation.applies(generator)
         changed = self._augmented(sample, part, generator) if drawn else None
@@ -105,7 +100,7 @@ class TrainWindows(Dataset[dict[str, Tensor]]):
         self, sample: TrainWindow, part: TokenizedText, generator: np.random.Generator
     ) -> tuple[TokenizedText, WindowTarget] | None:
         """Tokens and target of the changed text, or None where nothing could be changed."""
-        text = self._texts[sample.post_id]
+        text = self._texts[sample.row]
         start, end = part.characters()
         # Byte-level tokenizers count the space before a word as the word's.
         start -= text[start - 1 : start].isspace()

@@ -53,7 +53,7 @@ class Windows:
         """Windows in the form of a tokenizer of transformers."""
         return cls(tokenizer.backend_tokenizer, PairTemplate.of(tokenizer), max_length=max_length, stride=stride)
 
-    def tokenize(self, texts: Sequence[str]) -> list[TokenizedText]:
+    def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
         """Texts as tokens, criteria and posts alike; nothing is cut."""
         return tokenize(self._tokenizer, texts)
 
@@ -81,8 +81,18 @@ class Windows:
         """Token ranges [first, stop) of a post of so many tokens, one for each window; at least one."""
         room = self.room(criterion)
         step = room - self.stride
-        windows = 1 + max(0, -(-(tokens - room) // step))
+        windows = int(self.count(np.array(tokens), np.array(room)))
         return [(first * step, min(first * step + room, tokens)) for first in range(windows)]
+
+    def count(self, tokens: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many windows posts of so many tokens have, shape [posts].
+
+        Args:
+            tokens: Of each post, shape [posts].
+            room: Tokens of a post that each of its windows has room for, shape [posts].
+        """
+        further: NDArray[np.int64] = np.maximum(0, -((room - tokens) // (room - self.stride)))
+        return 1 + further
 
     def compose(self, criterion: TokenizedText, part: TokenizedText) -> Window:
         """One window of a criterion and a part of a post."""

@@ -175,9 +175,7 @@ class _Placed(ForeignData):
     """Five batches an epoch that differ from epoch to epoch, from a loader that knows its place."""
 
     def train_dataloader(self) -> DataLoader[Any]:
-        sampler = TrainBatchSampler(
-            np.arange(40), kept=np.arange(10), pool=np.arange(10, 40), drawn=10, batch_size=4, seed=1
-        )
+        sampler = TrainBatchSampler(np.arange(40).take, windows=40, kept=np.arange(10), drawn=10, batch_size=4, seed=1)
         return TrainLoader(_Rows(), sampler)
 
 

@@ -36,11 +36,11 @@ def test_explicit_negatives_are_in_every_epoch_and_the_others_are_drawn_anew(
     module.setup("fit")
     annotated = {(pair.post_id, pair.criterion): pair.met for pair in module.corpus.pairs}
     sampler: Any = module.train_dataloader().sampler
-    samples = module._train_windows._samples
+    samples, ids = module._samples, module.corpus.posts.ids
 
     def pairs(epoch: int) -> set[tuple[str, str]]:
         drawn = [samples[draw.index] for batch in sampler.batches(epoch) for draw in batch]
-        return {(sample.post_id, sample.criterion) for sample in drawn}
+        return {(ids[sample.row], sample.criterion) for sample in drawn}
 
     train = set(module._read().train)
     explicit = {pair for pair, met in annotated.items() if not met and pair[0] in train}
@@ -52,7 +52,7 @@ def test_explicit_negatives_are_in_every_epoch_and_the_others_are_drawn_anew(
     again = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
     again.setup("fit")
     other: Any = again.train_dataloader().sampler
-    assert other.batches(3) == sampler.batches(3)
+    assert list(other.batches(3)) == list(sampler.batches(3))
 
 
 def test_validation_is_over_every_post_and_criterion_whatever_the_ratio(

@@ -6,21 +6,21 @@ from lightning_hpo.data.csv_table import CsvTable, nearest, shown
 from lightning_hpo.exceptions import InputError
 
 
-def _read(path: Path, content: bytes) -> CsvTable:
+def _read(path: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
     path.write_bytes(content)
-    return CsvTable(path, flag="--data.posts", columns=("post_id", "text"))
+    return list(CsvTable(path, flag="--data.posts", columns=("post_id", "text")).rows())
 
 
 def test_rows_know_the_line_they_start_at_and_keep_every_byte(tmp_path: Path) -> None:
-    table = _read(tmp_path / "posts.csv", b'\xef\xbb\xbfpost_id,text\r\na,"one\r\ntwo\nthree"\r\n\r\nb,<i> [x](y)\n')
-    assert table.rows == [
+    rows = _read(tmp_path / "posts.csv", b'\xef\xbb\xbfpost_id,text\r\na,"one\r\ntwo\nthree"\r\n\r\nb,<i> [x](y)\n')
+    assert rows == [
         (2, {"post_id": "a", "text": "one\r\ntwo\nthree"}),
         (6, {"post_id": "b", "text": "<i> [x](y)"}),
     ]
 
 
 def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
-    assert len(_read(tmp_path / "posts.csv", b"post_id,text\na," + b"x" * 300_000).rows[0][1]["text"]) == 300_000
+    assert len(_read(tmp_path / "posts.csv", b"post_id,text\na," + b"x" * 300_000)[0][1]["text"]) == 300_000
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,9 @@ def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
         (b"post_id,text\na,b\nb,c,d\n", ["line 3", "3 cells", "header has 2"]),
         (b'post_id,text\na,"b\nc\n', ["line 2", "not valid CSV"]),
         (b"post_id,text\na,b\xff\n", ["line 2", "not UTF-8"]),
+        # What is wrong with the whole file comes before what is wrong with a part of it.
+        (b"post_id\na\nb\xff\n", ["line 3", "not UTF-8"]),
+        (b'post_id\na\n"b\n', ["line 3", "not valid CSV"]),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, content: bytes, words: list[str]) -> None:

@@ -53,9 +53,9 @@ def test_the_share_of_null_examples_is_the_negative_ratio(corpus_folder: Path, t
         module.setup("fit")
         starts = torch.cat([batch["start_positions"][:, 0] for batch in module.train_dataloader()])
         sampler: Any = module.train_dataloader().sampler
-        samples = module._train_windows._samples
-        drawn = [samples[draw.index] for batch in sampler.batches(0) for draw in batch]
-        keys = {(sample.post_id, sample.criterion, sample.first) for sample in drawn}
+        drawn = [module._samples[draw.index] for batch in sampler.batches(0) for draw in batch]
+        ids = module.corpus.posts.ids
+        keys = {(ids[sample.row], sample.criterion, sample.first) for sample in drawn}
         # What the annotator calls no evidence is always there.
         posts = module._split.train if module._split else ()
         explicit = {(p.post_id, p.criterion) for p in module.corpus.pairs if not p.met and p.post_id in posts}
@@ -75,7 +75,7 @@ def test_null_examples_that_the_corpus_does_not_have_are_counted(corpus_folder: 
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=100)
     module.setup("fit")
     name = "training windows that --data.negative_ratio asks for and the corpus does not have"
-    assert module.counts[name] == module._drawn - len(module._pool) > 0
+    assert module.counts[name] == module._drawn - (len(module._samples) - len(module._samples.kept)) > 0
 
 
 def test_evidence_that_was_not_found_is_left_out_and_counted(

@@ -104,7 +104,7 @@ def test_the_draw_s_seed_changes_what_an_epoch_draws_and_nothing_else(
     (plain, module), (same, _), (other, moved) = epoch(), epoch(draw_seed=17), epoch(draw_seed=18)
     assert plain == same != other
     assert module.fingerprint == moved.fingerprint
-    assert module.val_pairs == moved.val_pairs
+    assert list(module.val_pairs) == list(moved.val_pairs)
 
 
 @BOTH
@@ -140,12 +140,11 @@ def test_negatives_are_drawn_anew_by_the_ratio(corpus_folder: Path, tokenizer_fo
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
     module.setup("fit")
     sampler: Any = module.train_dataloader().sampler
-    pool = set(module._pool.tolist())
-    drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} & pool for epoch in range(3)]
+    kept = set(module._samples.kept.tolist())
+    drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} - kept for epoch in range(3)]
     assert len(drawn[0]) == len(drawn[1]) == module._drawn
     assert drawn[0] != drawn[1]
-    kept = [module._train_windows._samples[index] for index in module._kept]
-    assert module._drawn == round(0.5 * sum(sample.target.label == 1 for sample in kept))
+    assert module._drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
 
 
 @BOTH

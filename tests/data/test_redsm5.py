@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.data.redsm5 import Pair, read_corpus, read_posts
+from lightning_hpo.data.redsm5 import Pair, read_corpus
 from lightning_hpo.exceptions import InputError
 
 from .conftest import WriteCsv
@@ -101,17 +101,6 @@ def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCs
         "line 5, column status",
     ]
     assert "secret" not in str(caught.value)
-
-
-def test_posts_with_problems(write_csv: WriteCsv) -> None:
-    rows = [("post_id", "text"), ("a", "one"), ("a", "two"), ("", "three"), ("b", "  "), ("a", "one")]
-    with pytest.raises(InputError) as caught:
-        read_posts(write_csv("posts.csv", rows))
-    assert [problem.split(", ")[1] for problem in caught.value.problems] == ["line 3", "line 4", "line 5"]
-
-
-def test_the_same_post_twice_is_read_once(write_csv: WriteCsv) -> None:
-    assert read_posts(write_csv("posts.csv", [("post_id", "text"), ("a", "one"), ("a", "one")])) == {"a": "one"}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from lightning_hpo.data.cache import Cache
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
@@ -12,12 +15,12 @@ POSTS |= {"twin": " Text\n 3 "}
 
 
 def _split(seed: int = 1, **posts: str) -> Split:
-    return split_posts(POSTS | posts, seed=seed, val_fraction=0.2, test_fraction=0.1)
+    return split_posts(Posts.of(POSTS | posts), seed=seed, val_fraction=0.2, test_fraction=0.1)
 
 
 def test_parts_have_their_share_and_no_text_in_common() -> None:
     split = _split()
-    check_disjoint(POSTS, split)
+    check_disjoint(Posts.of(POSTS), split)
     assert sorted(split.train + split.val + split.test) == sorted(POSTS)
     assert 19 <= len(split.val) <= 22
     assert 9 <= len(split.test) <= 12
@@ -26,7 +29,7 @@ def test_parts_have_their_share_and_no_text_in_common() -> None:
 
 
 def test_the_seed_decides_and_the_order_does_not() -> None:
-    backwards = dict(reversed(POSTS.items()))
+    backwards = Posts.of(dict(reversed(POSTS.items())))
     again = split_posts(backwards, seed=1, val_fraction=0.2, test_fraction=0.1)
     assert set(again.val) == set(_split().val)
     assert set(_split(seed=2).val) != set(_split().val)
@@ -39,16 +42,16 @@ def test_one_more_post_moves_few_others() -> None:
 @pytest.mark.parametrize(("val", "test"), [(0.0, 0.1), (0.1, 1.0), (-1, 0.1), (0.5, 0.5), (float("nan"), 0.1)])
 def test_fractions_that_cannot_be(val: float, test: float) -> None:
     with pytest.raises(InputError, match=r"--data\.(val|test)_fraction"):
-        split_posts(POSTS, seed=1, val_fraction=val, test_fraction=test)
+        split_posts(Posts.of(POSTS), seed=1, val_fraction=val, test_fraction=test)
 
 
 def test_a_part_that_would_be_empty_is_refused() -> None:
     with pytest.raises(InputError, match="none is left for the part val"):
-        split_posts({"a": "x", "b": "y", "c": "X"}, seed=1, val_fraction=0.1, test_fraction=0.4)
+        split_posts(Posts.of({"a": "x", "b": "y", "c": "X"}), seed=1, val_fraction=0.1, test_fraction=0.4)
 
 
 def test_a_shared_post_or_text_is_refused_with_counts() -> None:
-    posts = {"a": "one", "b": "two", "c": "ONE"}
+    posts = Posts.of({"a": "one", "b": "two", "c": "ONE"})
     with pytest.raises(LightningHpoError, match="1 posts and 1 texts"):
         check_disjoint(posts, Split(("a",), ("b",), ("a",)))
     with pytest.raises(LightningHpoError, match="0 posts and 1 texts"):
@@ -56,17 +59,45 @@ def test_a_shared_post_or_text_is_refused_with_counts() -> None:
 
 
 def test_the_fingerprint_sees_whatever_decides_what_is_measured() -> None:
-    corpus = Corpus(POSTS, {"A": "text"}, (Pair("p1", "A", True, ((0, 4),)),))
+    corpus = Corpus(Posts.of(POSTS), {"A": "text"}, (Pair("p1", "A", True, ((0, 4),)),))
     split = _split()
     changed = [
         fingerprint(corpus, split),
         fingerprint(corpus, split, "more"),
         fingerprint(corpus, _split(seed=2)),
-        fingerprint(replace(corpus, posts=POSTS | {"p1": "else"}), split),
+        fingerprint(replace(corpus, posts=Posts.of(POSTS | {"p1": "else"})), split),
         fingerprint(replace(corpus, criteria={"A": "other"}), split),
         fingerprint(replace(corpus, pairs=(Pair("p1", "A", True, ((0, 3),)),)), split),
         fingerprint(replace(corpus, pairs=(Pair("p1", "A", False),)), split),
     ]
     assert len(set(changed)) == len(changed)
     assert len(changed[0]) == 16
-    assert fingerprint(replace(corpus, posts=dict(reversed(POSTS.items()))), split) == changed[0]
+    assert fingerprint(replace(corpus, posts=Posts.of(dict(reversed(POSTS.items())))), split) == changed[0]
+
+
+def test_the_fingerprint_of_an_older_study_still_holds() -> None:
+    corpus = Corpus(Posts.of({"b": "zwei ☺", "a": 'one "x"'}), {"A": "text"}, (Pair("a", "A", True, ((0, 3),)),))
+    assert fingerprint(corpus, Split(("b",), ("a",), ()), "Kind", 17, [("a", "A")]) == "b2a81218d051b868"
+
+
+def test_the_fingerprint_is_kept_for_all_that_it_is_of(tmp_path: Path) -> None:
+    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, Cache(tmp_path, "key"))
+    corpus = Corpus(posts, {"A": "text"}, (Pair("p1", "A", True, ((0, 4),)),))
+    changed = [
+        (corpus, _split(), 1),
+        (corpus, _split(), 2),
+        (corpus, _split(seed=2), 1),
+        (replace(corpus, pairs=(Pair("p1", "A", False),)), _split(), 1),
+    ]
+    expected = [fingerprint(replace(one, posts=Posts.of(POSTS)), split, more) for one, split, more in changed]
+    for _ in range(2):
+        assert [fingerprint(*of) for of in changed] == expected
+
+
+def test_the_draw_is_kept_for_a_seed(tmp_path: Path) -> None:
+    kept = Cache(tmp_path, "key")
+    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, kept)
+    splits = [split_posts(posts, seed=seed, val_fraction=0.2, test_fraction=0.1) for seed in (1, 2, 1, 2)]
+    assert splits[0] == splits[2] == _split()
+    assert splits[1] == splits[3] == _split(seed=2)
+    assert len(list((tmp_path / ".cache").iterdir())) == 2

@@ -54,9 +54,7 @@ class _Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def train_dataloader(self) -> TrainLoader:
-        sampler = TrainBatchSampler(
-            np.arange(40), kept=np.arange(10), pool=np.arange(10, 40), drawn=8, batch_size=4, seed=1
-        )
+        sampler = TrainBatchSampler(np.arange(40).take, windows=40, kept=np.arange(10), drawn=8, batch_size=4, seed=1)
         return TrainLoader(_Draws(), sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -14,9 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.augmentation.methods import METHODS
 from lightning_hpo.data.batching import Draw
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.tokenized_posts import TokenizedPosts
 from lightning_hpo.data.train_loader import as_made
-from lightning_hpo.data.train_windows import TrainWindow, TrainWindows, fitting
+from lightning_hpo.data.train_window import TrainWindow
+from lightning_hpo.data.train_windows import TrainWindows, fitting
 from lightning_hpo.data.window_labels import evidence_labels
 from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import Windows
@@ -25,7 +27,7 @@ from .conftest import WORDS
 
 # Evidence is the words 10 to 14; a window holds the words 5 to 29.
 TEXTS = {"a": " ".join(WORDS[:40])}
-SAMPLE = TrainWindow("a", "SAD", 5, 30, WindowTarget(1, ((5, 9),)))
+SAMPLE = TrainWindow(0, "SAD", 5, 30, WindowTarget(1, ((5, 9),)))
 DRAWS = [Draw(epoch, 0) for epoch in range(30)]
 
 
@@ -35,11 +37,11 @@ def _dataset(
     sample: TrainWindow = SAMPLE,
     **augmentation: Any,
 ) -> TrainWindows:
-    windows = Windows.of(tokenizer, max_length=30, stride=4)
+    windows, posts = Windows.of(tokenizer, max_length=30, stride=4), Posts.of(texts)
     return TrainWindows(
         [sample],
-        texts=texts,
-        posts=TokenizedPosts(texts, tokenizer),
+        texts=posts.texts,
+        posts=TokenizedPosts(posts.texts, tokenizer),
         criteria={"SAD": windows.tokenize(["sad"])[0]},
         windows=windows,
         labels=evidence_labels,
@@ -73,7 +75,7 @@ def test_with_no_probability_any_window_stays(
 ) -> None:
     first = data.draw(st.integers(0, len(words) - 1))
     last = data.draw(st.integers(first, len(words) - 1))
-    sample = TrainWindow("a", "SAD", 0, len(words), WindowTarget(1, ((first, last),)))
+    sample = TrainWindow(0, "SAD", 0, len(words), WindowTarget(1, ((first, last),)))
     options = {"enabled": True, "methods": methods, "p_apply": 0.0, "operations": 3, "max_share": 0.9}
     plain, never = (
         _dataset(tokenizer, {"a": " ".join(words)}, sample, **given)[[Draw(epoch, 0)]] for given in ({}, options)
@@ -97,7 +99,7 @@ def test_as_many_samples_are_augmented_as_asked_for(tokenizer: PreTrainedTokeniz
     ("text", "method"), [("i am i", "split"), ("☺ ☻ ☺", "swap")], ids=["no letter to change", "the same tokens"]
 )
 def test_what_cannot_be_augmented_is_counted_apart(tokenizer: PreTrainedTokenizerFast, text: str, method: str) -> None:
-    sample = TrainWindow("a", "SAD", 0, 3, WindowTarget(0, ()))
+    sample = TrainWindow(0, "SAD", 0, 3, WindowTarget(0, ()))
     batch = _dataset(tokenizer, {"a": text}, sample, enabled=True, p_apply=0.5, methods=[method])[DRAWS]
     assert not batch["augmented"].any()
     assert batch["unaugmentable"].float().mean() == pytest.approx(0.5, abs=0.25)
@@ -124,7 +126,7 @@ def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTo
 def test_augmented_evidence_is_still_evidence(
     tokenizer: PreTrainedTokenizerFast, methods: list[str], first: int
 ) -> None:
-    sample = TrainWindow("a", "SAD", 5, 30, WindowTarget(1, ((first, first + 4),)))
+    sample = TrainWindow(0, "SAD", 5, 30, WindowTarget(1, ((first, first + 4),)))
     dataset = _dataset(tokenizer, TEXTS, sample, enabled=True, methods=methods, p_apply=0.8, max_share=0.5)
     batch = dataset[DRAWS]
     assert 0.5 < batch["augmented"].float().mean() < 1

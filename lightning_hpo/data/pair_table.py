@@ -1,0 +1,74 @@
+"""Many (post, criterion) pairs, as columns."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_hpo.data.pair import Pair
+
+__all__ = ["UNKNOWN", "PairTable"]
+
+UNKNOWN = -1
+
+
+@dataclass(frozen=True, eq=False)
+class PairTable(Sequence[Pair]):
+    """Pairs that are made when they are asked for: every post with every criterion may be millions.
+
+    Attributes:
+        ids: Id of every post.
+        criteria: Id of every criterion.
+        annotated: The pairs that somebody annotated. Any other is not met.
+        rows: Row of each pair's post, shape [pairs].
+        columns: Place of its criterion, shape [pairs].
+        places: Its place among the annotated, or -1 where nobody annotated it, shape [pairs].
+    """
+
+    ids: Sequence[str]
+    criteria: Sequence[str]
+    annotated: Sequence[Pair]
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PairTable": ...
+
+    def __getitem__(self, index: int | slice) -> "Pair | PairTable":
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        place = self.places[index]
+        return self.annotated[place] if place != UNKNOWN else Pair(*self.key(index), met=False)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[index] for index in range(len(self)))
+
+    def key(self, index: int) -> tuple[str, str]:
+        """Ids of a pair's post and criterion."""
+        return self.ids[self.rows[index]], self.criteria[self.columns[index]]
+
+    def take(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> "PairTable":
+        """Some of the pairs, by their indices or by a mask."""
+        columns = (column[chosen] for column in (self.rows, self.columns, self.places))
+        return PairTable(self.ids, self.criteria, self.annotated, *columns)
+
+    @cached_property
+    def met(self) -> NDArray[np.bool_]:
+        """Whether each pair is met, shape [pairs]."""
+        # The last is for pairs that nobody annotated.
+        return np.array([*(pair.met for pair in self.annotated), False])[self.places]
+
+    @cached_property
+    def lost(self) -> NDArray[np.bool_]:
+        """Whether each pair is met by evidence that was not found in its post, shape [pairs]."""
+        return np.array([*(pair.met and not pair.spans for pair in self.annotated), False])[self.places]
