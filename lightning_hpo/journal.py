@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,25 @@ class Journal:
     An entry keeps the time at which it was written, and MLflow takes a metric of one run, step, time and value once: so
     an entry whose answer was lost is sent again without doubling anything.
 
-    The study's process and the trial's process write in turn, never at the same time.
+    The study's process and the trial's process write in turn, never at the same time; the study's alone sends, so that
+    no training waits for MLflow.
 
     Args:
         folder: Folder of the trial; made when it is missing.
         tracker: MLflow's side.
         run_id: The run, where it is known from elsewhere; a `start_run` entry makes one.
+        on_write: Called with every entry in the place of sending, which is left to another process.
     """
 
-    def __init__(self, folder: Path, tracker: Tracker, run_id: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, tracker: Tracker, run_id: str | None = None, on_write: Callable[[], object] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._entries, self._state = folder / _ENTRIES, folder / _STATE
         self._tracker = tracker
         self._known = run_id
+        self._written = on_write or self.send
         self._lost = run_id is not None and not self._entries.exists()
 
     @property
@@ -69,7 +74,7 @@ class Journal:
         return written
 
     def write(self, call: str, **arguments: Any) -> None:
-        """Write an entry down, and send what is not sent yet, unless MLflow was away a moment ago.
+        """Write an entry down, and send what is not sent yet, unless MLflow was away a moment ago or another sends.
 
         Args:
             call: A method of `Tracker` that takes a run's id first, or `start_run`.
@@ -78,7 +83,7 @@ class Journal:
         if call in _TIMED:
             arguments["time_ms"] = int(time.time() * 1000)
         self._append({"call": call, **arguments})
-        self.send()
+        self._written()
 
     def send(self, *, now: bool = False) -> bool:
         """Send what is not sent yet.

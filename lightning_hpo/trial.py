@@ -24,9 +24,9 @@ from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_che
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import Ending, Outcome, keep_outcome
-from lightning_hpo.exceptions import LightningHpoError, NotFiniteError, StorageAwayError
+from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.journal import Journal
-from lightning_hpo.study import open_storage
+from lightning_hpo.study_line import StudyLine
 from lightning_hpo.tracking import AWAY, Tracker
 from lightning_hpo.trial_files import CONFIG
 
@@ -40,38 +40,33 @@ class TrialOrder:
     """What a trial's process is told.
 
     Args:
-        study: Name of the study.
-        trial_id: Optuna's id of the trial, which is running.
-        storage: Optuna's database.
-        storage_wait: Seconds to wait for it when it does not answer.
         tracking_uri: MLflow's database or server.
         run_id: MLflow's run of the trial; None if MLflow has not answered yet.
         folder: Folder of the trial, with its `config.yaml`; a checkpoint in it is gone on from.
         monitor: The metric that is optimized.
         mode: "max" or "min".
-        pruner: Optuna's pruner.
         threads: CPU threads for torch.
         checkpoint_s: Seconds after which the trial writes down its state within an epoch.
         asked: When the trial was asked for, in seconds since 1970.
     """
 
-    study: str
-    trial_id: int
-    storage: str
-    storage_wait: float
     tracking_uri: str
     run_id: str | None
     folder: Path
     monitor: str
     mode: str
-    pruner: optuna.pruners.BasePruner
     threads: int
     checkpoint_s: float
     asked: float
 
 
 def run_trial(order: TrialOrder, pipe: Connection) -> None:
-    """Train the trial; send through the pipe how far it is, a line on its checkpoint if need be, and its `Outcome`."""
+    """Train the trial; send how far it is, a line on its checkpoint if need be, and its `Outcome`; ask what is next.
+
+    Args:
+        order: What to train.
+        pipe: To the study's process and back; see `StudyLine` for what is asked.
+    """
     stop = StopRequest()
     stop.listen()
     started = time.monotonic()
@@ -86,29 +81,23 @@ def run_trial(order: TrialOrder, pipe: Connection) -> None:
 
 def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: float) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    study = optuna.load_study(
-        study_name=order.study,
-        storage=open_storage(order.storage, create=False, wait_s=order.storage_wait),
-        sampler=optuna.samplers.RandomSampler(),
-        pruner=order.pruner,
-    )
-    trial = optuna.Trial(study, order.trial_id)
+    line = StudyLine(pipe)
     tracker = Tracker(order.tracking_uri)
-    journal = Journal(order.folder, tracker, order.run_id)
+    journal = Journal(order.folder, tracker, order.run_id, on_write=line.written)
     best = MLflowModelCheckpoint(
         order.folder,
         order.monitor,
         order.mode,
         tracking_uri=tracker.uri,
         run_id=order.run_id,
-        wanted=lambda value: order.run_id is not None and _leads(study, value),
+        wanted=lambda value: order.run_id is not None and line.leads(value),
     )
     callbacks: list[Callback] = [
         RandomState(),
         stop,
         MLflowMetrics(journal, order.monitor, order.asked),
         ProgressReport(pipe, order.monitor),
-        PruningCallback(trial, order.monitor),
+        PruningCallback(line, order.monitor),
         best,
         # After the best one, so that the state of that one in here is this epoch's.
         ResumeCheckpoint(order.folder, stop, order.checkpoint_s),
@@ -160,21 +149,11 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
     )
 
 
-def _leads(study: optuna.Study, value: float) -> bool:
-    try:
-        best = study.best_value
-    except ValueError:
-        return True
-    return value > best if study.direction == optuna.study.StudyDirection.MAXIMIZE else value < best
-
-
 def _outcome_of(error: Exception, seconds: float) -> Outcome:
     if isinstance(error, StopRequestedError | SIGTERMException):
         return Outcome(Ending.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if isinstance(error, BrokenPipeError):  # nobody hears what the trial has to tell
         return Outcome(Ending.DIED, reason="the study's process died", runtime_s=seconds)
-    if isinstance(error, StorageAwayError):  # its parameters are not to blame: it is parked, a few times
-        return Outcome(Ending.DIED, reason="Optuna's database did not answer", runtime_s=seconds)
     unwritable = _unwritable(error)
     if unwritable is not None:
         reason = f"cannot write: {os.strerror(unwritable)}"

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo import registry
 from lightning_hpo.checks import check_settings, check_start
 from lightning_hpo.claim import claimed
-from lightning_hpo.config import flags, resolve
+from lightning_hpo.config import flags, with_flags
 from lightning_hpo.databases import masked
 from lightning_hpo.devices import leased_cards, visible_cards
 from lightning_hpo.endings import RUN_ID, RUNTIME, Ending, Outcome, conclude, kept_outcome
@@ -28,6 +28,7 @@ from lightning_hpo.reconciliation import Reconciliation, send
 from lightning_hpo.samplers import build_sampler
 from lightning_hpo.screen import Screen, ending_line, result_line
 from lightning_hpo.study import create_study
+from lightning_hpo.study_line import Adviser, Question, Written
 from lightning_hpo.tracking import AWAY, Tracker, environment_tags
 from lightning_hpo.trial import TrialOrder, run_trial
 from lightning_hpo.trial_config import halve_batch, keep_config
@@ -75,8 +76,9 @@ def tune(job: Job, workers: Workers) -> int:
 
         def draw(trial: optuna.Trial) -> Drawn:
             sampled = space.suggest(trial)
-            # Not `auto`: the trial's config shall make the same on a device that would choose another.
-            return sampled, resolve(job.config, {"trainer.precision": about["precision"], **sampled})
+            # Not `auto`: the trial's config shall make the same on a device that would choose another. Every value is
+            # checked in the trial's process, which parses them.
+            return sampled, with_flags(job.config, {"trainer.precision": about["precision"], **sampled})
 
         return train(job, study, tracker, experiment, workers, draw)
 
@@ -167,6 +169,10 @@ class _Loop:
         self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
         self._experiment = experiment
         self._unsent: set[int] = set()
+        self._journals: dict[int, Journal] = {}
+        self._advisers: dict[int, Adviser] = {}
+        self._about = study.user_attrs
+        self._best = _best_value(study)
         self._environment = environment_tags()
         ended = study.get_trials(deepcopy=False, states=job.counted)
         self._ended = len(ended)
@@ -196,6 +202,7 @@ class _Loop:
                 while self._workers.free and self._wants_more():
                     self._start(self._study.ask())
                 if not self._workers.running:
+                    self._workers.see_off()
                     return
                 for trial, message in self._workers.wait(self._patience()):
                     self._hear(trial, message)
@@ -221,11 +228,11 @@ class _Loop:
         return 128 + self._signal if self._signal else 0
 
     def _introduce(self) -> None:
-        self.screen.best_is(_best_value(self._study))
-        counts = self._study.user_attrs["data_counts"]
+        self.screen.best_is(self._best)
+        counts = self._about["data_counts"]
         if counts:
             self.screen.say(f"data: {_listed(counts)}")
-        answers = self._study.user_attrs["constant_answers"]
+        answers = self._about["constant_answers"]
         if answers:
             self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
         self._say_cost()
@@ -260,8 +267,10 @@ class _Loop:
             self._workers.ask_to_stop()
 
     def _journal(self, trial: optuna.Trial) -> Journal:
-        folder = (self._settings.folder / f"trial_{trial.number}").absolute()
-        return Journal(folder, self._tracker, trial.user_attrs.get(RUN_ID))
+        if trial.number not in self._journals:
+            folder = (self._settings.folder / f"trial_{trial.number}").absolute()
+            self._journals[trial.number] = Journal(folder, self._tracker, trial.user_attrs.get(RUN_ID))
+        return self._journals[trial.number]
 
     def _begin(self, trial: optuna.Trial, journal: Journal) -> None:
         tags = {
@@ -269,8 +278,8 @@ class _Loop:
             "optuna_study": str(self._settings.name),
             "agent": self._job.agent,
             "optuna_state": TrialState.RUNNING.name,
-            "data_fingerprint": str(self._study.user_attrs["data_fingerprint"]),
-            "data_counts": _listed(self._study.user_attrs["data_counts"]),
+            "data_fingerprint": str(self._about["data_fingerprint"]),
+            "data_counts": _listed(self._about["data_counts"]),
             **self._environment,
             **self._job.tags,
         }
@@ -283,16 +292,11 @@ class _Loop:
             self._begin(trial, journal)
         self._configure(trial, journal)
         return TrialOrder(
-            study=str(self._settings.name),
-            trial_id=trial._trial_id,
-            storage=str(self._settings.storage),
-            storage_wait=self._settings.storage_wait,
             tracking_uri=str(self._settings.tracking_uri),
             run_id=journal.run_id,
             folder=journal.folder,
             monitor=self._settings.monitor,
             mode=self._settings.mode,
-            pruner=self._study.pruner,
             threads=max(1, len(os.sched_getaffinity(0)) // self._workers.count),  # those that this process may use
             checkpoint_s=60 * self._settings.checkpoint_minutes,
             asked=asked,
@@ -308,20 +312,34 @@ class _Loop:
         keep_config(journal, config)
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
-        if isinstance(message, tuple):
-            self.screen.trains(trial.number, *message)
-            return
-        if isinstance(message, str):
-            self.screen.say(f"trial {trial.number} {message}")
-            return
-        if isinstance(message, Death):
-            message = self._outcome_of(trial, message)
-        else:
-            self._workers.join(trial)
-        if message.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
+        match message:
+            case Question():
+                self._workers.answer(trial, self._adviser(trial).answer(message))
+            case Written():
+                self._journal(trial).send()
+            case str():
+                self.screen.say(f"trial {trial.number} {message}")
+            case Outcome():
+                self._workers.leave(trial)
+                self._hear_outcome(trial, message)
+            case Death():
+                self._hear_outcome(trial, self._outcome_of(trial, message))
+            case _:
+                self.screen.trains(trial.number, *message)
+
+    def _hear_outcome(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        if outcome.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
             self._start(trial)
         else:
-            self._end(trial, message)
+            self._end(trial, outcome)
+
+    def _adviser(self, trial: optuna.Trial) -> Adviser:
+        if trial.number not in self._advisers:
+            self._advisers[trial.number] = Adviser(self._study, trial._trial_id, self._leads)
+        return self._advisers[trial.number]
+
+    def _leads(self, value: float) -> bool:
+        return self._best is None or (value > self._best if self._settings.mode == "max" else value < self._best)
 
     def _outcome_of(self, trial: optuna.Trial, death: Death) -> Outcome:
         kept = kept_outcome(self._journal(trial).folder)
@@ -348,11 +366,15 @@ class _Loop:
         if journal.pending:
             self._unsent.add(trial.number)
         self._send_waiting()
+        del self._journals[trial.number]
+        self._advisers.pop(trial.number, None)
         if state.is_finished():
             self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
         if state in self._job.counted:
             self._ended += 1
-            self._pace.add(*_measured(self._study.get_trials(deepcopy=False)[trial.number]))
+            self._pace.add(*_measured(self._study._storage.get_trial(trial._trial_id)))
+        if state == TrialState.COMPLETE and outcome.value is not None and self._leads(outcome.value):
+            self._best = outcome.value
         if state == TrialState.FAIL:
             self._failed_in_a_row.append(outcome.reason)
         elif state.is_finished():
@@ -361,7 +383,7 @@ class _Loop:
             self._exhausted = True
             self._study.set_user_attr(_EXHAUSTED, True)
             self.screen.say("the sampler has drawn everything that there is")
-        self.screen.best_is(_best_value(self._study))
+        self.screen.best_is(self._best)
         self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in self._job.counted)
         self._say_cost()
 

@@ -1,5 +1,6 @@
 """A process a trial: started from a server that has the heavy imports behind it, and watched until it ends."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -66,6 +67,7 @@ class Workers:
         self._leases: dict[Any, str] = {}
         self._context = multiprocessing.get_context("forkserver")
         self._running: dict[Any, tuple[ForkServerProcess, Connection]] = {}
+        self._leaving: list[ForkServerProcess] = []
 
     @property
     def free(self) -> int:
@@ -83,7 +85,9 @@ class Workers:
         return {key: card for key, card in self._leases.items() if key in self._running}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a process of its own; what it sends through the pipe comes out of `wait`.
+        """Run `target(*arguments, pipe)` in a process of its own, once those that leave are gone, with their memory.
+
+        What it sends through the pipe comes out of `wait`.
 
         Args:
             key: Name of the process here.
@@ -91,12 +95,13 @@ class Workers:
             arguments: For the function.
             log: File at whose end everything is written that the process prints.
         """
+        self.see_off()
         card = self._free_card()
-        receiving, sending = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_run, args=(target, arguments, sending, log, card))
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_run, args=(target, arguments, theirs, log, card))
         process.start()
-        sending.close()
-        self._running[key] = (process, receiving)
+        theirs.close()
+        self._running[key] = (process, ours)
         if card is not None:
             self._leases[key] = card
 
@@ -143,14 +148,30 @@ class Workers:
                         self.join(key)
                     return message
 
+    def answer(self, key: Any, answer: Any) -> None:
+        """Send a process the answer to what it has asked; one that has died needs none."""
+        with contextlib.suppress(BrokenPipeError):
+            self._running[key][1].send(answer)
+
+    def leave(self, key: Any) -> None:
+        """Let the process leave, after its last message; the next `start` waits until it is gone."""
+        process, pipe = self._running.pop(key)
+        pipe.close()
+        self._leaving.append(process)
+
+    def see_off(self) -> None:
+        """Wait until those that leave are gone."""
+        while self._leaving:
+            process = self._leaving.pop()
+            process.join(_LEAVING_S)
+            if process.is_alive():  # all is said; what hangs now hangs in a library's clean-up
+                process.kill()
+                process.join()
+
     def join(self, key: Any) -> None:
         """Wait until the process has left, after its last message."""
-        process, pipe = self._running.pop(key)
-        process.join(_LEAVING_S)
-        if process.is_alive():  # all is said; what hangs now hangs in a library's clean-up
-            process.kill()
-            process.join()
-        pipe.close()
+        self.leave(key)
+        self.see_off()
 
     def ask_to_stop(self) -> None:
         """Ask every process to stop at its next batch."""

@@ -21,6 +21,7 @@ HOMES = {
         "pruners",
         "import_study",
         "patient_storage",
+        "study_line",
         "endings",
         "reconciliation",
         "weights",
@@ -30,7 +31,6 @@ HOMES = {
         "job",
         "report",
         "status",
-        "callbacks/pruning",
     },
     "optuna_integration": {"callbacks/pruning", "preload"},
     "mlflow": {"tracking", "registry", "serving", "text_model", "preload"},
@@ -41,7 +41,15 @@ HOMES = {
     "jinja2": {"report/page"},
     "nlpaug": {"data/augmentation/nlpaug_methods"},
     "nltk": {"data/augmentation/synonyms"},
-    "multiprocessing": {"workers", "trial", "preflight", "registry", "refit_result", "callbacks/progress_report"},
+    "multiprocessing": {
+        "workers",
+        "trial",
+        "study_line",
+        "preflight",
+        "registry",
+        "refit_result",
+        "callbacks/progress_report",
+    },
     "scipy": {"seed_scores"},
 }
 

@@ -56,6 +56,16 @@ def _runs(tracker: Tracker) -> int:
     return len(list(tracker.runs(tracker.experiment("criteria-first"))))
 
 
+def test_a_trial_writes_what_its_study_sends(tracker: Tracker, journal: Journal) -> None:
+    _begin(journal, tracker)
+    heard: list[int] = []
+    writer = Journal(journal.folder, tracker, journal.run_id, on_write=lambda: heard.append(len(heard)))
+    writer.write("log_metrics", metrics={"val_metric": 0.5}, step=0)
+    assert (heard, journal.pending, _epochs(journal, tracker)) == ([0], True, [])
+    assert journal.send()
+    assert (journal.pending, _epochs(journal, tracker)) == (False, [(0, 0.5)])
+
+
 def test_what_is_written_is_sent(journal: Journal, tracker: Tracker) -> None:
     assert not journal.begun
     _begin(journal, tracker)

@@ -5,6 +5,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import forkserver
@@ -75,6 +76,21 @@ def _interrupt_itself(pipe: Connection) -> None:
     pipe.send("still here")
 
 
+def _ask(pipe: Connection) -> None:
+    pipe.send("what is it?")
+    pipe.send(("told", pipe.recv()))
+
+
+def _linger(path: Path, pipe: Connection) -> None:
+    pipe.send("done")
+    time.sleep(0.2)
+    path.touch()
+
+
+def _is_there(path: Path, pipe: Connection) -> None:
+    pipe.send(path.exists())
+
+
 def _hold(path: str, pipe: Connection) -> None:
     with Path(path).open("w"):
         _wait_for_ever(pipe)
@@ -102,6 +118,30 @@ def test_joining_makes_room(workers: Workers, log: Path) -> None:
     assert workers.wait() == [("a", 0)]
     workers.join("a")
     assert (workers.free, workers.running) == (2, [])
+
+
+def test_what_a_process_asks_is_answered(workers: Workers, log: Path) -> None:
+    workers.start("a", _ask, log=log)
+    assert workers.wait() == [("a", "what is it?")]
+    workers.answer("a", 42)
+    assert workers.wait() == [("a", ("told", 42))]
+
+
+def test_a_dead_process_needs_no_answer(workers: Workers, log: Path) -> None:
+    workers.start("a", _kill_itself, signal.SIGKILL, log=log)
+    assert workers.wait() == [("a", "last words")]
+    workers._running["a"][0].join()
+    workers.answer("a", 42)
+    assert workers.wait() == [("a", Death(-signal.SIGKILL))]
+
+
+def test_the_next_process_starts_when_the_one_that_leaves_is_gone(workers: Workers, log: Path, tmp_path: Path) -> None:
+    workers.start("a", _linger, tmp_path / "gone", log=log)
+    assert workers.wait() == [("a", "done")]
+    workers.leave("a")
+    assert (workers.free, workers.running) == (2, [])
+    workers.start("b", _is_there, tmp_path / "gone", log=log)
+    assert workers.wait() == [("b", True)]
 
 
 def test_waiting_ends_with_its_time(workers: Workers, log: Path) -> None:

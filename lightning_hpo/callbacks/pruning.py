@@ -1,12 +1,23 @@
 """Optuna's pruning, after every validated epoch."""
 
+from typing import Protocol
+
 from lightning.pytorch import LightningModule, Trainer
-from optuna.trial import Trial
 from optuna_integration import PyTorchLightningPruningCallback
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["PruningCallback"]
+__all__ = ["PruningCallback", "ReportingTrial"]
+
+
+class ReportingTrial(Protocol):
+    """What is asked of a trial: Optuna's own, or another process's."""
+
+    def report(self, value: float, step: int) -> None:
+        """Report a value."""
+
+    def should_prune(self) -> bool:
+        """Whether the pruner says stop."""
 
 
 class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  # its package has no types
@@ -23,7 +34,7 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
         InputError: After the first validation, if the monitor is not among the logged metrics.
     """
 
-    def __init__(self, trial: Trial, monitor: str) -> None:
+    def __init__(self, trial: ReportingTrial, monitor: str) -> None:
         super().__init__(trial, monitor)
         self._validated = False
 
