@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from jsonargparse import ArgumentError
@@ -44,6 +44,8 @@ class AgentCLI(LightningCLI):
         InputError: Every flag and key that cannot be used, a line each.
     """
 
+    _config_parser: ClassVar[LightningArgumentParser | None] = None
+
     def __init__(
         self,
         args: Sequence[str] | Mapping[str, Any],
@@ -72,6 +74,18 @@ class AgentCLI(LightningCLI):
                 args=list(args) if isinstance(args, Sequence) else dict(args),
                 run=run,
             )
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Make the parser; that of a config without a command is made once, since a study parses one a trial."""
+        if add_subcommands or self._study is not None:
+            super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            return
+        if AgentCLI._config_parser is None:
+            super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+            AgentCLI._config_parser = self.parser
+        self.parser = AgentCLI._config_parser
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that raises what it finds wrong, and takes no flag for its beginning."""
@@ -143,6 +157,13 @@ class AgentCLI(LightningCLI):
         if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
             raise InputError(f"--ckpt_path: there is no file {path}; a study keeps OUTDIR/STUDY/trial_N/best.ckpt")
 
+    def _dump_config(self) -> None:
+        """What `save_hyperparameters` reads; not validated again, as Lightning does it, since it was just parsed."""
+        if not hasattr(self, "config_dump"):
+            dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True)
+            config = _read(dump)
+            self.config_dump = config[self.subcommand] if self.subcommand else config
+
     def _set_seed(self) -> None:
         if self._instantiate:
             super()._set_seed()
@@ -150,8 +171,14 @@ class AgentCLI(LightningCLI):
     @property
     def values(self) -> dict[str, Any]:
         """The resolved config as plain values, without a study's sections and without what links fill in."""
-        text = self.parser.dump(self.config, skip_unset=False)
-        return {key: value for key, value in yaml.safe_load(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+        text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
+        return {key: value for key, value in _read(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+def _read(text: str) -> dict[str, Any]:
+    # PyYAML's own reader takes ten times as long as libyaml, which its wheels bring along.
+    config: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return config
 
 
 def _cause(error: BaseException | None) -> LightningHpoError | None:

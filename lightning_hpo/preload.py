@@ -9,13 +9,15 @@ Importing it is its use. Beside the imports it pays what libraries put off until
 import lightning.pytorch
 
 # isort: split
+import gc
+import importlib
+
 import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import optuna_integration
 import sqlalchemy.orm
 import torchmetrics
-from optuna.storages import RDBStorage
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import lightning_hpo.agents
@@ -25,11 +27,21 @@ import lightning_hpo.registry
 import lightning_hpo.serving
 import lightning_hpo.trial
 from lightning_hpo.allocator import keep_freed_memory
+from lightning_hpo.config import AgentCLI
 
 __all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
 
+_FAMILIES = ("bert", "roberta", "deberta_v2", "electra", "distilbert", "modernbert", "xlm_roberta", "albert")
+_CONFIG = {
+    "model": {"class_path": "lightning_hpo.agents.EvidenceAgent", "init_args": {"name": ""}},
+    "data": {"class_path": "lightning_hpo.data.EvidenceDataModule", "init_args": {"posts": ""}},
+}
+
 sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
-_storage = RDBStorage("sqlite:///:memory:")
-_storage.engine.dispose()
+for _family in _FAMILIES:  # of the encoders that are asked for most; transformers imports one at its first use
+    importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
+AgentCLI(_CONFIG, instantiate=False)
 keep_freed_memory()
+gc.collect()
+gc.freeze()  # so that no child looks through all that for garbage, and copies the memory that it looks at
