@@ -2,13 +2,53 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-__all__ = ["device_problems", "leased_cards", "visible_cards"]
+__all__ = ["CardUse", "card_use", "device_problems", "leased_cards", "visible_cards"]
 
 _ON_CARDS = ("auto", "gpu", "cuda")
+# What CUDA takes of a card for each process beside its tensors, about; torch does not count it.
+_CONTEXT_MIB = 512
+# Of the card: what other processes, a screen and fragments take is not known beforehand.
+_USABLE = 0.95
+
+
+@dataclass(frozen=True)
+class CardUse:
+    """What a trial took of its graphics card.
+
+    Args:
+        reserved_mib: The most memory that its process has reserved for tensors.
+        total_mib: That of the card.
+    """
+
+    reserved_mib: float
+    total_mib: float
+
+    @property
+    def fitting(self) -> int:
+        """How many such trials the card bears at the same time, at least the one that it bore."""
+        return max(1, int(_USABLE * self.total_mib / (self.reserved_mib + _CONTEXT_MIB)))
+
+    @property
+    def advice(self) -> str:
+        """The number in a line; a trial with another encoder, length or batch takes more or less."""
+        taken, total = (mib / 1024 for mib in (self.reserved_mib + _CONTEXT_MIB, self.total_mib))
+        return (
+            f"it took {taken:.1f} of its card's {total:.1f} GiB: {self.fitting} like it fit on one "
+            f"(--study.per_device {self.fitting})"
+        )
+
+
+def card_use(device: torch.device) -> CardUse | None:
+    """What this process has taken of its card so far; None on another device."""
+    if device.type != "cuda":
+        return None
+    total = torch.cuda.get_device_properties(device).total_memory
+    return CardUse(torch.cuda.max_memory_reserved(device) / 2**20, total / 2**20)
 
 
 def visible_cards() -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
+from lightning_hpo.devices import card_use
 from lightning_hpo.endings import Ending, Outcome, keep_outcome
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.journal import Journal
@@ -114,6 +115,9 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except optuna.TrialPruned:
         return Outcome(Ending.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
+    use = card_use(cli.trainer.strategy.root_device)
+    if use is not None:
+        pipe.send(use)
     return _complete(best, order.monitor, time.monotonic() - started)
 
 

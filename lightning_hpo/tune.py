@@ -18,7 +18,7 @@ from lightning_hpo.checks import check_settings, check_start
 from lightning_hpo.claim import claimed
 from lightning_hpo.config import flags, with_flags
 from lightning_hpo.databases import masked
-from lightning_hpo.devices import leased_cards, visible_cards
+from lightning_hpo.devices import CardUse, leased_cards, visible_cards
 from lightning_hpo.endings import RUN_ID, RUNTIME, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.job import Job
@@ -186,7 +186,7 @@ class _Loop:
         self._pace = Pace(job.settings.n_trials, workers.count, None if job.endless else job.epochs)
         for trial in ended:
             self._pace.add(*_measured(trial))
-        self._cost_said = False
+        self._cost_said = self._fitting_said = False
         self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor, self._pace)
 
     @property
@@ -317,6 +317,8 @@ class _Loop:
                 self._workers.answer(trial, self._adviser(trial).answer(message))
             case Written():
                 self._journal(trial).send()
+            case CardUse():
+                self._say_fitting(trial, message)
             case str():
                 self.screen.say(f"trial {trial.number} {message}")
             case Outcome():
@@ -326,6 +328,12 @@ class _Loop:
                 self._hear_outcome(trial, self._outcome_of(trial, message))
             case _:
                 self.screen.trains(trial.number, *message)
+
+    def _say_fitting(self, trial: optuna.Trial, use: CardUse) -> None:
+        """Say once how many trials a card bears, where that is more than it is given."""
+        if not self._fitting_said and use.fitting > self._settings.per_device:
+            self._fitting_said = True
+            self.screen.say(f"trial {trial.number}: {use.advice}")
 
     def _hear_outcome(self, trial: optuna.Trial, outcome: Outcome) -> None:
         if outcome.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_hpo.devices import device_problems, leased_cards, visible_cards
+from lightning_hpo.devices import CardUse, card_use, device_problems, leased_cards, visible_cards
 from lightning_hpo.trial import _where
 
 CARDS = ("0", "1")
@@ -91,3 +91,18 @@ def test_the_card_stands_on_the_run(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
     assert _where(trainer) == tags
+
+
+@pytest.mark.parametrize(("reserved", "fitting"), [(100.0, 126), (19_000.0, 3), (40_000.0, 1), (90_000.0, 1)])
+def test_as_many_trials_fit_as_their_memory_lets(reserved: float, fitting: int) -> None:
+    assert CardUse(reserved, 81_559.0).fitting == fitting
+
+
+def test_the_advice_names_the_flag() -> None:
+    assert CardUse(19_456.0, 81_920.0).advice == (
+        "it took 19.5 of its card's 80.0 GiB: 3 like it fit on one (--study.per_device 3)"
+    )
+
+
+def test_what_a_card_bears_is_counted_where_there_is_one() -> None:
+    assert card_use(torch.device("cpu")) is None
