@@ -271,7 +271,8 @@ def _settings(agent: TextAgent, data: TextData, template: PairTemplate) -> Servi
 
 
 def _signature(settings: ServingSettings) -> ModelSignature:
-    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name) for name in COLUMNS]
+    # Not required by MLflow, whose error would quote the whole input: the model itself says what is missing.
+    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name, required=False) for name in COLUMNS]
     params = settings.params
     answers = settings.answers(int(params.get("top_k", 1)))
     answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in answers.items()]

@@ -1,18 +1,27 @@
 """The served model itself, read from a saved one by this package's own code."""
 
 import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from mlflow.pyfunc import scoring_server
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.serving import save_model
 from lightning_hpo.text_model import TextModel, _load_pyfunc
+from tests.server import free_port, serving
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
 pytestmark = [
@@ -26,15 +35,21 @@ TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TextModel]:
-    """Both agents' models, by agent."""
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of both agents' models, each in one of its agent's name."""
     folder = tmp_path_factory.mktemp("models")
     encoder = write_tiny_encoder(folder / "encoder")
     torch.manual_seed(1)
     decoding: Any = {"null_policy": "none", "max_answer_tokens": 4, "overlap": 0.0}
     for agent in (CriteriaAgent(encoder), EvidenceAgent(encoder, decoding=decoding)):
         save_model(str(folder / agent.agent), module=agent, datamodule=tiny_data(encoder))
-    return {agent: _load_pyfunc(str(folder / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(saved: Path) -> dict[str, TextModel]:
+    """Both agents' models, by agent."""
+    return {agent: _load_pyfunc(str(saved / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
 
 
 def _rows(*rows: tuple[Any, Any]) -> pd.DataFrame:
@@ -127,3 +142,85 @@ def test_rows_that_cannot_be_answered_are_named_but_not_shown(models: dict[str, 
     with pytest.raises(InputError, match=r"^input: no column post; a row is a criterion and a post$"):
         model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
     assert model.predict(_rows()).empty
+
+
+@pytest.fixture
+def server(saved: Path, tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` of the evidence agent, where what this package needs cannot be imported, nor itself."""
+    (tmp_path / "sitecustomize.py").write_text(_ABSENT)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(saved / "evidence"),
+        "--env-manager",
+        "local",
+    ]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
+    with serving(command, port, "/ping", tmp_path / "server.log", environment) as address:
+        yield f"{address}/invocations"
+
+
+_ABSENT = """
+import sys
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"lightning_hpo", "lightning", "transformers", "torchmetrics", "optuna"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def _ask(url: str, rows: Any, params: dict[str, Any]) -> tuple[int, str]:
+    body = json.dumps({"dataframe_records": rows, "params": params}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_a_server_answers_over_http_without_this_package(
+    server: str, models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    table = _rows(*TABLE)
+    records = table.to_dict("records")
+    status, body = _ask(server, records, {})
+    assert status == 200
+    answers = pd.DataFrame(json.loads(body)["predictions"])
+    pd.testing.assert_frame_equal(answers, models["evidence"].predict(table), rtol=1e-5, atol=1e-6)
+    status, body = _ask(server, records[:1], {"null_threshold": -1e6, "top_k": 2})
+    assert status == 200
+    assert json.loads(body)["predictions"][0]["null"]
+    for rows, params, problem in (
+        (records[:1], {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
+        ([{"criterion": "FATIGUE", "text": POSTS[0]}], {}, "input: no column post; a row is a criterion and a post"),
+        ([{"criterion": " ", "post": POSTS[0]}], {}, "input row 0, column criterion: it is empty or no text"),
+    ):
+        status, body = _ask(server, rows, params)
+        assert status == 400
+        assert problem in body
+        assert POSTS[0] not in body
+    assert POSTS[0] not in (tmp_path / "server.log").read_text()
+
+
+def test_the_scoring_server_takes_the_threshold_of_criteria(saved: Path) -> None:
+    model = mlflow.pyfunc.load_model(str(saved / "criteria"))
+    body = json.dumps({"dataframe_records": _rows(*TABLE).to_dict("records"), "params": {"threshold": 0.0}})
+    schema = model.metadata.get_input_schema()
+    answered = scoring_server.invocations(body, "application/json", model, schema)  # type: ignore[no-untyped-call]
+    predictions = json.loads(answered.response)["predictions"]
+    assert [set(answer) for answer in predictions] == [{"met", "probability"}] * len(TABLE)
+    assert all(answer["met"] for answer in predictions)
