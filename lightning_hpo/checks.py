@@ -15,6 +15,7 @@ from lightning_hpo.job import Job
 from lightning_hpo.pruners import build_pruner, check_pruner
 from lightning_hpo.screen import waiting
 from lightning_hpo.search_space import SearchSpace
+from lightning_hpo.stage import STARTED_FROM
 from lightning_hpo.study import find_study
 from lightning_hpo.tracking import check_tracking
 from lightning_hpo.workers import Death, Workers
@@ -22,8 +23,11 @@ from lightning_hpo.workers import Death, Workers
 __all__ = ["check_settings", "check_start"]
 
 
-def check_settings(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
+def check_settings(job: Job) -> tuple[Job, SearchSpace, optuna.pruners.BasePruner]:
     """Look at the settings, the search space and the pruner; none of it needs the data.
+
+    Returns:
+        The study with what it takes over from another one, its search space and its pruner.
 
     Raises:
         InputError: Everything that is wrong, a line each.
@@ -37,10 +41,14 @@ def check_settings(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
         workers=settings.workers,
         per_device=settings.per_device,
     )
+    try:
+        job = job if problems else job.staged()
+    except InputError as error:
+        problems += error.problems
     data = job.config.get("data")
     measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
     try:
-        space = SearchSpace(job.search_space, job.config, measures)
+        space = SearchSpace(job.search_space, job.config, measures, job.stage)
     except InputError as error:
         problems += error.problems
     if job.epochs < 1:
@@ -53,7 +61,7 @@ def check_settings(job: Job) -> tuple[SearchSpace, optuna.pruners.BasePruner]:
         problems += error.problems
     if problems:
         raise InputError(problems)
-    return space, pruner
+    return job, space, pruner
 
 
 def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -> dict[str, Any]:
@@ -87,6 +95,8 @@ def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) 
         check_sqlite(path, "--study.storage")
     study = find_study(job.settings)
     check_tracking(str(job.settings.tracking_uri))
+    if job.stage is not None:
+        problems += job.stage.problems(about)
     if study is not None and not problems:
         problems = _mismatches(study, about) + space.mismatches(study)
         problems += [] if known else _elsewhere(study, job)
@@ -116,7 +126,10 @@ def _elsewhere(study: optuna.Study, job: Job) -> list[str]:
 
 
 def _about(job: Job, findings: preflight.Findings) -> dict[str, Any]:
+    # First, for what has an agent has begun.
+    started_from = {} if job.stage is None else {STARTED_FROM: job.stage.record()}
     return {
+        **started_from,
         "agent": job.agent,
         "monitor": job.settings.monitor,
         "mode": job.settings.mode,
@@ -125,5 +138,8 @@ def _about(job: Job, findings: preflight.Findings) -> dict[str, Any]:
         "constant_answers": dict(findings.constant_answers),
         "precision": findings.precision,
         "n_trials": job.settings.n_trials,
+        "workers": job.settings.workers,
+        "epochs": None if job.endless else job.epochs,
+        "command": job.command,
         "outdir": str(job.settings.folder.absolute()),
     }

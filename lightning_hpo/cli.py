@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -134,14 +135,23 @@ def _tune(arguments: Sequence[str]) -> int:
         start_server()
     from lightning_hpo.config import AgentCLI
     from lightning_hpo.config_errors import with_files
+    from lightning_hpo.databases import masked
     from lightning_hpo.job import Job
     from lightning_hpo.study import StudySettings
     from lightning_hpo.tune import tune, workers_for
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study
-    settings = StudySettings(**{**study.as_dict(), "sampler": None, "pruner": None})
-    job = Job(cli.values, cli.config.search_space or {}, settings, study.sampler, study.pruner)
+    given = {**study.as_dict(), "from_": study["from"], "sampler": None, "pruner": None}
+    settings = StudySettings(**{name: value for name, value in given.items() if name != "from"})
+    job = Job(
+        cli.values,
+        cli.config.search_space or {},
+        settings,
+        study.sampler,
+        study.pruner,
+        command=masked(shlex.join(["lightning-hpo", "tune", *arguments])),
+    )
     try:
         return tune(job, workers_for(job))
     except InputError as error:

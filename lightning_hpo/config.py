@@ -24,6 +24,7 @@ __all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve", "with_flags"]
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
+_FROM = "Another study of this database to start from: after the defaults, its best points come first."
 _TUNE = (
     "Search: sample, train, prune, record, register. The flags of the study are --study.*; all others are those of "
     "`fit`, of which the search space names some."
@@ -113,7 +114,9 @@ class AgentCLI(LightningCLI):
         parser.link_arguments("model.init_args.name", "data.init_args.tokenizer")
         parser.link_arguments("aug", "data.init_args.aug", apply_on="instantiate")
         if self._study is not None:
-            parser.add_class_arguments(self._study, "study")
+            parser.add_class_arguments(self._study, "study", skip={"from_"})
+            # Python takes no parameter of that name.
+            (parser.groups or {})["study"].add_argument("--study.from", type=str | None, help=_FROM)
         else:
             parser.add_argument("--study", type=dict[str, Any] | None, help="Read by `tune` only.")
         parser.add_argument(

@@ -1,13 +1,14 @@
 """A study to run: its config, its search space, its settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jsonargparse import Namespace
 from optuna.trial import TrialState
 
-from lightning_hpo.config import class_of
+from lightning_hpo.config import class_of, resolve
+from lightning_hpo.stage import Stage, find_stage
 from lightning_hpo.study import StudySettings
 
 __all__ = ["Job"]
@@ -27,6 +28,8 @@ class Job:
         pruner: Class path and arguments of the pruner, or None.
         tags: Tags of every run beside those that every study's runs have.
         counted: Endings that count towards the number of trials.
+        command: What a user types to go on with it.
+        stage: What it takes over from another study, if it starts from one.
     """
 
     config: Mapping[str, Any]
@@ -36,6 +39,17 @@ class Job:
     pruner: Namespace | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     counted: tuple[TrialState, ...] = (TrialState.COMPLETE, TrialState.PRUNED)
+    command: str = ""
+    stage: Stage | None = None
+
+    def staged(self) -> "Job":
+        """The study with what it takes over from another one, where it starts from one.
+
+        Raises:
+            InputError: If that cannot be taken over.
+        """
+        stage = find_stage(self.settings, self.agent, self.search_space)
+        return self if stage is None else replace(self, config=resolve(self.config, stage.fixed), stage=stage)
 
     @property
     def agent(self) -> str:

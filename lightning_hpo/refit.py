@@ -4,6 +4,7 @@ A refit is a study itself, whose trials are pairs of a candidate and a seed; so 
 All candidates are trained with one seed, then with the next.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Literal
 
 import optuna
 import yaml
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lightning_hpo.checks import check_settings, check_start
@@ -20,7 +20,7 @@ from lightning_hpo.config import flags, resolve
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.job import Job
 from lightning_hpo.refit_result import CANDIDATES, SEED, TRIAL, RefitResult
-from lightning_hpo.study import StudySettings, create_study, find_study, load_study
+from lightning_hpo.study import StudySettings, create_study, find_study, load_study, ranked
 from lightning_hpo.tracking import PARENT, Tracker
 from lightning_hpo.trial_files import CONFIG
 from lightning_hpo.tune import Drawn, describe, ended_in_a_line, train, workers_for
@@ -86,7 +86,7 @@ def refit(settings: RefitSettings) -> int:
     configs = {number: _config(searched, number) for number in candidates}
     job = _job(searched, settings, configs[candidates[0]], len(candidates))
     workers = workers_for(job)
-    space, _ = check_settings(job)
+    job, space, _ = check_settings(job)
     with claimed(job.settings.folder) as known, ended_in_a_line(workers):
         about = check_start(job, space, workers, known=known)
         _refuse_other_data(searched, about)
@@ -122,12 +122,10 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
         if len(had) != settings.trials:
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was begun with {len(had)}: {had}")
         return had
-    complete = searched.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = ranked(searched)
     if len(complete) < settings.trials:
         raise InputError(f"--trials: got {settings.trials}; {settings.study} has {len(complete)} complete trials")
-    sign = -1 if searched.direction == StudyDirection.MAXIMIZE else 1
-    ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-    return [trial.number for trial in ranked[: settings.trials]]
+    return [trial.number for trial in complete[: settings.trials]]
 
 
 def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
@@ -158,7 +156,8 @@ def _job(searched: optuna.Study, settings: RefitSettings, config: dict[str, Any]
         storage=settings.storage,
         tracking_uri=settings.tracking_uri,
     )
-    return Job(config, {}, study, counted=_ENDED)
+    command = f"lightning-hpo refit {shlex.quote(settings.study)} --trials {candidates} --seeds {settings.seeds}"
+    return Job(config, {}, study, counted=_ENDED, command=command)
 
 
 def _refuse_other_data(searched: optuna.Study, about: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from lightning_hpo.config_errors import nearest
 from lightning_hpo.dimension import Dimension, label
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.extremes import corners, range_problems
+from lightning_hpo.stage import Stage
 
 __all__ = ["SearchSpace"]
 
@@ -37,12 +38,19 @@ class SearchSpace:
             `{choices}`, each also with `when`.
         base: The config that the flags belong to.
         measures: Flags that would change what is measured, beside the Trainer's own.
+        stage: What fixes flags, to what the base has, and narrows ranges; None where nothing does.
 
     Raises:
         InputError: Everything in it that cannot be searched, a line each.
     """
 
-    def __init__(self, config: Mapping[str, Any], base: Mapping[str, Any], measures: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        base: Mapping[str, Any],
+        measures: Sequence[str] = (),
+        stage: Stage | None = None,
+    ) -> None:
         problems: list[str] = []
         dimensions: dict[str, Dimension] = {}
         for flag, entry in config.items():
@@ -56,18 +64,37 @@ class SearchSpace:
         if not problems:
             dimensions = {flag: _widened(dimension, base) for flag, dimension in dimensions.items()}
             dimensions = _parents_first(dimensions)
-            problems = _refused(dimensions, base) or range_problems(dimensions, base)
+            if stage is not None:
+                dimensions = {flag: _staged(each, stage, known[flag]) for flag, each in dimensions.items()}
+            problems = _limit_problems(dimensions) or _refused(dimensions, base) or range_problems(dimensions, base)
         if problems:
             raise InputError(problems)
         self.dimensions = dimensions
+        self._defaults = {flag: label(known[flag]) for flag in dimensions}
+
+    def first_points(self, further: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
+        """What the first trials try: the defaults, then some points; none twice.
+
+        Args:
+            further: Values by flag, as Optuna stores them.
+
+        Returns:
+            Such values of the flags that are searched. Whether a trial can have them shows when it is drawn.
+        """
+        points: list[Mapping[str, Any]] = []
+        for values in (self._defaults, *further):
+            point = {f: values[f] for f, dimension in self.dimensions.items() if f in values and not dimension.fixed}
+            if point and point not in points:
+                points.append(point)
+        return points
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The trial's values by flag; a flag whose condition does not hold is left out."""
+        """The trial's values by flag; a flag that is fixed, or whose condition does not hold, is left out."""
         values: dict[str, Any] = {}
         for flag, dimension in self.dimensions.items():
             if dimension.sampled_with(values):
                 values[flag] = dimension.within(values).suggest(trial)
-        return values
+        return {flag: value for flag, value in values.items() if not self.dimensions[flag].fixed}
 
     def corners(self, flags: Sequence[str]) -> list[dict[str, Any]]:
         """The outermost values of some flags, in every combination that a trial may have; see `extremes.corners`."""
@@ -177,10 +204,15 @@ def _conditions(dimensions: Mapping[str, Dimension]) -> list[str]:
                 problems.append(f"search_space: {flag}: when: {other} is not searched{nearest(other, dimensions)}")
             elif _never(dimensions[other], wanted):
                 problems.append(f"search_space: {flag}: when: {other} can never be {wanted!r}")
-        problems += [line for other in dimension.at_most if (line := _limit_problem(dimension, other, dimensions))]
+    problems += _limit_problems(dimensions)
     if not problems and len(_parents_first(dimensions)) < len(dimensions):
         problems.append("search_space: when, at_most: conditions wait for each other in a circle")
     return problems
+
+
+def _limit_problems(dimensions: Mapping[str, Dimension]) -> list[str]:
+    lines = [_limit_problem(each, other, dimensions) for each in dimensions.values() for other in each.at_most]
+    return [line for line in lines if line]
 
 
 def _limit_problem(dimension: Dimension, other: str, dimensions: Mapping[str, Dimension]) -> str:
@@ -221,6 +253,16 @@ def _widened(dimension: Dimension, base: Mapping[str, Any]) -> Dimension:
     if _accepts(base, dimension.flag, dimension.low + 0.5):
         return replace(dimension, low=float(dimension.low), high=float(dimension.high))
     return dimension
+
+
+def _staged(dimension: Dimension, stage: Stage, default: Any) -> Dimension:
+    """A dimension as it is in a study that starts from another one."""
+    if dimension.flag in stage.fix:
+        return dimension.fixed_at(default)
+    around = stage.best.get(dimension.flag)
+    if stage.narrow is None or not isinstance(around, int | float):
+        return dimension
+    return dimension.narrowed(around, stage.narrow)
 
 
 def _accepts(base: Mapping[str, Any], flag: str, value: Any) -> bool:

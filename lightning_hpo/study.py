@@ -3,7 +3,9 @@
 import math
 import re
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,8 @@ import sqlalchemy
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import (
@@ -34,6 +38,8 @@ __all__ = [
     "load_studies",
     "load_study",
     "open_storage",
+    "ranked",
+    "reading",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -50,6 +56,10 @@ class StudySettings:
         devices: Graphics cards whose number a trial's process may get, one each, such as [0, 1]; auto is all of them.
         per_device: Trials that train on a card at the same time.
         timeout: Seconds after which the running trials are parked and the command ends; the next call goes on.
+        from_: Another study of this database to start from: after the defaults, its best points come first.
+        queue: How many of the best points of the study that this one starts from are tried first.
+        narrow: Share of its range, above 0 and up to 1, that a flag keeps around that study's best value.
+        fix: Flags that have that study's best value in every trial, and are not searched.
         seed: Seed of the sampler; every trial's draw follows from it and the trial's number.
         monitor: The logged metric that is optimized.
         mode: Whether more (max) or less (min) of the metric is better.
@@ -72,6 +82,10 @@ class StudySettings:
     devices: list[int] | Literal["auto"] = "auto"
     per_device: int = 1
     timeout: float | None = None
+    from_: str | None = None
+    queue: int = 3
+    narrow: float | None = None
+    fix: list[str] = field(default_factory=list)
     seed: int = 17
     monitor: str = "val_metric"
     mode: Literal["max", "min"] = "max"
@@ -111,9 +125,9 @@ class StudySettings:
             found.append(
                 f"--study.name: got {self.name!r}; use letters, digits, '.', '-' and '_' (it names a folder too)"
             )
-        for flag, low in (("n_trials", 1), ("workers", 1), ("per_device", 1), ("keep", 1), ("max_failures", 1)):
-            if getattr(self, flag) < low:
-                found.append(f"--study.{flag}: got {getattr(self, flag)}; use {low} or more")
+        for flag in ("n_trials", "workers", "per_device", "keep", "max_failures"):
+            if getattr(self, flag) < 1:
+                found.append(f"--study.{flag}: got {getattr(self, flag)}; use 1 or more")
         if self.devices != "auto" and (not self.devices or len(set(self.devices)) < len(self.devices)):
             found.append(f"--study.devices: got {self.devices}; name each card once, or none: auto")
         if not 0 <= self.seed < 2**32:
@@ -124,6 +138,17 @@ class StudySettings:
             found.append(f"--study.timeout: got {self.timeout}; use seconds above 0, or leave it out")
         if not 0 <= self.storage_wait < math.inf:
             found.append(f"--study.storage_wait: got {self.storage_wait}; use seconds, 0 or more")
+        return found + self._stage_problems()
+
+    def _stage_problems(self) -> list[str]:
+        found = [] if self.queue >= 0 else [f"--study.queue: got {self.queue}; use 0 or more"]
+        if self.narrow is not None and not 0 < self.narrow <= 1:
+            found.append(f"--study.narrow: got {self.narrow}; use a share of each range, above 0 and up to 1")
+        given = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]
+        if given and self.from_ is None:
+            found.append(f"{', '.join(given)}: around the best of which study? Name it with --study.from")
+        if self.from_ is not None and self.from_ == self.name:
+            found.append(f"--study.from: got {self.from_}, which is this study itself; name another one")
         return found
 
 
@@ -148,20 +173,17 @@ def open_storage(
         StorageAwayError: If it has not answered in that time.
     """
     path = sqlite_path(url, flag)
-    try:
+    with _told(url, flag):
         if path is not None and create:
             prepare_sqlite(path)
         elif path is not None:
             require_file(path, flag)
         if wait_s is not None:
             return PatientStorage(url, wait_s, engine_kwargs=_engine(path, wait_s), skip_table_creation=not create)
-        kwargs = _engine(path, SQLITE_TIMEOUT_S)
         if not create:
-            _require_studies(url, kwargs, flag)
-        return RDBStorage(url, engine_kwargs=kwargs, skip_table_creation=not create)
-    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
-        raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
+            with reading(url, flag):
+                pass
+        return RDBStorage(url, engine_kwargs=_engine(path, SQLITE_TIMEOUT_S), skip_table_creation=not create)
 
 
 def _engine(path: Path | None, wait_s: float) -> dict[str, Any]:
@@ -174,27 +196,59 @@ class NoStudiesError(InputError):
     """A database in which Optuna has made no tables yet."""
 
 
-def _require_studies(url: str, engine_kwargs: dict[str, Any], flag: str) -> None:
-    engine = sqlalchemy.create_engine(url, **engine_kwargs)
+@contextmanager
+def reading(url: str, flag: str) -> Iterator[sqlalchemy.Connection]:
+    """A connection to Optuna's database for looking at its tables; Optuna's own storage takes longer to open.
+
+    Args:
+        url: An SQLAlchemy URL.
+        flag: The flag that named it, for errors.
+
+    Raises:
+        InputError: If there is no such database, it cannot be read, or it holds no studies.
+    """
+    path = sqlite_path(url, flag)
+    if path is not None:
+        require_file(path, flag)
+    with _told(url, flag):
+        engine = sqlalchemy.create_engine(url, **_engine(path, SQLITE_TIMEOUT_S))
+        try:
+            with engine.connect() as connection:
+                if not sqlalchemy.inspect(connection).has_table("studies"):
+                    raise NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
+                yield connection
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def _told(url: str, flag: str) -> Iterator[None]:
+    """What a database raises that cannot be opened, in a line."""
     try:
-        if not sqlalchemy.inspect(engine).has_table("studies"):
-            raise NoStudiesError(f"{flag}: {masked(url)} holds no studies; tune one first, or name another")
-    finally:
-        engine.dispose()
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
+        raise InputError(f"{flag}: cannot open {masked(url)}: {reason}") from error
 
 
-def load_study(name: str, url: str) -> optuna.Study:
+def load_study(name: str, url: str, *, flag: str = "--study", storage_flag: str = "--storage") -> optuna.Study:
     """The study of that name, for reading.
+
+    Args:
+        name: The study.
+        url: Optuna's database.
+        flag: The flag that named the study, for errors.
+        storage_flag: The flag that named the database.
 
     Raises:
         InputError: If the database or the study is not there.
     """
-    storage = open_storage(url, create=False, flag="--storage")
+    storage = open_storage(url, create=False, flag=storage_flag)
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:
         names = ", ".join(optuna.get_all_study_names(storage)) or "none"
-        raise InputError(f"--study {name}: no such study in {masked(url)}; there are: {names}") from error
+        raise InputError(f"{flag} {name}: no such study in {masked(url)}; there are: {names}") from error
 
 
 def load_studies(name: str | None, url: str) -> list[optuna.Study]:
@@ -234,3 +288,10 @@ def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePrun
         pruner=pruner,
         load_if_exists=True,
     )
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """The complete trials of a study with one objective, the best first."""
+    sign = -1 if study.direction == StudyDirection.MAXIMIZE else 1
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

@@ -66,12 +66,13 @@ def tune(job: Job, workers: Workers) -> int:
         LightningHpoError: If too many trials in a row have failed, or the best model cannot be registered.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space, pruner = check_settings(job)
+    job, space, pruner = check_settings(job)
     with claimed(job.settings.folder) as known, ended_in_a_line(workers):
         about = check_start(job, space, workers, known=known)
         tracker = Tracker(str(job.settings.tracking_uri))
         experiment = tracker.experiment(job.experiment)  # first: while MLflow is away, there is to be no study
-        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed), pruner)
+        first = space.first_points(job.stage.points if job.stage else ())
+        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed, first), pruner)
         describe(study, about)
 
         def draw(trial: optuna.Trial) -> Drawn:
@@ -235,6 +236,8 @@ class _Loop:
         answers = self._about["constant_answers"]
         if answers:
             self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
+        if self._job.stage is not None:
+            self.screen.say(self._job.stage.line(self._study.user_attrs))
         self._say_cost()
 
     def _say_cost(self) -> None:

@@ -16,6 +16,7 @@ HOMES = {
         "search_space",
         "dimension",
         "study",
+        "stage",
         "screen",
         "samplers",
         "pruners",

@@ -14,6 +14,7 @@ from lightning_hpo.study import StudySettings
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+STAGES = sorted(path.name for path in (ROOT / "configs/stages").glob("*.yaml"))
 
 
 def _requirements() -> set[str]:
@@ -76,6 +77,20 @@ def test_every_config_and_search_space_is_accepted(agent: str, kind: str) -> Non
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     space = SearchSpace(cli.config.search_space, cli.values)
     assert set(space.dimensions) == set(cli.config.search_space)
+
+
+def test_each_stage_starts_from_the_one_before_and_fixes_what_was_searched() -> None:
+    assert [f"criteria_{stage}.yaml" for stage in ("1_baseline", "2_augmentation", "3_joint")] == STAGES
+    searched: set[str] = set()
+    before = None
+    for name in STAGES:
+        paths = ("--config", str(ROOT / "configs/criteria.yaml"), "--config", str(ROOT / "configs/stages" / name))
+        cli = AgentCLI(paths, instantiate=False, study=StudySettings)
+        study, space = cli.config.study, SearchSpace(cli.config.search_space, cli.values)
+        assert study["from"] == before
+        assert set(study.fix) <= searched
+        searched |= set(space.dimensions)
+        before = study.name
 
 
 def test_nothing_that_git_tracks_names_a_place_or_an_index() -> None:

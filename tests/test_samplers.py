@@ -82,3 +82,44 @@ def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker
 
 def test_another_seed_draws_otherwise(opened: Opened) -> None:
     assert _draw(opened("one", seed=1), 1) != _draw(opened("two", seed=2), 1)
+
+
+FIRST: list[dict[str, Any]] = [
+    {"lr": 0.01, "layers": 9, "augment": True},
+    {"lr": "fast", "layers": 2, "augment": False, "p": 0.1},
+]
+
+
+def test_the_first_trials_have_given_values_as_far_as_they_can(storage_url: str) -> None:
+    def open_study(name: str) -> optuna.Study:
+        sampler = build_sampler(None, 17, FIRST)
+        return create_study(StudySettings(name=name, storage=storage_url), sampler, NopPruner())
+
+    whole = _draw(open_study("whole"), 14)
+    assert (whole[0]["lr"], whole[0]["augment"]) == (0.01, True)
+    assert 1 <= whole[0]["layers"] <= 4  # 9 is out of its range
+    assert "p" in whole[0]
+    assert (whole[1]["layers"], whole[1]["augment"]) == (2, False)
+    assert "p" not in whole[1]
+    assert (
+        whole[2:4]
+        == _draw(
+            create_study(StudySettings(name="other", storage=storage_url), build_sampler(None, 17), NopPruner()), 4
+        )[2:]
+    )
+    parts = _draw(open_study("parts"), 1) + _draw(open_study("parts"), 1) + _draw(open_study("parts"), 12)
+    assert parts == whole
+
+
+def test_a_sampler_of_a_grid_draws_all_of_it_beside_the_first_trials(storage_url: str) -> None:
+    sampler = study_flags("--study.sampler", "GridSampler", "--study.sampler.search_space", "{x: [1, 2, 3]}").sampler
+    study = create_study(
+        StudySettings(name="grid", storage=storage_url), build_sampler(sampler, 17, [{"x": 4}]), NopPruner()
+    )
+    drawn = []
+    while not getattr(study.sampler, "exhausted", False):
+        trial = study.ask()
+        drawn.append(trial.suggest_int("x", 1, 4))
+        study.tell(trial, drawn[-1])
+    assert drawn[0] == 4
+    assert sorted(drawn[1:]) == [1, 2, 3]

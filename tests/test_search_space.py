@@ -4,9 +4,10 @@ from typing import Any
 import optuna
 import pytest
 
-from lightning_hpo.config import AgentCLI, flags
+from lightning_hpo.config import AgentCLI, flags, resolve
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search_space import SearchSpace
+from lightning_hpo.stage import Stage
 
 Space = dict[str, Any]
 Sample = Callable[[SearchSpace, dict[str, Any]], dict[str, Any]]
@@ -272,3 +273,70 @@ def test_every_flag_of_the_agents_in_the_plan_can_be_searched() -> None:
     }
     assert set(SearchSpace(space, agents).dimensions) == set(space) <= set(flags(agents))
     assert _problems({"data.val_fraction": {"choices": [0.1]}}, agents, ("data.val_fraction",))
+
+
+def _stage(best: dict[str, Any], narrow: float | None = None, fix: tuple[str, ...] = ()) -> Stage:
+    return Stage("other", 0, 0.5, best, [], {}, queue=3, narrow=narrow, fix=list(fix))
+
+
+def test_ranges_are_narrowed_around_the_best_and_choices_are_left(base: dict[str, Any]) -> None:
+    space = {
+        "model.lr": {"low": 1.0e-5, "high": 0.1, "log": True},
+        "model.hidden": {"low": 4, "high": 64},
+        "trainer.gradient_clip_val": {"low": 0.0, "high": 2.0, "step": 0.25},
+        "aug.p_apply": {"low": 0.0, "high": 1.0},
+        "data.batch_size": {"choices": [8, 16]},
+    }
+    best = {"model.lr": 0.05, "model.hidden": 20, "trainer.gradient_clip_val": 1.25, "data.batch_size": 8}
+    found = SearchSpace(space, base, stage=_stage(best, 0.25)).dimensions
+    assert (found["model.lr"].low, found["model.lr"].high) == pytest.approx((0.05 / 10**0.5, 0.1))
+    assert (found["model.hidden"].low, found["model.hidden"].high) == (12, 28)  # 12.5 to 27.5, outwards
+    assert found["model.hidden"].whole
+    assert (found["trainer.gradient_clip_val"].low, found["trainer.gradient_clip_val"].high) == (1.0, 1.5)
+    assert (found["aug.p_apply"].low, found["aug.p_apply"].high) == (0.0, 1.0)  # the best has none
+    assert found["data.batch_size"].choices == (8, 16)
+    assert SearchSpace(space, base, stage=_stage(best)).dimensions == SearchSpace(space, base).dimensions
+
+
+def test_a_narrowed_range_keeps_a_neighbour_and_its_reach_for_a_flag_that_ends_it(base: dict[str, Any]) -> None:
+    space = {
+        "model.hidden": {"low": 4, "high": 30},
+        "trainer.accumulate_grad_batches": {"low": 2, "high": 8, "at_most": {"model.hidden": 0.5}},
+    }
+    best = {"model.hidden": 40, "trainer.accumulate_grad_batches": 8}
+    found = SearchSpace(space, base, stage=_stage(best, 0.01)).dimensions
+    assert (found["model.hidden"].low, found["model.hidden"].high) == (29, 30)
+    assert found["trainer.accumulate_grad_batches"].ends == (2, 8)
+
+
+def test_what_is_fixed_is_not_sampled_and_still_decides_what_is(base: dict[str, Any]) -> None:
+    space = {
+        "aug.enabled": {"choices": [True, False]},
+        "aug.p_apply": {"low": 0.1, "high": 0.3, "when": {"aug.enabled": True}},
+        "model.hidden": {"low": 4, "high": 30},
+        "trainer.accumulate_grad_batches": {"low": 2, "high": 8, "at_most": {"model.hidden": 0.5}},
+    }
+    stage = _stage({}, fix=("aug.enabled", "model.hidden"))
+    for enabled, hidden, sampled in ((True, 8, ["aug.p_apply"]), (False, 50, [])):
+        fixed = resolve(base, {"aug.enabled": enabled, "model.hidden": hidden})
+        found = SearchSpace(space, fixed, stage=stage)
+        trial = optuna.create_study().ask()
+        values = found.suggest(trial)
+        assert list(values) == [*sampled, "trainer.accumulate_grad_batches"]
+        assert trial.params == values
+        kind = trial.distributions["trainer.accumulate_grad_batches"]
+        assert isinstance(kind, optuna.distributions.IntDistribution)
+        assert kind.high == min(8, hidden // 2)
+    with pytest.raises(InputError, match="ends the range at 1 where it is 2, below low: 2"):
+        SearchSpace(space, resolve(base, {"model.hidden": 2}), stage=stage)
+
+
+def test_the_defaults_come_first_and_no_point_twice(base: dict[str, Any]) -> None:
+    space = SearchSpace(
+        {"model.lr": {"low": 0.01, "high": 1.0}, "aug.methods": {"choices": [["swap"], ["swap", "delete"]]}}, base
+    )
+    defaults = {"model.lr": 0.1, "aug.methods": '["swap", "delete"]'}
+    other = {"model.lr": 0.2, "aug.methods": '["swap"]'}
+    assert space.first_points([defaults | {"model.hidden": 3}, other, {"model.hidden": 3}]) == [defaults, other]
+    stage = _stage({}, fix=("model.lr",))
+    assert SearchSpace({"model.lr": {"low": 0.01, "high": 1.0}}, base, stage=stage).first_points() == []

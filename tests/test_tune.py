@@ -46,7 +46,8 @@ def test_a_sampler_with_nothing_left_to_draw_ends_the_study(home: Home, capfd: p
     }
     for _ in range(2):
         assert home.tune("grid", config=config) == 0
-        assert sorted(trial.params["model.hidden"] for trial in home.trials("grid")) == [2, 4]
+        # The default comes first, and the grid after it.
+        assert sorted(trial.params["model.hidden"] for trial in home.trials("grid")) == [2, 4, 4]
     said = capfd.readouterr().err
     assert said.count("the sampler has drawn everything that there is") == 1
     assert "registered foreignmodule-best-model version 1, proven" in said
