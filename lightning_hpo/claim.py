@@ -3,12 +3,29 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["claimed"]
+__all__ = ["claimed", "holder"]
+
+
+_LOCK = ".lock"
+
+
+def holder(folder: Path) -> str | None:
+    """The number of the process on this machine that holds a study's folder; None if none does.
+
+    Args:
+        folder: OUTDIR/STUDY.
+    """
+    with suppress(OSError), (folder / _LOCK).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.read().strip()
+    return None
 
 
 @contextmanager
@@ -24,7 +41,7 @@ def claimed(folder: Path) -> Iterator[bool]:
     Raises:
         InputError: If the folder cannot be written, or another process holds it.
     """
-    path = folder / ".lock"
+    path = folder / _LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         known = path.exists()

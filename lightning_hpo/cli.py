@@ -161,11 +161,12 @@ def _tune(arguments: Sequence[str]) -> int:
 def _status(arguments: Sequence[str]) -> int:
     parser = _Parser("status", "How a study stands; nothing is written, so it may run beside `tune`.")
     parser.add_argument("--study", help="name of the study; left out: a line for each")
+    parser.add_argument("--json", action="store_true", help="for programs; the README names the keys")
     _add_storage(parser)
     given = parser.parse_args(arguments)
     from lightning_hpo.status import print_status
 
-    print_status(given.study, given.storage)
+    print_status(given.study, given.storage, as_json=given.json)
     return 0
 
 

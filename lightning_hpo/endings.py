@@ -20,6 +20,7 @@ __all__ = [
     "RUNTIME",
     "RUN_ID",
     "RUN_STATUS",
+    "WORKER",
     "Ending",
     "Outcome",
     "conclude",
@@ -32,6 +33,8 @@ __all__ = [
 RUN_ID = "mlflow_run_id"
 RUNTIME = "runtime_s"
 """Seconds that a trial has trained, over all its attempts but for those that were killed."""
+WORKER = "worker"
+"""What trains a trial, or did last: host, process, device, and since when."""
 _DEATHS = "deaths"
 _MOST_DEATHS = 3
 _OUTCOME = "outcome.json"

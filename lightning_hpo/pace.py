@@ -21,9 +21,15 @@ class Pace:
         self._seconds = 0.0
         self._validated = 0
 
-    def add(self, seconds: float, epochs: int) -> None:
-        """Take in a trial that has ended, pruned ones too: the seconds from its start, and its validated epochs."""
-        self._trials += 1
+    def add(self, seconds: float, epochs: int, trials: int = 1) -> None:
+        """Take in a trial that has ended, pruned ones too.
+
+        Args:
+            seconds: Those from its start.
+            epochs: Its validated epochs.
+            trials: How many trials these are together.
+        """
+        self._trials += trials
         self._seconds += seconds
         self._validated += epochs
 

@@ -48,6 +48,10 @@ class StudyLine:
         """Report a value to Optuna; back from here, it is in the database."""
         self._ask("report", float(value), int(step))
 
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Let Optuna's trial say something of itself."""
+        self._ask("set_user_attr", key, value)
+
     def should_prune(self) -> bool:
         """Whether the pruner says stop."""
         return bool(self._ask("should_prune"))
@@ -96,6 +100,10 @@ class Adviser:
         """Report a value, unless a trial that died behind its report says it again."""
         if step not in self._trial._cached_frozen_trial.intermediate_values:
             self._trial.report(value, step)
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Let the trial say something of itself."""
+        self._trial.set_user_attr(key, value)
 
     def should_prune(self) -> bool:
         """Whether the pruner says stop."""

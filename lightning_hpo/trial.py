@@ -4,6 +4,7 @@ import errno
 import logging
 import math
 import os
+import socket
 import time
 import traceback
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_che
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.devices import card_use
-from lightning_hpo.endings import Ending, Outcome, keep_outcome
+from lightning_hpo.endings import WORKER, Ending, Outcome, keep_outcome
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.journal import Journal
 from lightning_hpo.study_line import StudyLine
@@ -104,7 +105,9 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         ResumeCheckpoint(order.folder, stop, order.checkpoint_s),
     ]
     cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
-    journal.write("set_status", status="RUNNING", tags=_where(cli.trainer))
+    where = _where(cli.trainer)
+    line.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **where})
+    journal.write("set_status", status="RUNNING", tags=where)
     stop.check()
     checkpoint, remark = find_checkpoint(order.folder)
     if remark:

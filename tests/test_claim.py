@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.claim import claimed
+from lightning_hpo.claim import claimed, holder
 from lightning_hpo.exceptions import InputError
 
 _HOLD = """
@@ -20,12 +20,14 @@ with claimed(Path(sys.argv[1])):
 def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "first"
     command = [sys.executable, "-c", _HOLD, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=rf"--study.name: first is being tuned by process {holder.pid}; "):
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert holder(folder) == str(process.pid)
+        with pytest.raises(InputError, match=rf"--study.name: first is being tuned by process {process.pid}; "):
             claimed(folder).__enter__()
-        holder.kill()
+        process.kill()
+    assert holder(folder) is None
     with claimed(folder):
         assert folder.is_dir()
 

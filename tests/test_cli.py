@@ -124,7 +124,7 @@ def test_the_status_of_every_study_and_of_one(study: optuna.Study, storage_url: 
     assert line.split() == ["first", "criteria", "2", "0.7500"]
     assert main(["status", "--storage", storage_url, "--study", "first"]) == 0
     shown = capsys.readouterr().out
-    for words in ("1 of 5", "1 complete, 1 fail", "0.7500 in trial 0"):
+    for words in ("1 of 5", "1 complete, 1 failed", "0.7500 in trial 0"):
         assert words in shown
 
 

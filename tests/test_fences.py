@@ -17,6 +17,7 @@ HOMES = {
         "dimension",
         "study",
         "stage",
+        "standing",
         "screen",
         "samplers",
         "pruners",
