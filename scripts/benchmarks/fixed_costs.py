@@ -4,7 +4,6 @@ All in one run on one machine; what counts are the ratios to what no program can
 loading the encoder's weights.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -14,28 +13,26 @@ from itertools import pairwise
 from pathlib import Path
 
 from mlflow import MlflowClient
-from rich.console import Console
 from rich.table import Table
 
 from lightning_hpo.agents.encoder import load_encoder
 from lightning_hpo.cli import main as lightning_hpo
 
-_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "demo_evidence.yaml"
+__all__ = ["table"]
+
+_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo_evidence.yaml"
 _RUNS = 5
 _TRIALS = 6
 
 
-def main() -> None:
-    """Measure, print a table, and write the figures as JSON to the file named on the command line, if any."""
+def table() -> Table:
+    """Measure; a row a cost."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        figures = _help() | _between_trials(folder)
-    table = Table("what", "median s", "of", "ratio", box=None)
+        figures = _help() | _between_trials(Path(name))
+    shown = Table("what", "median s", "of", "ratio", box=None)
     for what, (seconds, reference, ratio) in figures.items():
-        table.add_row(what, f"{seconds:.3f}", reference, f"{ratio:.2f}")
-    Console().print(table)
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps(figures, indent=2), encoding="utf-8")
+        shown.add_row(what, f"{seconds:.3f}", reference, f"{ratio:.2f}")
+    return shown
 
 
 def _help() -> dict[str, tuple[float, str, float]]:
@@ -88,7 +85,3 @@ def _weights(folder: str) -> float:
         load_encoder(folder)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])
-
-
-if __name__ == "__main__":
-    main()
