@@ -8,14 +8,17 @@ from typing import Any
 
 import optuna
 import torch
+import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 from torch import nn
+from yaml import YAMLError
 
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import run_id_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.model_files import DIGEST, changed_file
 from lightning_hpo.tracking import Tracker
 from lightning_hpo.trial_files import BEST, CONFIG
 from lightning_hpo.workers import Death, Workers
@@ -23,14 +26,28 @@ from lightning_hpo.workers import Death, Workers
 __all__ = ["ALIAS", "register"]
 
 ALIAS = "production"
+_COLLAPSED = "its trial has collapsed, so it gives every pair the same answer"
 _TOLERANCE = 1e-4
-_TOLERANCE_BF16 = 5e-3
+_TOLERANCE_16_BIT = 5e-3
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a version is said to be: the files that were logged, with the score of a trial on its data."""
+
+    uri: str
+    tracking_uri: str
+    sealed: str
+    trial_folder: Path
+    monitor: str
+    value: float
+    data_fingerprint: str | None
 
 
 @dataclass(frozen=True)
 class _Proof:
-    value: float
-    reference: float
+    value: float = 0.0
+    reference: float = 0.0
     problem: str = ""
 
 
@@ -47,7 +64,8 @@ def register(
         workers: Gives the fresh process.
         number: Of the trial; None is the best one.
         promote: False leaves the alias alone; True moves it even where another study's model cannot be compared or
-            is better; None moves it to something better on the same data.
+            is better, or this one has collapsed; None moves it to something better on the same data. What has
+            collapsed takes nobody's place then, and is told where there was none.
 
     Returns:
         A line that says what was done.
@@ -65,27 +83,37 @@ def register(
             uri = _logged_now(study, best, tracker, workers)
         version = _version(tracker, name, uri, study, best)
     _prove(study, best, tracker, workers, version)
-    obstacle = _obstacle(tracker, study, version) if promote is None else ""
+    obstacle = _obstacle(tracker, study, best, version) if promote is None else ""
+    said = f"registered {name} version {version.version}, proven"
     if promote is False or obstacle:
-        return f"registered {name} version {version.version}; {ALIAS} stays where it is" + (
-            obstacle and f": {obstacle}"
-        )
+        return f"{said}; {ALIAS} stays where it is" + (obstacle and f": {obstacle}")
     _promote(tracker, version)
-    return f"registered {name} version {version.version}, proven, {ALIAS}: models:/{name}@{ALIAS}"
+    return f"{said}, {ALIAS}: models:/{name}@{ALIAS}" + (f"; {_COLLAPSED}" if best.user_attrs.get("collapsed") else "")
 
 
 def _chosen(study: optuna.Study, number: int | None) -> optuna.trial.FrozenTrial:
-    complete = {trial.number: trial for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
-    if not complete:
-        raise LightningHpoError(f"{study.study_name}: no trial is complete, so there is no model to register")
-    if number is None:
-        return study.best_trial
-    if number not in complete:
+    # The storage is asked for the one trial: all of them would be read for longer the more there are.
+    try:
+        best = study.best_trial
+        wanted = best if number is None else _numbered(study, number)
+    except ValueError as error:
+        raise LightningHpoError(
+            f"{study.study_name}: no trial is complete, so there is no model to register"
+        ) from error
+    if wanted is None or wanted.state != TrialState.COMPLETE:
         raise InputError(
             f"--trial: {study.study_name} has no complete trial {number}; `lightning-hpo status --study "
             f"{study.study_name}` shows its trials"
         )
-    return complete[number]
+    return wanted
+
+
+def _numbered(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial | None:
+    try:
+        trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    except KeyError:
+        return None
+    return study._storage.get_trial(trial_id)
 
 
 def _logged_now(study: optuna.Study, best: optuna.trial.FrozenTrial, tracker: Tracker, workers: Workers) -> str:
@@ -121,9 +149,8 @@ def _folder(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Path:
 def _known_version(
     tracker: Tracker, name: str, study: optuna.Study, best: optuna.trial.FrozenTrial
 ) -> ModelVersion | None:
-    run_id = run_id_of(study, best)
-    versions = tracker.client.search_model_versions(f"name = '{name}'")
-    return next((version for version in versions if version.run_id == run_id), None)
+    found = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, best)}'")
+    return found[0] if found else None
 
 
 def _version(
@@ -131,19 +158,20 @@ def _version(
 ) -> ModelVersion:
     client = tracker.client
     run_id = run_id_of(study, best)
+    model = client.get_logged_model(uri.removeprefix("models:/"))
     tags = {
         "optuna_trial": str(best.number),
         "value": repr(best.value),
         "study": study.study_name,
         "monitor": study.user_attrs["monitor"],
         "data_fingerprint": str(study.user_attrs["data_fingerprint"]),
+        DIGEST: str(model.tags.get(DIGEST)),
     }
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    model = client.get_logged_model(uri.removeprefix("models:/"))
     # By its place: MLflow would look a models:/ URI up in the process's own store.
     return client.create_model_version(name, model.artifact_location, run_id, tags, model_id=model.model_id)
 
@@ -155,50 +183,78 @@ def _prove(
     workers: Workers,
     version: ModelVersion,
 ) -> None:
-    trial_folder = _folder(study, best)
-    uri = f"models:/{version.name}/{version.version}"
-    log = trial_folder / "proof.log"
-    proof = workers.call(_score, trial_folder, uri, tracker.uri, study.user_attrs["monitor"], best.value, log=log)
+    claim = _Claim(
+        uri=f"models:/{version.name}/{version.version}",
+        tracking_uri=tracker.uri,
+        sealed=version.tags.get(DIGEST, ""),
+        trial_folder=_folder(study, best),
+        monitor=study.user_attrs["monitor"],
+        value=float(best.value or 0.0),
+        data_fingerprint=study.user_attrs["data_fingerprint"],
+    )
+    proof = workers.call(_check, claim, log=claim.trial_folder / "proof.log")
     if isinstance(proof, Death):
-        proof = _Proof(0.0, 0.0, f"the process that loaded it was {proof.reason}")
+        proof = _Proof(problem=f"the process that loaded it was {proof.reason}")
     difference = abs(proof.value - proof.reference)
-    if not proof.problem and not difference <= _tolerance(trial_folder):
-        proof = _Proof(0.0, 0.0, f"it scores {proof.value:.6f}, and its trial {proof.reference:.6f}")
+    if not proof.problem and not difference <= _tolerance(claim.trial_folder):
+        proof = _Proof(problem=f"it scores {proof.value:.6f}, and its trial {proof.reference:.6f}")
     if proof.problem:
-        raise LightningHpoError(f"{uri} is registered but not proven, so {ALIAS} stays where it is: {proof.problem}")
+        raise LightningHpoError(
+            f"{claim.uri} is registered but not proven, so {ALIAS} stays where it is: {proof.problem}"
+        )
 
 
 def _tolerance(trial_folder: Path) -> float:
-    text = (trial_folder / CONFIG).read_text(encoding="utf-8")
-    return _TOLERANCE_BF16 if "precision: bf16" in text else _TOLERANCE
+    """How far the score in float32 may be from that of a trial, which may have had fewer bits."""
+    config = yaml.safe_load((trial_folder / CONFIG).read_text(encoding="utf-8"))
+    precision = str(config["trainer"].get("precision"))
+    # `auto` may have been bf16, on another machine than this one, too.
+    return _TOLERANCE_16_BIT if "16" in precision or precision == "auto" else _TOLERANCE
 
 
-def _score(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value: float, pipe: Connection) -> None:
+def _check(claim: _Claim, pipe: Connection) -> None:
     try:
-        pipe.send(_scored(trial_folder, uri, tracking_uri, monitor, value))
-    except (LightningHpoError, MlflowException, OSError, RuntimeError, KeyError) as error:
-        pipe.send(_Proof(0.0, 0.0, f"it cannot be loaded and run: {type(error).__name__}"))
+        pipe.send(_checked(claim))
+    except (LightningHpoError, MlflowException, OSError, RuntimeError, ValueError, KeyError, YAMLError) as error:
+        pipe.send(_Proof(problem=f"it cannot be loaded and run: {type(error).__name__}"))
 
 
-def _scored(trial_folder: Path, uri: str, tracking_uri: str, monitor: str, value: float) -> _Proof:
+def _checked(claim: _Claim) -> _Proof:
+    import mlflow
+    from mlflow.models import Model
+
+    mlflow.set_tracking_uri(claim.tracking_uri)
+    folder = Path(mlflow.artifacts.download_artifacts(claim.uri))
+    # A bit of a weight that has flipped need not show in the score.
+    changed = changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), claim.sealed)
+    if changed is not None:
+        return _Proof(problem=f"its file {changed} is not the one that was logged, by its {DIGEST}")
+    return _scored(claim, folder)
+
+
+def _scored(claim: _Claim, folder: Path) -> _Proof:
     import mlflow.pytorch
 
     from lightning_hpo.serving import saved_decoding
 
-    mlflow.set_tracking_uri(tracking_uri)
-    folder = mlflow.artifacts.download_artifacts(uri)
-    loaded = mlflow.pytorch.load_model(folder)
+    loaded = mlflow.pytorch.load_model(str(folder))
     kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     kwargs |= {"precision": "32-true", "enable_checkpointing": False}
-    cli = AgentCLI(["--config", str(trial_folder / CONFIG)], trainer_kwargs=kwargs)
-    if hasattr(cli.model, "network"):
-        cli.model.network = _Loaded(loaded)
-        if hasattr(cli.model, "decoding"):
-            # The model's own, and not the config's: a threshold that was calibrated is in no config.
-            cli.model.decoding = saved_decoding(folder)
-        cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
-        return _Proof(float(cli.trainer.callback_metrics[monitor]), value)
-    return _compared(cli.model, loaded, trial_folder)
+    cli = AgentCLI(["--config", str(claim.trial_folder / CONFIG)], trainer_kwargs=kwargs)
+    if not hasattr(cli.model, "network"):
+        return _compared(cli.model, loaded, claim.trial_folder)
+    cli.model.network = _Loaded(loaded)
+    if hasattr(cli.model, "decoding"):
+        # The model's own, and not the config's: a threshold that was calibrated is in no config.
+        cli.model.decoding = saved_decoding(folder)
+    cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+    has = getattr(cli.datamodule, "fingerprint", None)
+    if has != claim.data_fingerprint:
+        return _Proof(
+            problem=f"the data that its config names have the fingerprint {has} now, and had {claim.data_fingerprint} "
+            "when it was trained"
+        )
+    return _Proof(float(cli.trainer.callback_metrics[claim.monitor]), claim.value)
 
 
 def _compared(model: Any, loaded: nn.Module, trial_folder: Path) -> _Proof:
@@ -224,15 +280,19 @@ class _Loaded(nn.Module):
         return result
 
 
-def _obstacle(tracker: Tracker, study: optuna.Study, version: ModelVersion) -> str:
+def _obstacle(tracker: Tracker, study: optuna.Study, trial: optuna.trial.FrozenTrial, version: ModelVersion) -> str:
+    again = (
+        f"`lightning-hpo register --study {study.study_name} --trial {trial.number} --promote` moves it all the same"
+    )
     try:
         current = tracker.client.get_model_version_by_alias(version.name, ALIAS)
     except MlflowException:
         return ""
     if current.version == version.version:
         return ""
+    if trial.user_attrs.get("collapsed"):
+        return f"{_COLLAPSED}; {again}"
     had, has = current.tags, version.tags
-    again = f"`lightning-hpo register --study {study.study_name} --promote` moves it all the same"
     if any(had.get(key) != has.get(key) for key in ("data_fingerprint", "monitor")):
         return f"version {current.version} was scored on other data, so the two cannot be compared; {again}"
     sign = 1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else -1

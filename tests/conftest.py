@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning_hpo.journal import Journal
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
-from tests.home import Home
+from tests.home import Home, ready_home
 
 Copy = Callable[[Path, str], str]
 
@@ -81,11 +81,7 @@ def study(storage_url: str) -> optuna.Study:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
-    (tmp_path / "_optuna").mkdir()
-    ready_databases(tmp_path, "mlflow.db")
-    return Home(tmp_path)
+    return ready_home(tmp_path, monkeypatch, ready_databases)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -61,6 +62,15 @@ class Home:
 
     def steps(self, run: Run, metric: str) -> list[int]:
         return [point.step for point in self.client.get_metric_history(run.info.run_id, metric)]
+
+
+def ready_home(folder: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
+    """Make the folder with its databases, and go there."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    (folder / "_optuna").mkdir()
+    ready_databases(folder, "mlflow.db")
+    return Home(folder)
 
 
 def wait_for(condition: Callable[[], bool], limit_s: float = 120.0) -> None:

@@ -1,5 +1,6 @@
 """A BERT with random weights and a tokenizer of whole words, and what a data module says of them."""
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,3 +53,19 @@ def tiny_data(encoder: str) -> Any:
     """What is read of a data module when a model is saved."""
     corpus = SimpleNamespace(criteria=CRITERIA)
     return SimpleNamespace(tokenizer=encoder, max_length=24, stride=4, corpus=corpus)
+
+
+def write_tiny_corpus(folder: Path, posts: int = 30) -> None:
+    """Write posts of which a third is tired, and a third sleeps no more; each of them is another."""
+    draw = random.Random(17)
+    said = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
+    with (folder / "posts.csv").open("w") as texts, (folder / "annotations.csv").open("w") as labels:
+        texts.write("post_id,text\n")
+        labels.write("post_id,sentence_text,DSM5_symptom,status\n")
+        for number in range(posts):
+            words = draw.sample(WORDS, 8)
+            for criterion, sentence in list(said.items())[number % 3 : number % 3 + 1]:
+                words.insert(4, sentence)
+                labels.write(f"p{number},{sentence},{criterion},1\n")
+            texts.write(f"p{number},{' '.join(words)}\n")
+    (folder / "criteria.yaml").write_text("".join(f"{key}: {text}\n" for key, text in CRITERIA.items()))
