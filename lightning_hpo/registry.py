@@ -205,11 +205,13 @@ def _prove(
 
 
 def _tolerance(trial_folder: Path) -> float:
-    """How far the score in float32 may be from that of a trial, which may have had fewer bits."""
+    """How far the score may be from that of a trial, which may have had fewer bits, or rounded them elsewhere."""
+    return _TOLERANCE_16_BIT if "16" in _precision(trial_folder) else _TOLERANCE
+
+
+def _precision(trial_folder: Path) -> str:
     config = yaml.safe_load((trial_folder / CONFIG).read_text(encoding="utf-8"))
-    precision = str(config["trainer"].get("precision"))
-    # `auto` may have been bf16, on another machine than this one, too.
-    return _TOLERANCE_16_BIT if "16" in precision or precision == "auto" else _TOLERANCE
+    return str(config["trainer"].get("precision"))
 
 
 def _check(claim: _Claim, pipe: Connection) -> None:
@@ -239,7 +241,9 @@ def _scored(claim: _Claim, folder: Path) -> _Proof:
 
     loaded = mlflow.pytorch.load_model(str(folder))
     kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    kwargs |= {"precision": "32-true", "enable_checkpointing": False}
+    # As the trial, where a CPU can: an answer at the edge is another one with more bits.
+    narrow = "bf16" in _precision(claim.trial_folder)
+    kwargs |= {"precision": "bf16-mixed" if narrow else "32-true", "enable_checkpointing": False}
     cli = AgentCLI(["--config", str(claim.trial_folder / CONFIG)], trainer_kwargs=kwargs)
     if not hasattr(cli.model, "network"):
         return _compared(cli.model, loaded, claim.trial_folder)
