@@ -19,11 +19,20 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(command: Sequence[str], port: int, health: str, log: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def serving(
+    command: Sequence[str],
+    port: int,
+    health: str,
+    log: Path,
+    environment: Mapping[str, str],
+    folder: Path | None = None,
+) -> Iterator[str]:
     """Start a command that serves at a port, wait until it answers at a path, give its address, stop it."""
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True, env=environment)
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, start_new_session=True, env=environment, cwd=folder
+        )
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text(encoding="utf-8")

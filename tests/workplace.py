@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
@@ -33,11 +34,12 @@ class Workplace:
         """The folder of an encoder."""
         return encoder_in(self.folder / "hub", name)
 
-    def run(self, command: str) -> str:
+    def run(self, command: str, exported: Mapping[str, str] | None = None) -> str:
         words = shlex.split(command)
         words = {"python": [sys.executable], "lightning-hpo": [sys.executable, "-m", "lightning_hpo"]}[
             words[0]
         ] + words[1:]
-        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
+        environment = self.environment | dict(exported or {})
+        done = subprocess.run(words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
