@@ -206,7 +206,9 @@ def _prove(
 
 def _tolerance(trial_folder: Path) -> float:
     """How far the score may be from that of a trial, which may have had fewer bits, or rounded them elsewhere."""
-    return _TOLERANCE_16_BIT if "16" in _precision(trial_folder) else _TOLERANCE
+    precision = _precision(trial_folder)
+    # `auto` may have been bf16, on another machine than this one, too.
+    return _TOLERANCE_16_BIT if "16" in precision or precision == "auto" else _TOLERANCE
 
 
 def _precision(trial_folder: Path) -> str:
