@@ -214,6 +214,29 @@ def _refit(arguments: Sequence[str]) -> int:
     return refit(RefitSettings(**vars(given)))
 
 
+def _reproduce(arguments: Sequence[str]) -> int:
+    parser = _Parser("reproduce", "The command that trains a trial again, and what is no longer as it was.")
+    parser.add_argument("study", metavar="STUDY", help="name of the study")
+    parser.add_argument("--trial", type=int, help="number of the trial; left out: the best one")
+    parser.add_argument("--run", action="store_true", help="train it, and compare the value that it reaches")
+    _add_storage(parser)
+    _add_tracking(parser)
+    given = parser.parse_args(arguments)
+    from lightning_hpo.study import load_study
+
+    _require_database(given.tracking_uri)
+    study = load_study(given.study, given.storage)
+    from lightning_hpo.reproduce import reproduce
+    from lightning_hpo.tracking import Tracker
+
+    lines = reproduce(study, Tracker(given.tracking_uri), given.trial, run=given.run)
+    shown = sys.stdout
+    with redirect_stdout(sys.stderr):  # what Lightning shows while it trains
+        for line in lines:
+            print(line, file=shown, flush=True)
+    return 0
+
+
 def _register(arguments: Sequence[str]) -> int:
     parser = _Parser("register", "Register a trial's model, prove it in a fresh process, move the alias.")
     parser.add_argument("--study", required=True, help="name of the study")
@@ -311,6 +334,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "status": (_status, "how a study stands"),
     "report": (_report, "one page and pictures of a study"),
     "refit": (_refit, "train the best trials again with other seeds, and score the test part once"),
+    "reproduce": (_reproduce, "say how a trial is made again and what differs now, or train it and compare"),
     "register": (_register, "register a study's best model"),
     "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
     "import-study": (_import_study, "bring studies over from another Optuna database"),

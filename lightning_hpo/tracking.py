@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -194,6 +195,16 @@ class Tracker:
             token = page.token
             if not token:
                 return
+
+    def tags(self, run_id: str) -> Mapping[str, str]:
+        """The tags of a run."""
+        tags: Mapping[str, str] = self.client.get_run(run_id).data.tags
+        return tags
+
+    def text(self, run_id: str, name: str) -> str:
+        """What a text file among the run's artifacts holds."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
 
     def delete_run(self, run_id: str) -> None:
         """Put a run into MLflow's bin, from which it can be taken back until `mlflow gc`."""

@@ -29,6 +29,7 @@ HOMES = {
         "weights",
         "registry",
         "refit",
+        "reproduce",
         "refit_result",
         "job",
         "report",

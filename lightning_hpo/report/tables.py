@@ -1,6 +1,5 @@
 """Tables of the report: the winner, the parameters, the constant answers, the data, what it was made with."""
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.report.study_record import StudyRecord, score
 from lightning_hpo.report.table import Table
-from lightning_hpo.trial_files import CONFIG
+from lightning_hpo.trial_files import CONFIG, fit_command
 
 __all__ = ["constants", "data", "environment", "summary", "winner"]
 
@@ -66,7 +65,7 @@ def winner(record: StudyRecord) -> Table:
     config = Path(folder) / f"trial_{best.number}" / CONFIG
     says += " This trains it again, from the first epoch; its run in MLflow holds the same file"
     says += "." if config.is_file() else f", since {config} is not on this machine."
-    return Table("winner", title, says, _HEAD, rows, command=f"lightning-hpo fit --config {shlex.quote(str(config))}")
+    return Table("winner", title, says, _HEAD, rows, command=fit_command(config))
 
 
 _HEAD = ("parameter", "value", "searched in")
