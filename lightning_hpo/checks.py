@@ -41,6 +41,11 @@ def check_settings(job: Job) -> tuple[Job, SearchSpace, optuna.pruners.BasePrune
         workers=settings.workers,
         per_device=settings.per_device,
     )
+    if _several(job.config["trainer"].get("devices")):
+        problems.append(
+            f"--trainer.devices: got {job.config['trainer']['devices']}; a trial trains on one device, and several "
+            "trials at the same time: --study.workers"
+        )
     try:
         job = job if problems else job.staged()
     except InputError as error:
@@ -62,6 +67,13 @@ def check_settings(job: Job) -> tuple[Job, SearchSpace, optuna.pruners.BasePrune
     if problems:
         raise InputError(problems)
     return job, space, pruner
+
+
+def _several(devices: object) -> bool:
+    """Whether the Trainer's `devices` names more than one; the card of a trial's process is the only one it sees."""
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    return len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1
 
 
 def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) -> dict[str, Any]:

@@ -66,6 +66,8 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "windows too small": (lambda home: None, ["--data.stride", "127"], ["--data.stride"]),
     "too long for the encoder": (lambda home: None, ["--data.max_length", "4096"], ["--data.max_length"]),
     "no share for validation": (lambda home: None, ["--data.val_fraction", "0"], ["--data.val_fraction"]),
+    "several devices": (lambda home: None, ["--trainer.devices", "2"], ["--trainer.devices: got 2", "--study.workers"]),
+    "a list of devices": (lambda home: None, ["--trainer.devices", "[0, 1]"], ["--trainer.devices: got [0, 1]"]),
     "learning rate below zero": (lambda home: None, ["--model.optim.lr=-1"], ["--model.optim.lr"]),
 }
 
