@@ -136,7 +136,8 @@ def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> St
         raise InputError(f"--study.from {name}: no trial of it is complete yet; tune it first, or name another study")
     kept = Stage(**about[STARTED_FROM]) if STARTED_FROM in about else None
     fixed = {} if kept is None else {flag: kept.best[flag] for flag in kept.fix if flag in kept.best}
-    known = {*fixed, *(flag for trial in trials for flag in trial.params)}
+    # One that is searched here, too, may be of a choice that none of its trials has made.
+    known = {*fixed, *searched, *(flag for trial in trials for flag in trial.params)}
     if unknown := [flag for flag in settings.fix if flag not in known]:
         raise InputError(
             [f"--study.fix: {flag}: {name} has no value of it{nearest(flag, known)}" for flag in unknown],

@@ -84,6 +84,9 @@ class Reader:
         program = words.split()[0] if words.split() else ""
         if program == "export":
             exported |= dict(word.split("=", 1) for word in shlex.split(words)[1:])
+        elif program == "unset":
+            for name in words.split()[1:]:
+                exported.pop(name, None)
         elif program == "curl":
             self.answers[command] = _asked(words.replace(":5001", f":{exported['port']}"))
         elif words.startswith("mlflow models serve"):
@@ -126,8 +129,8 @@ def _asked(words: str) -> str:
     parser = argparse.ArgumentParser()
     parser.add_argument("curl")
     parser.add_argument("url")
-    parser.add_argument("--header", action="append", default=[])
-    parser.add_argument("--data", type=str.encode)
+    parser.add_argument("-H", "--header", action="append", default=[])
+    parser.add_argument("-d", "--data", type=str.encode)
     given = parser.parse_args(shlex.split(words))
     headers = dict(header.split(": ") for header in given.header)
     with urllib.request.urlopen(urllib.request.Request(given.url, given.data, headers)) as answer:
