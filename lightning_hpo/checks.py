@@ -47,6 +47,7 @@ def check_settings(job: Job) -> tuple[Job, SearchSpace, optuna.pruners.BasePrune
             "trials at the same time: --study.workers"
         )
     try:
+        _check_storage(str(settings.storage))
         job = job if problems else job.staged()
     except InputError as error:
         problems += error.problems
@@ -67,6 +68,12 @@ def check_settings(job: Job) -> tuple[Job, SearchSpace, optuna.pruners.BasePrune
     if problems:
         raise InputError(problems)
     return job, space, pruner
+
+
+def _check_storage(url: str) -> None:
+    path = sqlite_path(url, "--study.storage")
+    if path is not None:
+        check_sqlite(path, "--study.storage")
 
 
 def _several(devices: object) -> bool:
@@ -102,9 +109,6 @@ def check_start(job: Job, space: SearchSpace, workers: Workers, *, known: bool) 
     if isinstance(findings, Death):
         raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
     problems, about = list(findings.problems), _about(job, findings)
-    path = sqlite_path(str(job.settings.storage), "--study.storage")
-    if path is not None:
-        check_sqlite(path, "--study.storage")
     study = find_study(job.settings)
     check_tracking(str(job.settings.tracking_uri))
     if job.stage is not None:
