@@ -6,6 +6,8 @@ __all__ = ["keep_freed_memory"]
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# Larger tensors are rare on a CPU, and one that stays would leave too little room for another of them.
+_LARGE = 2**28
 _LARGEST_INT = 2**31 - 1
 
 
@@ -17,5 +19,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_INT)
+        mallopt(_MMAP_THRESHOLD, _LARGE)
         mallopt(_TRIM_THRESHOLD, _LARGEST_INT)

@@ -8,7 +8,7 @@ import resource, torch
 {setting}
 def touch():
     for _ in range(10):
-        torch.ones(8_000_000)
+        torch.ones(16_000_000)
 touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 touch()
