@@ -16,6 +16,8 @@ from lightning_hpo.report.report import PAGE, write_report
 from lightning_hpo.study import open_storage
 from lightning_hpo.tracking import Tracker
 
+__all__ = ["measure"]
+
 _TRIALS = 1000
 _EPOCHS = 8
 _NAME = "large"
