@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from torch import nn
 from yaml import YAMLError
 
+from lightning_hpo.bf16 import quicken_attention
 from lightning_hpo.config import AgentCLI
 from lightning_hpo.endings import run_id_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
@@ -137,6 +138,7 @@ def _log_from_checkpoint(folder: Path, run_id: str, tracking_uri: str, pipe: Con
         cli.model.load_state_dict(torch.load(folder / BEST, map_location="cpu", weights_only=True)["state_dict"])
         cli.datamodule.prepare_data()
         cli.datamodule.setup("validate")
+        cli.model.trainer = cli.trainer  # whose precision goes with the model
         pipe.send(log_model(cli.model, cli.datamodule, run_id=run_id, tracking_uri=tracking_uri))
     except LightningHpoError as error:
         pipe.send(str(error).splitlines()[0])
@@ -249,6 +251,7 @@ def _scored(claim: _Claim, folder: Path) -> _Proof:
     cli = AgentCLI(["--config", str(claim.trial_folder / CONFIG)], trainer_kwargs=kwargs)
     if not hasattr(cli.model, "network"):
         return _compared(cli.model, loaded, claim.trial_folder)
+    quicken_attention(loaded)  # as in the trial
     cli.model.network = _Loaded(loaded)
     if hasattr(cli.model, "decoding"):
         # The model's own, and not the config's: a threshold that was calibrated is in no config.

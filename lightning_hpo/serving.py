@@ -266,6 +266,7 @@ def _settings(agent: TextAgent, data: TextData, template: PairTemplate) -> Servi
         max_length=data.max_length,
         stride=data.stride,
         template=asdict(template),
+        precision="32-true" if agent._trainer is None else str(agent.trainer.precision),
         decoding=asdict(decoding) if isinstance(decoding, Decoding) else None,
     )
 

@@ -6,6 +6,7 @@ Lightning nor transformers is needed where a model answers.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import Tensor, fx
 
 from lightning_hpo.agents.decoding import Decoding
 from lightning_hpo.agents.pair_probabilities import pair_probabilities
 from lightning_hpo.agents.settings import outside, raise_problems
 from lightning_hpo.agents.span_decoding import answer_rows, decode_pairs
+from lightning_hpo.bf16 import computes_bf16, quicken_attention, round_weights
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenized_text import TokenizedText
@@ -35,7 +37,10 @@ MLMODEL = "MLmodel"
 SETTINGS = "serving.json"
 TOKENIZER = "tokenizer"
 
+# More do not stay in a processor's caches, and each takes longer.
 _WINDOWS_AT_ONCE = 32
+_TOKENS_AT_ONCE = 2048
+_BF16 = "bf16-mixed"
 # What each agent answers, and with which of MLflow's types.
 _ANSWERS = {
     "criteria": {"met": "boolean", "probability": "double"},
@@ -57,6 +62,8 @@ class ServingSettings:
         max_length: Most tokens in a window.
         stride: Tokens of a post that neighbouring windows share.
         template: The fields of a `PairTemplate`.
+        precision: Lightning's name of the precision that the model was scored with. What is bf16-mixed is answered in
+            bf16 where the processor computes with it by itself, and in float32 elsewhere, as everything else.
         threshold: Least probability of a criterion that is met.
         decoding: The fields of the evidence agent's `Decoding`.
     """
@@ -66,6 +73,7 @@ class ServingSettings:
     max_length: int
     stride: int
     template: dict[str, Any]
+    precision: str = "32-true"
     threshold: float = 0.5
     decoding: dict[str, Any] | None = None
 
@@ -93,8 +101,12 @@ class _Asked(NamedTuple):
 class TextModel:
     """What `mlflow.pyfunc.load_model` gives: criteria and posts in, answers out."""
 
-    def __init__(self, settings: ServingSettings, network: nn.Module, windows: Windows) -> None:
+    def __init__(self, settings: ServingSettings, network: fx.GraphModule, windows: Windows) -> None:
         self._settings, self._network, self._windows = settings, network, windows
+        self._narrow = settings.precision == _BF16 and computes_bf16()
+        if self._narrow:
+            quicken_attention(network)
+            round_weights(network)
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Answer each row.
@@ -121,12 +133,15 @@ class TextModel:
         criteria, posts = _read(data)
         asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
         rows: list[dict[str, Any]] = [{} for _ in asked]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._precision():
             for places in _batches(asked):
                 answers = self._answer([asked[place] for place in places], chosen)
                 for place, answer in zip(places, answers, strict=True):
                     rows[place] = _with_text(answer, posts[place]) if "null" in answer else answer
         return pd.DataFrame(rows, columns=list(self._settings.answers(int(chosen.get("top_k", 1)))), index=data.index)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._narrow)
 
     def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
         known = self._settings.params
@@ -181,7 +196,7 @@ def _load_pyfunc(path: str) -> TextModel:
 def _batches(asked: Sequence[_Asked]) -> list[list[int]]:
     longest = [max(stop - first for first, stop in row.ranges) + len(row.criterion) for row in asked]
     counts = [len(row.ranges) for row in asked]
-    batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _WINDOWS_AT_ONCE)
+    batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _WINDOWS_AT_ONCE, _TOKENS_AT_ONCE)
     return [batch.tolist() for batch in batches]
 
 

@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.accelerators import Accelerator
 
+from lightning_hpo.bf16 import computes_bf16
+
 __all__ = ["Precision", "Trainer", "native_precision"]
 
 Precision = Literal[
@@ -49,9 +51,7 @@ def native_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "3
     """Give bf16-mixed if the device that an accelerator stands for computes with bf16 by itself, else 32-true."""
     named = str(accelerator) if isinstance(accelerator, str) else type(accelerator).__name__.lower()
     if "cpu" in named or (named == "auto" and not torch.accelerator.is_available()):
-        # Older torch does not tell, and is taken for one on an older processor.
-        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        native = computes_bf16()
     else:
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if native else "32-true"

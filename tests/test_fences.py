@@ -59,7 +59,8 @@ HOMES = {
 MAY_IMPORT_INSIDE = {
     "exceptions": set(),
     "databases": {"exceptions"},
-    "agents": {"agents", "data", "exceptions"},
+    "bf16": set(),
+    "agents": {"agents", "bf16", "data", "exceptions"},
     "data": {"data", "exceptions"},
     "callbacks": {"callbacks", "exceptions", "journal", "tracking", "trial_files", "serving"},
     "trial_files": set(),

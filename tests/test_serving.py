@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from mlflow.tracking import MlflowClient
 from torch import Tensor, nn
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.serving import log_model, saved_decoding
+from lightning_hpo.serving import log_model, save_model, saved_decoding
+from lightning_hpo.trainer import Precision, Trainer
 from tests.conftest import Copy
 from tests.tiny import LONG_POST, tiny_data, write_tiny_encoder
 
@@ -101,6 +102,15 @@ def test_raw_text_is_answered_as_the_agent_answers_it(agent: Any, encoder: str, 
     key = "probability" if isinstance(agent, CriteriaAgent) else "score"
     assert len(expected) == 27
     np.testing.assert_allclose(answers[key], [answer[key] for answer in expected], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_precision_goes_with_the_model(precision: Precision, encoder: str, data: Any, tmp_path: Path) -> None:
+    agent = CriteriaAgent(encoder)
+    agent.trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+    save_model(str(tmp_path / "model"), module=agent, datamodule=data)
+    settings = json.loads((tmp_path / "model" / "data" / "texts" / "serving.json").read_text(encoding="utf-8"))
+    assert settings["precision"] == precision
 
 
 @pytest.mark.usefixtures("store")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
@@ -62,6 +63,24 @@ def test_a_table_is_answered_as_its_rows_are_one_by_one(models: dict[str, TextMo
     together = models[agent].predict(table)
     alone = pd.concat([models[agent].predict(table.iloc[place : place + 1]) for place in range(len(table))])
     pd.testing.assert_frame_equal(together, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_what_was_scored_in_bf16_is_answered_in_it_where_the_processor_has_it(
+    saved: Path, models: dict[str, TextModel], agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved / agent, folder)
+    settings = folder / "data" / "texts" / "serving.json"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("32-true", "bf16-mixed"), encoding="utf-8")
+    column = {"criteria": "probability", "evidence": "score"}[agent]
+    exact = models[agent].predict(_rows(*TABLE))[column]
+    monkeypatch.setattr("lightning_hpo.text_model.computes_bf16", lambda: False)
+    assert (_load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column] == exact).all()
+    monkeypatch.setattr("lightning_hpo.text_model.computes_bf16", lambda: True)
+    narrow = _load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column]
+    assert (narrow != exact).any()
+    np.testing.assert_allclose(narrow, exact, atol=0.05)
 
 
 def test_a_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:

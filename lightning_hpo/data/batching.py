@@ -93,22 +93,25 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         yield from islice(self.batches(self.epoch), start, None)
 
 
-def pair_batches(longest: NDArray[np.int64], counts: NDArray[np.int64], windows: int) -> list[NDArray[np.int64]]:
+def pair_batches(
+    longest: NDArray[np.int64], counts: NDArray[np.int64], windows: int, tokens: int | None = None
+) -> list[NDArray[np.int64]]:
     """Batches of whole pairs, the longest windows first, so that memory runs out at once or never.
 
     Args:
         longest: Tokens of the longest window of each pair, shape [pairs].
         counts: Windows of each pair, shape [pairs].
         windows: Most windows in a batch; only a pair that has more by itself exceeds it.
+        tokens: Most tokens in a batch, but for one of a single pair; None: any number.
 
     Returns:
         The pairs of each batch.
     """
     order = np.argsort(-longest, kind="stable")
     starts, room = [], 0
-    for place, count in enumerate(counts[order].tolist()):
+    for place, (length, count) in enumerate(zip(longest[order].tolist(), counts[order].tolist(), strict=True)):
         if not place or count > room:
             starts.append(place)
-            room = windows
+            room = windows if tokens is None else min(windows, tokens // length)
         room -= count
     return np.split(order, starts)[1:]

@@ -6,7 +6,7 @@ written, and writes its `Result` there.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.redsm5 import read_criteria
 from lightning_hpo.data.splits import Split, split_posts
 
-__all__ = ["Result", "Setting", "loss_of", "prepare", "read_setting"]
+__all__ = ["Result", "Setting", "loss_of", "prepare", "read_setting", "write_encoder"]
 
 SEED = 17
 _CRITERIA, _VAL_POSTS, _TEST_POSTS = 5, 8, 1
@@ -155,7 +155,7 @@ def prepare(setting: Setting, posts: Path, annotations: Path, criteria: Path | N
     texts = pd.read_csv(posts, dtype=str, keep_default_na=False)
     rows = pd.read_csv(annotations, dtype=str, keep_default_na=False)
     rows = rows[rows["DSM5_symptom"].isin(list(known)) & rows["post_id"].isin(texts["post_id"])]
-    tokenizer = _write_encoder(setting.folder / "encoder", [*known.values(), *texts["text"]], setting.max_length)
+    tokenizer = write_encoder(setting.folder / "encoder", [*known.values(), *texts["text"]], setting.max_length)
     room = setting.max_length - max(len(tokenizer(text)["input_ids"]) for text in known.values()) - 1
     fits = texts["text"].map(lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= room)
     fitting = texts[texts["post_id"].isin(rows["post_id"]) & fits].drop_duplicates("text")
@@ -192,8 +192,8 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _write_encoder(folder: Path, texts: list[str], longest: int) -> PreTrainedTokenizerFast:
-    """Four layers, 256 wide, with random weights, and a WordPiece tokenizer of the corpus."""
+def write_encoder(folder: Path, texts: Sequence[str], longest: int) -> PreTrainedTokenizerFast:
+    """Write four layers, 256 wide, with random weights, and a WordPiece tokenizer of the texts."""
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

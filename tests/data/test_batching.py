@@ -66,12 +66,18 @@ def test_no_more_is_drawn_than_there_is(drawn: int, expected: int) -> None:
     assert len(list(_sampler(drawn=drawn))) == len(_sampler(drawn=drawn)) == expected
 
 
-@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), max_size=40), st.integers(1, 12))
-def test_pairs_stay_whole_and_batches_bounded(lengths: list[list[int]], windows: int) -> None:
+@given(
+    st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), max_size=40),
+    st.integers(1, 12),
+    st.none() | st.integers(1, 500),
+)
+def test_pairs_stay_whole_and_batches_bounded(lengths: list[list[int]], windows: int, tokens: int | None) -> None:
     longest, counts = (np.array([of(pair) for pair in lengths], np.int64) for of in (max, len))
-    batches = pair_batches(longest, counts, windows)
+    batches = pair_batches(longest, counts, windows, tokens)
     order = [pair for batch in batches for pair in batch.tolist()]
     assert sorted(order) == list(range(len(lengths)))
     assert [longest[pair] for pair in order] == sorted(longest, reverse=True)
     for batch in batches:
-        assert len(batch) == 1 or sum(len(lengths[pair]) for pair in batch) <= windows
+        made = sum(len(lengths[pair]) for pair in batch)
+        assert len(batch) == 1 or made <= windows
+        assert len(batch) == 1 or tokens is None or made * longest[batch].max() <= tokens
