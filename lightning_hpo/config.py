@@ -19,7 +19,7 @@ from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.trainer import Trainer
 
-__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "resolve", "with_flags"]
+__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "read_yaml", "resolve", "with_flags"]
 
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
@@ -164,7 +164,7 @@ class AgentCLI(LightningCLI):
         """What `save_hyperparameters` reads; not validated again, as Lightning does it, since it was just parsed."""
         if not hasattr(self, "config_dump"):
             dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True)
-            config = _read(dump)
+            config = read_yaml(dump)
             self.config_dump = config[self.subcommand] if self.subcommand else config
 
     def _set_seed(self) -> None:
@@ -175,10 +175,11 @@ class AgentCLI(LightningCLI):
     def values(self) -> dict[str, Any]:
         """The resolved config as plain values, without a study's sections and without what links fill in."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
-        return {key: value for key, value in _read(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+        return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
 
 
-def _read(text: str) -> dict[str, Any]:
+def read_yaml(text: str) -> dict[str, Any]:
+    """The config that a text in YAML holds."""
     # PyYAML's own reader takes ten times as long as libyaml, which its wheels bring along.
     config: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return config

@@ -80,10 +80,14 @@ class Journal:
             call: A method of `Tracker` that takes a run's id first, or `start_run`.
             arguments: Its other arguments; numbers, texts, and mappings of them.
         """
+        self.note(call, **arguments)
+        self._written()
+
+    def note(self, call: str, **arguments: Any) -> None:
+        """Write an entry down as `write` does; the next `write` or `send` sends it."""
         if call in _TIMED:
             arguments["time_ms"] = int(time.time() * 1000)
         self._append({"call": call, **arguments})
-        self._written()
 
     def send(self, *, now: bool = False) -> bool:
         """Send what is not sent yet.

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-import yaml
 from optuna.trial import TrialState
 
 from lightning_hpo.checks import check_settings, check_start
 from lightning_hpo.claim import claimed
-from lightning_hpo.config import flags, resolve
+from lightning_hpo.config import flags, read_yaml, resolve
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.job import Job
 from lightning_hpo.refit_result import CANDIDATES, SEED, TRIAL, RefitResult
@@ -131,7 +130,7 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
 def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
     path = Path(searched.user_attrs["outdir"]) / f"trial_{number}" / CONFIG
     try:
-        return resolve(yaml.safe_load(path.read_text(encoding="utf-8")), {})
+        return resolve(read_yaml(path.read_text(encoding="utf-8")), {})
     except FileNotFoundError:
         raise InputError(
             f"{path}: the config of trial {number} is gone; its run in MLflow holds the same file"

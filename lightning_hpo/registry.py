@@ -8,7 +8,6 @@ from typing import Any
 
 import optuna
 import torch
-import yaml
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
@@ -16,7 +15,7 @@ from torch import nn
 from yaml import YAMLError
 
 from lightning_hpo.bf16 import quicken_attention
-from lightning_hpo.config import AgentCLI
+from lightning_hpo.config import AgentCLI, read_yaml
 from lightning_hpo.endings import run_id_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.model_files import DIGEST, changed_file
@@ -214,7 +213,7 @@ def _tolerance(trial_folder: Path) -> float:
 
 
 def _precision(trial_folder: Path) -> str:
-    config = yaml.safe_load((trial_folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_yaml((trial_folder / CONFIG).read_text(encoding="utf-8"))
     return str(config["trainer"].get("precision"))
 
 

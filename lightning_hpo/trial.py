@@ -23,7 +23,7 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
-from lightning_hpo.config import AgentCLI
+from lightning_hpo.config import AgentCLI, read_yaml
 from lightning_hpo.devices import card_use
 from lightning_hpo.endings import WORKER, Ending, Outcome, keep_outcome
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
@@ -104,7 +104,8 @@ def _train(order: TrialOrder, pipe: Connection, stop: StopRequest, started: floa
         # After the best one, so that the state of that one in here is this epoch's.
         ResumeCheckpoint(order.folder, stop, order.checkpoint_s),
     ]
-    cli = AgentCLI(["--config", str(order.folder / CONFIG)], trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
+    config = read_yaml((order.folder / CONFIG).read_text(encoding="utf-8"))  # jsonargparse checks that of a file twice
+    cli = AgentCLI(config, trainer_kwargs=_trainer_kwargs(order.folder, callbacks))
     where = _where(cli.trainer)
     line.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **where})
     journal.write("set_status", status="RUNNING", tags=where)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import yaml
-
-from lightning_hpo.config import as_yaml, flags, resolve
+from lightning_hpo.config import as_yaml, flags, read_yaml, resolve
 from lightning_hpo.journal import Journal
 from lightning_hpo.trial_files import CONFIG
 
@@ -12,9 +10,9 @@ __all__ = ["halve_batch", "keep_config"]
 
 
 def keep_config(journal: Journal, config: dict[str, Any]) -> None:
-    """Write the config into the trial's folder, whole or not at all, and tell it to its run."""
+    """Write the config into the trial's folder, whole or not at all, and note it for its run."""
     text = as_yaml(config)
-    journal.write("log_config", config=config, text=text)
+    journal.note("log_config", config=config, text=text)
     partial = journal.folder / f"{CONFIG}.partial"
     partial.write_text(text, encoding="utf-8")
     partial.replace(journal.folder / CONFIG)
@@ -26,7 +24,7 @@ def halve_batch(journal: Journal) -> int | None:
     Returns:
         The new size of a batch; None, with nothing changed, where there is no batch to halve.
     """
-    config = yaml.safe_load((journal.folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_yaml((journal.folder / CONFIG).read_text(encoding="utf-8"))
     values = flags(config)
     batch = values.get("data.batch_size")
     if not isinstance(batch, int) or batch < 2:

@@ -204,6 +204,7 @@ class _Loop:
                     self._start(self._study.ask())
                 if not self._workers.running:
                     self._workers.see_off()
+                    self._weights.delete_surplus()
                     return
                 for trial, message in self._workers.wait(self._patience()):
                     self._hear(trial, message)
@@ -266,6 +267,9 @@ class _Loop:
             self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
             return
         self._workers.start(trial, run_trial, order, log=order.folder / "log.txt")
+        # While the trial makes its model and its data:
+        journal.send()
+        self._weights.delete_surplus()
         if self._stopping:  # since this trial was asked for
             self._workers.ask_to_stop()
 
@@ -311,7 +315,7 @@ class _Loop:
             return
         sampled, config = self._draw(trial)
         rest = {name: value for name, value in flags(config).items() if value is not None}
-        journal.write("log_params", params={**rest, **sampled})
+        journal.note("log_params", params={**rest, **sampled})
         keep_config(journal, config)
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:

@@ -66,6 +66,14 @@ def test_a_trial_writes_what_its_study_sends(tracker: Tracker, journal: Journal)
     assert (journal.pending, _epochs(journal, tracker)) == (False, [(0, 0.5)])
 
 
+def test_what_is_noted_is_sent_with_what_is_written_next(journal: Journal, tracker: Tracker) -> None:
+    _begin(journal, tracker)
+    journal.note("log_metrics", metrics={"val_metric": 0.5}, step=0)
+    assert (journal.pending, _epochs(journal, tracker)) == (True, [])
+    journal.write("log_metrics", metrics={"val_metric": 0.6}, step=1)
+    assert (journal.pending, _epochs(journal, tracker)) == (False, [(0, 0.5), (1, 0.6)])
+
+
 def test_what_is_written_is_sent(journal: Journal, tracker: Tracker) -> None:
     assert not journal.begun
     _begin(journal, tracker)
