@@ -1,4 +1,4 @@
-"""What takes long to make of a file, kept beside it and mapped into every process that uses it."""
+"""What takes long to make of a file, kept beside it and shared by every process that uses it."""
 
 import stat
 import tempfile
@@ -64,7 +64,7 @@ class Cache:
         values, bounds = self._path(name, "bin"), self._path(name, "npy")
         if values is None or bounds is None:
             return Ragged.gathered(make(), dtype, shape)
-        if found := Ragged.mapped(values, bounds, dtype, shape):
+        if found := Ragged.stored(values, bounds, dtype, shape):
             return found
         with suppress(OSError), self._writing() as folder:
             if folder:
@@ -73,7 +73,7 @@ class Cache:
                 for path in (values, bounds):
                     (folder / path.name).replace(path)
         # In a read-only folder or on a full disk they are in memory, and the next trial makes them again.
-        return Ragged.mapped(values, bounds, dtype, shape) or Ragged.gathered(make(), dtype, shape)
+        return Ragged.stored(values, bounds, dtype, shape) or Ragged.gathered(make(), dtype, shape)
 
     def _path(self, name: str, suffix: str) -> Path | None:
         return self._folder / ".cache" / f"{name}-{_FORMAT}-{self._key}.{suffix}" if self._folder else None

@@ -1,7 +1,7 @@
-"""Rows of different lengths, one behind the other in one array, in memory or mapped from a file."""
+"""Rows of different lengths, one behind the other in one array, in memory or in a file."""
 
-import mmap
 import os
+import weakref
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,16 +17,15 @@ Stretch = tuple[NDArray[Any], Iterable[int]]
 
 
 class Ragged:
-    """Rows of values; row i is `values[bounds[i]:bounds[i + 1]]`, without a copy.
+    """Rows of values; row i is `values[bounds[i]:bounds[i + 1]]`.
 
     Args:
         values: Of all rows, shape [values, ...].
         bounds: Where each row starts and the last one ends, shape [rows + 1].
-        pages: The file that the values are mapped from, if they are.
     """
 
-    def __init__(self, values: NDArray[Any], bounds: NDArray[np.int64], pages: mmap.mmap | None = None) -> None:
-        self._values, self._bounds, self._pages = values, bounds, pages
+    def __init__(self, values: "NDArray[Any] | _Stored", bounds: NDArray[np.int64]) -> None:
+        self._values, self._bounds = values, bounds
 
     @classmethod
     def gathered(cls, stretches: Iterable[Stretch], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
@@ -62,18 +61,16 @@ class Ragged:
         np.save(bounds, _bounds(sizes), allow_pickle=False)
 
     @classmethod
-    def mapped(cls, values: Path, bounds: Path, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged | None":
-        """The rows of two files, shared by all processes that map them; None where they are not there, or damaged."""
+    def stored(cls, values: Path, bounds: Path, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged | None":
+        """The rows of two files, shared by all processes that read them; None where they are not there, or damaged."""
         try:
             ends = np.load(bounds, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-            with values.open("rb") as file:
-                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            table = np.frombuffer(pages, dtype).reshape(-1, *shape)
+            table = _Stored(values, np.dtype((dtype, shape)))
         except (OSError, ValueError, EOFError):
             return None
-        if ends.dtype != np.int64 or ends.ndim != 1 or not len(ends) or ends[-1] != len(table):
+        if ends.dtype != np.int64 or ends.ndim != 1 or not len(ends) or ends[-1] * table.dtype.itemsize != table.size:
             return None
-        return cls(table, ends, pages)
+        return cls(table, ends)
 
     def __getitem__(self, row: int) -> NDArray[Any]:
         return self._values[self._bounds[row] : self._bounds[row + 1]]
@@ -81,19 +78,40 @@ class Ragged:
     def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the mapped file, which cannot go to a process that is not forked; the values are copied."""
-        return {**vars(self), "_pages": None}
-
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Values of each row, shape [rows]."""
         return np.diff(self._bounds)
 
-    def release(self) -> None:
-        """Take what has been read of a mapped file out of this process's memory; it can be read again."""
-        if self._pages is not None:
-            self._pages.madvise(mmap.MADV_DONTNEED)
+
+class _Stored:
+    """Values in a file, of which a process holds no more than it has asked for; all share what the system keeps of it.
+
+    They are read, not mapped: of a large file, a page that is read by chance brings fifteen others into the process,
+    which takes three times as long and remains.
+
+    Args:
+        path: The file.
+        dtype: Of a value, with its shape.
+
+    Attributes:
+        dtype: The same.
+        size: Bytes of the file.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self._path, self.dtype = path, dtype
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        self.size = os.fstat(self._file).st_size
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        first, stop = part.start * self.dtype.itemsize, part.stop * self.dtype.itemsize
+        return np.frombuffer(os.pread(self._file, stop - first, first), self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name, for a process that is not forked."""
+        return type(self), (self._path, self.dtype)
 
 
 def _bounds(sizes: "array[int]") -> NDArray[np.int64]:

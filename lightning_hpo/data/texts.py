@@ -30,15 +30,7 @@ class Texts:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return self.read(range(len(self)))
-
-    def read(self, rows: Iterable[int]) -> Iterator[str]:
-        """The texts of some rows, one after the other; what was read of the file does not stay in memory."""
-        for place, row in enumerate(rows, start=1):
-            yield self[row]
-            if place % _ROWS_AT_ONCE == 0:
-                self._rows.release()
-        self._rows.release()
+        return map(self.__getitem__, range(len(self)))
 
 
 def text_stretches(texts: Iterable[str]) -> Iterator[Stretch]:

@@ -69,7 +69,10 @@ class TrainSamples:
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of the post and the criterion in some windows, shape [windows]."""
-        pairs = np.searchsorted(self._firsts, numbers, side="right") - 1
+        # Among millions, numbers in order are found many times faster.
+        order = np.argsort(numbers)
+        pairs = np.empty_like(numbers)
+        pairs[order] = np.searchsorted(self._firsts, numbers[order], side="right") - 1
         columns = self._pairs.columns[pairs]
         room = self._rooms[columns]
         before = (numbers - self._firsts[pairs]) * (room - self._windows.stride)

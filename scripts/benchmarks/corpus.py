@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +140,19 @@ def _measured(how: str, folder: Path) -> Figures:
 
 
 def _start(folder: Path) -> Figures:
-    """A start, some batches of training, and as many from all over the validation part."""
+    """A start, whole epochs of training, and batches from all over the validation part."""
     clock, processor = time.perf_counter(), time.process_time()
     data = _module(folder)
     data.setup("fit")
     setup = {"setup_s": time.perf_counter() - clock, "setup_cpu_s": time.process_time() - processor}
     scored = data.val_dataloader().dataset
     places = np.linspace(0, len(scored) - 1, _BATCHES).astype(int)  # type: ignore[arg-type]
-    rates = {"train_rate": _rate(_train_batches(data)), "val_rate": _rate(scored[int(place)] for place in places)}
+    # Whole epochs, since what drawing one takes is for all of its batches.
+    epochs = -(-_BATCHES // len(data.train_dataloader().sampler))  # type: ignore[arg-type]
+    rates = {
+        "train_rate": _rate(_train_batches(data, epochs)),
+        "val_rate": _rate(scored[int(place)] for place in places),
+    }
     return {**setup, **rates, "peak_gb": _peak()}
 
 
@@ -155,7 +160,7 @@ def _workers(folder: Path) -> Figures:
     """The most memory that a worker shares with no other process once it has made its part of some batches."""
     data = _module(folder, num_workers=_WORKERS)
     data.setup("fit")
-    batches = _train_batches(data)
+    batches = _train_batches(data, epochs=_BATCHES)
     for _ in islice(batches, _BATCHES // 10):
         pass
     listed = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
@@ -171,16 +176,16 @@ def _module(folder: Path, **changed: Any) -> CriteriaDataModule:
     return CriteriaDataModule(**given, max_length=256, stride=64, **changed)
 
 
-def _train_batches(data: CriteriaDataModule) -> Iterator[Any]:
+def _train_batches(data: CriteriaDataModule, epochs: int) -> Iterator[Any]:
     loader = data.train_dataloader()
-    for epoch in count():
+    for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         yield from loader
 
 
 def _rate(batches: Iterator[Any]) -> float:
     before = time.process_time()
-    made = sum(1 for _ in islice(batches, _BATCHES))
+    made = sum(1 for _ in batches)
     return made / (time.process_time() - before)
 
 

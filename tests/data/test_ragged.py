@@ -8,25 +8,18 @@ from lightning_hpo.data.ragged import Ragged, Stretch
 STRETCHES: list[Stretch] = [(np.arange(6).reshape(-1, 2), [1, 2]), (np.empty((0, 2), np.int64), [0])]
 
 
-def _mapped(folder: Path) -> Ragged:
+def _stored(folder: Path) -> Ragged:
     Ragged.write(STRETCHES, folder / "values", folder / "bounds.npy")
-    found = Ragged.mapped(folder / "values", folder / "bounds.npy", np.int64, (2,))
+    found = Ragged.stored(folder / "values", folder / "bounds.npy", np.int64, (2,))
     assert found is not None
     return found
 
 
-def test_rows_are_the_same_in_memory_and_mapped(tmp_path: Path) -> None:
-    gathered, mapped = Ragged.gathered(STRETCHES, np.int64, (2,)), _mapped(tmp_path)
-    for rows in (gathered, mapped, pickle.loads(pickle.dumps(mapped))):
+def test_rows_are_the_same_in_memory_and_in_files(tmp_path: Path) -> None:
+    gathered, stored = Ragged.gathered(STRETCHES, np.int64, (2,)), _stored(tmp_path)
+    for rows in (gathered, stored, pickle.loads(pickle.dumps(stored))):
         assert [rows[row].tolist() for row in range(len(rows))] == [[[0, 1]], [[2, 3], [4, 5]], []]
         assert rows.sizes.tolist() == [1, 2, 0]
-
-
-def test_what_is_released_can_be_read_again(tmp_path: Path) -> None:
-    rows = _mapped(tmp_path)
-    before = rows[1].tolist()
-    rows.release()
-    assert rows[1].tolist() == before
 
 
 def test_no_rows_at_all() -> None:
