@@ -10,8 +10,9 @@ from torch.utils.data import Sampler
 
 __all__ = ["Draw", "TrainBatchSampler", "pair_batches"]
 
-# So many batches are cut from one sorted stretch: less padding with more, more chance with fewer.
-_BATCHES_SORTED_TOGETHER = 32
+# At most so many batches, as many as in transformers' own sampler, are cut from one sorted stretch: less padding with
+# more, more chance with fewer.
+_BATCHES_SORTED_TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,12 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         others += np.searchsorted(self._kept - np.arange(len(self._kept)), others, side="right")
         chosen = np.concatenate([self._kept, others])
         generator.shuffle(chosen)
-        stretch = self._batch_size * _BATCHES_SORTED_TOGETHER
+        # All about as long, since a short one at the end would be mostly padding.
+        stretches = -(-len(self) // _BATCHES_SORTED_TOGETHER)
+        ends = self._batch_size * (len(self) * np.arange(1, stretches) // stretches)
         cut = []
-        for start in range(0, len(chosen), stretch):
-            part = chosen[start : start + stretch]
-            part = part[np.argsort(self._lengths(part), kind="stable")]
+        for part, lengths in zip(np.split(chosen, ends), np.split(self._lengths(chosen), ends), strict=True):
+            part = part[np.argsort(lengths, kind="stable")]
             cut += [part[first : first + self._batch_size] for first in range(0, len(part), self._batch_size)]
         return [cut[place] for place in generator.permutation(len(cut))]
 

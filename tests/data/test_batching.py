@@ -40,6 +40,15 @@ def test_batches_hold_like_lengths() -> None:
     assert np.mean(spread) < 25
 
 
+def test_no_stretch_of_few_batches_is_left_at_the_end() -> None:
+    lengths = np.random.default_rng(1).integers(5, 200, 51 * 8)
+    sampler = TrainBatchSampler(lengths.take, windows=408, kept=np.arange(408), drawn=0, batch_size=8, seed=3)
+    for epoch in range(3):
+        spread = [np.ptp(lengths[[draw.index for draw in batch]]) for batch in sampler.batches(epoch)]
+        assert len(spread) == 51
+        assert max(spread) < 50
+
+
 def test_a_pass_can_start_within_an_epoch_and_only_that_pass() -> None:
     sampler = _sampler()
     sampler.start_at(2, 5)
