@@ -1,11 +1,13 @@
 """Every command. What a command needs is imported by that command alone, so that `--help` answers at once."""
 
 import argparse
+import atexit
+import gc
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 130 after Ctrl-C.
     """
+    if arguments is None:
+        atexit.register(gc.freeze)  # or the process's end would look through all modules once more
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
@@ -41,6 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _quick_imports() -> Iterator[None]:
+    """Import without the garbage collector, which would look through more and more modules in vain."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _refuse(error: LightningHpoError, code: int) -> int:
@@ -106,8 +120,9 @@ def _lightning(command: str) -> Command:
     def run(arguments: Sequence[str]) -> int:
         import logging
 
-        from lightning_hpo.allocator import keep_freed_memory
-        from lightning_hpo.config import AgentCLI
+        with _quick_imports():
+            from lightning_hpo.allocator import keep_freed_memory
+            from lightning_hpo.config import AgentCLI
 
         keep_freed_memory()
         # Lightning recommends its makers' cloud at every start.
@@ -119,8 +134,9 @@ def _lightning(command: str) -> Command:
 
 
 def _predict(arguments: Sequence[str]) -> int:
-    from lightning_hpo.callbacks.prediction_writer import PredictionWriter
-    from lightning_hpo.config import AgentCLI
+    with _quick_imports():
+        from lightning_hpo.callbacks.prediction_writer import PredictionWriter
+        from lightning_hpo.config import AgentCLI
 
     answers = PredictionWriter(sys.stdout)
     with redirect_stdout(sys.stderr):
@@ -133,12 +149,13 @@ def _tune(arguments: Sequence[str]) -> int:
 
     if "--help" not in arguments and "-h" not in arguments:
         start_server()
-    from lightning_hpo.config import AgentCLI
-    from lightning_hpo.config_errors import with_files
-    from lightning_hpo.databases import masked
-    from lightning_hpo.job import Job
-    from lightning_hpo.study import StudySettings
-    from lightning_hpo.tune import tune, workers_for
+    with _quick_imports():
+        from lightning_hpo.config import AgentCLI
+        from lightning_hpo.config_errors import with_files
+        from lightning_hpo.databases import masked
+        from lightning_hpo.job import Job
+        from lightning_hpo.study import StudySettings
+        from lightning_hpo.tune import tune, workers_for
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study
@@ -164,7 +181,8 @@ def _status(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for programs; the README names the keys")
     _add_storage(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.status import print_status
+    with _quick_imports():
+        from lightning_hpo.status import print_status
 
     print_status(given.study, given.storage, as_json=given.json)
     return 0
@@ -177,17 +195,20 @@ def _report(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.study import load_study
+    with _quick_imports():
+        from lightning_hpo.study import load_study
 
     study = load_study(given.study, given.storage)
     tracked = "agent" in study.user_attrs  # a study from elsewhere has no runs
     if tracked:
         _require_database(given.tracking_uri)
     try:
-        from lightning_hpo.report.report import write_report
+        with _quick_imports():
+            from lightning_hpo.report.report import write_report
     except ModuleNotFoundError as error:
         raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
-    from lightning_hpo.tracking import Tracker
+    with _quick_imports():
+        from lightning_hpo.tracking import Tracker
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
         print(line)
@@ -209,7 +230,8 @@ def _refit(arguments: Sequence[str]) -> int:
     from lightning_hpo.workers import start_server
 
     start_server()
-    from lightning_hpo.refit import RefitSettings, refit
+    with _quick_imports():
+        from lightning_hpo.refit import RefitSettings, refit
 
     return refit(RefitSettings(**vars(given)))
 
@@ -222,12 +244,14 @@ def _reproduce(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.study import load_study
+    with _quick_imports():
+        from lightning_hpo.study import load_study
 
     _require_database(given.tracking_uri)
     study = load_study(given.study, given.storage)
-    from lightning_hpo.reproduce import reproduce
-    from lightning_hpo.tracking import Tracker
+    with _quick_imports():
+        from lightning_hpo.reproduce import reproduce
+        from lightning_hpo.tracking import Tracker
 
     lines = reproduce(study, Tracker(given.tracking_uri), given.trial, run=given.run)
     shown = sys.stdout
@@ -247,15 +271,17 @@ def _register(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.study import load_study
+    with _quick_imports():
+        from lightning_hpo.study import load_study
 
     _require_database(given.tracking_uri)
     study = load_study(given.study, given.storage)
     from lightning_hpo.workers import Workers, start_server
 
     start_server()
-    from lightning_hpo.registry import register
-    from lightning_hpo.tracking import Tracker
+    with _quick_imports():
+        from lightning_hpo.registry import register
+        from lightning_hpo.tracking import Tracker
 
     print(register(study, Tracker(given.tracking_uri), Workers(1), number=given.trial, promote=given.promote))
     return 0
@@ -269,9 +295,10 @@ def _reconcile(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     _require_database(given.tracking_uri)
-    from lightning_hpo.reconciliation import reconcile
-    from lightning_hpo.study import load_studies
-    from lightning_hpo.tracking import Tracker, check_tracking
+    with _quick_imports():
+        from lightning_hpo.reconciliation import reconcile
+        from lightning_hpo.study import load_studies
+        from lightning_hpo.tracking import Tracker, check_tracking
 
     check_tracking(given.tracking_uri)
     for study in load_studies(given.study, given.storage):
@@ -286,7 +313,8 @@ def _import_study(arguments: Sequence[str]) -> int:
     parser.add_argument("--study", help="name of the study; left out: all")
     _add_storage(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.import_study import import_studies
+    with _quick_imports():
+        from lightning_hpo.import_study import import_studies
 
     for line in import_studies(given.source, given.storage, given.study):
         print(line)
@@ -318,7 +346,8 @@ def _demo_data(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
 
-    from lightning_hpo.data.demo import write_demo
+    with _quick_imports():
+        from lightning_hpo.data.demo import write_demo
 
     write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")

@@ -3,13 +3,18 @@
 Importing it is its use. Beside the imports it pays what libraries put off until their first call: a second a trial.
 """
 
+# ruff: noqa: E402 - the garbage collector would look through all that is imported in vain
+import gc
+
+gc.disable()
+
+# isort: split
 # First: Python keeps one object for Optional[Union[int, float]] and Optional[Union[float, int]], the one that was asked
 # for first. After a library that wants it the other way round, Trainer's `limit_train_batches: 1` would be read as 1.0,
 # all batches, in the trials and nowhere else.
 import lightning.pytorch
 
 # isort: split
-import gc
 import importlib
 
 import mlflow.pytorch
@@ -43,5 +48,6 @@ for _family in _FAMILIES:  # of the encoders that are asked for most; transforme
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
 keep_freed_memory()
+gc.enable()
 gc.collect()
 gc.freeze()  # so that no child looks through all that for garbage, and copies the memory that it looks at
