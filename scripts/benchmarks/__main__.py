@@ -1,58 +1,151 @@
-"""Every measurement, each as a table: what a trial costs beside what a user would take instead, and what is fixed."""
+"""Every measurement, each as a table; those that are asked for, and without any named those of a few minutes.
+
+between     seconds from the end of a trial to the first batch of the next
+starting    --help, status, and fit up to its first batch
+report      the report of a study of 1,000 trials
+serving     answers a second of a registered model, beside transformers' pipeline
+By name only:
+growth      all that could grow with a study, at 10 and at 10,000 trials (minutes)
+comparison  a trial beside what a user would take instead, and beside the floor (half an hour)
+corpus      starts, rates and memory at 10,000 and at a million posts (minutes)
+card        trials an hour on a graphics card: one, two and four at a time, compiled and not
+"""
 
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from lightning_hpo.data.demo_corpus import DemoCorpus
-from scripts.benchmarks import comparison, fixed_costs
+from scripts.benchmarks.figures import Figures, Ratio
 
-_PARTS = ("fixed", "comparison")
+# transformers' Trainer wants the one, the report the other.
+_NEEDED = ("accelerate", "plotly")
 _DEMO_POSTS = 600
+_REPORTED = 1000
+_ANSWERED = 60
 
 
 def main() -> None:
     """Measure the parts that are asked for."""
-    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS, help="some of the parts; default: all")
-    parser.add_argument("--posts", type=Path, help="a corpus for the comparison; default: a made-up one")
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="some of the parts")
+    parser.add_argument("--json", type=Path, help="where the figures go as well")
+    parser.add_argument("--posts", type=Path, help="comparison, card, serving: a corpus; default: a made-up one")
     parser.add_argument("--annotations", type=Path, help="its annotations")
     parser.add_argument("--criteria", type=Path, help="its criteria; default: those of DSM-5")
-    parser.add_argument("--repeats", type=int, default=2, help="turns of the comparison; default: %(default)s")
-    parser.add_argument("--trials", type=int, default=2, help="trials of each contender a turn; default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=160, help="pairs to train on; default: %(default)s")
-    parser.add_argument("--json", type=Path, help="where the comparison's figures go as well")
+    parser.add_argument("--repeats", type=int, default=2, help="comparison: turns; default: %(default)s")
+    parser.add_argument("--trials", type=int, default=2, help="comparison: trials of each a turn; default: %(default)s")
+    parser.add_argument("--pairs", type=int, default=160, help="comparison: pairs to train on; default: %(default)s")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=[10_000, 1_000_000],
+        help="corpus: few and many posts; default: %(default)s",
+    )
     given = parser.parse_args()
+    if (given.posts is None) != (given.annotations is None):
+        parser.error("--posts and --annotations: give both, or neither")
+    missing = [package for package in _NEEDED if find_spec(package) is None]
+    if missing:
+        raise SystemExit(f"{', '.join(missing)}: not installed; pip install 'lightning_hpo[benchmark]'")
+    from lightning_hpo.data.demo_corpus import DemoCorpus
+    from scripts.benchmarks.machine import machine
+
     console = Console()
-    if "fixed" in given.only:
-        console.print(fixed_costs.table())
-    if "comparison" in given.only:
-        console.print(f"on {comparison.device()}")
-        figures = _compared(given)
-        console.print(comparison.table(figures), _ratios(figures))
-        if given.json:
-            given.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
-
-
-def _compared(given: argparse.Namespace) -> comparison.Figures:
-    options = {"repeats": given.repeats, "trials": given.trials, "train_pairs": given.pairs}
-    if given.posts is not None:
-        return comparison.compare(given.posts, given.annotations, given.criteria, **options)
+    found: dict[str, object] = {"machine": machine()}
+    console.print("\n".join(f"{what}: {value}" for what, value in machine().items()))
     with tempfile.TemporaryDirectory() as name:
-        DemoCorpus(_DEMO_POSTS, 17).write(Path(name))
-        files = [Path(name, file) for file in ("posts.csv", "annotations.csv", "criteria.yaml")]
-        return comparison.compare(*files, **options)
+        if given.posts is None:
+            DemoCorpus(_DEMO_POSTS, 17).write(Path(name))
+            files = [Path(name, file) for file in ("posts.csv", "annotations.csv", "criteria.yaml")]
+            given.posts, given.annotations, given.criteria = files
+        for part in given.only:
+            figures = _PARTS[part](given)
+            console.print("", figures.tables(part))
+            found[part] = figures.as_dict()
+            if given.json:  # after each, since the next may take long
+                given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def _ratios(figures: comparison.Figures) -> Table:
-    shown = Table("ratio", "is", "should be", box=None)
-    for name, value, wanted in comparison.ratios(figures):
-        shown.add_row(name, f"{value:.2f}", wanted)
-    return shown
+def _between(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import between
+
+    del given
+    return between.figures()
+
+
+def _starting(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import starting
+
+    del given
+    return starting.figures()
+
+
+def _report(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import report
+
+    del given
+    return Figures({f"report of {_REPORTED:,} trials": report.measure(_REPORTED)})
+
+
+def _serving(given: argparse.Namespace) -> Figures:
+    from lightning_hpo.data.redsm5 import read_posts
+    from scripts.benchmarks import serving
+
+    found = serving.measure(list(read_posts(str(given.posts)).values()), _ANSWERED)
+    rows = {who: {"answers/s": rate} for who, rate in found["answers_per_s"].items()}
+    return Figures(rows, [Ratio("registered model to transformers' pipeline", found["ratio"], least=1.5)])
+
+
+def _growth(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import growth
+
+    del given
+    return growth.figures()
+
+
+def _comparison(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import comparison
+
+    options = {"repeats": given.repeats, "trials": given.trials, "train_pairs": given.pairs}
+    return comparison.figures(given.posts, given.annotations, given.criteria, **options)
+
+
+def _corpus(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import corpus
+
+    few, many = (corpus.figures(posts) for posts in given.sizes)
+    columns = [f"{posts:,} posts" for posts in given.sizes]
+    rows = {what: {columns[0]: few[what], columns[1]: many[what], "ratio": many[what] / few[what]} for what in few}
+    rates = [Ratio(f"{what}: many posts to few", rows[what]["ratio"], least=0.8) for what in rows if "s/s" in what]
+    peaks = [Ratio(f"{what}, many posts", many[what], most=3) for what in rows if "peak GB" in what]
+    return Figures(rows, rates + peaks)
+
+
+def _card(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import card
+
+    return card.figures(given.posts, given.annotations, given.criteria)
+
+
+_PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
+    "between": _between,
+    "starting": _starting,
+    "report": _report,
+    "serving": _serving,
+    "growth": _growth,
+    "comparison": _comparison,
+    "corpus": _corpus,
+    "card": _card,
+}
+_SHORT = ("between", "starting", "report", "serving")
 
 
 if __name__ == "__main__":

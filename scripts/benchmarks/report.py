@@ -1,7 +1,6 @@
 """Measures the report of a large study: the seconds that it takes, from both databases to the files, and its size."""
 
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -83,13 +82,3 @@ def _drawn(kind: BaseDistribution, dice: random.Random) -> str | float:
         return str(dice.choice(kind.choices))
     assert isinstance(kind, FloatDistribution | IntDistribution)
     return dice.randint(1, 512) if isinstance(kind, IntDistribution) else kind.low * 1000 ** dice.random()
-
-
-def main() -> None:
-    """Print the figures; the number of trials may be named on the command line."""
-    for what, value in measure(int(sys.argv[1]) if len(sys.argv) > 1 else _TRIALS).items():
-        print(f"{what} {value:.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -44,6 +44,8 @@ class Setting:
         batch_size: Pairs in a training batch.
         max_length: Most tokens of a pair.
         lr: The learning rate.
+        layers: Of the encoder.
+        width: Of the encoder, a multiple of 64.
         val_fraction: Share of the posts in the project's validation part.
         test_fraction: Share of the posts in the project's test part.
     """
@@ -55,6 +57,8 @@ class Setting:
     batch_size: int = 16
     max_length: int = 512
     lr: float = 1e-4
+    layers: int = 4
+    width: int = 256
     val_fraction: float = 0.0
     test_fraction: float = 0.0
 
@@ -74,24 +78,28 @@ class Result:
 
     Args:
         trials_s: Seconds of each trial, from its start to that of the next one or to the end.
+        whole_s: Seconds from the first trial's start to the last one's end, where trials run at the same time.
         between_s: Seconds from the end of each trial to the first batch of the next one.
         samples: Pairs trained on in a trial.
         tokens: Tokens that a trial trains on, padding among them.
         padding: How many of these are padding.
-        peak_mib: Peak memory of the largest process, or of the card.
+        card_mib: The most memory of a graphics card that a process had in use for tensors; 0 without a card.
     """
 
     trials_s: list[float] = field(default_factory=list)
+    whole_s: float = 0.0
     between_s: list[float] = field(default_factory=list)
     samples: int = 0
     tokens: int = 0
     padding: int = 0
-    peak_mib: float = 0.0
+    card_mib: float = 0.0
 
     _ended: float = field(default=0.0, repr=False)
 
     def write(self, setting: Setting) -> None:
         """Leave the figures for whoever compares."""
+        if torch.cuda.is_available():
+            self.card_mib = self.card_mib or torch.cuda.max_memory_allocated() / 2**20
         figures = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
         (setting.folder / "result.json").write_text(json.dumps(figures), encoding="utf-8")
 
@@ -155,7 +163,13 @@ def prepare(setting: Setting, posts: Path, annotations: Path, criteria: Path | N
     texts = pd.read_csv(posts, dtype=str, keep_default_na=False)
     rows = pd.read_csv(annotations, dtype=str, keep_default_na=False)
     rows = rows[rows["DSM5_symptom"].isin(list(known)) & rows["post_id"].isin(texts["post_id"])]
-    tokenizer = write_encoder(setting.folder / "encoder", [*known.values(), *texts["text"]], setting.max_length)
+    tokenizer = write_encoder(
+        setting.folder / "encoder",
+        [*known.values(), *texts["text"]],
+        setting.max_length,
+        layers=setting.layers,
+        width=setting.width,
+    )
     room = setting.max_length - max(len(tokenizer(text)["input_ids"]) for text in known.values()) - 1
     fits = texts["text"].map(lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= room)
     fitting = texts[texts["post_id"].isin(rows["post_id"]) & fits].drop_duplicates("text")
@@ -192,8 +206,10 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def write_encoder(folder: Path, texts: Sequence[str], longest: int) -> PreTrainedTokenizerFast:
-    """Write four layers, 256 wide, with random weights, and a WordPiece tokenizer of the texts."""
+def write_encoder(
+    folder: Path, texts: Sequence[str], longest: int, *, layers: int = 4, width: int = 256
+) -> PreTrainedTokenizerFast:
+    """Write an encoder with random weights, its heads 64 wide, and a WordPiece tokenizer of the texts."""
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -216,10 +232,10 @@ def write_encoder(folder: Path, texts: Sequence[str], longest: int) -> PreTraine
     torch.manual_seed(SEED)
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=256,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=1024,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
         max_position_embeddings=longest,
     )
     with quiet_transformers():

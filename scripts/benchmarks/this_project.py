@@ -3,6 +3,7 @@
 import sys
 
 import optuna
+import torch
 from mlflow import MlflowClient
 
 from lightning_hpo.cli import main as lightning_hpo
@@ -15,7 +16,7 @@ _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def main() -> None:
-    """Tune, and leave the result in the setting's folder; the second argument is the precision."""
+    """Tune, and leave the result in the setting's folder; the second argument is the precision, others are flags."""
     setting, result = read_setting(sys.argv[1]), Result()
     storage, tracking = f"sqlite:///{setting.folder}/optuna.db", f"sqlite:///{setting.folder}/mlflow.db"
     config = setting.folder / "tune.yaml"
@@ -32,7 +33,9 @@ def main() -> None:
     metrics = [MlflowClient(tracking).get_run(trial.user_attrs["mlflow_run_id"]).data.metrics for trial in trials]
     for place in range(1, len(trials)):
         result.between_s.append(starts[place] - ends[place - 1] + metrics[place]["startup_s"])
-    result.peak_mib = max(each["peak_memory_mib"] for each in metrics)
+    result.whole_s = max(ends) - min(starts)
+    if torch.cuda.is_available():
+        result.card_mib = max(each["peak_memory_mib"] for each in metrics)
     count_batches(setting, result)
     result.write(setting)
 

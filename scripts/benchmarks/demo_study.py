@@ -1,0 +1,97 @@
+"""Studies of the demo corpus whose trials train on one batch an epoch: what is left of them are their fixed costs."""
+
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from lightning_hpo.data.demo import write_demo
+
+__all__ = ["CONFIG", "DemoStudy", "between", "data_flags", "seconds", "write_data"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+CONFIG = _ROOT / "configs" / "demo_evidence.yaml"
+_NAME = "benchmark"
+_SHORT = {"max_epochs": 2, "limit_train_batches": 1, "limit_val_batches": 1}
+_POSTS, _SEED = 300, 17
+
+
+def write_data(folder: Path) -> None:
+    """Write the demo corpus and its encoder."""
+    write_demo(folder, posts=_POSTS, seed=_SEED)
+
+
+def data_flags(data: Path) -> list[str]:
+    """The flags of every command that name what `write_data` has written."""
+    files = {"data.posts": "posts.csv", "data.annotations": "annotations.csv", "data.criteria": "criteria.yaml"}
+    return [f"--{flag}={data / name}" for flag, name in {**files, "model.name": "encoder"}.items()]
+
+
+def seconds(command: list[str]) -> float:
+    """Seconds from the start of a process to its end."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return time.perf_counter() - began
+
+
+class DemoStudy:
+    """A study, its databases and its trials.
+
+    Args:
+        folder: Where they lie; made when it is missing.
+        data: Where its data lie.
+    """
+
+    name = _NAME
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.trials = folder / "outputs" / _NAME
+        self.optuna, self.mlflow = folder / "optuna.db", folder / "mlflow.db"
+        self.storage, self.tracking_uri = f"sqlite:///{self.optuna}", f"sqlite:///{self.mlflow}"
+        self._data = data
+
+    def tune(self, trials: int, *flags: str) -> None:
+        """Bring the study to so many trials, in a process of its own."""
+        study = {"name": _NAME, "n_trials": trials, "outdir": self.trials.parent, "register": "false"}
+        study |= {"storage": self.storage, "tracking_uri": self.tracking_uri}
+        given = [f"--study.{flag}={value}" for flag, value in study.items()]
+        short = [f"--trainer.{flag}={value}" for flag, value in _SHORT.items()]
+        self._run(["tune", "--config", str(CONFIG), *data_flags(self._data), *short, *given, *flags])
+
+    def status(self) -> float:
+        """Seconds of `status`."""
+        return self._run(["status", "--study", _NAME, "--storage", self.storage])
+
+    def register(self, trial: int) -> float:
+        """Seconds of `register`."""
+        databases = ["--storage", self.storage, "--tracking_uri", self.tracking_uri]
+        return self._run(["register", "--study", _NAME, "--trial", str(trial), *databases])
+
+    def _run(self, arguments: list[str]) -> float:
+        return seconds([sys.executable, "-m", "lightning_hpo", *arguments])
+
+    def last_runs(self, count: int) -> list[Run]:
+        """The runs that were started last, in their order."""
+        client = MlflowClient(self.tracking_uri)
+        experiment = client.get_experiment_by_name(f"evidence-{_NAME}")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id], max_results=count, order_by=["start_time DESC"])
+        return list(reversed(found))
+
+
+def between(runs: list[Run]) -> list[float]:
+    """Seconds from the end of each trial to the first batch of the next one."""
+    return [
+        (then.info.start_time - before.info.end_time) / 1000 + then.data.metrics["startup_s"]
+        for before, then in pairwise(runs)
+    ]

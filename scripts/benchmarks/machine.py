@@ -1,0 +1,30 @@
+"""What a benchmark ran on."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from lightning_hpo.tracking import environment_tags
+
+__all__ = ["machine"]
+
+
+def machine() -> dict[str, str]:
+    """Processor, memory, graphics card, torch and commit, by what they are."""
+    made_by = environment_tags()
+    commit = made_by.get("mlflow.source.git.commit", "none")
+    return {
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "graphics card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "torch": str(torch.__version__),
+        "commit": commit + (", with changes" if made_by.get("git_dirty") == "true" else ""),
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return str(os.uname().machine)

@@ -1,0 +1,62 @@
+"""What it takes until a command does what it is for, by the wall clock and from the start of its process.
+
+`fit` is measured up to its first batch, on a small corpus whose cache is warm. Beside it stands a process that imports
+what no `fit` can do without, and ends: the config with Lightning behind it, the agents and the data modules with torch,
+transformers and torchmetrics, and the encoder's own module. The two take turns.
+"""
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+from scripts.benchmarks.demo_study import CONFIG, DemoStudy, data_flags, seconds, write_data
+from scripts.benchmarks.figures import Figures, Ratio
+
+__all__ = ["figures"]
+
+_TIMES = 5
+_TRIALS = 10
+_IMPORTS = (
+    "lightning_hpo.config",
+    "lightning_hpo.agents",
+    "lightning_hpo.data",
+    "transformers.models.bert.modeling_bert",
+)
+_LIGHTNING_HPO = [sys.executable, "-m", "lightning_hpo"]
+
+
+def figures() -> Figures:
+    """Medians of five, in seconds."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder / "data")
+        study = DemoStudy(folder / "study", folder / "data")
+        study.tune(_TRIALS)
+        fit = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(folder / "data")]
+        fit += ["--trainer.callbacks+=scripts.benchmarks.first_batch.EndAtFirstBatch"]
+        fit += [f"--trainer.default_root_dir={folder}"]
+        imports = [sys.executable, "-c", f"import os, {', '.join(_IMPORTS)}; os._exit(0)"]
+        seconds(fit)  # fills the cache
+        status = ["status", "--study", study.name, "--storage", study.storage]
+        commands = {
+            "an empty Python": [sys.executable, "-c", "pass"],
+            "lightning-hpo --help": [*_LIGHTNING_HPO, "--help"],
+            f"lightning-hpo status, {_TRIALS} trials": [*_LIGHTNING_HPO, *status],
+            "imports alone": imports,
+            "lightning-hpo fit, to its first batch": fit,
+        }
+        taken: dict[str, list[float]] = {what: [] for what in commands}
+        for _ in range(_TIMES):
+            for what, command in commands.items():
+                taken[what].append(seconds(command))
+    found = {what: statistics.median(each) for what, each in taken.items()}
+    _, shown, status_s, alone, first_batch = found.values()
+    return Figures(
+        {what: {"s": value} for what, value in found.items()},
+        [
+            Ratio("seconds of --help", shown, most=0.3),
+            Ratio("seconds of status", status_s, most=1.5),
+            Ratio("first batch of fit to imports alone", first_batch / alone, most=1.3),
+        ],
+    )
