@@ -5,7 +5,7 @@ ending is told again, never one that Optuna has closed and MLflow has not.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "keep_run_id",
     "kept_outcome",
     "run_id_of",
+    "run_ids_of",
 ]
 
 RUN_ID = "mlflow_run_id"
@@ -116,8 +117,13 @@ def kept_outcome(folder: Path) -> Outcome | None:
 
 def run_id_of(study: optuna.Study, trial: FrozenTrial) -> str | None:
     """The run of a trial; None if it has none yet."""
-    run_id: str | None = study.user_attrs.get(_late(trial.number)) or trial.user_attrs.get(RUN_ID)
-    return run_id
+    return run_ids_of(study, [trial])[trial.number]
+
+
+def run_ids_of(study: optuna.Study, trials: Iterable[FrozenTrial]) -> dict[int, str | None]:
+    """The run of each trial by the trial's number; the study is asked once for what it keeps."""
+    late = study.user_attrs
+    return {trial.number: late.get(_late(trial.number)) or trial.user_attrs.get(RUN_ID) for trial in trials}
 
 
 def keep_run_id(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:

@@ -10,13 +10,24 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.claim import claimed
-from lightning_hpo.endings import RUN_STATUS, Ending, Outcome, conclude, keep_run_id, kept_outcome, run_id_of
+from lightning_hpo.endings import (
+    RUN_STATUS,
+    Ending,
+    Outcome,
+    conclude,
+    keep_run_id,
+    kept_outcome,
+    run_id_of,
+    run_ids_of,
+)
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.journal import Journal
 from lightning_hpo.tracking import Run, Tracker
 from lightning_hpo.weights import unowned_checkpoints
 
 __all__ = ["Reconciliation", "reconcile", "send"]
+
+_TAGS = ("optuna_study", "optuna_trial")
 
 
 def send(study: optuna.Study, tracker: Tracker, trial: FrozenTrial, *, now: bool = False) -> bool:
@@ -140,13 +151,14 @@ class Reconciliation:
         if experiment is None:
             return
         trials = self._study.get_trials(deepcopy=False)
-        runs = {run.run_id: run for run in self._tracker.runs(experiment.experiment_id)}
-        owners = {run_id_of(self._study, trial): trial for trial in trials}
+        runs = {run.run_id: run for run in self._tracker.states(experiment.experiment_id, _TAGS)}
+        run_ids = run_ids_of(self._study, trials)
+        owned = set(run_ids.values())
         for frozen in trials:
             if frozen.number not in self._seen and self._settled(frozen):
-                yield from self._compared(frozen, runs, experiment.experiment_id)
+                yield from self._compared(frozen, run_ids[frozen.number], runs, experiment.experiment_id)
         for run_id, run in runs.items():
-            if run_id not in owners and self._is_left_over(run, trials):
+            if run_id not in owned and self._is_left_over(run, trials):
                 number = run.tags["optuna_trial"]
                 line = f"run {run_id} says it is trial {number}, which knows nothing of it: put into MLflow's bin"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
@@ -157,8 +169,9 @@ class Reconciliation:
             return True
         return frozen.state.is_finished() and not (self._of(frozen.number) / "journal.jsonl").exists()
 
-    def _compared(self, frozen: FrozenTrial, runs: dict[str, Run], experiment_id: str) -> Iterator[_Finding]:
-        run_id = run_id_of(self._study, frozen)
+    def _compared(
+        self, frozen: FrozenTrial, run_id: str | None, runs: dict[str, Run], experiment_id: str
+    ) -> Iterator[_Finding]:
         status = RUN_STATUS[frozen.state]
         if run_id is None and not frozen.state.is_finished():
             return

@@ -9,12 +9,12 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -31,7 +31,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
@@ -195,6 +195,33 @@ class Tracker:
             token = page.token
             if not token:
                 return
+
+    def states(self, experiment_id: str, tags: Sequence[str]) -> Iterator[Run]:
+        """Every run of an experiment that is not deleted, with its status and some tags.
+
+        A database is asked for no more than that, and a server for whole runs, which take it much longer.
+
+        Args:
+            experiment_id: The experiment.
+            tags: Names of the tags.
+        """
+        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        store = self.client._tracking_client.store
+        if not isinstance(store, SqlAlchemyStore):
+            yield from self.runs(experiment_id)
+            return
+        run, tag = cast(Any, SqlRun), cast(Any, SqlTag)
+        own = (run.experiment_id == int(experiment_id), run.lifecycle_stage == LifecycleStage.ACTIVE)
+        kept = sqlalchemy.select(tag.run_uuid, tag.key, tag.value).join(run).where(*own, tag.key.in_(tags))
+        of_run: dict[str, dict[str, str]] = {}
+        with store.ManagedSessionMaker() as session:
+            for run_id, key, value in session.execute(kept):
+                of_run.setdefault(run_id, {})[key] = value
+            states = session.execute(sqlalchemy.select(run.run_uuid, run.status).where(*own)).all()
+        for run_id, status in states:
+            yield Run(run_id, status, of_run.get(run_id, {}))
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         """The tags of a run."""

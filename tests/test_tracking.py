@@ -66,6 +66,25 @@ def test_a_status_comes_with_its_tags(tracker: Tracker, run_id: str, status: str
     assert (run.info.status, run.data.tags["ended_by"]) == (status, "pruned")
 
 
+def test_states_are_those_of_the_runs_that_are_not_deleted(tracker: Tracker) -> None:
+    experiment = tracker.experiment("criteria-first")
+    made = [
+        tracker.start_run(experiment, f"trial_{n}", {"optuna_trial": str(n), "agent": "criteria"}) for n in range(3)
+    ]
+    bare = tracker.client.create_run(experiment).info.run_id
+    tracker.start_run(tracker.experiment("criteria-other"), "trial_0", {"optuna_trial": "0"})
+    tracker.set_status(made[1], "KILLED", {})
+    tracker.delete_run(made[2])
+    found = {run.run_id: (run.status, run.tags) for run in tracker.states(experiment, ["optuna_trial"])}
+    trials = {run_id: {"optuna_trial": str(n)} for n, run_id in enumerate(made)}
+    assert found == {
+        made[0]: ("RUNNING", trials[made[0]]),
+        made[1]: ("KILLED", trials[made[1]]),
+        bare: ("RUNNING", {}),
+    }
+    assert found.keys() == {run.run_id for run in tracker.runs(experiment)}
+
+
 def _log_model(tracker: Tracker, run_id: str) -> tuple[str, Path]:
     experiment = tracker.experiment("criteria-first")
     model = tracker.client.create_logged_model(experiment, name="model", source_run_id=run_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 
-from lightning_hpo.endings import run_id_of
+from lightning_hpo.endings import run_ids_of
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.report import course, parameters, savings, scores, still, tables
 from lightning_hpo.report.page import page
@@ -57,7 +57,7 @@ def _runs(study: optuna.Study, tracker: Tracker | None) -> tuple[dict[int, Run],
         runs = {} if experiment is None else {run.run_id: run for run in tracker.runs(experiment)}
     except AWAY as error:
         return {}, _away(error)
-    owned = {trial.number: run_id_of(study, trial) for trial in study.get_trials(deepcopy=False)}
+    owned = run_ids_of(study, study.get_trials(deepcopy=False))
     return {number: runs[run_id] for number, run_id in owned.items() if run_id in runs}, ""
 
 
