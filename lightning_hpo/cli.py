@@ -283,6 +283,7 @@ def _register(arguments: Sequence[str]) -> int:
         from lightning_hpo.registry import register
         from lightning_hpo.tracking import Tracker
 
+    print("registering, and scoring it in a fresh process", file=sys.stderr)
     print(register(study, Tracker(given.tracking_uri), Workers(1), number=given.trial, promote=given.promote))
     return 0
 
@@ -349,6 +350,7 @@ def _demo_data(arguments: Sequence[str]) -> int:
     with _quick_imports():
         from lightning_hpo.data.demo import write_demo
 
+    print("writing the posts, and training a small encoder on their language: half a minute", file=sys.stderr)
     write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
     return 0

@@ -24,6 +24,7 @@ import optuna_integration
 import sqlalchemy.orm
 import torchmetrics
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 import lightning_hpo.agents
 import lightning_hpo.data
@@ -44,6 +45,7 @@ _CONFIG = {
 
 sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
+tokenizer_class_from_name("BertTokenizer")
 for _family in _FAMILIES:  # of the encoders that are asked for most; transformers imports one at its first use
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)

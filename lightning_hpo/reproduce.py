@@ -1,5 +1,6 @@
 """One trial again: the command that trains it, what is no longer as it was, and the value that is reached now."""
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,14 +38,19 @@ def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run:
         Lines.
 
     Raises:
-        InputError: If there is no such trial, or its config is gone.
+        InputError: If there is no such trial, its config is gone, or it cannot be trained as it is.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trial = _trial(study, number)
     if run and trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         raise InputError(f"--run: trial {trial.number} is {trial.state.name}: it has no value to compare with")
+    now = environment_tags()  # before a file is written, which would count as a change
     config = _config(study, trial, tracker)
     yield fit_command(config)
-    yield from _differences(_then(study, trial, tracker), config)
+    problems = _look_at(config, now)
+    yield from _differences(_then(study, trial, tracker), now)
+    if problems:
+        raise InputError([f"trial {trial.number} cannot be trained as it is: {problem}" for problem in problems])
     if run:
         yield _compared(trial, _values(study, trial, config), study.direction)
 
@@ -77,7 +83,16 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
         reason = type(error).__name__
         raise InputError(f"{path}: the config is gone, and its run {run_id} does not give it ({reason})") from error
     anew = Path(f"{study.study_name}-trial_{trial.number}.yaml")
-    anew.write_text(text, encoding="utf-8")
+    try:
+        if not anew.exists() or anew.read_text(encoding="utf-8") != text:
+            with anew.open("x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: the config is gone, and {anew}, where it would be written anew from its run, cannot be"
+            f" ({reason}); move that, or go to another folder"
+        ) from error
     return anew
 
 
@@ -90,12 +105,10 @@ def _then(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Mapping[
         return {}
 
 
-def _differences(then: Mapping[str, str], config: Path) -> Iterator[str]:
+def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
     if not then:
         yield "what it was made with is not known: its run is gone, or MLflow does not answer"
         return
-    now, problems = _now(config)
-    yield from problems
     found = [
         f"{_SHOWN.get(tag, tag.removeprefix('version.'))}: {then.get(tag, 'none')} then, {now[tag]} now"
         for tag in sorted(now)
@@ -104,21 +117,20 @@ def _differences(then: Mapping[str, str], config: Path) -> Iterator[str]:
     yield from found
     if "true" in (then.get("git_dirty"), now.get("git_dirty")):
         yield "git: files were changed and not committed, so the commit does not say all"
-    if not found and not problems:
+    if not found and _FINGERPRINT in now:
         yield "nothing differs: commit, packages, data and device are as they were"
 
 
-def _now(config: Path) -> tuple[dict[str, str], list[str]]:
-    """What it would be made with now, and what of that cannot be told."""
-    now = environment_tags()
+def _look_at(config: Path, now: dict[str, str]) -> list[str]:
+    """Add data and device to what it would be made with now; give why it cannot be made."""
     try:
         cli = AgentCLI(["--config", str(config)], trainer_kwargs=_QUIET)
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
     except InputError as error:
-        return now, [f"it cannot be trained as it is: {problem}" for problem in error.problems]
+        return error.problems
     now |= {"device": device_name(cli.trainer), _FINGERPRINT: str(getattr(cli.datamodule, "fingerprint", None))}
-    return now, []
+    return []
 
 
 class _Values(Callback):

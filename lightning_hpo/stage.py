@@ -76,7 +76,8 @@ class Stage:
         Args:
             about: What the study that starts from it says of itself.
         """
-        parts = [f"first the defaults, then {len(self.points)} of its best points"]
+        within = "" if self.narrow is None else ", where they are in the ranges"
+        parts = [f"first the defaults, then {len(self.points)} of its best points{within}"]
         parts += [f"fixed: {', '.join(self.fix)}"] if self.fix else []
         parts += [f"ranges narrowed to {self.narrow:g} of them around its best"] if self.narrow is not None else []
         other = self._other(about)
@@ -129,6 +130,8 @@ def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> St
     about, name = other.user_attrs, other.study_name
     if len(other.directions) != 1:
         raise InputError(f"--study.from {name}: it has {len(other.directions)} objectives, and so no best trial")
+    if "refit_of" in about:
+        raise InputError(f"--study.from {name}: it is the refit of {about['refit_of']}; name that study")
     if about.get("agent", agent) != agent:
         raise InputError(f"--study.from {name}: its agent is {about['agent']}, and this is {agent}; name another study")
     trials = ranked(other)
@@ -143,12 +146,19 @@ def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> St
             [f"--study.fix: {flag}: {name} has no value of it{nearest(flag, known)}" for flag in unknown],
         )
     wanted = [flag for flag in searched if flag not in settings.fix]
+    if searched and not wanted:
+        raise InputError("--study.fix: it has every flag of the search space, so nothing is left to search; fix fewer")
     points: list[Mapping[str, Any]] = []
     for trial in trials:
         values = fixed | trial.params
         point = {flag: values[flag] for flag in wanted if flag in values}
         if point and point not in points and len(points) < settings.queue:
             points.append(point)
+    if settings.queue and not points and not settings.fix:
+        raise InputError(
+            f"--study.from {name}: none of its trials has a value of a flag that is searched here, so there is nothing "
+            "to start from; name another study"
+        )
     return Stage(
         study=name,
         trial=trials[0].number,

@@ -43,7 +43,7 @@ def print_status(name: str | None, storage: str, *, as_json: bool = False) -> No
     with reading(storage, "--storage") as connection:
         names = study_names(connection)
         found = [standing(connection, each) for each in (names if name is None else [name])]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a command may have brackets
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
     if as_json:

@@ -146,7 +146,7 @@ class StudySettings:
             found.append(f"--study.narrow: got {self.narrow}; use a share of each range, above 0 and up to 1")
         given = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]
         if given and self.from_ is None:
-            found.append(f"{', '.join(given)}: around the best of which study? Name it with --study.from")
+            found.append(f"{', '.join(given)}: by the best of which study? Name it with --study.from")
         if self.from_ is not None and self.from_ == self.name:
             found.append(f"--study.from: got {self.from_}, which is this study itself; name another one")
         return found

@@ -48,6 +48,9 @@ _ANSWERS = {
 }
 # What an agent that may give several answers adds: JSON, since a table of MLflow's scoring server holds no lists.
 _FURTHER_ANSWERS = {"answers": "string"}
+# pandas' types for MLflow's.
+_TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
+_MOST_PROBLEMS = 20
 # What a call may set: the least and the most.
 _BOUNDS = {"threshold": (0, 1), "null_threshold": (-1e38, 1e38), "top_k": (1, 1000)}
 
@@ -130,6 +133,9 @@ class TextModel:
         """
         chosen = self._settings.params | (params or {})
         raise_problems(self._problems(chosen))
+        if not len(data):  # nothing says of which type it is
+            kinds = self._settings.answers(int(chosen.get("top_k", 1)))
+            return pd.DataFrame({name: pd.Series(dtype=_TYPES[kind]) for name, kind in kinds.items()}, index=data.index)
         criteria, posts = _read(data)
         asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
         rows: list[dict[str, Any]] = [{} for _ in asked]
@@ -218,8 +224,19 @@ def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
         f"input row {row}, column {name}: it is empty or no text"
         for row, values in enumerate(zip(*columns, strict=True))
         for name, value in zip(COLUMNS, values, strict=True)
-        if not isinstance(value, str) or not value.strip()
+        if not _is_text(value)
     ]
     if problems:
-        raise InputError(problems)
+        more = len(problems) - _MOST_PROBLEMS
+        raise InputError(problems[:_MOST_PROBLEMS] + ([f"and {more} more like these"] if more > 0 else []))
     return columns[0], columns[1]
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a character, which no tokenizer takes
+        return False
+    return True

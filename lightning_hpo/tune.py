@@ -170,6 +170,7 @@ class _Loop:
         self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
         self._experiment = experiment
         self._unsent: set[int] = set()
+        self._unsettled: list[tuple[int, TrialState, float | None, str | None]] = []
         self._journals: dict[int, Journal] = {}
         self._advisers: dict[int, Adviser] = {}
         self._about = study.user_attrs
@@ -202,9 +203,9 @@ class _Loop:
             while True:
                 while self._workers.free and self._wants_more():
                     self._start(self._study.ask())
+                self._settle_weights()
                 if not self._workers.running:
                     self._workers.see_off()
-                    self._weights.delete_surplus()
                     return
                 for trial, message in self._workers.wait(self._patience()):
                     self._hear(trial, message)
@@ -267,9 +268,7 @@ class _Loop:
             self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
             return
         self._workers.start(trial, run_trial, order, log=order.folder / "log.txt")
-        # While the trial makes its model and its data:
-        journal.send()
-        self._weights.delete_surplus()
+        journal.send()  # while the trial makes its model and its data
         if self._stopping:  # since this trial was asked for
             self._workers.ask_to_stop()
 
@@ -384,7 +383,7 @@ class _Loop:
         del self._journals[trial.number]
         self._advisers.pop(trial.number, None)
         if state.is_finished():
-            self._weights.settle(trial.number, state, outcome.value, outcome.model_uri)
+            self._unsettled.append((trial.number, state, outcome.value, outcome.model_uri))
         if state in self._job.counted:
             self._ended += 1
             self._pace.add(*_measured(self._study._storage.get_trial(trial._trial_id)))
@@ -401,6 +400,11 @@ class _Loop:
         self.screen.best_is(self._best)
         self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in self._job.counted)
         self._say_cost()
+
+    def _settle_weights(self) -> None:
+        """Drop weights that are no longer needed: once the next trials have started, since it takes its time."""
+        while self._unsettled:
+            self._weights.settle(*self._unsettled.pop(0))
 
     def send_all(self) -> bool:
         """Send what MLflow did not take, and say so where it still takes nothing."""

@@ -49,7 +49,7 @@ class Weights:
         self._surplus = [uri for number, uri in models.items() if uri is not None and number not in self._kept]
 
     def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
-        """Drop what is no longer needed, after a trial has ended, but for models in MLflow: see `delete_surplus`."""
+        """Drop what is no longer needed, after a trial has ended."""
         for name in RESUME:
             (self._of(number) / name).unlink(missing_ok=True)
         if state != TrialState.COMPLETE or value is None:
@@ -64,7 +64,6 @@ class Weights:
         """Drop the weights of all trials but one."""
         for surplus in [other for other in self._kept if other != number]:
             self._drop(surplus, self._kept.pop(surplus)[1])
-        self.delete_surplus()
 
     def _of(self, number: int) -> Path:
         return self._folder / f"trial_{number}"
@@ -73,9 +72,9 @@ class Weights:
         (self._of(number) / BEST).unlink(missing_ok=True)
         if model_uri is not None:
             self._surplus.append(model_uri)
+        self._delete_surplus()
 
-    def delete_surplus(self) -> None:
-        """Delete the models of dropped weights from MLflow; apart from dropping them, since it takes its time."""
+    def _delete_surplus(self) -> None:
         try:
             while self._surplus:
                 self._tracker.delete_model(self._surplus[-1])

@@ -85,9 +85,10 @@ class Workers:
         return {key: card for key, card in self._leases.items() if key in self._running}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a process of its own, once those that leave are gone, with their memory.
+        """Run `target(*arguments, pipe)` in a process of its own.
 
-        What it sends through the pipe comes out of `wait`.
+        What it sends through the pipe comes out of `wait`. On a card it starts once those that leave are gone, with
+        their memory; elsewhere they are gone before it needs as much.
 
         Args:
             key: Name of the process here.
@@ -95,7 +96,9 @@ class Workers:
             arguments: For the function.
             log: File at whose end everything is written that the process prints.
         """
-        self.see_off()
+        if self._cards:
+            self.see_off()
+        self._leaving = [process for process in self._leaving if process.is_alive()]
         card = self._free_card()
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_run, args=(target, arguments, theirs, log, card))
@@ -154,7 +157,7 @@ class Workers:
             self._running[key][1].send(answer)
 
     def leave(self, key: Any) -> None:
-        """Let the process leave, after its last message; the next `start` waits until it is gone."""
+        """Let the process leave, after its last message."""
         process, pipe = self._running.pop(key)
         pipe.close()
         self._leaving.append(process)

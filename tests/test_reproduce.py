@@ -38,8 +38,13 @@ def test_a_trial_reaches_its_value_again_and_what_differs_is_said(home: Home, ca
     for tag, value in (("version.torch", "0.1"), ("data_fingerprint", "other"), ("git_dirty", "false")):
         home.client.set_tag(run_id, tag, value)
     shutil.rmtree(config.parent)
-    command, *rest = reproduce("--trial", str(best.number))
     anew = Path(f"first-trial_{best.number}.yaml")
+    anew.write_text("of somebody else")
+    assert main(["reproduce", "first", "--storage", home.storage, "--tracking_uri", home.tracking_uri]) == 2
+    assert f"{anew}, where it would be written anew from its run, cannot be (File exists)" in capfd.readouterr().err
+    assert anew.read_text() == "of somebody else"
+    anew.unlink()
+    command, *rest = reproduce("--trial", str(best.number))
     assert command == f"lightning-hpo fit --config {anew}"
     assert yaml.safe_load(anew.read_text()) == yaml.safe_load(text)
     assert "data_fingerprint: other then, None now" in rest

@@ -151,6 +151,14 @@ def test_what_cannot_be_started_from_is_said(study: optuna.Study, find: Find, st
         "--study.fix: hiden: first has no value of it; did you mean hidden?",
         "--study.fix: y: first has no value of it",
     ]
+    assert problems(fix=["x"]) == [
+        "--study.fix: it has every flag of the search space, so nothing is left to search; fix fewer"
+    ]
+    [line] = problems()
+    assert line.startswith("--study.from first: none of its trials has a value of a flag that is searched here")
+    refit = optuna.create_study(study_name="first-refit", storage=storage_url, direction="maximize")
+    refit.set_user_attr("refit_of", "first")
+    assert problems(from_="first-refit") == ["--study.from first-refit: it is the refit of first; name that study"]
     study.set_user_attr("agent", "evidence")
     assert problems() == ["--study.from first: its agent is evidence, and this is criteria; name another study"]
     optuna.create_study(study_name="two", storage=storage_url, directions=["maximize", "minimize"])
@@ -186,9 +194,10 @@ def test_the_best_on_other_data_is_only_tried(study: optuna.Study, find: Find) -
         study.set_user_attr(key, value)
     _add(study, 0.5, x=1)
     tried = find("x")
-    narrowed = find("x", narrow=0.2, fix=["x"])
+    narrowed = find("x", "y", narrow=0.2, fix=["x"])
     assert tried.problems(about) == narrowed.problems(about) == []
     assert "cannot be compared" not in tried.line(about)
+    assert "0 of its best points, where they are in the ranges; fixed: x" in narrowed.line(about)
     other = about | {"data_fingerprint": "two"}
     assert tried.problems(other) == []
     assert tried.line(other) == (

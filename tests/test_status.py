@@ -31,7 +31,7 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
         "workers": 1,
         "epochs": 10,
         "outdir": str(tmp_path / "outputs/first"),
-        "command": "lightning-hpo tune --config a.yaml --study.name first",
+        "command": "lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
         "started_from": {"study": "before"},
         "constant_answers": {"always met": 0.25},
     }
@@ -72,7 +72,7 @@ def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
         "constant: always met 0.2500",
         "a trial takes 5 min",
         "time left about 13 min",
-        "next go on with it: lightning-hpo tune --config a.yaml --study.name first",
+        "next go on with it: lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
         "trial 2 2 of 10 done 2 min Card 1 77 on box",
         "1 failed - 0 - out of memory",
         "2 running 0.6000 2 -",
@@ -110,7 +110,7 @@ def test_what_to_do_next_follows_from_how_it_stands(
             told["next"]
             == f"nothing: process {told['tuned_by']} tunes it; kill -INT {told['tuned_by']} parks what runs"
         )
-    assert _next(storage_url, capsys) == "go on with it: lightning-hpo tune --config a.yaml --study.name first"
+    assert _next(storage_url, capsys) == f"go on with it: {tuned.user_attrs['command']}"
     tuned.tell(2, 0.6)
     tuned.set_user_attr("exhausted", True)
     assert _next(storage_url, capsys) == (

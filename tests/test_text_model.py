@@ -160,7 +160,19 @@ def test_rows_that_cannot_be_answered_are_named_but_not_shown(models: dict[str, 
     ]
     with pytest.raises(InputError, match=r"^input: no column post; a row is a criterion and a post$"):
         model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
-    assert model.predict(_rows()).empty
+    with pytest.raises(InputError) as caught:
+        model.predict(pd.DataFrame([("FATIGUE", "\ud800")] * 23, columns=["criterion", "post"], dtype=object))
+    assert caught.value.problems[0] == "input row 0, column post: it is empty or no text"
+    assert caught.value.problems[20:] == ["and 3 more like these"]
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_nothing_is_answered_with_nothing_of_the_right_types(models: dict[str, TextModel], agent: str) -> None:
+    one, none = models[agent].predict(_rows(("FATIGUE", "secret"))), models[agent].predict(pd.DataFrame())
+    assert none.empty
+    kinds = {"str": "object"}  # a pandas that has a type of texts
+    assert [kinds.get(str(kind), str(kind)) for kind in one.dtypes] == [str(kind) for kind in none.dtypes]
+    assert list(none.columns) == list(one.columns)
 
 
 @pytest.fixture

@@ -99,5 +99,4 @@ def test_a_surplus_model_goes_with_its_weights(
         trial = _train(study, folder)
         study.tell(trial, value)
         weights.settle(trial.number, TrialState.COMPLETE, value, model.model_uri)
-        weights.delete_surplus()
     assert [(Path(model.artifact_location) / "weights").exists() for model in models] == [False, True]

@@ -135,7 +135,8 @@ def test_a_dead_process_needs_no_answer(workers: Workers, log: Path) -> None:
     assert workers.wait() == [("a", Death(-signal.SIGKILL))]
 
 
-def test_the_next_process_starts_when_the_one_that_leaves_is_gone(workers: Workers, log: Path, tmp_path: Path) -> None:
+def test_on_a_card_the_next_process_starts_when_the_one_that_leaves_is_gone(log: Path, tmp_path: Path) -> None:
+    workers = Workers(2, ["0"], per_card=2)
     workers.start("a", _linger, tmp_path / "gone", log=log)
     assert workers.wait() == [("a", "done")]
     workers.leave("a")
