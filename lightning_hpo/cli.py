@@ -197,6 +197,7 @@ def _report(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     with _quick_imports():
         from lightning_hpo.study import load_study
+        from lightning_hpo.tracking import Tracker
 
     study = load_study(given.study, given.storage)
     tracked = "agent" in study.user_attrs  # a study from elsewhere has no runs
@@ -207,8 +208,6 @@ def _report(arguments: Sequence[str]) -> int:
             from lightning_hpo.report.report import write_report
     except ModuleNotFoundError as error:
         raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
-    with _quick_imports():
-        from lightning_hpo.tracking import Tracker
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
         print(line)

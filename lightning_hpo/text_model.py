@@ -6,7 +6,6 @@ Lightning nor transformers is needed where a model answers.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,21 +132,18 @@ class TextModel:
         """
         chosen = self._settings.params | (params or {})
         raise_problems(self._problems(chosen))
+        kinds = self._settings.answers(int(chosen.get("top_k", 1)))
         if not len(data):  # nothing says of which type it is
-            kinds = self._settings.answers(int(chosen.get("top_k", 1)))
             return pd.DataFrame({name: pd.Series(dtype=_TYPES[kind]) for name, kind in kinds.items()}, index=data.index)
         criteria, posts = _read(data)
         asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
         rows: list[dict[str, Any]] = [{} for _ in asked]
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._narrow):
             for places in _batches(asked):
                 answers = self._answer([asked[place] for place in places], chosen)
                 for place, answer in zip(places, answers, strict=True):
                     rows[place] = _with_text(answer, posts[place]) if "null" in answer else answer
-        return pd.DataFrame(rows, columns=list(self._settings.answers(int(chosen.get("top_k", 1)))), index=data.index)
-
-    def _precision(self) -> AbstractContextManager[None]:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self._narrow)
+        return pd.DataFrame(rows, columns=list(kinds), index=data.index)
 
     def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
         known = self._settings.params

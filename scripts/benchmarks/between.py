@@ -1,12 +1,11 @@
 """What lies between the end of a trial and the first batch of the next, beside what no trial can do without."""
 
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 from lightning_hpo.agents.encoder import load_encoder
-from scripts.benchmarks.demo_study import DemoStudy, between, write_data
+from scripts.benchmarks.demo_study import between, tuned
 from scripts.benchmarks.figures import Figures, Ratio
 
 __all__ = ["figures"]
@@ -17,14 +16,10 @@ _LOADS = 5
 
 def figures() -> Figures:
     """Medians in seconds; the encoder is that of the demo."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder / "data")
-        study = DemoStudy(folder / "study", folder / "data")
-        study.tune(_TRIALS)
+    with tuned(_TRIALS) as study:
         gap = statistics.median(between(study.last_runs(_TRIALS)))
-        load_encoder(str(folder / "data" / "encoder"))  # the first time, it imports
-        loading = statistics.median(_seconds_of_loading(folder / "data" / "encoder") for _ in range(_LOADS))
+        load_encoder(str(study.data / "encoder"))  # the first time, it imports
+        loading = statistics.median(_seconds_of_loading(study.data / "encoder") for _ in range(_LOADS))
     return Figures(
         {"end of a trial to the first batch of the next": {"s": gap}, "loading the encoder": {"s": loading}},
         [Ratio("seconds from one trial to the next one's first batch", gap, most=0.3)],

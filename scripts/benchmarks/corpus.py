@@ -5,7 +5,6 @@ its own, so that its peak of memory is its own. Rates are to be compared with th
 beside the large one.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -20,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -67,24 +64,9 @@ def figures(posts: int) -> Figures:
 
 
 def main() -> None:
-    """Measure, print a table, and write the figures as JSON to a file, if one is named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--posts", type=int, nargs="+", default=[10_000, 100_000], help="sizes; the first is the small")
-    parser.add_argument("--json", type=Path, help="where the figures go as well")
-    parser.add_argument("--measure", choices=_MEASURES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(_MEASURES[given.measure](given.folder)))
-        return
-    found = {posts: figures(posts) for posts in given.posts}
-    table = Table("what", *(f"{posts:,} posts" for posts in found), "last to first", box=None)
-    for what, of_first in found[given.posts[0]].items():
-        values = [by_name[what] for by_name in found.values()]
-        table.add_row(what, *(f"{value:,.2f}" for value in values), f"{values[-1] / of_first:.2f}")
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    """Take one of the measures, in a process of its own, and print it as JSON."""
+    how, folder = sys.argv[1:]
+    print(json.dumps(_MEASURES[how](Path(folder))))
 
 
 def _write_corpus(folder: Path, posts: int) -> None:
@@ -133,7 +115,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 def _measured(how: str, folder: Path) -> Figures:
-    command = [sys.executable, __file__, "--measure", how, "--folder", str(folder)]
+    command = [sys.executable, __file__, how, str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: Figures = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from mlflow.entities import Run
 
 from lightning_hpo.data.demo import write_demo
 
-__all__ = ["CONFIG", "DemoStudy", "between", "data_flags", "seconds", "write_data"]
+__all__ = ["CONFIG", "DemoStudy", "between", "data_flags", "seconds", "tuned", "write_data"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "configs" / "demo_evidence.yaml"
@@ -58,7 +61,7 @@ class DemoStudy:
         self.trials = folder / "outputs" / _NAME
         self.optuna, self.mlflow = folder / "optuna.db", folder / "mlflow.db"
         self.storage, self.tracking_uri = f"sqlite:///{self.optuna}", f"sqlite:///{self.mlflow}"
-        self._data = data
+        self.data = data
 
     def tune(self, trials: int, *flags: str) -> None:
         """Bring the study to so many trials, in a process of its own."""
@@ -66,7 +69,7 @@ class DemoStudy:
         study |= {"storage": self.storage, "tracking_uri": self.tracking_uri}
         given = [f"--study.{flag}={value}" for flag, value in study.items()]
         short = [f"--trainer.{flag}={value}" for flag, value in _SHORT.items()]
-        self._run(["tune", "--config", str(CONFIG), *data_flags(self._data), *short, *given, *flags])
+        self._run(["tune", "--config", str(CONFIG), *data_flags(self.data), *short, *given, *flags])
 
     def status(self) -> float:
         """Seconds of `status`."""
@@ -87,6 +90,16 @@ class DemoStudy:
         assert experiment is not None
         found = client.search_runs([experiment.experiment_id], max_results=count, order_by=["start_time DESC"])
         return list(reversed(found))
+
+
+@contextmanager
+def tuned(trials: int) -> Iterator[DemoStudy]:
+    """A study of so many trials, with data of its own, as long as the context is open."""
+    with tempfile.TemporaryDirectory() as name:
+        write_data(Path(name, "data"))
+        study = DemoStudy(Path(name, "study"), Path(name, "data"))
+        study.tune(trials)
+        yield study
 
 
 def between(runs: list[Run]) -> list[float]:

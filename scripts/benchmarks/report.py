@@ -22,9 +22,7 @@ _EPOCHS = 8
 _NAME = "large"
 _CHOICES = [f"some/encoder-{each}" for each in "abcdefghi"]
 _KINDS: Mapping[str, BaseDistribution] = {
-    **{
-        f"model.choice_{n}": CategoricalDistribution([f"some/encoder-{each}" for each in "abcdefghi"]) for n in range(5)
-    },
+    **{f"model.choice_{n}": CategoricalDistribution(_CHOICES) for n in range(5)},
     **{f"model.rate_{n}": FloatDistribution(1e-6, 1e-3, log=True) for n in range(10)},
     **{f"model.size_{n}": IntDistribution(1, 512) for n in range(5)},
 }

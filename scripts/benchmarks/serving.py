@@ -5,8 +5,6 @@ pipeline would cut a longer one, of which a registered model reads all. The pipe
 and float32, which is what it loads a model in.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -22,9 +20,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from lightning_hpo.agents import CriteriaAgent
 from lightning_hpo.agents.encoder import quiet_transformers
-from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.dsm5 import DSM5_CRITERIA
-from lightning_hpo.data.redsm5 import read_posts
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.serving import save_model
 from lightning_hpo.trainer import Trainer, native_precision
@@ -34,19 +30,6 @@ __all__ = ["measure"]
 
 _OWN = "registered model"
 _BATCH_SIZES = (1, 8, 32)
-_SEED = 17
-
-
-def main() -> None:
-    """Measure, and print the figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--posts", type=Path, help="a CSV with post_id,text; left out: the demo's made-up posts")
-    parser.add_argument("--number", type=int, default=60, help="so many posts, each with nine criteria")
-    parser.add_argument("--max_length", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    posts = list(read_posts(str(given.posts)).values()) if given.posts else DemoCorpus(given.number, _SEED).texts()
-    print(json.dumps(measure(posts, given.number, max_length=given.max_length, rounds=given.rounds), indent=2))
 
 
 def measure(posts: Sequence[str], number: int, *, max_length: int = 512, rounds: int = 5) -> dict[str, Any]:
@@ -113,7 +96,3 @@ def _seconds(answers: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
             ask()
             seconds[who].append(time.perf_counter() - start)
     return {who: taken[1:] for who, taken in seconds.items()}
-
-
-if __name__ == "__main__":
-    main()

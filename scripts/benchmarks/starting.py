@@ -7,10 +7,8 @@ transformers and torchmetrics, and the encoder's own module. The two take turns.
 
 import statistics
 import sys
-import tempfile
-from pathlib import Path
 
-from scripts.benchmarks.demo_study import CONFIG, DemoStudy, data_flags, seconds, write_data
+from scripts.benchmarks.demo_study import CONFIG, data_flags, seconds, tuned
 from scripts.benchmarks.figures import Figures, Ratio
 
 __all__ = ["figures"]
@@ -28,14 +26,10 @@ _LIGHTNING_HPO = [sys.executable, "-m", "lightning_hpo"]
 
 def figures() -> Figures:
     """Medians of five, in seconds."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder / "data")
-        study = DemoStudy(folder / "study", folder / "data")
-        study.tune(_TRIALS)
-        fit = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(folder / "data")]
+    with tuned(_TRIALS) as study:
+        fit = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(study.data)]
         fit += ["--trainer.callbacks+=scripts.benchmarks.first_batch.EndAtFirstBatch"]
-        fit += [f"--trainer.default_root_dir={folder}"]
+        fit += [f"--trainer.default_root_dir={study.trials}"]
         imports = [sys.executable, "-c", f"import os, {', '.join(_IMPORTS)}; os._exit(0)"]
         seconds(fit)  # fills the cache
         status = ["status", "--study", study.name, "--storage", study.storage]
