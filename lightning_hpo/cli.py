@@ -121,8 +121,8 @@ def _lightning(command: str) -> Command:
         import logging
 
         with _quick_imports():
-            from lightning_hpo.allocator import keep_freed_memory
-            from lightning_hpo.config import AgentCLI
+            from lightning_hpo.config.agent_cli import AgentCLI
+            from lightning_hpo.hardware.allocator import keep_freed_memory
 
         keep_freed_memory()
         # Lightning recommends its makers' cloud at every start.
@@ -136,7 +136,7 @@ def _lightning(command: str) -> Command:
 def _predict(arguments: Sequence[str]) -> int:
     with _quick_imports():
         from lightning_hpo.callbacks.prediction_writer import PredictionWriter
-        from lightning_hpo.config import AgentCLI
+        from lightning_hpo.config.agent_cli import AgentCLI
 
     answers = PredictionWriter(sys.stdout)
     with redirect_stdout(sys.stderr):
@@ -145,23 +145,23 @@ def _predict(arguments: Sequence[str]) -> int:
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    from lightning_hpo.workers import start_server
+    from lightning_hpo.study.workers import start_server
 
     if "--help" not in arguments and "-h" not in arguments:
         start_server()
     with _quick_imports():
-        from lightning_hpo.config import AgentCLI
-        from lightning_hpo.config_errors import with_files
+        from lightning_hpo.config.agent_cli import AgentCLI
+        from lightning_hpo.config.errors import with_files
         from lightning_hpo.databases import masked
-        from lightning_hpo.job import Job
-        from lightning_hpo.study import StudySettings
+        from lightning_hpo.storage.studies import StudySettings
+        from lightning_hpo.study.spec import StudySpec
         from lightning_hpo.tune import tune, workers_for
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study
     given = {**study.as_dict(), "from_": study["from"], "sampler": None, "pruner": None}
     settings = StudySettings(**{name: value for name, value in given.items() if name != "from"})
-    job = Job(
+    spec = StudySpec(
         cli.values,
         cli.config.search_space or {},
         settings,
@@ -170,7 +170,7 @@ def _tune(arguments: Sequence[str]) -> int:
         command=masked(shlex.join(["lightning-hpo", "tune", *arguments])),
     )
     try:
-        return tune(job, workers_for(job))
+        return tune(spec, workers_for(spec))
     except InputError as error:
         raise InputError(with_files(error.problems, arguments)) from error
 
@@ -182,7 +182,7 @@ def _status(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.status import print_status
+        from lightning_hpo.report.status import print_status
 
     print_status(given.study, given.storage, as_json=given.json)
     return 0
@@ -196,8 +196,8 @@ def _report(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.study import load_study
-        from lightning_hpo.tracking import Tracker
+        from lightning_hpo.storage.studies import load_study
+        from lightning_hpo.tracking.tracker import Tracker
 
     study = load_study(given.study, given.storage)
     tracked = "agent" in study.user_attrs  # a study from elsewhere has no runs
@@ -220,17 +220,17 @@ def _refit(arguments: Sequence[str]) -> int:
     parser.add_argument("--trials", type=int, default=3, help="how many of the best; default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5, help="with how many seeds each; default: %(default)s")
     parser.add_argument("--workers", type=int, default=1, help="trained at the same time; default: %(default)s")
-    parser.add_argument("--per_device", type=int, default=1, help="of them on a graphics card; default: %(default)s")
+    parser.add_argument("--per_device", type=int, default=1, help="of them on a graphics gpu; default: %(default)s")
     parser.add_argument("--no-test", dest="test", action="store_false", help="leave the test part untouched")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     _require_database(given.tracking_uri)
-    from lightning_hpo.workers import start_server
+    from lightning_hpo.study.workers import start_server
 
     start_server()
     with _quick_imports():
-        from lightning_hpo.refit import RefitSettings, refit
+        from lightning_hpo.refit.refit import RefitSettings, refit
 
     return refit(RefitSettings(**vars(given)))
 
@@ -244,13 +244,13 @@ def _reproduce(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.study import load_study
+        from lightning_hpo.storage.studies import load_study
 
     _require_database(given.tracking_uri)
     study = load_study(given.study, given.storage)
     with _quick_imports():
-        from lightning_hpo.reproduce import reproduce
-        from lightning_hpo.tracking import Tracker
+        from lightning_hpo.tracking.tracker import Tracker
+        from lightning_hpo.trial.reproduce import reproduce
 
     lines = reproduce(study, Tracker(given.tracking_uri), given.trial, run=given.run)
     shown = sys.stdout
@@ -271,16 +271,16 @@ def _register(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.study import load_study
+        from lightning_hpo.storage.studies import load_study
 
     _require_database(given.tracking_uri)
     study = load_study(given.study, given.storage)
-    from lightning_hpo.workers import Workers, start_server
+    from lightning_hpo.study.workers import Workers, start_server
 
     start_server()
     with _quick_imports():
-        from lightning_hpo.registry import register
-        from lightning_hpo.tracking import Tracker
+        from lightning_hpo.registry.register import register
+        from lightning_hpo.tracking.tracker import Tracker
 
     print("registering, and scoring it in a fresh process", file=sys.stderr)
     print(register(study, Tracker(given.tracking_uri), Workers(1), number=given.trial, promote=given.promote))
@@ -296,9 +296,9 @@ def _reconcile(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     _require_database(given.tracking_uri)
     with _quick_imports():
-        from lightning_hpo.reconciliation import reconcile
-        from lightning_hpo.study import load_studies
-        from lightning_hpo.tracking import Tracker, check_tracking
+        from lightning_hpo.storage.studies import load_studies
+        from lightning_hpo.study.reconciliation import reconcile
+        from lightning_hpo.tracking.tracker import Tracker, check_tracking
 
     check_tracking(given.tracking_uri)
     for study in load_studies(given.study, given.storage):
@@ -314,7 +314,7 @@ def _import_study(arguments: Sequence[str]) -> int:
     _add_storage(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.import_study import import_studies
+        from lightning_hpo.storage.import_study import import_studies
 
     for line in import_studies(given.source, given.storage, given.study):
         print(line)

@@ -28,12 +28,12 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 import lightning_hpo.agents
 import lightning_hpo.data
-import lightning_hpo.preflight
-import lightning_hpo.registry
-import lightning_hpo.serving
-import lightning_hpo.trial
-from lightning_hpo.allocator import keep_freed_memory
-from lightning_hpo.config import AgentCLI
+import lightning_hpo.registry.register
+import lightning_hpo.serving.flavor
+import lightning_hpo.study.preflight
+import lightning_hpo.trial.run
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.hardware.allocator import keep_freed_memory
 
 __all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
 

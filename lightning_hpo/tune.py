@@ -13,30 +13,30 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo import registry
-from lightning_hpo.checks import check_settings, check_start
-from lightning_hpo.claim import claimed
-from lightning_hpo.config import flags, with_flags
+from lightning_hpo.config.agent_cli import flags, with_flags
 from lightning_hpo.databases import masked
-from lightning_hpo.devices import CardUse, leased_cards, visible_cards
-from lightning_hpo.endings import RUN_ID, RUNTIME, Ending, Outcome, conclude, kept_outcome
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
-from lightning_hpo.job import Job
-from lightning_hpo.journal import Journal
-from lightning_hpo.pace import Pace
-from lightning_hpo.reconciliation import Reconciliation, send
-from lightning_hpo.samplers import build_sampler
-from lightning_hpo.screen import Screen, ending_line, result_line
-from lightning_hpo.study import create_study
-from lightning_hpo.study_line import Adviser, Question, Written
-from lightning_hpo.tracking import AWAY, Tracker, environment_tags
-from lightning_hpo.trial import TrialOrder, run_trial
-from lightning_hpo.trial_config import halve_batch, keep_config
-from lightning_hpo.trial_files import CONFIG
-from lightning_hpo.weights import Weights
-from lightning_hpo.workers import Death, Workers
+from lightning_hpo.hardware.gpus import GpuUse, leased_gpus, visible_gpus
+from lightning_hpo.registry import register as registry
+from lightning_hpo.search.samplers import build_sampler
+from lightning_hpo.storage.studies import create_study
+from lightning_hpo.study.checks import check_settings, check_start
+from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.study.lock import lock_study
+from lightning_hpo.study.progress import ProgressDisplay, ending_line, result_line
+from lightning_hpo.study.reconciliation import Reconciliation, send
+from lightning_hpo.study.recorder import RUN_ID, RUNTIME, Outcome, OutcomeKind, conclude, kept_outcome
+from lightning_hpo.study.retention import CheckpointRetention
+from lightning_hpo.study.spec import StudySpec
+from lightning_hpo.study.workers import ProcessExit, Workers
+from lightning_hpo.study_folder import CONFIG
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import AWAY, Tracker, environment_tags
+from lightning_hpo.trial.config import halve_batch, keep_config
+from lightning_hpo.trial.remote_trial import Question, TrialServer, Written
+from lightning_hpo.trial.run import TrialTask, run_trial
 
-__all__ = ["Drawn", "describe", "ended_in_a_line", "train", "tune", "workers_for"]
+__all__ = ["Drawn", "describe", "exit_with_one_line_error", "train", "tune", "workers_for"]
 
 Drawn = tuple[Mapping[str, Any], dict[str, Any]]
 _HALVINGS = "batch_halvings"
@@ -44,18 +44,18 @@ _EXHAUSTED = "exhausted"
 _TICK_S = 5.0
 
 
-def workers_for(job: Job) -> Workers:
-    """The processes for its trials, on the cards that they shall be given."""
-    settings = job.settings
-    cards = leased_cards(settings.devices, job.config["trainer"].get("accelerator"), visible_cards())
-    return Workers(settings.workers, cards, settings.per_device)
+def workers_for(spec: StudySpec) -> Workers:
+    """The processes for its trials, on the gpus that they shall be given."""
+    settings = spec.settings
+    gpus = leased_gpus(settings.devices, spec.config["trainer"].get("accelerator"), visible_gpus())
+    return Workers(settings.workers, gpus, settings.per_device)
 
 
-def tune(job: Job, workers: Workers) -> int:
+def tune(spec: StudySpec, workers: Workers) -> int:
     """Run the study until it has all its trials, its time is over, or someone stops it.
 
     Args:
-        job: The study.
+        spec: The study.
         workers: The processes for its trials.
 
     Returns:
@@ -66,26 +66,26 @@ def tune(job: Job, workers: Workers) -> int:
         LightningHpoError: If too many trials in a row have failed, or the best model cannot be registered.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    job, space, pruner = check_settings(job)
-    with claimed(job.settings.folder) as known, ended_in_a_line(workers):
-        about = check_start(job, space, workers, known=known)
-        tracker = Tracker(str(job.settings.tracking_uri))
-        experiment = tracker.experiment(job.experiment)  # first: while MLflow is away, there is to be no study
-        first = space.first_points(job.stage.points if job.stage else ())
-        study = create_study(job.settings, build_sampler(job.sampler, job.settings.seed, first), pruner)
+    spec, space, pruner = check_settings(spec)
+    with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
+        about = check_start(spec, space, workers, known=known)
+        tracker = Tracker(str(spec.settings.tracking_uri))
+        experiment = tracker.experiment(spec.experiment)  # first: while MLflow is away, there is to be no study
+        first = space.first_points(spec.warm_start.points if spec.warm_start else ())
+        study = create_study(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
         describe(study, about)
 
         def draw(trial: optuna.Trial) -> Drawn:
             sampled = space.suggest(trial)
             # Not `auto`: the trial's config shall make the same on a device that would choose another. Every value is
             # checked in the trial's process, which parses them.
-            return sampled, with_flags(job.config, {"trainer.precision": about["precision"], **sampled})
+            return sampled, with_flags(spec.config, {"trainer.precision": about["precision"], **sampled})
 
-        return train(job, study, tracker, experiment, workers, draw)
+        return train(spec, study, tracker, experiment, workers, draw)
 
 
 def train(
-    job: Job,
+    spec: StudySpec,
     study: optuna.Study,
     tracker: Tracker,
     experiment: str,
@@ -95,8 +95,8 @@ def train(
     """Train a study's trials until it has all of them, and register the best model if it shall be.
 
     Args:
-        job: The study.
-        study: Optuna's side of it; its folder is claimed.
+        spec: The study.
+        study: Optuna's side of it; its folder is lock_study.
         tracker: MLflow's side of it.
         experiment: Id of its experiment there.
         workers: The processes for its trials.
@@ -106,18 +106,18 @@ def train(
         The command's exit code.
     """
     mended = Reconciliation(study, tracker, alive=False).run()
-    loop = _Loop(job, study, tracker, experiment, workers, draw)
-    with loop.screen:
+    loop = _Loop(spec, study, tracker, experiment, workers, draw)
+    with loop.display:
         for line in mended:
-            loop.screen.say(line)
+            loop.display.say(line)
         loop.run()
         if loop.send_all() and loop.complete:
-            _register(job, study, tracker, workers, loop.screen)
+            _register(spec, study, tracker, workers, loop.display)
         return loop.conclude()
 
 
 @contextmanager
-def ended_in_a_line(workers: Workers) -> Iterator[None]:
+def exit_with_one_line_error(workers: Workers) -> Iterator[None]:
     """When a database, MLflow or the disk gives out where it is needed: end the trials, and say why."""
     try:
         yield
@@ -143,14 +143,16 @@ def describe(study: optuna.Study, about: Mapping[str, Any]) -> None:
             study.set_user_attr(key, value)
 
 
-def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers, screen: Screen) -> None:
-    if job.settings.register:
-        screen.say("registering the best model, and scoring it in a fresh process")
+def _register(
+    spec: StudySpec, study: optuna.Study, tracker: Tracker, workers: Workers, display: ProgressDisplay
+) -> None:
+    if spec.settings.register:
+        display.say("registering the best model, and scoring it in a fresh process")
         try:
-            screen.say(registry.register(study, tracker, workers))
+            display.say(registry.register(study, tracker, workers))
         except AWAY as error:
             again = f"lightning-hpo register --study {study.study_name}"
-            screen.say(
+            display.say(
                 f"not registered, since MLflow does not answer ({type(error).__name__}): `{again}` does it later"
             )
 
@@ -158,38 +160,38 @@ def _register(job: Job, study: optuna.Study, tracker: Tracker, workers: Workers,
 class _Loop:
     def __init__(
         self,
-        job: Job,
+        spec: StudySpec,
         study: optuna.Study,
         tracker: Tracker,
         experiment: str,
         workers: Workers,
         draw: Callable[[optuna.Trial], Drawn],
     ) -> None:
-        self._job, self._settings, self._draw = job, job.settings, draw
+        self._spec, self._settings, self._draw = spec, spec.settings, draw
         self._study, self._tracker, self._workers = study, tracker, workers
-        self._weights = Weights(study, tracker, job.settings.folder, job.settings.keep)
+        self._weights = CheckpointRetention(study, tracker, spec.settings.folder, spec.settings.keep)
         self._experiment = experiment
         self._unsent: set[int] = set()
         self._unsettled: list[tuple[int, TrialState, float | None, str | None]] = []
-        self._journals: dict[int, Journal] = {}
-        self._advisers: dict[int, Adviser] = {}
+        self._outboxes: dict[int, Outbox] = {}
+        self._trial_servers: dict[int, TrialServer] = {}
         self._about = study.user_attrs
         self._best = _best_value(study)
         self._environment = environment_tags()
-        ended = study.get_trials(deepcopy=False, states=job.counted)
+        ended = study.get_trials(deepcopy=False, states=spec.counted)
         self._ended = len(ended)
         self._failed_in_a_row: list[str] = []
-        self._deadline = None if job.settings.timeout is None else time.monotonic() + job.settings.timeout
+        self._deadline = None if spec.settings.timeout is None else time.monotonic() + spec.settings.timeout
         self._signal = 0
         self._killed = False
         self._over_time = False
         self._unwritable = ""
         self._exhausted = bool(study.user_attrs.get(_EXHAUSTED))
-        self._pace = Pace(job.settings.n_trials, workers.count, None if job.endless else job.epochs)
+        self._eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
         for trial in ended:
-            self._pace.add(*_measured(trial))
+            self._eta.add(*_measured(trial))
         self._cost_said = self._fitting_said = False
-        self.screen = Screen(job.settings.n_trials, self._ended, job.settings.monitor, self._pace)
+        self.display = ProgressDisplay(spec.settings.n_trials, self._ended, spec.settings.monitor, self._eta)
 
     @property
     def complete(self) -> bool:
@@ -205,7 +207,7 @@ class _Loop:
                     self._start(self._study.ask())
                 self._settle_weights()
                 if not self._workers.running:
-                    self._workers.see_off()
+                    self._workers.reap()
                     return
                 for trial, message in self._workers.wait(self._patience()):
                     self._hear(trial, message)
@@ -213,8 +215,8 @@ class _Loop:
 
     def conclude(self) -> int:
         """Say how the study stands, and give the exit code."""
-        if self._job.search_space:  # the best of what was not searched is the luckiest
-            self.screen.say(result_line(self._study))
+        if self._spec.search_space:  # the best of what was not searched is the luckiest
+            self.display.say(result_line(self._study))
         if len(self._failed_in_a_row) >= self._settings.max_failures:
             raise LightningHpoError(
                 f"{len(self._failed_in_a_row)} trials in a row have failed, the last one: {self._failed_in_a_row[-1]}; "
@@ -227,27 +229,27 @@ class _Loop:
             )
         if self._signal or self._over_time:
             why = "the time is over" if self._over_time else "stopped"
-            self.screen.say(f"{why}: the same command goes on with trial, run and checkpoint where they are")
+            self.display.say(f"{why}: the same command goes on with trial, run and checkpoint where they are")
         return 128 + self._signal if self._signal else 0
 
     def _introduce(self) -> None:
-        self.screen.best_is(self._best)
+        self.display.best_is(self._best)
         counts = self._about["data_counts"]
         if counts:
-            self.screen.say(f"data: {_listed(counts)}")
+            self.display.say(f"data: {_listed(counts)}")
         answers = self._about["constant_answers"]
         if answers:
-            self.screen.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
-        if self._job.stage is not None:
-            self.screen.say(self._job.stage.line(self._study.user_attrs))
+            self.display.say("constant answers: " + ", ".join(f"{name} {value:.4f}" for name, value in answers.items()))
+        if self._spec.warm_start is not None:
+            self.display.say(self._spec.warm_start.line(self._study.user_attrs))
         self._say_cost()
 
     def _say_cost(self) -> None:
         """Say once what the study will cost: as soon as it is known, before it goes on."""
-        cost = self._pace.expected(prunes=not isinstance(self._study.pruner, optuna.pruners.NopPruner))
+        cost = self._eta.expected(prunes=not isinstance(self._study.pruner, optuna.pruners.NopPruner))
         if cost is not None and not self._cost_said and not self._stopping:
             self._cost_said = True
-            self.screen.say(f"expected: {cost}")
+            self.display.say(f"expected: {cost}")
 
     @property
     def _stopping(self) -> bool:
@@ -260,47 +262,47 @@ class _Loop:
     def _start(self, trial: optuna.Trial) -> None:
         asked = time.time()
         self._unsent.discard(trial.number)  # its own process sends now
-        journal = self._journal(trial)
-        self.screen.started(trial.number, resumed=journal.begun)
+        outbox = self._outbox(trial)
+        self.display.started(trial.number, resumed=outbox.begun)
         try:
-            order = self._order(trial, journal, asked)
+            task = self._task(trial, outbox, asked)
         except InputError as error:
-            self._end(trial, Outcome(Ending.FAILED, reason=error.problems[0]))
+            self._end(trial, Outcome(OutcomeKind.FAILED, reason=error.problems[0]))
             return
-        self._workers.start(trial, run_trial, order, log=order.folder / "log.txt")
-        journal.send()  # while the trial makes its model and its data
+        self._workers.start(trial, run_trial, task, log=task.folder / "log.txt")
+        outbox.send()  # while the trial makes its model and its data
         if self._stopping:  # since this trial was asked for
             self._workers.ask_to_stop()
 
-    def _journal(self, trial: optuna.Trial) -> Journal:
-        if trial.number not in self._journals:
+    def _outbox(self, trial: optuna.Trial) -> Outbox:
+        if trial.number not in self._outboxes:
             folder = (self._settings.folder / f"trial_{trial.number}").absolute()
-            self._journals[trial.number] = Journal(folder, self._tracker, trial.user_attrs.get(RUN_ID))
-        return self._journals[trial.number]
+            self._outboxes[trial.number] = Outbox(folder, self._tracker, trial.user_attrs.get(RUN_ID))
+        return self._outboxes[trial.number]
 
-    def _begin(self, trial: optuna.Trial, journal: Journal) -> None:
+    def _begin(self, trial: optuna.Trial, outbox: Outbox) -> None:
         tags = {
             "optuna_trial": str(trial.number),
             "optuna_study": str(self._settings.name),
-            "agent": self._job.agent,
+            "agent": self._spec.agent,
             "optuna_state": TrialState.RUNNING.name,
             "data_fingerprint": str(self._about["data_fingerprint"]),
             "data_counts": _listed(self._about["data_counts"]),
             **self._environment,
-            **self._job.tags,
+            **self._spec.tags,
         }
-        journal.write("start_run", experiment_id=self._experiment, name=f"trial_{trial.number}", tags=tags)
-        if journal.run_id is not None:
-            trial.set_user_attr(RUN_ID, journal.run_id)
+        outbox.write("start_run", experiment_id=self._experiment, name=f"trial_{trial.number}", tags=tags)
+        if outbox.run_id is not None:
+            trial.set_user_attr(RUN_ID, outbox.run_id)
 
-    def _order(self, trial: optuna.Trial, journal: Journal, asked: float) -> TrialOrder:
-        if not journal.begun:
-            self._begin(trial, journal)
-        self._configure(trial, journal)
-        return TrialOrder(
+    def _task(self, trial: optuna.Trial, outbox: Outbox, asked: float) -> TrialTask:
+        if not outbox.begun:
+            self._begin(trial, outbox)
+        self._configure(trial, outbox)
+        return TrialTask(
             tracking_uri=str(self._settings.tracking_uri),
-            run_id=journal.run_id,
-            folder=journal.folder,
+            run_id=outbox.run_id,
+            folder=outbox.folder,
             monitor=self._settings.monitor,
             mode=self._settings.mode,
             threads=max(1, len(os.sched_getaffinity(0)) // self._workers.count),  # those that this process may use
@@ -308,85 +310,85 @@ class _Loop:
             asked=asked,
         )
 
-    def _configure(self, trial: optuna.Trial, journal: Journal) -> None:
+    def _configure(self, trial: optuna.Trial, outbox: Outbox) -> None:
         """Write the trial's config into its folder and tell it to its run; a resumed trial keeps what it has."""
-        if (journal.folder / CONFIG).exists():
+        if (outbox.folder / CONFIG).exists():
             return
         sampled, config = self._draw(trial)
         rest = {name: value for name, value in flags(config).items() if value is not None}
-        journal.note("log_params", params={**rest, **sampled})
-        keep_config(journal, config)
+        outbox.note("log_params", params={**rest, **sampled})
+        keep_config(outbox, config)
 
     def _hear(self, trial: optuna.Trial, message: Any) -> None:
         match message:
             case Question():
-                self._workers.answer(trial, self._adviser(trial).answer(message))
+                self._workers.answer(trial, self._trial_server(trial).answer(message))
             case Written():
-                self._journal(trial).send()
-            case CardUse():
+                self._outbox(trial).send()
+            case GpuUse():
                 self._say_fitting(trial, message)
             case str():
-                self.screen.say(f"trial {trial.number} {message}")
+                self.display.say(f"trial {trial.number} {message}")
             case Outcome():
                 self._workers.leave(trial)
                 self._hear_outcome(trial, message)
-            case Death():
+            case ProcessExit():
                 self._hear_outcome(trial, self._outcome_of(trial, message))
             case _:
-                self.screen.trains(trial.number, *message)
+                self.display.trains(trial.number, *message)
 
-    def _say_fitting(self, trial: optuna.Trial, use: CardUse) -> None:
-        """Say once how many trials a card bears, where that is more than it is given."""
+    def _say_fitting(self, trial: optuna.Trial, use: GpuUse) -> None:
+        """Say once how many trials a gpu bears, where that is more than it is given."""
         if not self._fitting_said and use.fitting > self._settings.per_device:
             self._fitting_said = True
-            self.screen.say(f"trial {trial.number}: {use.advice}")
+            self.display.say(f"trial {trial.number}: {use.advice}")
 
     def _hear_outcome(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        if outcome.ending is Ending.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
+        if outcome.ending is OutcomeKind.OUT_OF_MEMORY and not self._stopping and self._halve(trial):
             self._start(trial)
         else:
             self._end(trial, outcome)
 
-    def _adviser(self, trial: optuna.Trial) -> Adviser:
-        if trial.number not in self._advisers:
-            self._advisers[trial.number] = Adviser(self._study, trial._trial_id, self._leads)
-        return self._advisers[trial.number]
+    def _trial_server(self, trial: optuna.Trial) -> TrialServer:
+        if trial.number not in self._trial_servers:
+            self._trial_servers[trial.number] = TrialServer(self._study, trial._trial_id, self._leads)
+        return self._trial_servers[trial.number]
 
     def _leads(self, value: float) -> bool:
         return self._best is None or (value > self._best if self._settings.mode == "max" else value < self._best)
 
-    def _outcome_of(self, trial: optuna.Trial, death: Death) -> Outcome:
-        kept = kept_outcome(self._journal(trial).folder)
+    def _outcome_of(self, trial: optuna.Trial, death: ProcessExit) -> Outcome:
+        kept = kept_outcome(self._outbox(trial).folder)
         if kept is not None:  # it died after all was done
             return kept
         if self._stopping:  # the signal may have reached the whole group, the server of the processes too
-            return Outcome(Ending.INTERRUPTED, reason="interrupted")
-        return Outcome(Ending.DIED, reason=death.reason)
+            return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted")
+        return Outcome(OutcomeKind.DIED, reason=death.reason)
 
     def _halve(self, trial: optuna.Trial) -> bool:
-        batch = halve_batch(self._journal(trial)) if self._settings.halve_on_oom else None
+        batch = halve_batch(self._outbox(trial)) if self._settings.halve_on_oom else None
         if batch is None:
             return False
         trial.set_user_attr(_HALVINGS, trial.user_attrs.get(_HALVINGS, 0) + 1)
-        self.screen.say(f"trial {trial.number} is out of memory: again with batches of {batch}")
+        self.display.say(f"trial {trial.number} is out of memory: again with batches of {batch}")
         return True
 
     def _end(self, trial: optuna.Trial, outcome: Outcome) -> None:
         if outcome.stops_study:
             self._unwritable = outcome.reason
             self._workers.ask_to_stop()
-        journal = self._journal(trial)
-        state = conclude(self._study, trial, journal, outcome)
-        if journal.pending:
+        outbox = self._outbox(trial)
+        state = conclude(self._study, trial, outbox, outcome)
+        if outbox.pending:
             self._unsent.add(trial.number)
         self._send_waiting()
-        del self._journals[trial.number]
-        self._advisers.pop(trial.number, None)
+        del self._outboxes[trial.number]
+        self._trial_servers.pop(trial.number, None)
         if state.is_finished():
             self._unsettled.append((trial.number, state, outcome.value, outcome.model_uri))
-        if state in self._job.counted:
+        if state in self._spec.counted:
             self._ended += 1
-            self._pace.add(*_measured(self._study._storage.get_trial(trial._trial_id)))
+            self._eta.add(*_measured(self._study._storage.get_trial(trial._trial_id)))
         if state == TrialState.COMPLETE and outcome.value is not None and self._leads(outcome.value):
             self._best = outcome.value
         if state == TrialState.FAIL:
@@ -396,9 +398,9 @@ class _Loop:
         if getattr(self._study.sampler, "exhausted", False) and not self._exhausted:
             self._exhausted = True
             self._study.set_user_attr(_EXHAUSTED, True)
-            self.screen.say("the sampler has drawn everything that there is")
-        self.screen.best_is(self._best)
-        self.screen.ended(trial.number, ending_line(outcome, self._settings.monitor), state in self._job.counted)
+            self.display.say("the sampler has drawn everything that there is")
+        self.display.best_is(self._best)
+        self.display.ended(trial.number, ending_line(outcome, self._settings.monitor), state in self._spec.counted)
         self._say_cost()
 
     def _settle_weights(self) -> None:
@@ -410,7 +412,7 @@ class _Loop:
         """Send what MLflow did not take, and say so where it still takes nothing."""
         self._send_waiting(now=True)
         if self._unsent:
-            self.screen.say(
+            self.display.say(
                 f"MLflow does not answer, and has not got everything of {len(self._unsent)} trials; when it does, the "
                 "same command sends it and registers the best model"
             )
@@ -452,7 +454,7 @@ class _Loop:
             self._workers.kill()
             return
         self._signal = number
-        self.screen.say("stopping: the running trials are parked at their next batch; once more stops at once")
+        self.display.say("stopping: the running trials are parked at their next batch; once more stops at once")
         self._workers.ask_to_stop()
 
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_hpo.cli import main as lightning_hpo
-from lightning_hpo.reconciliation import Reconciliation
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.study.reconciliation import Reconciliation
+from lightning_hpo.tracking.tracker import Tracker
 
 _LOCK_ERRORS = ("database is locked", "OperationalError", "deadlock detected", "could not serialize")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_hpo.workers import start_server
+from lightning_hpo.study.workers import start_server
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--victim"]:
     start_server()  # as `tune` does: its imports beside those below
@@ -34,11 +34,11 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import lightning_hpo.trial
+import lightning_hpo.trial.run
 from lightning_hpo.cli import main as lightning_hpo_main
-from lightning_hpo.endings import RUN_STATUS, run_id_of
-from lightning_hpo.reconciliation import Reconciliation
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.study.reconciliation import Reconciliation
+from lightning_hpo.study.recorder import RUN_STATUS, run_id_of
+from lightning_hpo.tracking.tracker import Tracker
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TRIALS = 12
@@ -167,7 +167,7 @@ class Chaos(Callback):
         del trainer, pl_module
         _around(os, "fsync", self._plan, before="trial SIGKILL within a checkpoint")
         _around(os, "replace", self._plan, before="trial SIGKILL between a checkpoint's renames")
-        _around(lightning_hpo.trial, "keep_outcome", self._plan, after="trial SIGKILL after its end")
+        _around(lightning_hpo.trial.run, "keep_outcome", self._plan, after="trial SIGKILL after its end")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Die within an epoch, alone or with the study."""
@@ -299,11 +299,11 @@ class Soak:
 
     def _send(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
         """Send a signal at a random moment from the first sign of life on."""
-        journals = self.folder / "outputs" / name
-        before = {path: path.stat().st_size for path in journals.glob("trial_*/journal.jsonl")}
+        outboxes = self.folder / "outputs" / name
+        before = {path: path.stat().st_size for path in outboxes.glob("trial_*/journal.jsonl")}
         end = time.monotonic() + _LIMIT_S
         while process.poll() is None and time.monotonic() < end:
-            if any(path.stat().st_size != before.get(path) for path in _existing(journals)):
+            if any(path.stat().st_size != before.get(path) for path in _existing(outboxes)):
                 break
             time.sleep(0.005)
         time.sleep(self.draw.uniform(0.0, 1.5))

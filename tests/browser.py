@@ -1,4 +1,4 @@
-"""A real browser without a screen, which reaches nothing beyond this machine."""
+"""A real browser without a display, which reaches nothing beyond this machine."""
 
 import json
 import shutil

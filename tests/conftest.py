@@ -11,10 +11,10 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_hpo.journal import Journal
-from lightning_hpo.study import open_storage
-from lightning_hpo.tracking import Tracker
-from tests.home import Home, ready_home
+from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import Tracker
+from tests.study_sandbox import StudySandbox, ready_sandbox
 
 Copy = Callable[[Path, str], str]
 
@@ -59,8 +59,8 @@ def run_id(tracker: Tracker) -> str:
 
 
 @pytest.fixture
-def journal(tracker: Tracker, run_id: str, tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "trial_0", tracker, run_id)
+def outbox(tracker: Tracker, run_id: str, tmp_path: Path) -> Outbox:
+    return Outbox(tmp_path / "trial_0", tracker, run_id)
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def study(storage_url: str) -> optuna.Study:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> Home:
-    return ready_home(tmp_path, monkeypatch, ready_databases)
+def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_databases: Any) -> StudySandbox:
+    return ready_sandbox(tmp_path, monkeypatch, ready_databases)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.project_sandbox import ROOT, ProjectSandbox
 from tests.server import free_port, serving
 from tests.shell import Shell
-from tests.workplace import ROOT, Workplace
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# ([\w/.-]+\.(?:py|yaml))\n")
@@ -54,13 +54,13 @@ class Reader:
     """Does what pages say, from top to bottom, in one folder; what a page before has said already is not done again.
 
     Args:
-        workplace: The folder.
+        project: The folder.
         shortened: Gives what is run in the place of a command: less of the same, or nothing.
     """
 
-    def __init__(self, workplace: Workplace, shortened: Callable[[str], str]) -> None:
-        self._workplace, self._shortened = workplace, shortened
-        self._shell = Shell(workplace.folder, workplace.environment)
+    def __init__(self, project: ProjectSandbox, shortened: Callable[[str], str]) -> None:
+        self._workplace, self._shortened = project, shortened
+        self._shell = Shell(project.folder, project.environment)
         self._done: set[str] = set()
         self.answers: dict[str, str] = {}
 

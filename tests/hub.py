@@ -22,7 +22,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.network.encoder import quiet_transformers
 
 _COMMIT = "0" * 40
 ENCODERS = {

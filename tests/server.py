@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.home import wait_for
+from tests.study_sandbox import wait_for
 
 
 def free_port() -> int:

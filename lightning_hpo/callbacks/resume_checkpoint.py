@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_hpo.callbacks.stop_request import StopRequest
-from lightning_hpo.trial_files import LAST, PARTIAL, PREVIOUS
+from lightning_hpo.study_folder import LAST, PARTIAL, PREVIOUS
 
 __all__ = ["ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
 
@@ -151,7 +151,7 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was no memory; torch has a class for that on a graphics card, and on a CPU only words."""
+    """Whether there was no memory; torch has a class for that on a graphics gpu, and on a CPU only words."""
     words = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(each in str(error) for each in words)

@@ -46,7 +46,7 @@ SYMPTOMS: dict[str, tuple[str, ...]] = {
     ),
     "PSYCHOMOTOR": (
         "{when} I am so restless that I cannot sit still.",
-        "I pace up and down, restless, and {much} cannot sit still.",
+        "I eta up and down, restless, and {much} cannot sit still.",
         "I move and speak so slowly that others finish my sentences.",
         "{when} I speak slowly and move as if through water.",
         "My hands fidget all day and I am too restless to sit.",

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.pace import duration
 from lightning_hpo.report.colours import ENDINGS
 from lightning_hpo.report.picture import Panel, Picture, Series
 from lightning_hpo.report.study_record import StudyRecord, seconds_of
+from lightning_hpo.study.eta import duration
 
 __all__ = ["endings", "places", "timeline"]
 

@@ -95,7 +95,7 @@ def _trace(series: Series) -> Any:
 
 
 def _finite(places: Sequence[Number]) -> list[Number]:
-    """Seven digits are more than a screen shows."""
+    """Seven digits are more than a display shows."""
     return [None if place is None or not math.isfinite(place) else float(f"{place:.7g}") for place in places]
 
 

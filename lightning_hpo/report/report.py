@@ -6,14 +6,14 @@ from pathlib import Path
 
 import optuna
 
-from lightning_hpo.endings import run_ids_of
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.report import course, parameters, savings, scores, still, tables
 from lightning_hpo.report.page import page
 from lightning_hpo.report.picture import Picture
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.table import Table
-from lightning_hpo.tracking import AWAY, Run, Tracker
+from lightning_hpo.study.recorder import run_ids_of
+from lightning_hpo.tracking.tracker import AWAY, Run, Tracker
 
 __all__ = ["PAGE", "write_report"]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.pace import duration
 from lightning_hpo.report.colours import ENDINGS
 from lightning_hpo.report.study_record import StudyRecord, seconds_of
 from lightning_hpo.report.table import Table
-from lightning_hpo.tracking import Run
+from lightning_hpo.study.eta import duration
+from lightning_hpo.tracking.tracker import Run
 
 __all__ = ["Saving", "cost", "pruning", "saving"]
 

@@ -1,4 +1,4 @@
-"""Pictures as PNG files, drawn by Matplotlib without a screen."""
+"""Pictures as PNG files, drawn by Matplotlib without a display."""
 
 import itertools
 import math

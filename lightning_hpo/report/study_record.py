@@ -10,9 +10,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.endings import RUNTIME
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking import Run
+from lightning_hpo.study.recorder import RUNTIME
+from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")
 

@@ -10,13 +10,13 @@ from optuna.trial import TrialState
 
 from lightning_hpo.report.study_record import StudyRecord, score
 from lightning_hpo.report.table import Table
-from lightning_hpo.trial_files import CONFIG, fit_command
+from lightning_hpo.study_folder import CONFIG, fit_command
 
 __all__ = ["constants", "data", "environment", "summary", "winner"]
 
 _MADE_WITH = {
     "device": "device",
-    "device_index": "card",
+    "device_index": "gpu",
     "mlflow.source.git.commit": "git commit",
     "git_dirty": "git: files changed since",
 }

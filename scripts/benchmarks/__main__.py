@@ -8,7 +8,7 @@ By name only:
 growth      all that could grow with a study, at 10 and at 10,000 trials (minutes)
 comparison  a trial beside what a user would take instead, and beside the floor (half an hour)
 corpus      starts, rates and memory at 10,000 and at a million posts (minutes)
-card        trials an hour on a graphics card: one, two and four at a time, compiled and not
+gpu        trials an hour on a graphics gpu: one, two and four at a time, compiled and not
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="some of the parts")
     parser.add_argument("--json", type=Path, help="where the figures go as well")
-    parser.add_argument("--posts", type=Path, help="comparison, card, serving: a corpus; default: a made-up one")
+    parser.add_argument("--posts", type=Path, help="comparison, gpu, serving: a corpus; default: a made-up one")
     parser.add_argument("--annotations", type=Path, help="its annotations")
     parser.add_argument("--criteria", type=Path, help="its criteria; default: those of DSM-5")
     parser.add_argument("--repeats", type=int, default=2, help="comparison: turns; default: %(default)s")
@@ -129,10 +129,10 @@ def _corpus(given: argparse.Namespace) -> Figures:
     return Figures(rows, rates + peaks)
 
 
-def _card(given: argparse.Namespace) -> Figures:
-    from scripts.benchmarks import card
+def _gpu(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import gpu
 
-    return card.figures(given.posts, given.annotations, given.criteria)
+    return gpu.figures(given.posts, given.annotations, given.criteria)
 
 
 _PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
@@ -143,7 +143,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "growth": _growth,
     "comparison": _comparison,
     "corpus": _corpus,
-    "card": _card,
+    "gpu": _gpu,
 }
 _SHORT = ("between", "starting", "report", "serving")
 

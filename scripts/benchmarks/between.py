@@ -4,7 +4,7 @@ import statistics
 import time
 from pathlib import Path
 
-from lightning_hpo.agents.encoder import load_encoder
+from lightning_hpo.agents.network.encoder import load_encoder
 from scripts.benchmarks.demo_study import between, tuned
 from scripts.benchmarks.figures import Figures, Ratio
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from lightning_hpo.trainer import native_precision
+from lightning_hpo.config.trainer import native_precision
 from scripts.benchmarks.figures import Figures, Ratio
 from scripts.benchmarks.peak_memory import PeakMemory
 from scripts.benchmarks.setting import Setting, prepare
@@ -109,7 +109,7 @@ def _medians(results: list[dict[str, Any]], setting: Setting) -> dict[str, float
         "padding": one["padding"] / one["tokens"],
         "between s": statistics.median(between) if between else math.nan,
         "peak MiB, all processes": max(result["peak_mib"] for result in results),
-        "card MiB": max(result["card_mib"] for result in results) or math.nan,
+        "gpu MiB": max(result["gpu_mib"] for result in results) or math.nan,
     }
 
 

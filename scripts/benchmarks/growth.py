@@ -15,9 +15,9 @@ from pathlib import Path
 import optuna
 import yaml
 
-from lightning_hpo.samplers import build_sampler
-from lightning_hpo.search_space import SearchSpace
-from lightning_hpo.study import open_storage
+from lightning_hpo.search.samplers import build_sampler
+from lightning_hpo.search.space import SearchSpace
+from lightning_hpo.storage.studies import open_storage
 from scripts.benchmarks.demo_study import CONFIG, DemoStudy, between, write_data
 from scripts.benchmarks.figures import Figures, Ratio
 from scripts.benchmarks.trial_copies import copy_trials

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import torch
 
-from lightning_hpo.tracking import environment_tags
+from lightning_hpo.tracking.tracker import environment_tags
 
 __all__ = ["machine"]
 
 
 def machine() -> dict[str, str]:
-    """Processor, memory, graphics card, torch and commit, by what they are."""
+    """Processor, memory, graphics gpu, torch and commit, by what they are."""
     made_by = environment_tags()
     commit = made_by.get("mlflow.source.git.commit", "none")
     return {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "graphics card": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "graphics gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch": str(torch.__version__),
         "commit": commit + (", with changes" if made_by.get("git_dirty") == "true" else ""),
     }

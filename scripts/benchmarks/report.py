@@ -10,10 +10,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lightning_hpo.endings import RUN_ID
 from lightning_hpo.report.report import PAGE, write_report
-from lightning_hpo.study import open_storage
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.study.recorder import RUN_ID
+from lightning_hpo.tracking.tracker import Tracker
 
 __all__ = ["measure"]
 

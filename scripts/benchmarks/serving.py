@@ -19,11 +19,11 @@ import pandas as pd
 from transformers import AutoModelForSequenceClassification, pipeline
 
 from lightning_hpo.agents import CriteriaAgent
-from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.config.trainer import Trainer, native_precision
 from lightning_hpo.data.dsm5 import DSM5_CRITERIA
 from lightning_hpo.data.tokenizers import load_tokenizer
-from lightning_hpo.serving import save_model
-from lightning_hpo.trainer import Trainer, native_precision
+from lightning_hpo.serving.flavor import save_model
 from scripts.benchmarks.setting import write_encoder
 
 __all__ = ["measure"]

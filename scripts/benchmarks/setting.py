@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.redsm5 import read_criteria
 from lightning_hpo.data.splits import Split, split_posts
@@ -83,7 +83,7 @@ class Result:
         samples: Pairs trained on in a trial.
         tokens: Tokens that a trial trains on, padding among them.
         padding: How many of these are padding.
-        card_mib: The most memory of a graphics card that a process had in use for tensors; 0 without a card.
+        gpu_mib: The most memory of a graphics gpu that a process had in use for tensors; 0 without a gpu.
     """
 
     trials_s: list[float] = field(default_factory=list)
@@ -92,14 +92,14 @@ class Result:
     samples: int = 0
     tokens: int = 0
     padding: int = 0
-    card_mib: float = 0.0
+    gpu_mib: float = 0.0
 
     _ended: float = field(default=0.0, repr=False)
 
     def write(self, setting: Setting) -> None:
         """Leave the figures for whoever compares."""
         if torch.cuda.is_available():
-            self.card_mib = self.card_mib or torch.cuda.max_memory_allocated() / 2**20
+            self.gpu_mib = self.gpu_mib or torch.cuda.max_memory_allocated() / 2**20
         figures = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
         (setting.folder / "result.json").write_text(json.dumps(figures), encoding="utf-8")
 

@@ -16,7 +16,7 @@ __all__ = ["figures"]
 _TIMES = 5
 _TRIALS = 10
 _IMPORTS = (
-    "lightning_hpo.config",
+    "lightning_hpo.config.agent_cli",
     "lightning_hpo.agents",
     "lightning_hpo.data",
     "transformers.models.bert.modeling_bert",

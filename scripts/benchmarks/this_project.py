@@ -35,7 +35,7 @@ def main() -> None:
         result.between_s.append(starts[place] - ends[place - 1] + metrics[place]["startup_s"])
     result.whole_s = max(ends) - min(starts)
     if torch.cuda.is_available():
-        result.card_mib = max(each["peak_memory_mib"] for each in metrics)
+        result.gpu_mib = max(each["peak_memory_mib"] for each in metrics)
     count_batches(setting, result)
     result.write(setting)
 

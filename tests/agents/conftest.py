@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from transformers import BertConfig, BertModel
 
-from lightning_hpo.agents.encoder import quiet_transformers
+from lightning_hpo.agents.network.encoder import quiet_transformers
 
 Batch = dict[str, Any]
 

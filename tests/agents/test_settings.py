@@ -1,11 +1,11 @@
 import pytest
 
-from lightning_hpo.agents.decoding import Decoding
-from lightning_hpo.agents.heads import CriteriaHead, EvidenceHead
 from lightning_hpo.agents.losses import Loss
-from lightning_hpo.agents.optimizers import Optim
-from lightning_hpo.agents.schedules import Schedule
+from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead
+from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.agents.optim.schedules import Schedule
 from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.exceptions import InputError
 
 GROUPS: list[type[Settings]] = [CriteriaHead, EvidenceHead, Loss, Optim, Schedule, Decoding]

@@ -165,10 +165,10 @@ def test_an_agent_answers_where_its_optimizer_cannot_run_and_is_not_trained_ther
     agent = kind(encoder_folder, optim=optim)
     (scores,) = trainer().validate(agent, loader(eval_batches[:1]), verbose=False)
     assert "val_metric" in scores
-    with pytest.raises(InputError, match=r"--model.optim.name: adamw_8bit runs on NVIDIA cards only"):
+    with pytest.raises(InputError, match=r"--model.optim.name: adamw_8bit runs on NVIDIA gpus only"):
         trainer(max_epochs=1).fit(agent, loader(training_batches[:1]), loader(eval_batches[:1]))
     (problem,) = kind.flag_problems({"name": "nowhere", "optim": optim})
-    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA cards only")
+    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA gpus only")
 
 
 class _StopsAfter(Callback):

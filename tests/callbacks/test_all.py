@@ -20,14 +20,14 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
 from lightning_hpo.callbacks.stop_request import StopRequest
-from lightning_hpo.journal import Journal
+from lightning_hpo.tracking.outbox import Outbox
 from tests.foreign import ForeignData, ForeignModule
 
 Make = Callable[[], dict[type[Callback], Callback]]
 
 
 @pytest.fixture
-def make(study: optuna.Study, journal: Journal, tmp_path: Path) -> Iterator[Make]:
+def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
     """Makes one of each callback."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
     trial = study.ask()
@@ -37,7 +37,7 @@ def make(study: optuna.Study, journal: Journal, tmp_path: Path) -> Iterator[Make
         made: list[Callback] = [
             RandomState(),
             stop,
-            MLflowMetrics(journal, "val_metric"),
+            MLflowMetrics(outbox, "val_metric"),
             ProgressReport(sending, "val_metric"),
             PruningCallback(trial, "val_metric"),
             PredictionWriter(io.StringIO()),

@@ -9,15 +9,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.journal import Journal
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import Tracker
 from tests.callbacks.conftest import Fit
 from tests.foreign import ForeignData, ForeignModule
 
 
 @pytest.fixture
-def metrics(journal: Journal) -> MLflowMetrics:
-    return MLflowMetrics(journal, "val_metric")
+def metrics(outbox: Outbox) -> MLflowMetrics:
+    return MLflowMetrics(outbox, "val_metric")
 
 
 def _history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]]:
@@ -35,15 +35,15 @@ def test_every_epoch_is_a_step(fit: Fit, metrics: MLflowMetrics, tracker: Tracke
 
 
 def test_a_resumed_trial_writes_no_step_twice(
-    fit: Fit, tracker: Tracker, run_id: str, journal: Journal, tmp_path: Path
+    fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox, tmp_path: Path
 ) -> None:
     def kept() -> ModelCheckpoint:
         return ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
 
     # The trial dies after epoch 2 is written, and goes on from the checkpoint of epoch 0.
-    fit([0.25, 0.5, 0.375], [MLflowMetrics(journal, "val_metric"), kept()])
+    fit([0.25, 0.5, 0.375], [MLflowMetrics(outbox, "val_metric"), kept()])
     values = [0.25, 0.5, 0.375, 0.625]
-    callbacks = [MLflowMetrics(journal, "val_metric"), kept()]
+    callbacks = [MLflowMetrics(outbox, "val_metric"), kept()]
     fit(values, callbacks, ckpt_path=tmp_path / "kept" / "epoch=0.ckpt")
     assert _history(tracker, run_id, "val_metric") == list(enumerate(values))
     assert [step for step, _ in _history(tracker, run_id, "train_loss")] == [0, 1, 2, 3]
@@ -72,12 +72,12 @@ def test_a_metric_that_is_not_finite_ends_the_training(
     assert tracker.logged_steps(run_id, "epoch") == {0}
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(fit: Fit, journal: Journal) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(fit: Fit, outbox: Outbox) -> None:
     # Another monitor: the loss alone is looked at.
     with pytest.raises(NotFiniteError, match=r"^train_loss is nan at epoch 0$"):
-        fit([0.25, 0.5], [MLflowMetrics(journal, "other")], module=ForeignModule(diverges=True))
+        fit([0.25, 0.5], [MLflowMetrics(outbox, "other")], module=ForeignModule(diverges=True))
 
 
-def test_another_metric_may_be_nan(fit: Fit, tracker: Tracker, run_id: str, journal: Journal) -> None:
-    fit([math.nan], [MLflowMetrics(journal, "scripted_loss")])
+def test_another_metric_may_be_nan(fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox) -> None:
+    fit([math.nan], [MLflowMetrics(outbox, "scripted_loss")])
     assert tracker.logged_steps(run_id, "epoch") == {0}

@@ -5,8 +5,8 @@ from optuna.trial import TrialState
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.journal import Journal
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import Tracker
 from tests.callbacks.conftest import Fit
 
 
@@ -43,10 +43,10 @@ def test_a_trial_is_pruned_when_the_pruner_says_so(fit: Fit, study: optuna.Study
 
 
 def test_the_pruned_epoch_is_recorded_before(
-    fit: Fit, study: optuna.Study, tracker: Tracker, run_id: str, journal: Journal
+    fit: Fit, study: optuna.Study, tracker: Tracker, run_id: str, outbox: Outbox
 ) -> None:
     trial = _trial(study, _From(1))
-    callbacks = [MLflowMetrics(journal, "val_metric"), PruningCallback(trial, "val_metric")]
+    callbacks = [MLflowMetrics(outbox, "val_metric"), PruningCallback(trial, "val_metric")]
     with pytest.raises(optuna.TrialPruned):
         fit([0.25, 0.5, 0.375], callbacks)
     assert tracker.logged_steps(run_id, "val_metric") == {0, 1}

@@ -25,7 +25,7 @@ from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataMod
 from lightning_hpo.data.batching import Draw, TrainBatchSampler
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.train_loader import TrainLoader
-from lightning_hpo.trial_files import LAST, PREVIOUS
+from lightning_hpo.study_folder import LAST, PREVIOUS
 from tests.callbacks.conftest import Terminator
 from tests.foreign import ForeignData, ForeignModule
 from tests.hub import write_hub

@@ -112,9 +112,9 @@ def test_the_fingerprint_is_the_same_at_every_stage(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     found = []
-    for stage in ("fit", "validate", "test"):
+    for warm_start in ("fit", "validate", "test"):
         module = make(kind, corpus_folder, tokenizer_folder)
-        module.setup(stage)
+        module.setup(warm_start)
         found.append(module.fingerprint)
     assert len(set(found)) == 1
 

@@ -10,12 +10,12 @@ from mlflow.entities import Run
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.claim import claimed
 from lightning_hpo.cli import main
-from lightning_hpo.endings import RUN_ID
-from lightning_hpo.reconciliation import reconcile
 from lightning_hpo.report.report import write_report
-from lightning_hpo.tracking import Tracker
+from lightning_hpo.study.lock import lock_study
+from lightning_hpo.study.reconciliation import reconcile
+from lightning_hpo.study.recorder import RUN_ID
+from lightning_hpo.tracking.tracker import Tracker
 from tests.report.studies import ABOUT, KINDS, every_ending, make_study, make_trial
 
 Captured = pytest.CaptureFixture[str]
@@ -40,7 +40,7 @@ def _study(storage_url: str, folder: Path, trials: list[FrozenTrial], tracker: T
         run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", tags)
         tracker.set_status(run_id, "FINISHED", {})
         trial.user_attrs[RUN_ID] = run_id
-    with claimed(folder / "first"):
+    with lock_study(folder / "first"):
         return make_study(storage_url, trials, ABOUT | {"outdir": str(folder / "first")})
 
 

@@ -3,7 +3,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.report.savings import cost, pruning, saving
 from lightning_hpo.report.study_record import StudyRecord
-from lightning_hpo.tracking import Run
+from lightning_hpo.tracking.tracker import Run
 from tests.report.studies import every_ending, make_study, make_trial
 
 

@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 from lightning_hpo.report import tables
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.table import Table
-from lightning_hpo.tracking import Run
+from lightning_hpo.tracking.tracker import Run
 from tests.report.studies import ABOUT, KINDS, every_ending, make_study, make_trial
 
 

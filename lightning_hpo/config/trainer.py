@@ -1,0 +1,57 @@
+"""Lightning's Trainer, which also knows the precision `auto`."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer as LightningTrainer
+from lightning.pytorch.accelerators import Accelerator
+
+from lightning_hpo.hardware.bf16 import computes_bf16
+
+__all__ = ["Precision", "Trainer", "native_precision"]
+
+Precision = Literal[
+    "auto",
+    "16-mixed",
+    "bf16-mixed",
+    "32-true",
+    "16-true",
+    "bf16-true",
+    "64-true",
+    "transformer-engine",
+    "transformer-engine-float16",
+    "16",
+    "bf16",
+    "32",
+    "64",
+    16,
+    32,
+    64,
+]
+
+
+class Trainer(LightningTrainer):
+    """The Trainer of every command.
+
+    Args:
+        accelerator: As Lightning's: auto, cpu, gpu and others.
+        precision: Lightning's precisions, and `auto`: bf16-mixed where the device computes with bf16 by itself,
+            32-true elsewhere. Left out, it is 32-true.
+        options: Everything else that Lightning's Trainer takes.
+    """
+
+    def __init__(
+        self, *, accelerator: str | Accelerator = "auto", precision: Precision | None = None, **options: Any
+    ) -> None:
+        chosen = native_precision(accelerator) if precision == "auto" else precision
+        super().__init__(accelerator=accelerator, precision=chosen, **options)
+
+
+def native_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "32-true"]:
+    """Give bf16-mixed if the device that an accelerator stands for computes with bf16 by itself, else 32-true."""
+    named = str(accelerator) if isinstance(accelerator, str) else type(accelerator).__name__.lower()
+    if "cpu" in named or (named == "auto" and not torch.accelerator.is_available()):
+        native = computes_bf16()
+    else:
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if native else "32-true"

@@ -1,0 +1,62 @@
+"""The scores of one pair, against the published definitions on cases worked by hand."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
+
+SPANS = st.tuples(st.integers(0, 30), st.integers(1, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+def _brute_force(predicted: Span, gold: list[Span]) -> float:
+    found = []
+    for span in gold:
+        one, other = set(range(*predicted)), set(range(*span))
+        shared = len(one & other)
+        precision, recall = shared / len(one), shared / len(other)
+        found.append(2 * precision * recall / (precision + recall) if shared else 0.0)
+    return max(found)
+
+
+@given(SPANS, st.lists(SPANS, min_size=1, max_size=4))
+def test_f1_is_that_of_the_sets_of_characters(predicted: Span, gold: list[Span]) -> None:
+    assert span_f1(predicted, gold) == pytest.approx(_brute_force(predicted, gold))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold", "f1", "exact"),
+    [
+        # SQuAD 2.0: a question without an answer scores 1 if none is given, else 0; so does one with an answer.
+        (None, [], 1.0, 1.0),
+        (None, [(0, 4)], 0.0, 0.0),
+        ((0, 4), [], 0.0, 0.0),
+        ((0, 4), [(0, 4)], 1.0, 1.0),
+        # 4 of 10 characters are right, and 4 of 8 are found: 2 * .4 * .5 / .9
+        ((4, 14), [(0, 8)], 4 / 9, 0.0),
+        # Of several right ones the one that gives most counts: F1 against the others is 0 and 2/3.
+        ((4, 8), [(20, 24), (4, 12), (4, 8)], 1.0, 1.0),
+        ((4, 8), [(20, 24), (4, 12)], 2 / 3, 0.0),
+        ((4, 8), [(20, 24)], 0.0, 0.0),
+    ],
+)
+def test_cases_worked_by_hand(predicted: Span | None, gold: list[Span], f1: float, exact: float) -> None:
+    assert span_f1(predicted, gold) == pytest.approx(f1)
+    assert span_exact(predicted, gold) == exact
+
+
+def test_an_empty_answer_is_no_division_by_zero() -> None:
+    assert span_f1((3, 3), [(3, 3)]) == 0.0
+    assert partial_matches([(3, 3)], [(3, 3)]) == ([0.0], [0.0])
+
+
+def test_all_answers_are_matched_with_all_evidence() -> None:
+    # The first answer is 4 of the 8 characters of the first piece; the second holds the 4 of the second piece and 1
+    # of the first's; the third is nowhere.
+    precision, recall = partial_matches([(0, 4), (7, 15), (90, 92)], [(0, 8), (11, 15)])
+    assert precision == [1.0, 0.5, 0.0]
+    assert recall == [0.5, 1.5, 1.5]
+
+
+def test_where_there_is_no_evidence_nothing_matches() -> None:
+    assert partial_matches([(0, 4), (7, 9)], []) == ([0.0, 0.0], [0.0, 0.0])

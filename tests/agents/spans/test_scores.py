@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+
+from lightning_hpo.agents.spans.metrics import Span
+from lightning_hpo.agents.spans.scores import SpanScores
+from lightning_hpo.agents.spans.span_decoding import PairSpans
+
+Answers = list[tuple[int, int, float]]  # start, end, score, the best first; as many for each pair
+
+
+def _spans(pairs: list[Answers], whole: bool = False) -> PairSpans:
+    start, end, score = (torch.tensor([[answer[side] for answer in row] for row in pairs]) for side in range(3))
+    return PairSpans(start, end, score.float(), torch.full_like(start, whole).bool())
+
+
+def _scores(
+    pairs: list[Answers], gold: list[list[Span]], threshold: float = 0.0, whole: bool = False
+) -> dict[str, float]:
+    metric = SpanScores(threshold)
+    for pair, right in zip(pairs, gold, strict=True):  # a batch each
+        metric.update(_spans([pair], whole), [right])
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def test_the_scores_of_a_part_worked_by_hand() -> None:
+    pairs: list[Answers] = [
+        [(0, 4, 3.0)],  # found
+        [(4, 14, 1.0)],  # 4 of 10 characters right, 4 of 8 found: F1 4/9, precision .4, recall .5
+        [(0, 9, -1.0)],  # missed
+        [(0, 9, -2.0)],  # rightly none
+        [(5, 9, 0.5)],  # answered, but there is none
+    ]
+    scores = _scores(pairs, [[(0, 4)], [(0, 8)], [(0, 9)], [], []])
+    assert scores == pytest.approx(
+        {
+            "metric": (1 + 4 / 9 + 0 + 1 + 0) / 5,
+            "exact": 2 / 5,
+            "f1_answerable": (1 + 4 / 9) / 3,
+            "f1_null": 1 / 2,
+            # Five answers, "no evidence" counted as one, and five pieces of evidence.
+            "all_precision": (1 + 0.4 + 0 + 1 + 0) / 5,
+            "all_recall": (1 + 0.5 + 0 + 1 + 0) / 5,
+            "all_f1": 2 * 0.48 * 0.5 / 0.98,
+            "null_accuracy": 3 / 5,
+            "positive": 3 / 5,
+            "whole": 0.0,
+        }
+    )
+
+
+def test_the_first_answer_counts_for_the_metric_and_all_for_the_others() -> None:
+    pair: Answers = [(0, 4, 3.0), (20, 28, 2.0), (50, 60, -1.0)]
+    gold: list[list[Span]] = [[(0, 4), (20, 24), (90, 94)]]
+    two = _scores([pair], gold)
+    assert (two["metric"], two["exact"]) == (1.0, 1.0)
+    assert (two["all_precision"], two["all_recall"]) == pytest.approx((1.5 / 2, 2 / 3))
+    one = _scores([[(*span[:2], score) for span, score in zip(pair, (3.0, -1.0, -2.0), strict=True)]], gold)
+    assert one["metric"] == 1.0
+    assert (one["all_precision"], one["all_recall"]) == pytest.approx((1.0, 1 / 3))
+    three = _scores([pair], gold, threshold=1.0)
+    assert (three["all_precision"], three["all_recall"]) == pytest.approx((1.5 / 3, 2 / 3))
+
+
+def test_the_threshold_may_be_set_at_the_end() -> None:
+    metric = SpanScores(0.0)
+    pairs: list[Answers] = [[(0, 4, -2.0)], [(0, 4, -3.0)]]
+    assert _scores(pairs, [[(0, 4)], []])["metric"] == 0.5
+    metric.update(_spans(pairs), [[(0, 4)], []])
+    metric.threshold = metric.best_threshold()
+    assert metric.threshold == 2.5
+    assert float(metric.compute()["metric"]) == 1.0
+    metric.reset()
+    metric.update(_spans([[(0, 4, 1.0)]]), [[]])
+    assert float(metric.compute()["metric"]) == 0.0
+
+
+def test_parts_of_one_kind_score_nothing_for_the_other() -> None:
+    assert _scores([[(0, 4, 1.0)]], [[(0, 4)]])["f1_null"] == 0.0
+    assert _scores([[(0, 4, 1.0)]], [[]])["f1_answerable"] == 0.0
+
+
+def test_an_answer_is_whole_only_if_it_is_given() -> None:
+    assert _scores([[(0, 4, 1.0)]], [[]], whole=True)["whole"] == 1.0
+    assert _scores([[(0, 4, -1.0)]], [[]], whole=True)["whole"] == 0.0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e38])
+def test_logits_that_are_not_finite_give_no_score(threshold: float) -> None:
+    pairs: list[Answers] = [[(0, 4, 1.0)], [(0, 4, math.nan)]]
+    assert math.isnan(_scores(pairs, [[(0, 4)], []], threshold)["metric"])
+
+
+def test_answers_and_pairs_must_match() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [])

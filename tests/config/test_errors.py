@@ -1,0 +1,170 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.errors import nearest, with_files
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.studies import StudySettings
+
+
+@pytest.fixture
+def good(tmp_path: Path, foreign_config: dict[str, Any]) -> str:
+    path = tmp_path / "good.yaml"
+    path.write_text(yaml.safe_dump(foreign_config))
+    return str(path)
+
+
+@pytest.fixture
+def bad(tmp_path: Path, foreign_config: dict[str, Any]) -> str:
+    path = tmp_path / "bad.yaml"
+    foreign_config["model"]["init_args"] = {"lrr": 1, "hidden": "many"}
+    foreign_config["trainer"]["max_epohcs"] = 2
+    path.write_text(yaml.safe_dump({**foreign_config, "trainr": {"x": 1}}))
+    return str(path)
+
+
+def _problems(arguments: Sequence[str] | dict[str, Any], **options: Any) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        AgentCLI(arguments, instantiate=False, **options)
+    assert all("\n" not in line for line in caught.value.problems)
+    return caught.value.problems
+
+
+_IN_BAD = [
+    "model.hidden: Expected a int. Got value: many",
+    "model.lrr: there is no such flag; did you mean model.lr?",
+    "trainer.max_epohcs: there is no such flag; did you mean trainer.max_epochs?",
+    "trainr.x: there is no such flag",
+]
+
+
+@pytest.mark.parametrize("subcommand", [[], ["fit"], ["validate"]])
+def test_every_error_of_a_file_is_told_at_once_with_file_and_key(bad: str, subcommand: list[str]) -> None:
+    problems = _problems([*subcommand, "--config", bad], run=bool(subcommand))
+    assert sorted(problems) == [f"{bad}: {line}" for line in _IN_BAD]
+
+
+@pytest.mark.parametrize("subcommand", [[], ["fit"]])
+def test_every_error_of_the_flags_is_told_at_once(good: str, subcommand: list[str]) -> None:
+    flags = ["--model.lr", "fast", "--trainer.max_epohcs=3", "--data.rows=few", "--aug.p_aply", "0.1"]
+    assert sorted(_problems([*subcommand, "--config", good, *flags], run=bool(subcommand))) == [
+        "--aug.p_aply: there is no such flag; did you mean aug.p_apply?",
+        "--data.rows: Expected a int. Got value: few",
+        "--model.lr: Expected a float. Got value: fast",
+        "--trainer.max_epohcs: there is no such flag; did you mean trainer.max_epochs?",
+    ]
+
+
+def test_errors_of_files_and_flags_are_told_together(good: str, bad: str) -> None:
+    problems = _problems(["--config", good, f"--config={bad}", "--data.rows", "few"])
+    assert sorted(problems) == ["--data.rows: Expected a int. Got value: few", *(f"{bad}: {line}" for line in _IN_BAD)]
+
+
+def test_errors_of_a_config_that_stands_in_no_file(bad: str) -> None:
+    config = yaml.safe_load(Path(bad).read_text())
+    before = yaml.safe_dump(config)
+    assert sorted(_problems(config)) == [f"--{line}" for line in _IN_BAD]
+    assert yaml.safe_dump(config) == before
+
+
+def test_errors_of_a_study_are_told_where_there_is_one(good: str) -> None:
+    flags = ["--study.n_trials", "many", "--study.seeed", "1", "--study.mode", "most"]
+    assert sorted(_problems(["--config", good, *flags], study=StudySettings)) == [
+        "--study.mode: Expected a typing.Literal['max', 'min']. Got value: most",
+        "--study.n_trials: Expected a int. Got value: many",
+        "--study.seeed: there is no such flag; did you mean study.seed?",
+    ]
+
+
+def test_a_file_that_is_not_there_and_one_that_is_no_yaml(tmp_path: Path) -> None:
+    broken, gone, text = tmp_path / "broken.yaml", tmp_path / "gone.yaml", tmp_path / "text.yaml"
+    broken.write_text("model:\n  lr: [1\n")
+    text.write_text("just words")
+    arguments = [word for path in (broken, gone, text) for word in ("--config", str(path))]
+    problems = _problems(arguments)
+    assert problems[0].startswith(f"--config {broken} line 3: not YAML (")
+    assert problems[1:] == [
+        f"--config {gone}: No such file or directory",
+        f"--config {text}: holds no settings; a config is made of `key: value` lines",
+    ]
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    assert _problems(["--config", str(path)]) == [f"--config {path}: not YAML (unreadable)"]
+
+
+def test_a_config_without_a_file_is_refused() -> None:
+    assert _problems(["--config"]) == ["--config: no file is named"]
+
+
+def test_what_is_missing_is_named() -> None:
+    assert sorted(_problems([])) == ["--data: is needed", "--model: is needed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("tests.foreign.Nope", "module 'tests.foreign' has no attribute 'Nope'"),
+        ("tests.nowhere.Module", "module 'tests' has no attribute 'nowhere'"),
+        ("tests.foreign.ForeignData", "Import path does not correspond to a subclass of LightningModule"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_named(good: str, name: str, reason: str) -> None:
+    assert _problems(["--config", good, "--model", name]) == [f"--model: {reason}; got {name}"]
+
+
+def test_empty_arguments_of_a_class_are_no_crash(tmp_path: Path, foreign_config: dict[str, Any]) -> None:
+    foreign_config["model"]["init_args"] = None
+    path = tmp_path / "empty.yaml"
+    path.write_text(yaml.safe_dump(foreign_config))
+    problems = _problems(["--config", str(path), "--data.rows", "few"])
+    assert problems[0].startswith(f"{path}: model: ")
+    assert "--data.rows: Expected a int. Got value: few" in problems
+
+
+def test_a_flag_without_its_value_is_named(good: str) -> None:
+    assert _problems(["--config", good, "--trainer.max_epochs"]) == ["--trainer.max_epochs: expected one argument"]
+
+
+def test_a_negative_number_is_a_value(good: str) -> None:
+    assert _problems(["--config", good, "--model.lr", "-.5", "--model.hidden", "x"]) == [
+        "--model.hidden: Expected a int. Got value: x"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("model.optim.l", "model.optim.lr"),
+        ("trainer.lr", "model.optim.lr"),
+        ("data.optim.lr", "model.optim.lr"),
+        ("trainer.max_epoch", "trainer.max_epochs"),
+        ("something.else", None),
+    ],
+)
+def test_the_nearest_name(name: str, offered: str | None) -> None:
+    known = ["trainer.logger", "trainer.max_epochs", "model.optim.lr", "model.head.layers"]
+    assert nearest(name, known) == ("" if offered is None else f"; did you mean {offered}?")
+
+
+def test_lines_on_a_search_space_are_told_with_their_file(tmp_path: Path) -> None:
+    spaces = {"a.yaml": "{model.lr: {low: 0}}", "b.yaml": "{data.stride: {low: 0}, 3: 4}", "c.yaml": "1"}
+    arguments = ["tune"]
+    for name, space in spaces.items():
+        (tmp_path / name).write_text(f"search_space: {space}\n", encoding="utf-8")
+        arguments += ["--config", str(tmp_path / name)]
+    lines = [
+        "search_space: model.lr: got 3",
+        "search_space: with the encoder x: --data.stride: 9 is too much",
+        "search_space: model.other: there is no such flag",
+        "--model.lr: got -1",
+    ]
+    found = with_files(lines, arguments)
+    assert found[:2] == [f"{tmp_path}/a.yaml: {lines[0]}", f"{tmp_path}/b.yaml: {lines[1]}"]
+    assert found[2:] == lines[2:]

@@ -1,0 +1,69 @@
+"""An agent and a data module with a fault planted in each; a config names them, and which fault."""
+
+from functools import partial
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassF1Score
+
+from lightning_hpo.agents import CriteriaAgent
+from lightning_hpo.data import CriteriaDataModule, pair_data_module
+from lightning_hpo.data.posts import Posts
+from lightning_hpo.data.splits import Split, split_posts
+
+TWIN = "twin"
+"""The post whose text is that of another."""
+
+
+class _Spoilt(MulticlassF1Score):
+    def compute(self) -> Tensor:
+        return super().compute() * torch.nan
+
+
+class FaultyAgent(CriteriaAgent):
+    """Does what it shall in the look before the study, and then not."""
+
+    def __init__(self, name: str, fault: Literal["none", "constant", "loss", "metric"] = "none", **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.fault = fault
+
+    @property
+    def _strikes(self) -> bool:
+        return not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        logits = super().logits(batch)
+        return logits * 0 + torch.tensor([2.0, -2.0]) if self.fault == "constant" else logits
+
+    def window_losses(self, logits: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        losses, counted = super().window_losses(logits, batch)
+        spoilt = self.fault == "loss" and self.training and self._strikes and self.current_epoch == 1
+        return losses * (torch.nan if spoilt else 1.0), counted
+
+    def on_validation_epoch_start(self) -> None:
+        if self.fault == "metric" and self._strikes:
+            self.val_scores["metric"] = _Spoilt(num_classes=2, average="macro")
+        super().on_validation_epoch_start()
+
+
+class LeakyData(CriteriaDataModule):
+    """Puts a post, or its text under another id, in two parts."""
+
+    def __init__(self, *, leak: Literal["post", "text"], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.leak = leak
+
+    def _read(self) -> Split:
+        with mock.patch.object(pair_data_module, "split_posts", partial(_leaky, self.leak)):
+            return super()._read()
+
+
+def _leaky(leak: str, posts: Posts, **how: Any) -> Split:
+    split = split_posts(posts, **how)
+    if leak == "post":
+        return Split(split.train, split.val, (*split.test, split.train[0]))
+    parts = {name: [post for post in getattr(split, name) if post != TWIN] for name in ("train", "val", "test")}
+    parts["val" if TWIN in split.train else "train"].append(TWIN)
+    return Split(**{name: tuple(part) for name, part in parts.items()})

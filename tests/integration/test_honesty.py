@@ -1,0 +1,191 @@
+"""Faults that have made scores lie: each is planted, and each is caught by its name."""
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule, PairDataModule
+from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.data.redsm5 import read_posts
+from tests.fault_agents import TWIN
+from tests.hub import write_hub
+from tests.study_sandbox import StudySandbox
+
+Captured = pytest.CaptureFixture[str]
+Rows = list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("hub")
+    DemoCorpus(20, 17).write(folder)
+    write_hub(folder, list(read_posts(folder / "posts.csv").values()))
+    return str(next((folder / "models--roberta-base" / "snapshots").iterdir()))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """30 posts, and one more with the text of the first, in capitals."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    DemoCorpus(30, 17).write(folder)
+    first = next(iter(read_posts(folder / "posts.csv").values()))
+    _change(folder / "posts.csv", lambda rows: rows.append([TWIN, first.upper()]))
+    return folder
+
+
+def _change(path: Path, change: Callable[[Rows], Any]) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    change(rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _config(encoder: str, *, data: str = "lightning_hpo.data.CriteriaDataModule", **model: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {name: f"data/{name}.csv" for name in ("posts", "annotations")}
+    arguments |= {"criteria": "data/criteria.yaml", "max_length": 64, "stride": 16, "val_fraction": 0.3}
+    return {
+        "model": {"class_path": "tests.fault_agents.FaultyAgent", "init_args": {"name": encoder, **model}},
+        "data": {"class_path": data, "init_args": arguments},
+        "trainer": {"max_epochs": 2, "accelerator": "cpu", "num_sanity_val_steps": 0},
+        "search_space": {"model.optim.lr": {"low": 1.0e-4, "high": 1.0e-3}},
+        "study": {"register": False, "pruner": {"class_path": "optuna.pruners.NopPruner"}},
+    }
+
+
+def _run(sandbox: StudySandbox, trial: FrozenTrial) -> Run:
+    return sandbox.client.get_run(trial.user_attrs["mlflow_run_id"])
+
+
+def _nothing_is_written(sandbox: StudySandbox) -> bool:
+    return not (sandbox.folder / "_optuna/dataaug.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("leak", "said"),
+    [
+        (
+            "post",
+            "leak: the parts of the split share 1 posts and 1 texts, and must share none; the text of post 'demo_",
+        ),
+        ("text", "leak: the parts of the split share 0 posts and 1 texts, and must share none; the text of post '"),
+    ],
+)
+def test_a_leak_is_refused_before_the_study(
+    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured, leak: str, said: str
+) -> None:
+    config = _config(encoder, data="tests.fault_agents.LeakyData")
+    assert sandbox.tune("leak", "--data.leak", leak, config=config) == 2
+    assert f"error: {said}" in capsys.readouterr().err
+    assert _nothing_is_written(sandbox)
+
+
+def test_label_typos_are_refused_by_file_line_and_column(
+    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
+) -> None:
+    def mistype(rows: Rows) -> None:
+        label, status = rows[0].index("DSM5_symptom"), rows[0].index("status")
+        rows[1][label], rows[2][status] = "LEEP_ISSUES", "2"
+
+    _change(corpus / "annotations.csv", mistype)
+    assert sandbox.tune("typo", config=_config(encoder)) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2
+    assert "annotations.csv, line 2, column DSM5_symptom: 'LEEP_ISSUES' is no criterion; did you mean SLEEP" in lines[0]
+    assert "annotations.csv, line 3, column status: '2' is not a status; use 1 or 0" in lines[1]
+    assert _nothing_is_written(sandbox)
+
+
+def test_a_loss_and_a_metric_that_are_not_finite_fail_their_trials(
+    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
+) -> None:
+    config = _config(encoder) | {"search_space": {"model.fault": {"choices": ["loss", "metric"]}}}
+    # A seed whose first two trials have one fault each.
+    assert sandbox.tune("nan", "--study.max_failures", "2", "--study.seed", "1", config=config) == 1
+    trials = {trial.params["model.fault"]: trial for trial in sandbox.trials("nan")}
+    for fault, said in (("loss", "train_loss is not finite in epoch 1"), ("metric", "val_metric is not finite in epo")):
+        assert trials[fault].state == TrialState.FAIL
+        assert trials[fault].user_attrs["ended_by"].startswith(said)
+        run = _run(sandbox, trials[fault])
+        assert (run.info.status, run.data.tags["ended_by"]) == ("FAILED", trials[fault].user_attrs["ended_by"])
+    assert "2 trials in a row have failed" in capsys.readouterr().err
+
+
+def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data_are_refused(
+    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
+) -> None:
+    def contradict_and_miss(rows: Rows) -> None:
+        status, text = rows[0].index("status"), rows[0].index("sentence_text")
+        other, missing = list(rows[1]), list(rows[2])
+        other[status] = "0" if rows[1][status] == "1" else "1"
+        missing[text], missing[status] = "nobody ever wrote this", "1"
+        rows.extend([other, missing])
+
+    _change(corpus / "annotations.csv", contradict_and_miss)
+    config = _config(encoder, fault="constant")
+    assert sandbox.tune("flat", "--study.n_trials", "2", config=config) == 0
+    said = capsys.readouterr().err
+    counted = ["rows that contradict another, evidence wins 1", "evidence sentences not found in their post 1"]
+    assert "nobody ever wrote" not in said
+    assert said.count(", collapsed: every answer is the same") == 2
+    assert "constant answers: always met 0." in said
+    # The cost stands between the first trial and the second, and only there.
+    first, rest = said.split("\ntrial 1 starts", 1)
+    assert "\nexpected: about " in first
+    assert "s for the last trial to go (" in first
+    assert "expected: " not in rest
+    for trial in sandbox.trials("flat"):
+        run = _run(sandbox, trial)
+        assert trial.user_attrs["collapsed"] is True
+        assert run.data.tags["collapsed"] == "true"
+        assert run.data.metrics["val_mcc"] == 0.0
+        by_criterion = [value for name, value in run.data.metrics.items() if name.startswith("val_f1_")]
+        assert len(by_criterion) == 9
+        assert any(math.isnan(value) for value in by_criterion)
+        assert all(count in said and count in run.data.tags["data_counts"] for count in counted)
+    _change(corpus / "posts.csv", lambda rows: rows[3].__setitem__(1, rows[3][1] + " More."))
+    assert sandbox.tune("flat", "--study.n_trials", "3", config=config) == 2
+    assert "--study.name: flat was started with data_fingerprint " in capsys.readouterr().err
+    assert len(sandbox.trials("flat")) == 2
+
+
+@pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
+def test_what_the_test_part_says_reaches_neither_training_nor_validation(
+    corpus: Path, encoder: str, kind: type[PairDataModule]
+) -> None:
+    def module() -> PairDataModule:
+        posts, annotations = (str(corpus / f"{name}.csv") for name in ("posts", "annotations"))
+        files = {"posts": posts, "annotations": annotations, "tokenizer": encoder}
+        arguments: dict[str, Any] = {**files, "max_length": 64, "stride": 16, "test_fraction": 0.3}
+        return kind(**arguments)
+
+    def batches(data: PairDataModule) -> list[dict[str, Any]]:
+        data.setup("fit")
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    before = module()
+    expected = batches(before)
+    tested = set(before._read().test)
+
+    def turn(rows: Rows) -> None:
+        status = rows[0].index("status")
+        for row in rows[1:]:
+            row[status] = str(1 - int(row[status])) if row[0] in tested else row[status]
+
+    _change(corpus / "annotations.csv", turn)
+    after = module()
+    found = batches(after)
+    assert len(found) == len(expected)
+    for one, other in zip(expected, found, strict=True):
+        assert set(one) == set(other)
+        for name, value in one.items():
+            assert torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+    assert after.fingerprint != before.fingerprint

@@ -1,0 +1,310 @@
+"""Every key of the shipped search spaces, changed alone in a real training, changes what it names, and only that."""
+
+import contextlib
+import copy
+import csv
+import functools
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from lightning_hpo.agents.losses import Loss
+from lightning_hpo.agents.network.heads import CriteriaHead
+from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.agents.optim.schedules import Schedule
+from lightning_hpo.config.agent_cli import AgentCLI, resolve
+from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.dimension import label
+from lightning_hpo.search.space import SearchSpace
+from tests.project_sandbox import ROOT, ProjectSandbox
+
+AGENTS = ("criteria", "evidence")
+# One of each family that the search spaces name.
+FAMILIES = (
+    "bert-base-uncased",
+    "roberta-base",
+    "microsoft/deberta-v3-base",
+    "google/electra-base-discriminator",
+    "xlm-roberta-base",
+)
+BATCHES = 6
+
+# What a parameter names is one of these, and what stands before it in a training is left as it was.
+LEFT_ALONE = {
+    "encoder": set(),
+    "network": {"batches"},
+    "batches": {"network"},
+    "first_loss": {"network", "batches", "rates"},
+    "rates": {"network", "batches", "first_loss"},
+    "weights": {"network", "batches", "first_loss"},
+    "answers": {"network", "batches", "first_loss", "rates", "weights"},
+}
+NAMES = {
+    "model.name": "encoder",
+    "model.dropout": "network",
+    "model.attention_dropout": "network",
+    "model.gradient_checkpointing": "network",
+    "model.freeze_layers": "network",
+    "model.head": "network",
+    "model.loss": "first_loss",
+    "model.schedule": "rates",
+    "model.optim.lr": "rates",
+    "model.optim.layer_decay": "rates",
+    "model.optim": "weights",
+    "model.decoding": "answers",
+    "data": "batches",
+    "aug": "batches",
+    "trainer.accumulate_grad_batches": "weights",
+    "trainer.gradient_clip_val": "weights",
+}
+
+
+@dataclass
+class Seen:
+    """What a training shows: each field is one thing that a parameter may name."""
+
+    network: Any = None
+    batches: list[Any] = field(default_factory=list)
+    first_loss: float | None = None
+    rates: list[Any] = field(default_factory=list)
+    weights: Any = None
+    answers: Any = None
+
+    def differences(self, other: "Seen") -> set[str]:
+        return {each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)}
+
+
+class RecordingCallback(Callback):
+    """Writes down what a training shows."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+
+    def on_fit_start(self, trainer: Trainer, agent: LightningModule) -> None:
+        self.seen.network = _network(agent)
+
+    def on_train_batch_start(self, trainer: Trainer, agent: LightningModule, batch: Any, index: int) -> None:
+        self.seen.batches.append(_digest(batch))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, agent: LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if self.seen.first_loss is None:
+            self.seen.first_loss = outputs["loss"].item() * trainer.accumulate_grad_batches
+        self.seen.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+    def on_fit_end(self, trainer: Trainer, agent: LightningModule) -> None:
+        self.seen.weights = _digest(agent.network.state_dict())  # type: ignore[union-attr]
+        self.seen.answers = _answers(trainer, agent)
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    return digest.hexdigest()
+
+
+def _network(agent: Any) -> Any:
+    """What the network gives for a fixed input in training, which of it is trained, and how it is run."""
+    ids = torch.arange(5, 25).reshape(2, 10)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        agent.network.train()
+        given = [agent.logits(inputs) for _ in range(3)]
+    return (
+        [each.tolist() for each in given],
+        [name for name, parameter in agent.network.named_parameters() if parameter.requires_grad],
+        agent.network.encoder.is_activation_checkpointing,
+    )
+
+
+def _answers(trainer: Trainer, agent: Any) -> Any:
+    """What the agent reads out of logits that depend on nothing but their shape."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    # By the character that a token starts at, so that the windows of a post agree.
+    by_place = 4 * torch.randn(20_000, 2, generator=generator)
+    agent.logits = lambda batch: _with_rival(by_place[batch["offsets"][..., 0].clamp(min=0)], generator)
+    if agent.agent == "criteria":
+        agent.logits = lambda batch: torch.randn(len(batch["input_ids"]), 2, generator=generator)
+    for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+        found += agent.predict_step(batch)
+    return found
+
+
+def _with_rival(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Make "no evidence" somewhat better or worse than the best span, so that every policy has something to decide."""
+    logits[:, 0] = logits[:, 1:].amax(dim=1) + 7 * torch.rand(len(logits), 2, generator=generator) - 3.5
+    return logits
+
+
+class Bench:
+    """The shipped config of an agent over tiny encoders, and its search space."""
+
+    def __init__(self, agent: str, place: ProjectSandbox) -> None:
+        self.place = place
+        given = yaml.safe_load((ROOT / f"configs/{agent}.yaml").read_text(encoding="utf-8"))
+        data = given["data"]["init_args"]
+        # So that there are answers enough for some to change.
+        data["val_fraction"] = 0.5
+        data["annotations"] = str(place.folder / data["annotations"])
+        data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
+        given["model"]["init_args"]["name"] = place.encoder("roberta-base")
+        given["trainer"] |= {"max_epochs": 1, "limit_train_batches": BATCHES, "limit_val_batches": 2, "callbacks": None}
+        self.config = AgentCLI(given, instantiate=False).values
+        space = shipped_space(agent)
+        space["model.optim.name"]["choices"].remove("adamw_8bit")
+        space["model.name"]["choices"] = [place.encoder(name) for name in FAMILIES]
+        self.space = SearchSpace(space, self.config)
+        self._seen: dict[str, Seen] = {}
+
+    def points(self, flag: str) -> list[dict[str, Any]]:
+        """Points of the space that differ in one flag, and in those that wait for it; all that it waits for holds."""
+        # The last value of what waits for something: a cosine with one cycle is a cosine.
+        first = {name: label(one.extremes[-1 if one.when else 0]) for name, one in self.space.dimensions.items()}
+        first |= self._wanted(flag)
+        values = self.space.dimensions[flag].within(first).extremes
+        trials = [optuna.trial.FixedTrial({**first, flag: value}) for value in dict.fromkeys(map(label, values))]
+        return [self.space.suggest(trial) for trial in trials]  # type: ignore[arg-type]
+
+    def _wanted(self, flag: str) -> dict[str, Any]:
+        wanted: dict[str, Any] = {}
+        for other, value in self.space.dimensions[flag].when.items():
+            choices = self.space.dimensions[other].choices
+            held = [each for each in (value if isinstance(value, list) else [value]) if not choices or each in choices]
+            wanted |= {**self._wanted(other), other: held[-1]}
+        return wanted
+
+    def afresh(self) -> "Bench":
+        """The same, with nothing seen."""
+        bench = copy.copy(self)
+        bench._seen = {}
+        return bench
+
+    def seen(self, point: Mapping[str, Any]) -> Seen:
+        key = repr(sorted(point.items(), key=lambda item: item[0]))
+        if key not in self._seen:
+            self._seen[key] = self.train(point)
+        return self._seen[key]
+
+    def train(self, point: Mapping[str, Any]) -> Seen:
+        recording = RecordingCallback()
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+        options = {**quiet, "accelerator": "cpu", "callbacks": [recording], "default_root_dir": str(self.place.folder)}
+        with contextlib.redirect_stderr(io.StringIO()):
+            cli = AgentCLI(resolve(self.config, point), trainer_kwargs=options)
+            cli.trainer.fit(cli.model, cli.datamodule)
+        return recording.seen
+
+
+def _with_long_posts(posts: Path) -> Path:
+    """Every other post goes on for longer than the longest window."""
+    with posts.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[::2]:
+        row["text"] += " The train was late and the tea was cold." * 80
+    long = posts.with_name("long_posts.csv")
+    with long.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return long
+
+
+def shipped_space(agent: str, which: str = "full_") -> dict[str, Any]:
+    text = (ROOT / f"configs/{agent}_{which}search_space.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["search_space"]  # type: ignore[no-any-return]
+
+
+def _what_it_names(flag: str) -> str:
+    prefixes = [flag.rsplit(".", cut)[0] for cut in range(flag.count(".") + 1)]
+    return next(NAMES[prefix] for prefix in prefixes if prefix in NAMES)
+
+
+def dead(bench: Bench, flag: str) -> str:
+    """Says what is wrong with a parameter, or nothing."""
+    named = _what_it_names(flag)
+    seen = [bench.seen(point) for point in bench.points(flag)]
+    for index, one in enumerate(seen):
+        for other in seen[:index]:
+            differences = one.differences(other)
+            if named not in differences and (named != "encoder" or not differences):
+                return f"{flag} does not change {named}"
+            if differences & LEFT_ALONE[named]:
+                return f"{flag} changes {sorted(differences & LEFT_ALONE[named])}"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
+    place = ProjectSandbox(tmp_path_factory.mktemp("parameters"), layers=6)
+    return {agent: Bench(agent, place) for agent in AGENTS}
+
+
+@pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in shipped_space(agent)])
+def test_a_searched_parameter_changes_what_it_names(benches: dict[str, Bench], agent: str, flag: str) -> None:
+    assert dead(benches[agent], flag) == ""
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_same_point_shows_the_same_again(benches: dict[str, Bench], agent: str) -> None:
+    (point, *_) = benches[agent].points("aug.p_apply")
+    assert benches[agent].train(point) == benches[agent].train(point)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_one_should_start_with_is_a_part_of_all(agent: str) -> None:
+    small, full = shipped_space(agent, ""), shipped_space(agent)
+    assert set(small) < set(full)
+    assert len(small) <= 12
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_needs_a_gpu_is_refused_without_one(
+    benches: dict[str, Bench], agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    space = shipped_space(agent)
+    space["model.name"]["choices"] = [benches[agent].place.encoder(name) for name in FAMILIES]
+    with pytest.raises(InputError) as caught:
+        SearchSpace(space, benches[agent].config)
+    (problem,) = caught.value.problems
+    assert "adamw_8bit runs on NVIDIA gpus only" in problem
+
+
+@pytest.mark.parametrize(
+    ("flag", "group", "lost"),
+    [
+        ("model.head.hidden", CriteriaHead, {"hidden": 256}),
+        ("model.loss.gamma", Loss, {"gamma": 2.0}),
+        ("model.schedule.power", Schedule, {"power": 2.0}),
+        ("model.optim.beta2", Optim, {"beta2": 0.999}),
+        ("aug.operations", Augmentation, {"operations": 1}),
+    ],
+)
+def test_a_parameter_that_is_read_and_lost_is_found(
+    benches: dict[str, Bench], flag: str, group: Any, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = group.__init__
+
+    @functools.wraps(known)
+    def cut(self: Any, **given: Any) -> None:
+        known(self, **{**given, **lost})
+
+    monkeypatch.setattr(group, "__init__", cut)
+    assert dead(benches["criteria"].afresh(), flag) == f"{flag} does not change {_what_it_names(flag)}"

@@ -1,0 +1,100 @@
+"""The project's papers say the same as the project."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.search.space import SearchSpace
+from lightning_hpo.storage.studies import StudySettings
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))
+STAGES = sorted(path.name for path in (ROOT / "configs/stages").glob("*.yaml"))
+
+
+def _requirements() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    return {line for line in listed if not line.startswith("lightning_hpo[")}
+
+
+def test_the_conda_environment_says_what_the_project_says() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    # bitsandbytes is for NVIDIA gpus alone.
+    assert set(pip) == _requirements() - {"bitsandbytes"}
+
+
+def test_the_lock_holds_every_requirement_and_no_malware() -> None:
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    names = {_normal(name) for name in locked}
+    assert {_normal(re.split(r"[<>=\[]", line)[0]) for line in _requirements()} <= names
+    assert locked["lightning"] not in ("2.6.2", "2.6.3")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("paper", ["README.md", "CONTRIBUTING.md"])
+def test_what_a_map_names_is_there(paper: str) -> None:
+    text = (ROOT / paper).read_text(encoding="utf-8")
+    if paper == "README.md":
+        tree = text.split("## Where things are")[1].split("```")[1]
+        named = [ROOT / line.split()[0] for line in tree.strip().splitlines()]
+    else:
+        rows = [line for line in text.splitlines() if line.startswith("| `")]
+        named = [ROOT / "lightning_hpo" / name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+        modules = {
+            path
+            for path in (ROOT / "lightning_hpo").iterdir()
+            if path.suffix == ".py" or (path / "__init__.py").exists()
+        }
+        assert modules - set(named) == {ROOT / "lightning_hpo/__init__.py", ROOT / "lightning_hpo/__main__.py"}
+    assert [path for path in named if not path.exists()] == []
+
+
+def test_there_are_a_config_a_search_space_and_a_demo_for_each_agent() -> None:
+    wanted = {
+        f"{name}.yaml"
+        for agent in ("criteria", "evidence")
+        for name in (agent, f"{agent}_search_space", f"{agent}_full_search_space", f"demo_{agent}")
+    }
+    assert set(CONFIGS) == wanted
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("kind", ["", "demo_"])
+def test_every_config_and_search_space_is_accepted(agent: str, kind: str) -> None:
+    paths = [f"{kind}{agent}.yaml"] + ([] if kind else [f"{agent}_search_space.yaml"])
+    arguments = [word for path in paths for word in ("--config", str(ROOT / "configs" / path))]
+    cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
+    space = SearchSpace(cli.config.search_space, cli.values)
+    assert set(space.dimensions) == set(cli.config.search_space)
+
+
+def test_each_stage_starts_from_the_one_before_and_fixes_what_was_searched() -> None:
+    assert [f"criteria_{warm_start}.yaml" for warm_start in ("1_baseline", "2_augmentation", "3_joint")] == STAGES
+    searched: set[str] = set()
+    before = None
+    for name in STAGES:
+        paths = ("--config", str(ROOT / "configs/criteria.yaml"), "--config", str(ROOT / "configs/stages" / name))
+        cli = AgentCLI(paths, instantiate=False, study=StudySettings)
+        study, space = cli.config.study, SearchSpace(cli.config.search_space, cli.values)
+        assert study["from"] == before
+        assert set(study.fix) <= searched
+        searched |= set(space.dimensions)
+        before = study.name
+
+
+def test_nothing_that_git_tracks_names_a_place_or_an_index() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    forbidden = re.compile("|".join(("/" + "work/", "/" + "root/", "files." + "pythonhosted", "pypi" + r"\.org")))
+    found = [name for name in listed if forbidden.search((ROOT / name).read_text(encoding="utf-8", errors="ignore"))]
+    assert found == []

@@ -1,0 +1,107 @@
+"""A study whose MLflow is a server that goes away in the middle and comes back."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from lightning_hpo.study.reconciliation import Reconciliation
+from lightning_hpo.tracking.tracker import Tracker
+from tests.study_sandbox import CONFIG, StudySandbox, wait_for
+
+
+class Server:
+    """MLflow's own server, on a free port of this machine."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self._folder, self._database = folder, database
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", self._database]
+        command += ["--artifacts-destination", str(self._folder / "artifacts")]
+        with (self._folder / "server.log").open("ab") as log:
+            # Its spec runners are four more processes, which nothing here asks for anything.
+            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+        wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.read() == b"OK")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, tracking_uri: str) -> Iterator[Server]:
+    made = Server(tmp_path, tracking_uri)
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_a_server_that_is_killed_gets_every_step_once(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    sandbox = StudySandbox(tmp_path)
+    sandbox.tracking_uri = server.uri
+    reached, go = tmp_path / "reached", tmp_path / "go"
+    callback = {
+        "class_path": "tests.fault_callbacks.WaitForFileOnce",
+        "init_args": {"reached": str(reached), "go": str(go)},
+    }
+    config: dict[str, Any] = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    arguments = sandbox.arguments("away", "--study.n_trials", "3", config=config)
+    command = [sys.executable, "-m", "lightning_hpo", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(reached.exists)
+        server.kill()
+        go.touch()
+        wait_for(lambda: len(sandbox.trials("away")) > 1 and sandbox.trials("away")[1].state == TrialState.COMPLETE)
+        server.start()
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert "MLflow does not answer" in said
+    assert sandbox.tune("away", "--study.n_trials", "3", config=config) == 0
+
+    trials, runs = sandbox.trials("away"), sandbox.runs("away")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert set(runs) == {0, 1, 2}
+    for trial in trials:
+        run = runs[trial.number]
+        history = sandbox.client.get_metric_history(run.info.run_id, "val_metric")
+        assert sorted((point.step, point.value) for point in history) == sorted(trial.intermediate_values.items())
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics["final_metric"] == trial.value
+        assert run.data.params["model.lr"] == str(trial.params["model.lr"])
+    study = optuna.load_study(study_name="away", storage=sandbox.storage)
+    assert Reconciliation(study, Tracker(server.uri), alive=False).run(dry_run=True) == []
+    client = MlflowClient(server.uri, server.uri)
+    version = client.get_model_version_by_alias("foreignmodule-best-model", "production")
+    assert version.tags["optuna_trial"] == str(study.best_trial.number)

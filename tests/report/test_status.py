@@ -1,0 +1,145 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lightning_hpo.report.status import print_status
+from lightning_hpo.study.lock import lock_study
+from lightning_hpo.study.recorder import RUNTIME, WORKER
+
+Captured = pytest.CaptureFixture[str]
+
+KEYS = [
+    *("study", "agent", "monitor", "done", "total", "best", "constant_answers", "endings", "failures", "collapsed"),
+    *("seconds_a_trial", "seconds_left", "running", "tuned_by", "started_from", "outdir", "next"),
+]
+
+
+@pytest.fixture
+def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
+    """A study as `tune` leaves it: one trial complete, one out of memory, one running since two minutes ago."""
+    about = {
+        "agent": "criteria",
+        "monitor": "val_metric",
+        "n_trials": 4,
+        "workers": 1,
+        "epochs": 10,
+        "outdir": str(tmp_path / "outputs/first"),
+        "command": "lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
+        "started_from": {"study": "before"},
+        "constant_answers": {"always met": 0.25},
+    }
+    for key, value in about.items():
+        study.set_user_attr(key, value)
+    trial = study.ask()
+    trial.set_user_attr(RUNTIME, 300.0)
+    study.tell(trial, 0.75)
+    trial = study.ask()
+    trial.set_user_attr("ended_by", "out of memory")
+    study.tell(trial, state=TrialState.FAIL)
+    trial = study.ask()
+    trial.report(0.5, 0)
+    trial.report(0.6, 1)
+    worker = {"host": "box", "pid": 77, "since": time.time() - 120, "device": "Card", "device_index": "1"}
+    trial.set_user_attr(WORKER, worker)
+    return study
+
+
+def _json(name: str | None, url: str, capsys: Captured) -> Any:
+    print_status(name, url, as_json=True)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
+    tuned: optuna.Study, storage_url: str, capsys: Captured
+) -> None:
+    Path(tuned.user_attrs["outdir"]).mkdir(parents=True)
+    print_status("first", storage_url)
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "study first (criteria, val_metric)",
+        "started from before",
+        "done 1 of 4",
+        "endings 1 complete, 1 failed, 1 running",
+        "failed 1: out of memory",
+        "best 0.7500 in trial 0",
+        "constant: always met 0.2500",
+        "a trial takes 5 min",
+        "time left about 13 min",
+        "next go on with it: lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
+        "trial 2 2 of 10 done 2 min Card 1 77 on box",
+        "1 failed - 0 - out of memory",
+        "2 running 0.6000 2 -",
+    ):
+        assert line in shown, shown
+
+
+def test_programs_get_the_same_under_keys_that_stay(tuned: optuna.Study, storage_url: str, capsys: Captured) -> None:
+    found = _json("first", storage_url, capsys)
+    assert list(found) == KEYS
+    assert found["endings"] == {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "parked": 0}
+    assert found["failures"] == {"out of memory": 1}
+    assert found["best"] == {"trial": 0, "value": 0.75}
+    assert (found["done"], found["total"], found["seconds_a_trial"]) == (1, 4, 300.0)
+    assert found["seconds_left"] == pytest.approx(3 * 300 - 120, abs=5)
+    [running] = found["running"]
+    assert {key: running[key] for key in ("trial", "epoch", "epochs", "device", "device_index", "pid", "host")} == {
+        "trial": 2, "epoch": 2, "epochs": 10, "device": "Card", "device_index": "1", "pid": 77, "host": "box",
+    }  # fmt: skip
+
+
+def _next(url: str, capsys: Captured, name: str = "first") -> str:
+    return str(_json(name, url, capsys)["next"])
+
+
+def test_what_to_do_next_follows_from_how_it_stands(
+    tuned: optuna.Study, storage_url: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert _next(storage_url, capsys).startswith("trials run on another machine, the one with")
+    with lock_study(tmp_path / "outputs/first"):
+        lock_holder = "import sys; from lightning_hpo.cli import main; main(['status', '--json', *sys.argv[1:]])"
+        command = [sys.executable, "-c", lock_holder, "--study", "first", "--storage", storage_url]
+        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        assert (
+            told["next"]
+            == f"nothing: process {told['tuned_by']} tunes it; kill -INT {told['tuned_by']} parks what runs"
+        )
+    assert _next(storage_url, capsys) == f"go on with it: {tuned.user_attrs['command']}"
+    tuned.tell(2, 0.6)
+    tuned.set_user_attr("exhausted", True)
+    assert _next(storage_url, capsys) == (
+        "it has all its trials: lightning-hpo report first, lightning-hpo refit first"
+    )
+    refit = optuna.create_study(study_name="first-refit", storage=storage_url)
+    assert _next(storage_url, capsys).endswith("lightning-hpo report first, lightning-hpo register --study first")
+    assert _next(storage_url, capsys, "first-refit") == "nothing: it was not tuned here"
+    for key, value in {"agent": "criteria", "refit_of": "first", "command": "lightning-hpo refit first"}.items():
+        refit.set_user_attr(key, value)
+    assert _next(storage_url, capsys, "first-refit") == "see what it says: lightning-hpo refit first"
+
+
+def test_a_study_from_elsewhere_is_shown_as_far_as_it_is_known(
+    study: optuna.Study, storage_url: str, capsys: Captured
+) -> None:
+    study.tell(study.ask(), 0.5)
+    found = _json("first", storage_url, capsys)
+    assert (found["total"], found["seconds_left"], found["outdir"]) == (None, None, None)
+    print_status("first", storage_url)
+    assert "1 of ?" in capsys.readouterr().out
+
+
+def test_it_imports_nothing_that_takes_long(study: optuna.Study, storage_url: str) -> None:
+    code = f"""
+import sys
+from lightning_hpo.cli import main
+main(["status", "--study", {study.study_name!r}, "--storage", {storage_url!r}])
+print(sorted({{"torch", "lightning", "mlflow", "transformers", "alembic", "scipy", "jsonargparse"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"

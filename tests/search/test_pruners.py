@@ -1,0 +1,90 @@
+from collections.abc import Callable
+
+import optuna
+import pytest
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.pruners import build_pruner, check_pruner
+from tests.study_sandbox import study_flags
+
+
+@pytest.mark.parametrize("epochs", range(1, 21))
+def test_the_default_pruner_can_prune_a_trial_of_any_length(epochs: int) -> None:
+    check_pruner(build_pruner(None, epochs), reports=epochs)
+
+
+@pytest.mark.parametrize("epochs", [-1, 0, 1])
+def test_the_default_pruner_is_made_for_any_number_of_epochs(epochs: int) -> None:
+    assert isinstance(build_pruner(None, epochs), MedianPruner)
+
+
+def _patient(patience: int) -> BasePruner:
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        return PatientPruner(MedianPruner(), patience)
+
+
+@pytest.mark.parametrize(
+    ("make", "reports"),
+    [
+        (lambda: _patient(3), 4),
+        (lambda: MedianPruner(n_warmup_steps=5), 5),
+        (lambda: PercentilePruner(25.0, n_warmup_steps=9), 3),
+        (lambda: SuccessiveHalvingPruner(min_resource=8), 6),
+        (lambda: HyperbandPruner(min_resource=9, max_resource=27), 5),
+    ],
+)
+def test_a_pruner_that_comes_too_late_is_refused(make: Callable[[], BasePruner], reports: int) -> None:
+    pruner = make()
+    with pytest.raises(InputError, match=rf"^--study.pruner: {type(pruner).__name__} can never prune .* {reports} epo"):
+        check_pruner(pruner, reports=reports)
+
+
+@pytest.mark.parametrize(
+    ("make", "reports"),
+    [
+        (lambda: _patient(3), 5),
+        (lambda: MedianPruner(n_warmup_steps=5), 6),
+        (lambda: PercentilePruner(25.0), 1),
+        (lambda: SuccessiveHalvingPruner(), 2),
+        (lambda: SuccessiveHalvingPruner(min_resource=3), 4),
+        (lambda: HyperbandPruner(max_resource=9), 10),
+        (lambda: ThresholdPruner(lower=0.0), 1),
+        (lambda: ThresholdPruner(lower=-1000.0), 5),
+        (lambda: ThresholdPruner(upper=1000.0), 5),
+        (lambda: NopPruner(), 5),
+    ],
+)
+def test_a_pruner_that_can_prune_passes(make: Callable[[], BasePruner], reports: int) -> None:
+    check_pruner(make(), reports=reports)
+
+
+def test_the_rehearsal_leaves_optuna_s_voice_as_it_was() -> None:
+    before = optuna.logging.get_verbosity()
+    check_pruner(MedianPruner(), reports=3)
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_a_configured_pruner_is_made() -> None:
+    flags = ["--study.pruner", "PercentilePruner", "--study.pruner.percentile", "20"]
+    pruner = build_pruner(study_flags(*flags).pruner, 5)
+    assert isinstance(pruner, PercentilePruner)
+    assert isinstance(build_pruner(study_flags("--study.pruner", "NopPruner").pruner, 5), NopPruner)
+
+
+def test_a_pruner_that_refuses_its_arguments_is_one_line() -> None:
+    flags = ["--study.pruner", "PercentilePruner", "--study.pruner.percentile", "200"]
+    with pytest.raises(InputError) as caught:
+        build_pruner(study_flags(*flags).pruner, 5)
+    [line] = caught.value.problems
+    assert line.startswith("--study.pruner: PercentilePruner refused its arguments: ")
+    assert "Percentile must be between 0 and 100" in line

@@ -1,0 +1,210 @@
+"""Studies that start from other studies, as YAML files on the command line; and what such a start refuses."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
+
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.warm_start import WarmStart, find_warm_start
+from lightning_hpo.storage.studies import StudySettings
+from tests.study_sandbox import StudySandbox
+
+Captured = pytest.CaptureFixture[str]
+Find = Callable[..., WarmStart]
+QUICK = ("--study.register", "false", "--study.pruner", "NopPruner", "--trainer.max_epochs", "1")
+LR = {"low": 1.0e-3, "high": 1.0, "log": True}
+HIDDEN = {"low": 2, "high": 16}
+
+
+def _best(sandbox: StudySandbox, study: str) -> FrozenTrial:
+    return max(sandbox.trials(study), key=lambda trial: trial.value or 0.0)
+
+
+def test_three_stages_start_each_from_the_one_before(sandbox: StudySandbox, capfd: Captured) -> None:
+    batch = {"choices": [8, 16]}
+    stages: dict[str, dict[str, Any]] = {
+        "baseline": {"study": {"n_trials": 2}, "search_space": {"model.lr": LR, "model.hidden": HIDDEN}},
+        "second": {
+            "study": {"n_trials": 2, "from": "baseline", "fix": ["model.lr", "model.hidden"]},
+            "search_space": {"data.batch_size": batch},
+        },
+        "joint": {
+            "study": {"n_trials": 1, "from": "second", "queue": 1, "narrow": 0.2, "fix": ["model.hidden"]},
+            "search_space": {"model.lr": LR, "model.hidden": HIDDEN, "data.batch_size": batch},
+        },
+    }
+    for name, warm_start in stages.items():
+        assert sandbox.tune(name, *QUICK, config=warm_start) == 0
+    second = _best(sandbox, "second")
+    # The last one goes on when something better has been found: nothing comes twice, and nothing is otherwise for it.
+    other = optuna.load_study(study_name="second", storage=sandbox.storage)
+    other.add_trial(optuna.create_trial(params={"data.batch_size": 8}, distributions=second.distributions, value=1.0))
+    assert sandbox.tune("joint", *QUICK, "--study.n_trials", "3", config=stages["joint"]) == 0
+    assert capfd.readouterr().err.count(f"starts from second, best {second.value:.4f} in trial {second.number}: ") == 2
+    defaults = {"model.lr": 0.1, "model.hidden": 4}
+    baseline = _best(sandbox, "baseline")
+    assert sandbox.trials("baseline")[0].params == defaults
+
+    trials = sandbox.trials("second")[:2]
+    assert trials[0].params == {"data.batch_size": 16}  # the default; the baseline has searched nothing of it
+    assert {trial.params["data.batch_size"] for trial in trials} <= {8, 16}
+    for trial in trials:
+        config = yaml.safe_load((sandbox.folder / f"outputs/second/trial_{trial.number}/config.yaml").read_text())
+        values = config["model"]["init_args"]
+        assert {"model.lr": values["lr"], "model.hidden": values["hidden"]} == baseline.params
+    assert trials[0].value == pytest.approx(baseline.value)  # all of the best again
+
+    trials = sandbox.trials("joint")
+    lr = baseline.params["model.lr"]
+    kind = trials[0].distributions["model.lr"]
+    assert isinstance(kind, FloatDistribution)
+    assert (kind.low, kind.high) == pytest.approx((max(1e-3, lr / 1000**0.1), min(1.0, lr * 1000**0.1)))
+    assert trials[1].params == second.params | {"model.lr": lr}
+    assert "model.hidden" not in trials[0].params
+    started = optuna.load_study(study_name="joint", storage=sandbox.storage).user_attrs["started_from"]
+    assert (started["study"], started["trial"], started["fix"]) == ("second", second.number, ["model.hidden"])
+    assert started["best"] == baseline.params | second.params
+
+
+@pytest.fixture
+def find(storage_url: str) -> Find:
+    """Looks for what a study that tunes the criteria agent starts from."""
+
+    def find_for(*searched: str, **settings: Any) -> WarmStart:
+        given: dict[str, Any] = {"name": "next", "storage": storage_url, "from_": "first", **settings}
+        warm_start = find_warm_start(StudySettings(**given), "criteria", searched)
+        assert warm_start is not None
+        return warm_start
+
+    return find_for
+
+
+def _add(study: optuna.Study, value: float, **params: Any) -> None:
+    kinds = {
+        int: IntDistribution(0, 100),
+        float: FloatDistribution(0.0, 100.0),
+        str: CategoricalDistribution(("a", "b", '["a", "b"]')),
+    }
+    distributions = {name: kinds[type(param)] for name, param in params.items()}
+    study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=value))
+
+
+def test_the_best_points_come_in_order_once_each_and_as_far_as_they_are_searched(
+    study: optuna.Study, find: Find
+) -> None:
+    for value, x, y in ((0.1, 1, "a"), (0.4, 2, "a"), (0.3, 2, "b"), (0.2, 3, "a")):
+        _add(study, value, x=x, y=y)
+    warm_start = find("x", "z")
+    assert warm_start.points == [{"x": 2}, {"x": 3}, {"x": 1}]
+    assert (warm_start.trial, warm_start.value, warm_start.best) == (1, 0.4, {"x": 2, "y": "a"})
+    warm_start = find("x", "y", queue=2)
+    assert warm_start.points == [{"x": 2, "y": "a"}, {"x": 2, "y": "b"}]
+    warm_start = find("x", "y", fix=["x"])
+    assert warm_start.points == [{"y": "a"}, {"y": "b"}]
+    warm_start = find("z", queue=0)
+    assert warm_start.points == []
+
+
+def test_the_least_is_the_best_where_less_is_better(storage_url: str, find: Find) -> None:
+    study = optuna.create_study(study_name="loss", storage=storage_url, direction="minimize")
+    for value in (0.3, 0.1, 0.2):
+        _add(study, value, x=value)
+    warm_start = find("x", from_="loss")
+    assert warm_start.best == {"x": 0.1}
+
+
+def test_a_fixed_flag_is_the_choice_and_not_its_label(study: optuna.Study, find: Find) -> None:
+    _add(study, 0.5, y='["a", "b"]')
+    _add(study, 0.4, y="b", x=1)
+    warm_start = find(fix=["y", "x"])
+    assert warm_start.fixed == {"y": ["a", "b"]}  # its best trial has no x: that of the config stays
+
+
+def test_what_a_study_has_fixed_goes_along(study: optuna.Study, find: Find, storage_url: str) -> None:
+    _add(study, 0.5, x=1)
+    warm_start = find(fix=["x"])
+    second = optuna.create_study(study_name="next", storage=storage_url, direction="maximize")
+    second.set_user_attr("started_from", warm_start.record())
+    _add(second, 0.6, y="a")
+    warm_start = find("x", "y", name="third", from_="next")
+    assert warm_start.best == warm_start.points[0] == {"x": 1, "y": "a"}
+
+
+def test_what_cannot_be_started_from_is_said(study: optuna.Study, find: Find, storage_url: str) -> None:
+    def problems(**settings: Any) -> list[str]:
+        with pytest.raises(InputError) as caught:
+            find("x", **settings)
+        return caught.value.problems
+
+    [line] = problems(from_="none")
+    assert line.startswith("--study.from none: no such study in sqlite:")
+    assert line.endswith("; there are: first")
+    assert problems() == ["--study.from first: no trial of it is complete yet; tune it first, or name another study"]
+    _add(study, 0.5, hidden=1)
+    assert problems(fix=["hiden", "hidden", "y"]) == [
+        "--study.fix: hiden: first has no value of it; did you mean hidden?",
+        "--study.fix: y: first has no value of it",
+    ]
+    assert problems(fix=["x"]) == [
+        "--study.fix: it has every flag of the search space, so nothing is left to search; fix fewer"
+    ]
+    [line] = problems()
+    assert line.startswith("--study.from first: none of its trials has a value of a flag that is searched here")
+    refit = optuna.create_study(study_name="first-refit", storage=storage_url, direction="maximize")
+    refit.set_user_attr("refit_of", "first")
+    assert problems(from_="first-refit") == ["--study.from first-refit: it is the refit of first; name that study"]
+    study.set_user_attr("agent", "evidence")
+    assert problems() == ["--study.from first: its agent is evidence, and this is criteria; name another study"]
+    optuna.create_study(study_name="two", storage=storage_url, directions=["maximize", "minimize"])
+    assert problems(from_="two") == ["--study.from two: it has 2 objectives, and so no best trial"]
+
+
+def test_a_study_that_has_begun_goes_on_as_it_began(study: optuna.Study, find: Find, storage_url: str) -> None:
+    _add(study, 0.5, x=1)
+    begun = optuna.create_study(study_name="next", storage=storage_url)
+    first = find("x", narrow=0.5)
+    assert find("x", narrow=0.5) == first  # its process has died before it said anything of itself
+    begun.set_user_attr("started_from", first.record())
+    begun.set_user_attr("agent", "criteria")
+    _add(study, 0.6, x=2)
+    assert find("x", narrow=0.5) == first
+    for settings, line in (
+        ({"narrow": 0.4}, "--study.narrow: got 0.4; next was begun with 0.5: go on with the same"),
+        ({"narrow": 0.5, "from_": None}, "--study.from: got None; next was begun with first: go on with the same"),
+        ({"narrow": 0.5, "fix": ["x"]}, "--study.fix: got ['x']; next was begun with []: go on with the same"),
+    ):
+        with pytest.raises(InputError, match=re.escape(line)):
+            find("x", **settings)
+    plain = optuna.create_study(study_name="plain", storage=storage_url)
+    plain.set_user_attr("agent", "criteria")
+    assert find_warm_start(StudySettings(name="plain", storage=storage_url), "criteria", ["x"]) is None
+    with pytest.raises(InputError, match=r"--study\.from: got first; plain was begun with None"):
+        find("x", name="plain")
+
+
+def test_the_best_on_other_data_is_only_tried(study: optuna.Study, find: Find) -> None:
+    about = {"monitor": "val_metric", "mode": "max", "data_fingerprint": "one"}
+    for key, value in about.items():
+        study.set_user_attr(key, value)
+    _add(study, 0.5, x=1)
+    tried = find("x")
+    narrowed = find("x", "y", narrow=0.2, fix=["x"])
+    assert tried.problems(about) == narrowed.problems(about) == []
+    assert "cannot be compared" not in tried.line(about)
+    assert "0 of its best points, where they are in the ranges; fixed: x" in narrowed.line(about)
+    other = about | {"data_fingerprint": "two"}
+    assert tried.problems(other) == []
+    assert tried.line(other) == (
+        "starts from first, best 0.5000 in trial 0: first the defaults, then 1 of its best points; it was tuned with "
+        "data_fingerprint one (here two), so its values cannot be compared with these"
+    )
+    assert narrowed.problems(other) == [
+        "--study.narrow, --study.fix: first was tuned with data_fingerprint one (here two), so that its best need "
+        "not be the best here; without them, its best points are tried all the same"
+    ]

@@ -1,0 +1,257 @@
+"""The served model itself, read from a saved one by this package's own code."""
+
+import json
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow.pyfunc import scoring_server
+
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.data.tokenization import tokenize
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.serving.flavor import save_model
+from lightning_hpo.serving.text_model import TextModel, _load_pyfunc
+from tests.server import free_port, serving
+from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
+
+pytestmark = [
+    # torch's own, in torch.export
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+POSTS = ["i am so tired", LONG_POST, "the dog is fine today", "no sleep", " ".join(WORDS)]
+TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of both agents' models, each in one of its agent's name."""
+    folder = tmp_path_factory.mktemp("models")
+    encoder = write_tiny_encoder(folder / "encoder")
+    torch.manual_seed(1)
+    decoding: Any = {"null_policy": "none", "max_answer_tokens": 4, "overlap": 0.0}
+    for agent in (CriteriaAgent(encoder), EvidenceAgent(encoder, decoding=decoding)):
+        save_model(str(folder / agent.agent), module=agent, datamodule=tiny_data(encoder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(saved: Path) -> dict[str, TextModel]:
+    """Both agents' models, by agent."""
+    return {agent: _load_pyfunc(str(saved / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
+
+
+def _rows(*rows: tuple[Any, Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["criterion", "post"])
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_a_table_is_answered_as_its_rows_are_one_by_one(models: dict[str, TextModel], agent: str) -> None:
+    table = _rows(*TABLE).set_index(pd.Index(range(100, 100 + len(TABLE))))
+    together = models[agent].predict(table)
+    alone = pd.concat([models[agent].predict(table.iloc[place : place + 1]) for place in range(len(table))])
+    pd.testing.assert_frame_equal(together, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_what_was_scored_in_bf16_is_answered_in_it_where_the_processor_has_it(
+    saved: Path, models: dict[str, TextModel], agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved / agent, folder)
+    settings = folder / "data" / "texts" / "serving.json"
+    settings.write_text(settings.read_text(encoding="utf-8").replace("32-true", "bf16-mixed"), encoding="utf-8")
+    column = {"criteria": "probability", "evidence": "score"}[agent]
+    exact = models[agent].predict(_rows(*TABLE))[column]
+    monkeypatch.setattr("lightning_hpo.serving.text_model.computes_bf16", lambda: False)
+    assert (_load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column] == exact).all()
+    monkeypatch.setattr("lightning_hpo.serving.text_model.computes_bf16", lambda: True)
+    narrow = _load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column]
+    assert (narrow != exact).any()
+    np.testing.assert_allclose(narrow, exact, atol=0.05)
+
+
+def test_a_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def counted(tokenizer: Any, texts: Any) -> Any:
+        seen.extend(texts)
+        return tokenize(tokenizer, texts)
+
+    monkeypatch.setattr("lightning_hpo.data.windows.tokenize", counted)
+    models["criteria"].predict(_rows(*TABLE))
+    assert sorted(seen) == sorted({*CRITERIA.values(), *POSTS})
+
+
+def test_the_threshold_decides_what_is_met(models: dict[str, TextModel]) -> None:
+    model, table = models["criteria"], _rows(*TABLE)
+    probability = model.predict(table)["probability"]
+    assert model.predict(table)["met"].tolist() == (probability >= 0.5).tolist()
+    threshold = float(probability.sort_values().iloc[3])
+    assert model.predict(table, {"threshold": threshold})["met"].sum() == len(table) - 3
+    assert model.predict(table, {"threshold": 0.0})["met"].all()
+
+
+def test_the_null_threshold_decides_what_is_evidence(models: dict[str, TextModel]) -> None:
+    model, table = models["evidence"], _rows(*TABLE)
+    score = model.predict(table)["score"]
+    assert not model.predict(table)["null"].any()
+    threshold = -float(score.sort_values().iloc[3]) + 1e-3
+    answers = model.predict(table, {"null_threshold": threshold})
+    assert answers["null"].sum() == 3
+    assert (answers["text"] == "").tolist() == answers["null"].tolist()
+    np.testing.assert_allclose(answers["score"], score, rtol=1e-6)
+
+
+def test_top_k_asks_for_several_answers(models: dict[str, TextModel]) -> None:
+    model, table = models["evidence"], _rows(("FATIGUE", LONG_POST))
+    assert "answers" not in model.predict(table)
+    answers = json.loads(model.predict(table, {"top_k": 3})["answers"][0])
+    assert len(answers) == 3
+    assert answers[0]["text"] == model.predict(table)["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("agent", "params", "problem"),
+    [
+        ("criteria", {"threshold": 1.5}, "parameter threshold: got 1.5; it must be from 0 to 1"),
+        ("criteria", {"threshold": float("nan")}, "parameter threshold: got nan; it must be from 0 to 1"),
+        ("evidence", {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
+        (
+            "evidence",
+            {"null_threshold": float("inf")},
+            "parameter null_threshold: got inf; it must be from -1e+38 to 1e+38",
+        ),
+        ("evidence", {"threshold": 0.5}, "parameter threshold: this model has none; there are null_threshold, top_k"),
+    ],
+)
+def test_parameters_out_of_bounds_are_refused(
+    models: dict[str, TextModel], agent: str, params: dict[str, float], problem: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        models[agent].predict(_rows(*TABLE), params)
+    assert caught.value.problems == [problem]
+
+
+def test_rows_that_cannot_be_answered_are_named_but_not_shown(models: dict[str, TextModel]) -> None:
+    model = models["criteria"]
+    with pytest.raises(InputError) as caught:
+        model.predict(_rows(("FATIGUE", "secret"), ("FATIGUE", " "), (None, "secret")))
+    assert caught.value.problems == [
+        "input row 1, column post: it is empty or no text",
+        "input row 2, column criterion: it is empty or no text",
+    ]
+    with pytest.raises(InputError) as caught:
+        model.predict(_rows(("FATIGUE", "secret"), ("secret " * 20, "secret")))
+    assert caught.value.problems == [
+        "input row 1, column criterion: its 20 tokens leave no room for the post in a window of 24; use a shorter one"
+    ]
+    with pytest.raises(InputError, match=r"^input: no column post; a row is a criterion and a post$"):
+        model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
+    with pytest.raises(InputError) as caught:
+        model.predict(pd.DataFrame([("FATIGUE", "\ud800")] * 23, columns=["criterion", "post"], dtype=object))
+    assert caught.value.problems[0] == "input row 0, column post: it is empty or no text"
+    assert caught.value.problems[20:] == ["and 3 more like these"]
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_nothing_is_answered_with_nothing_of_the_right_types(models: dict[str, TextModel], agent: str) -> None:
+    one, none = models[agent].predict(_rows(("FATIGUE", "secret"))), models[agent].predict(pd.DataFrame())
+    assert none.empty
+    kinds = {"str": "object"}  # a pandas that has a type of texts
+    assert [kinds.get(str(kind), str(kind)) for kind in one.dtypes] == [str(kind) for kind in none.dtypes]
+    assert list(none.columns) == list(one.columns)
+
+
+@pytest.fixture
+def server(saved: Path, tmp_path: Path) -> Iterator[str]:
+    """`mlflow models serve` of the evidence agent, where what this package needs cannot be imported, nor itself."""
+    (tmp_path / "sitecustomize.py").write_text(_ABSENT)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        str(saved / "evidence"),
+        "--env-manager",
+        "local",
+    ]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
+    with serving(command, port, "/ping", tmp_path / "server.log", environment) as address:
+        yield f"{address}/invocations"
+
+
+_ABSENT = """
+import sys
+
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"lightning_hpo", "lightning", "transformers", "torchmetrics", "optuna"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def _ask(url: str, rows: Any, params: dict[str, Any]) -> tuple[int, str]:
+    body = json.dumps({"dataframe_records": rows, "params": params}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_a_server_answers_over_http_without_this_package(
+    server: str, models: dict[str, TextModel], tmp_path: Path
+) -> None:
+    table = _rows(*TABLE)
+    records = table.to_dict("records")
+    status, body = _ask(server, records, {})
+    assert status == 200
+    answers = pd.DataFrame(json.loads(body)["predictions"])
+    pd.testing.assert_frame_equal(answers, models["evidence"].predict(table), rtol=1e-5, atol=1e-6)
+    status, body = _ask(server, records[:1], {"null_threshold": -1e6, "top_k": 2})
+    assert status == 200
+    assert json.loads(body)["predictions"][0]["null"]
+    for rows, params, problem in (
+        (records[:1], {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
+        ([{"criterion": "FATIGUE", "text": POSTS[0]}], {}, "input: no column post; a row is a criterion and a post"),
+        ([{"criterion": " ", "post": POSTS[0]}], {}, "input row 0, column criterion: it is empty or no text"),
+    ):
+        status, body = _ask(server, rows, params)
+        assert status == 400
+        assert problem in body
+        assert POSTS[0] not in body
+    assert POSTS[0] not in (tmp_path / "server.log").read_text()
+
+
+def test_the_scoring_server_takes_the_threshold_of_criteria(saved: Path) -> None:
+    model = mlflow.pyfunc.load_model(str(saved / "criteria"))
+    body = json.dumps({"dataframe_records": _rows(*TABLE).to_dict("records"), "params": {"threshold": 0.0}})
+    schema = model.metadata.get_input_schema()
+    answered = scoring_server.invocations(body, "application/json", model, schema)  # type: ignore[no-untyped-call]
+    predictions = json.loads(answered.response)["predictions"]
+    assert [set(answer) for answer in predictions] == [{"met", "probability"}] * len(TABLE)
+    assert all(answer["met"] for answer in predictions)

@@ -1,0 +1,204 @@
+from pathlib import Path
+from typing import Any
+
+import mlflow.artifacts
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.study.recorder import (
+    RUN_ID,
+    RUN_STATUS,
+    RUNTIME,
+    Outcome,
+    OutcomeKind,
+    conclude,
+    keep_outcome,
+    kept_outcome,
+)
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import Tracker
+
+
+def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
+    trial = study.ask()
+    trial.suggest_float("lr", 0.1, 1.0)
+    trial.report(0.25, 0)
+    trial.report(0.5, 1)
+    run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", {})
+    trial.set_user_attr(RUN_ID, run_id)
+    return trial
+
+
+def _conclude(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
+    folder = Path(tracker.uri.removeprefix("sqlite:///")).parent / "outputs" / f"trial_{trial.number}"
+    return conclude(study, trial, Outbox(folder, tracker, trial.user_attrs.get(RUN_ID)), outcome)
+
+
+def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
+    """The trial as another process sees it, and its run."""
+    storage_url = str(study._storage._backend.url)  # type: ignore[attr-defined]
+    trial = optuna.load_study(study_name=study.study_name, storage=open_storage(storage_url)).trials[number]
+    return trial, tracker.client.get_run(trial.user_attrs[RUN_ID])
+
+
+_ROWS = [
+    (
+        Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=1, runtime_s=2.0),
+        TrialState.COMPLETE, "FINISHED", 0.75,
+        {"best_epoch": 1}, {}, {"final_metric": 0.75, "best_epoch": 1.0, "runtime_s": 2.0},
+    ),
+    (
+        Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=0, collapsed=True, model_uri="models:/m-1", reason="not logged"),
+        TrialState.COMPLETE, "FINISHED", 0.75,
+        {"best_epoch": 0, "collapsed": True, "mlflow_model_uri": "models:/m-1", "ended_by": "not logged"},
+        {"collapsed": "true", "ended_by": "not logged"},
+        {"final_metric": 0.75, "best_epoch": 0.0, "runtime_s": 0.0},
+    ),
+    (
+        Outcome(OutcomeKind.PRUNED, epoch=1, reason="pruned", runtime_s=2.0),
+        TrialState.PRUNED, "KILLED", 0.5,
+        {"pruned_at_epoch": 1, "ended_by": "pruned"}, {"pruned_at_epoch": "1", "ended_by": "pruned"},
+        {"runtime_s": 2.0},
+    ),
+    (
+        Outcome(OutcomeKind.INTERRUPTED, reason="interrupted"),
+        TrialState.WAITING, "SCHEDULED", None,
+        {"ended_by": "interrupted"}, {"ended_by": "interrupted"}, {},
+    ),
+    (
+        Outcome(OutcomeKind.DIED, reason="killed by SIGKILL"),
+        TrialState.WAITING, "SCHEDULED", None,
+        {"ended_by": "killed by SIGKILL", "deaths": 1}, {"ended_by": "killed by SIGKILL"}, {},
+    ),
+    (
+        Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=2.0),
+        TrialState.FAIL, "FAILED", None,
+        {"ended_by": "out of memory"}, {"ended_by": "out of memory"}, {"runtime_s": 2.0},
+    ),
+    (
+        Outcome(OutcomeKind.FAILED, reason="train_loss is nan at epoch 1", runtime_s=2.0),
+        TrialState.FAIL, "FAILED", None,
+        {"ended_by": "train_loss is nan at epoch 1"}, {"ended_by": "train_loss is nan at epoch 1"}, {"runtime_s": 2.0},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("outcome", "state", "status", "value", "attributes", "tags", "metrics"), _ROWS)
+def test_every_ending_is_told_in_both_databases(
+    study: optuna.Study,
+    tracker: Tracker,
+    outcome: Outcome,
+    state: TrialState,
+    status: str,
+    value: float | None,
+    attributes: dict[str, Any],
+    tags: dict[str, str],
+    metrics: dict[str, float],
+) -> None:
+    started = _start(study, tracker)
+    assert _conclude(study, started, tracker, outcome) == state
+    trial, run = _read(study, tracker, 0)
+    assert (trial.state, run.info.status) == (state, status)
+    assert (trial.value if state.is_finished() else None) == value
+    seconds = {RUNTIME: outcome.runtime_s} if outcome.runtime_s else {}
+    assert {key: kept for key, kept in trial.user_attrs.items() if key != RUN_ID} == attributes | seconds
+    assert {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")} == {
+        **tags,
+        "optuna_state": state.name,
+    }
+    assert run.data.metrics == metrics
+    assert trial.intermediate_values == {0: 0.25, 1: 0.5}
+
+
+def test_every_ending_has_a_row() -> None:
+    assert {row[0].ending for row in _ROWS} == set(OutcomeKind)
+
+
+def test_every_state_has_a_status_of_its_own() -> None:
+    assert set(RUN_STATUS) == set(TrialState)
+    assert len(set(RUN_STATUS.values())) == len(TrialState)
+
+
+@pytest.mark.parametrize("ending", [OutcomeKind.INTERRUPTED, OutcomeKind.DIED])
+def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
+    study: optuna.Study, tracker: Tracker, ending: OutcomeKind
+) -> None:
+    parked = _start(study, tracker)
+    other = _start(study, tracker)
+    _conclude(study, parked, tracker, Outcome(ending, reason="gone"))
+    again = study.ask()
+    assert again.number == parked.number
+    assert again.suggest_float("lr", 0.1, 1.0) == parked.params["lr"] != other.params["lr"]
+    assert again.user_attrs[RUN_ID] == parked.user_attrs[RUN_ID]
+    assert study.trials[again.number].intermediate_values == {0: 0.25, 1: 0.5}
+    assert study.ask().number == 2
+
+
+def test_the_seconds_of_every_attempt_are_counted(study: optuna.Study, tracker: Tracker) -> None:
+    _conclude(study, _start(study, tracker), tracker, Outcome(OutcomeKind.INTERRUPTED, reason="gone", runtime_s=2.0))
+    _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.PRUNED, epoch=1, runtime_s=3.0))
+    assert study.trials[0].user_attrs[RUNTIME] == 5.0
+
+
+def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
+    states = []
+    trial = _start(study, tracker)
+    for _ in range(3):
+        states.append(_conclude(study, trial, tracker, Outcome(OutcomeKind.DIED, reason="killed by SIGKILL")))
+        trial = study.ask()
+    assert states == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
+    assert trial.number == 1
+    failed, run = _read(study, tracker, 0)
+    assert (failed.state, run.info.status, run.data.tags["optuna_state"]) == (TrialState.FAIL, "FAILED", "FAIL")
+
+
+def test_interruptions_are_no_deaths(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    for _ in range(4):
+        assert _conclude(study, trial, tracker, Outcome(OutcomeKind.INTERRUPTED)) == TrialState.WAITING
+        trial = study.ask()
+    assert trial.number == 0
+
+
+def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    _conclude(
+        study, trial, tracker, Outcome(OutcomeKind.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n")
+    )
+    path = mlflow.artifacts.download_artifacts(
+        run_id=trial.user_attrs[RUN_ID], artifact_path="traceback.txt", tracking_uri=tracker.uri
+    )
+    assert Path(path).read_text() == "File x\nRuntimeError\n"
+
+
+def test_a_trial_that_has_no_run_yet_has_an_ending_too(study: optuna.Study, tracker: Tracker) -> None:
+    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.FAILED, reason="x")) == TrialState.FAIL
+    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.DIED)) == TrialState.WAITING
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_told_twice_is_told_once(study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = _start(study, tracker)
+    outcome = Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=1, runtime_s=2.0)
+
+    def dies(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", dies)
+        with pytest.raises(KeyboardInterrupt):
+            _conclude(study, trial, tracker, outcome)
+    _conclude(study, trial, tracker, outcome)
+    complete, run = _read(study, tracker, 0)
+    assert (complete.state, complete.value, run.info.status) == (TrialState.COMPLETE, 0.75, "FINISHED")
+    assert len(tracker.client.get_metric_history(run.info.run_id, "final_metric")) == 1
+
+
+@pytest.mark.parametrize("row", _ROWS)
+def test_an_outcome_is_kept_unless_the_trial_goes_on(tmp_path: Path, row: tuple[Any, ...]) -> None:
+    outcome = row[0]
+    keep_outcome(tmp_path, outcome)
+    goes_on = outcome.ending in (OutcomeKind.INTERRUPTED, OutcomeKind.DIED, OutcomeKind.OUT_OF_MEMORY)
+    assert kept_outcome(tmp_path) == (None if goes_on else outcome)

@@ -1,0 +1,318 @@
+import os
+import random
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_hpo.study.workers import ProcessExit, Workers
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    # A server that has imported nothing yet is enough here, and there at once; one that runs already is taken.
+    forkserver.ensure_running()
+    workers = Workers(2)
+    yield workers
+    workers.kill()
+    for key in workers.running:
+        workers.join(key)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "trial_0" / "log.txt"
+
+
+def _count(first: int, last: int, pipe: Connection) -> None:
+    for number in range(first, last):
+        pipe.send(number)
+
+
+def _print(pipe: Connection) -> None:
+    print("in Python", flush=True)
+    os.system("echo in a program; echo on stderr >&2")
+    pipe.send("printed")
+
+
+def _raise(pipe: Connection) -> None:
+    del pipe
+    raise RuntimeError("planted")
+
+
+def _exit(code: int, pipe: Connection) -> None:
+    del pipe
+    sys.exit(code)
+
+
+def _kill_itself(number: int, pipe: Connection) -> None:
+    pipe.send("last words")
+    os.kill(os.getpid(), number)
+
+
+def _die_while_speaking(pipe: Connection) -> None:
+    os.write(pipe.fileno(), struct.pack("!i", 100) + b"half a mess")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _wait_for_ever(pipe: Connection) -> None:
+    pipe.send("ready")
+    while True:
+        signal.pause()
+
+
+def _interrupt_itself(pipe: Connection) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    pipe.send("still here")
+
+
+def _ask(pipe: Connection) -> None:
+    pipe.send("what is it?")
+    pipe.send(("told", pipe.recv()))
+
+
+def _linger(path: Path, pipe: Connection) -> None:
+    pipe.send("done")
+    time.sleep(0.2)
+    path.touch()
+
+
+def _is_there(path: Path, pipe: Connection) -> None:
+    pipe.send(path.exists())
+
+
+def _hold(path: str, pipe: Connection) -> None:
+    with Path(path).open("w"):
+        _wait_for_ever(pipe)
+
+
+def _all(workers: Workers) -> list[tuple[Any, Any]]:
+    messages: list[tuple[Any, Any]] = []
+    while workers.running:
+        messages += workers.wait()
+    return messages
+
+
+def test_messages_come_in_order_under_their_key(workers: Workers, log: Path) -> None:
+    workers.start("a", _count, 0, 3, log=log)
+    workers.start("b", _count, 7, 9, log=log)
+    assert (workers.free, sorted(workers.running)) == (0, ["a", "b"])
+    messages = _all(workers)
+    assert [message for key, message in messages if key == "a"] == [0, 1, 2, ProcessExit(0)]
+    assert [message for key, message in messages if key == "b"] == [7, 8, ProcessExit(0)]
+    assert workers.free == 2
+
+
+def test_joining_makes_room(workers: Workers, log: Path) -> None:
+    workers.start("a", _count, 0, 1, log=log)
+    assert workers.wait() == [("a", 0)]
+    workers.join("a")
+    assert (workers.free, workers.running) == (2, [])
+
+
+def test_what_a_process_asks_is_answered(workers: Workers, log: Path) -> None:
+    workers.start("a", _ask, log=log)
+    assert workers.wait() == [("a", "what is it?")]
+    workers.answer("a", 42)
+    assert workers.wait() == [("a", ("told", 42))]
+
+
+def test_a_dead_process_needs_no_answer(workers: Workers, log: Path) -> None:
+    workers.start("a", _kill_itself, signal.SIGKILL, log=log)
+    assert workers.wait() == [("a", "last words")]
+    workers._running["a"][0].join()
+    workers.answer("a", 42)
+    assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
+
+
+def test_on_a_gpu_the_next_process_starts_when_the_one_that_leaves_is_gone(log: Path, tmp_path: Path) -> None:
+    workers = Workers(2, ["0"], per_gpu=2)
+    workers.start("a", _linger, tmp_path / "gone", log=log)
+    assert workers.wait() == [("a", "done")]
+    workers.leave("a")
+    assert (workers.free, workers.running) == (2, [])
+    workers.start("b", _is_there, tmp_path / "gone", log=log)
+    assert workers.wait() == [("b", True)]
+
+
+def test_waiting_ends_with_its_time(workers: Workers, log: Path) -> None:
+    workers.start("a", _wait_for_ever, log=log)
+    assert workers.wait() == [("a", "ready")]
+    assert workers.wait(0) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSEGV, "killed by SIGSEGV")],
+)
+def test_a_killed_process_gives_its_signal_after_its_last_message(
+    workers: Workers, log: Path, number: signal.Signals, reason: str
+) -> None:
+    workers.start("a", _kill_itself, number, log=log)
+    [words, (key, death)] = _all(workers)
+    assert words == ("a", "last words")
+    assert (key, death, death.reason) == ("a", ProcessExit(-number), reason)
+
+
+def test_a_death_in_the_middle_of_a_message_is_a_death(workers: Workers, log: Path) -> None:
+    workers.start("a", _die_while_speaking, log=log)
+    assert _all(workers) == [("a", ProcessExit(-signal.SIGKILL))]
+
+
+def test_a_process_that_exits_gives_its_code(workers: Workers, log: Path) -> None:
+    workers.start("a", _exit, 3, log=log)
+    [(_, death)] = _all(workers)
+    assert death.reason == "its process exited with code 3"
+
+
+def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: Workers, log: Path) -> None:
+    log.parent.mkdir()
+    log.write_text("before\n")
+    assert workers.call(_print, log=log) == "printed"
+    assert log.read_text().splitlines() == ["before", "in Python", "in a program", "on stderr"]
+
+
+def test_an_exception_stands_in_the_log(workers: Workers, log: Path) -> None:
+    assert workers.call(_raise, log=log) == ProcessExit(1)
+    assert log.read_text().splitlines()[-1] == "RuntimeError"  # its message may quote data
+
+
+def test_call_gives_the_message_and_leaves_nothing_behind(workers: Workers, log: Path) -> None:
+    assert workers.call(_count, 5, 6, log=log) == 5
+    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
+    assert workers.running == []
+
+
+@pytest.mark.parametrize(("how", "number"), [("ask_to_stop", signal.SIGTERM), ("kill", signal.SIGKILL)])
+def test_every_process_can_be_stopped(workers: Workers, log: Path, how: str, number: signal.Signals) -> None:
+    for key in ("a", "b"):
+        workers.start(key, _wait_for_ever, log=log)
+    ready: list[Any] = []
+    while len(ready) < 2:
+        ready += workers.wait()
+    getattr(workers, how)()
+    assert dict(_all(workers)) == {"a": ProcessExit(-number), "b": ProcessExit(-number)}
+
+
+def test_ctrl_c_is_left_to_the_study(workers: Workers, log: Path) -> None:
+    assert workers.call(_interrupt_itself, log=log) == "still here"
+
+
+def _tell_gpu(pipe: Connection) -> None:
+    pipe.send(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _tell_gpu_and_wait(pipe: Connection) -> None:
+    _tell_gpu(pipe)
+    while True:
+        signal.pause()
+
+
+@pytest.fixture
+def on_gpus() -> Iterator[Callable[..., Workers]]:
+    """Makes workers on gpus that are names only."""
+    forkserver.ensure_running()
+    made: list[Workers] = []
+
+    def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> Workers:
+        made.append(Workers(count, gpus, per_gpu))
+        return made[-1]
+
+    yield make
+    for workers in made:
+        workers.kill()
+        for key in workers.running:
+            workers.join(key)
+
+
+def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., Workers], log: Path) -> None:
+    workers = on_gpus(4, ["0", "GPU-5f"], 2)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    for key in "abcd":
+        workers.start(key, _tell_gpu_and_wait, log=log)
+    told: dict[Any, Any] = {}
+    while len(told) < 4:
+        told |= dict(workers.wait())
+    assert told == workers.leases == {"a": "0", "b": "GPU-5f", "c": "0", "d": "GPU-5f"}
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_there_are_no_more_workers_than_gpus_bear(on_gpus: Callable[..., Workers], log: Path) -> None:
+    workers = on_gpus(9, ["0", "1"])
+    assert (workers.count, workers.free) == (2, 2)
+    for key in "ab":
+        workers.start(key, _tell_gpu_and_wait, log=log)
+    assert workers.free == 0
+    with pytest.raises(RuntimeError, match="every one of the gpus 0, 1 has 1 processes"):
+        workers.start("c", _tell_gpu, log=log)
+    assert sorted(workers.running) == ["a", "b"]
+
+
+def test_a_process_without_a_gpu_sees_what_the_study_sees(workers: Workers, log: Path) -> None:
+    assert workers.call(_tell_gpu, log=log) == os.environ.get("CUDA_VISIBLE_DEVICES")
+    assert workers.leases == {}
+
+
+def test_a_look_at_the_data_is_given_a_gpu_too(on_gpus: Callable[..., Workers], log: Path) -> None:
+    workers = on_gpus(1, ["3"])
+    assert [workers.call(_tell_gpu, log=log) for _ in range(2)] == ["3", "3"]
+    assert workers.leases == {}
+
+
+@pytest.mark.parametrize("per_gpu", [1, 2])
+def test_no_gpu_ever_bears_more_than_it_may(on_gpus: Callable[..., Workers], log: Path, per_gpu: int) -> None:
+    workers, draw = on_gpus(9, ["0", "1", "2"], per_gpu), random.Random(17)
+    told: dict[int, str] = {}
+    for number in range(60):
+        if not workers.free:
+            ended = draw.choice(list(told))  # killed by somebody, as the kernel does, or at the end of all words
+            os.kill(workers._running[ended][0].pid or 0, signal.SIGKILL)
+            while ended in workers.running:
+                for key, message in workers.wait():
+                    if isinstance(message, ProcessExit):
+                        del told[key]
+        workers.start(number, _tell_gpu_and_wait, log=log)
+        [(key, gpu)] = workers.wait()
+        told[key] = gpu
+        assert told == workers.leases
+        assert max(Counter(told.values()).values()) <= per_gpu
+    assert len(told) == 3 * per_gpu
+
+
+_STUDY = """
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from lightning_hpo.study.workers import Workers
+from tests.study.test_workers import _hold
+forkserver.ensure_running()
+workers = Workers(1)
+workers.start("a", _hold, sys.argv[1], log=Path(sys.argv[2]))
+print(workers.wait(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_no_process_outlives_its_study(tmp_path: Path, log: Path) -> None:
+    life = tmp_path / "life"
+    os.mkfifo(life)
+    reading = os.open(life, os.O_RDONLY | os.O_NONBLOCK)
+    command = [sys.executable, "-c", _STUDY, str(life), str(log)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as study:
+        assert study.stdout is not None
+        assert study.stdout.readline() == "[('a', 'ready')]\n"
+        study.kill()
+    # The end of the pipe is seen when the process that holds its other end is gone.
+    assert select.select([reading], [], [], 20)[0] == [reading]
+    assert os.read(reading, 1) == b""
+    os.close(reading)
