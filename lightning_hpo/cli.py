@@ -153,7 +153,7 @@ def _tune(arguments: Sequence[str]) -> int:
         from lightning_hpo.config.agent_cli import AgentCLI
         from lightning_hpo.config.errors import with_files
         from lightning_hpo.databases import masked
-        from lightning_hpo.storage.studies import StudySettings
+        from lightning_hpo.storage.settings import StudySettings
         from lightning_hpo.study.spec import StudySpec
         from lightning_hpo.tune import tune, workers_for
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_hpo.cli import main
 from lightning_hpo.config.agent_cli import AgentCLI
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 
 CONFIG: dict[str, Any] = {
     "model": {"class_path": "tests.foreign.ForeignModule"},

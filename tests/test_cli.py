@@ -7,7 +7,7 @@ import pytest
 
 from lightning_hpo import __version__
 from lightning_hpo.cli import main
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 
 Captured = pytest.CaptureFixture[str]
 

@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.result import CANDIDATES, SEED, TRIAL, RefitResult
-from lightning_hpo.storage.studies import StudySettings, create_study, find_study, load_study, ranked
+from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import create_study, find_study, load_study, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.spec import StudySpec

@@ -12,7 +12,8 @@ import optuna
 from lightning_hpo.config.errors import nearest
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import unlabelled
-from lightning_hpo.storage.studies import StudySettings, find_study, load_study, ranked
+from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import find_study, load_study, ranked
 
 __all__ = ["STARTED_FROM", "WarmStart", "find_warm_start"]
 

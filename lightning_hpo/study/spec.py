@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import class_of, resolve
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 
 __all__ = ["StudySpec"]
 

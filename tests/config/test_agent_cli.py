@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from lightning_hpo.config.agent_cli import AgentCLI, as_yaml, class_of, flags, resolve
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 from tests.foreign import ForeignData, ForeignModule
 
 

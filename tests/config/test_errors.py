@@ -8,7 +8,7 @@ import yaml
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.errors import nearest, with_files
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 
 
 @pytest.fixture

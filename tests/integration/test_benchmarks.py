@@ -14,18 +14,18 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from rich.console import Console
-from scripts.benchmarks.gpu import figures as gpu
-from scripts.benchmarks.gpu import plan
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.recorder import RUN_ID
 from lightning_hpo.tracking.tracker import Tracker
 from scripts.benchmarks import peak_memory
 from scripts.benchmarks.comparison import ratios
 from scripts.benchmarks.demo_study import DemoStudy, between
 from scripts.benchmarks.figures import Figures, Ratio
+from scripts.benchmarks.gpu import figures as gpu
+from scripts.benchmarks.gpu import plan
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.peak_memory import PeakMemory
 from scripts.benchmarks.setting import Result, Setting, prepare, read_setting

@@ -10,7 +10,7 @@ import yaml
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.yaml"))

@@ -8,7 +8,8 @@ from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
 from lightning_hpo.search.samplers import build_sampler
-from lightning_hpo.storage.studies import StudySettings, create_study
+from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import create_study
 from lightning_hpo.study.recorder import Outcome, OutcomeKind, conclude
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker

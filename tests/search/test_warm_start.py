@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
-from lightning_hpo.storage.studies import StudySettings
+from lightning_hpo.storage.settings import StudySettings
 from tests.study_sandbox import StudySandbox
 
 Captured = pytest.CaptureFixture[str]

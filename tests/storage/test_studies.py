@@ -7,7 +7,8 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.studies import StudySettings, create_study, find_study, load_study, open_storage
+from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import create_study, find_study, load_study, open_storage
 
 Opened = Callable[..., optuna.Study]
 
