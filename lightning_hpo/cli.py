@@ -154,8 +154,9 @@ def _tune(arguments: Sequence[str]) -> int:
         from lightning_hpo.config.errors import with_files
         from lightning_hpo.databases import masked
         from lightning_hpo.storage.settings import StudySettings
+        from lightning_hpo.study.session import local_workers
         from lightning_hpo.study.spec import StudySpec
-        from lightning_hpo.tune import tune, workers_for
+        from lightning_hpo.tune import tune
 
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
     study = cli.config.study
@@ -170,7 +171,7 @@ def _tune(arguments: Sequence[str]) -> int:
         command=masked(shlex.join(["lightning-hpo", "tune", *arguments])),
     )
     try:
-        return tune(spec, workers_for(spec))
+        return tune(spec, local_workers(spec))
     except InputError as error:
         raise InputError(with_files(error.problems, arguments)) from error
 
@@ -275,7 +276,7 @@ def _register(arguments: Sequence[str]) -> int:
 
     _require_database(given.tracking_uri)
     study = load_study(given.study, given.storage)
-    from lightning_hpo.study.workers import Workers, start_server
+    from lightning_hpo.study.workers import LocalWorkers, start_server
 
     start_server()
     with _quick_imports():
@@ -283,7 +284,7 @@ def _register(arguments: Sequence[str]) -> int:
         from lightning_hpo.tracking.tracker import Tracker
 
     print("registering, and scoring it in a fresh process", file=sys.stderr)
-    print(register(study, Tracker(given.tracking_uri), Workers(1), number=given.trial, promote=given.promote))
+    print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
     return 0
 
 

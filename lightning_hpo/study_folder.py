@@ -1,16 +1,107 @@
-"""Names of the files in a trial's folder; apart, so that whoever looks at folders need not import Lightning."""
+"""Files of a study and of its trials: `OUTDIR/STUDY/trial_N/...`; imports no Lightning."""
 
 import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BEST", "CONFIG", "LAST", "PARTIAL", "PREVIOUS", "RESUME", "fit_command"]
+__all__ = ["BEST", "CONFIG", "LAST", "PARTIAL", "PREVIOUS", "StudyFolder", "TrialFolder", "fit_command", "write_whole"]
 
 CONFIG = "config.yaml"
 BEST = "best.ckpt"
 LAST, PREVIOUS, PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
-RESUME = (LAST, PREVIOUS, PARTIAL)
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """Files of one trial.
+
+    Args:
+        path: The folder, `OUTDIR/STUDY/trial_N`.
+    """
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+        return int(self.path.name.removeprefix("trial_"))
+
+    @property
+    def config(self) -> Path:
+        """Resolved config of the trial."""
+        return self.path / CONFIG
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch."""
+        return self.path / BEST
+
+    @property
+    def resume_files(self) -> tuple[Path, ...]:
+        """Checkpoints that only an unfinished trial needs."""
+        return tuple(self.path / name for name in (LAST, PREVIOUS, PARTIAL))
+
+    @property
+    def log(self) -> Path:
+        """Output of the trial's processes."""
+        return self.path / "log.txt"
+
+    @property
+    def outcome(self) -> Path:
+        """Final outcome that the study process has not read yet."""
+        return self.path / "outcome.json"
+
+    @property
+    def outbox(self) -> Path:
+        """Entries for MLflow. A trial that an earlier version has started keeps that version's file."""
+        return self._renamed("journal.jsonl", "outbox.jsonl")
+
+    @property
+    def outbox_state(self) -> Path:
+        """Position up to which the entries have been sent."""
+        return self._renamed("journal.json", "outbox.json")
+
+    def _renamed(self, old: str, new: str) -> Path:
+        return self.path / old if (self.path / old).exists() else self.path / new
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Files of a study.
+
+    Args:
+        path: The folder, `OUTDIR/STUDY`.
+    """
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        """Lock of the process that tunes the study; there as soon as a machine has used the folder."""
+        return self.path / ".lock"
+
+    @property
+    def preflight_log(self) -> Path:
+        """Output of the preflight process."""
+        return self.path / "preflight.log"
+
+    def trial(self, number: int) -> TrialFolder:
+        """Return the folder of a trial, whether or not it exists."""
+        return TrialFolder(self.path / f"trial_{number}")
+
+    def trials(self) -> Iterator[TrialFolder]:
+        """Yield the folders of trials that exist."""
+        yield from map(TrialFolder, sorted(self.path.glob("trial_*")))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def fit_command(config: Path) -> str:
-    """The command that trains a trial again, from the first epoch."""
+    """Return the command that trains a config from the first epoch."""
     return f"lightning-hpo fit --config {shlex.quote(str(config))}"

@@ -36,9 +36,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_hpo.trial.run
 from lightning_hpo.cli import main as lightning_hpo_main
+from lightning_hpo.storage.attributes import run_id_of
 from lightning_hpo.study.reconciliation import Reconciliation
-from lightning_hpo.study.recorder import RUN_STATUS, run_id_of
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import RUN_STATUS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TRIALS = 12

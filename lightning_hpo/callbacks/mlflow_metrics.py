@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.outbox import LogMetrics, Outbox
 
 __all__ = ["MLflowMetrics"]
 
@@ -79,7 +79,7 @@ class MLflowMetrics(Callback):
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
-        self._outbox.write("log_metrics", metrics=metrics | self._startup, step=epoch)
+        self._outbox.write(LogMetrics(metrics | self._startup, step=epoch))
         self._startup = {}
 
 

@@ -1,7 +1,7 @@
 """What a trial's process tells the study's process while it trains."""
 
 import math
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,15 +10,16 @@ __all__ = ["ProgressReport"]
 
 
 class ProgressReport(Callback):
-    """Sends `(epoch, epochs, share of the epoch, metric)` through a pipe, at most a hundred times an epoch.
+    """Reports the progress of the training, at most a hundred times an epoch.
 
     Args:
-        pipe: The sending end.
+        report: Called with the epoch (from 0), the number of epochs (None or -1 without limit), the finished share of
+            the epoch, and the monitored metric or None.
         monitor: Name of the monitored metric.
     """
 
-    def __init__(self, pipe: Connection, monitor: str) -> None:
-        self._pipe = pipe
+    def __init__(self, report: Callable[[int, int | None, float, float | None], None], monitor: str) -> None:
+        self._report = report
         self._monitor = monitor
 
     def on_train_batch_end(
@@ -38,4 +39,4 @@ class ProgressReport(Callback):
 
     def _send(self, trainer: Trainer, share: float) -> None:
         metric = trainer.callback_metrics.get(self._monitor)
-        self._pipe.send((trainer.current_epoch, trainer.max_epochs, share, None if metric is None else float(metric)))
+        self._report(trainer.current_epoch, trainer.max_epochs, share, None if metric is None else float(metric))

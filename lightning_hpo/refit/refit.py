@@ -6,29 +6,36 @@ All candidates are trained with one seed, then with the next.
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import optuna
+from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.refit.result import CANDIDATES, SEED, TRIAL, RefitResult
+from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
+from lightning_hpo.storage.attributes import (
+    AGENT,
+    DATA_FINGERPRINT,
+    MODE,
+    MONITOR,
+    REFIT_CANDIDATES,
+    REFIT_OF,
+    folder_of,
+)
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import create_study, find_study, load_study, ranked
-from lightning_hpo.study.checks import check_settings, check_start
-from lightning_hpo.study.lock import lock_study
-from lightning_hpo.study.spec import StudySpec
-from lightning_hpo.study_folder import CONFIG
-from lightning_hpo.tracking.tracker import PARENT, Tracker
-from lightning_hpo.tune import Drawn, describe, exit_with_one_line_error, train, workers_for
+from lightning_hpo.storage.studies import find_study, load_study, ranked
+from lightning_hpo.study.session import local_workers, open_session
+from lightning_hpo.study.spec import Sample, StudySpec
+from lightning_hpo.tracking.tracker import PARENT
+from lightning_hpo.tune import default_callbacks, run
 
 __all__ = ["SUFFIX", "RefitSettings", "refit"]
 
 SUFFIX = "-refit"
-_OF = "refit_of"
 _DRAW_SEED = "data.draw_seed"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -69,56 +76,42 @@ class RefitSettings:
 
 
 def refit(settings: RefitSettings) -> int:
-    """Train the best trials of a study with other seeds; once all have ended, say what their scores are worth.
+    """Train the best trials of a study again with other seeds, then report what their scores are worth.
 
     Returns:
-        The command's exit code: 0, or 128 and the signal's number when a signal stopped it.
+        The command's exit code: 0, or 128 and the signal's number if a signal stopped it.
 
     Raises:
         InputError: If it cannot start; nothing has been written then.
         LightningHpoError: If too many trials in a row have failed.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     if problems := settings.problems():
         raise InputError(problems)
     searched = load_study(settings.study, settings.storage)
     candidates = _candidates(searched, settings)
     configs = {number: _config(searched, number) for number in candidates}
-    spec = _spec(searched, settings, configs[candidates[0]], len(candidates))
-    workers = workers_for(spec)
-    spec, space, _ = check_settings(spec)
-    with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
-        about = check_start(spec, space, workers, known=known)
-        _refuse_other_data(searched, about)
-        tracker = Tracker(settings.tracking_uri)
-        experiment = tracker.experiment(spec.experiment)
-        parent = tracker.study_run(experiment, str(spec.settings.name), spec.agent, name="refit")
-        first_seed = _first_seed(configs[candidates[0]])
-        study = create_study(spec.settings, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner())
-        describe(study, {**about, _OF: settings.study, CANDIDATES: candidates})
-
-        def draw(trial: optuna.Trial) -> Drawn:
-            turn, place = divmod(trial.number, len(candidates))
-            number, seed = candidates[place], first_seed + turn
-            # Ranges of one value: the number of the trial says all, so there is nothing to sample.
-            drawn = {TRIAL: trial.suggest_int(TRIAL, number, number), SEED: trial.suggest_int(SEED, seed, seed)}
-            return drawn, _seeded(configs[number], seed)
-
-        code = train(replace(spec, tags={PARENT: parent}), study, tracker, experiment, workers, draw)
-        if code == 0 and len(study.get_trials(deepcopy=False, states=_ENDED)) >= spec.settings.n_trials:
-            RefitResult(searched, study).conclude(tracker, parent, workers, test=settings.test)
+    spec = _spec(searched, settings, configs)
+    workers = local_workers(spec)
+    with open_session(spec, workers) as session:
+        parent = session.tracker.study_run(session.experiment, session.study.study_name, spec.agent, name="refit")
+        session.run_tags[PARENT] = parent
+        run(session, default_callbacks(session))
+        session.send_all()
+        code = session.finish()
+        if code == 0 and session.complete:
+            RefitResult(searched, session.study).conclude(session.tracker, parent, workers, test=settings.test)
     return code
 
 
 def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
     """Numbers of the trials to refit, the best first; those that a refit has begun with stay."""
-    if "agent" not in searched.user_attrs:
+    if AGENT not in searched.user_attrs:
         raise InputError(f"{settings.study}: it was not tuned here, so there are no configs of its trials")
-    if _OF in searched.user_attrs:
-        raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[_OF]}")
+    if REFIT_OF in searched.user_attrs:
+        raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[REFIT_OF]}")
     begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage))
-    if begun is not None and CANDIDATES in begun.user_attrs:
-        had: list[int] = begun.user_attrs[CANDIDATES]
+    if begun is not None and REFIT_CANDIDATES in begun.user_attrs:
+        had: list[int] = begun.user_attrs[REFIT_CANDIDATES]
         if len(had) != settings.trials:
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was begun with {len(had)}: {had}")
         return had
@@ -129,7 +122,7 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
 
 
 def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
-    path = Path(searched.user_attrs["outdir"]) / f"trial_{number}" / CONFIG
+    path = folder_of(searched).trial(number).config
     try:
         return resolve(read_yaml(path.read_text(encoding="utf-8")), {})
     except FileNotFoundError:
@@ -140,33 +133,45 @@ def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
 
 
-def _spec(searched: optuna.Study, settings: RefitSettings, config: dict[str, Any], candidates: int) -> StudySpec:
-    about = searched.user_attrs
+def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int, Mapping[str, Any]]) -> StudySpec:
+    attributes, candidates = searched.user_attrs, list(configs)
+    total = len(candidates) * settings.seeds
     study = StudySettings(
         name=settings.study + SUFFIX,
-        n_trials=candidates * settings.seeds,
+        n_trials=total,
         workers=settings.workers,
         devices=settings.devices,
         per_device=settings.per_device,
-        monitor=about["monitor"],
-        mode=about["mode"],
-        outdir=str(Path(about["outdir"]).parent),
-        keep=candidates * settings.seeds,  # which of them is wanted shows at the end
+        monitor=attributes[MONITOR],
+        mode=attributes[MODE],
+        outdir=str(folder_of(searched).path.parent),
+        keep=total,  # the one that is wanted is known only at the end
         register=False,
         storage=settings.storage,
         tracking_uri=settings.tracking_uri,
     )
-    command = f"lightning-hpo refit {shlex.quote(settings.study)} --trials {candidates} --seeds {settings.seeds}"
-    return StudySpec(config, {}, study, counted=_ENDED, command=command)
+    first = configs[candidates[0]]
+    return StudySpec(
+        first,
+        {},
+        study,
+        sampler=_class("optuna.samplers.RandomSampler"),
+        pruner=_class("optuna.pruners.NopPruner"),
+        sample=partial(_sample, configs, _first_seed(first)),
+        attributes={REFIT_OF: settings.study, REFIT_CANDIDATES: candidates},
+        data_fingerprint=attributes.get(DATA_FINGERPRINT),
+        counted=_ENDED,
+        command=f"lightning-hpo refit {shlex.quote(settings.study)} --trials {len(candidates)} --seeds {settings.seeds}",
+    )
 
 
-def _refuse_other_data(searched: optuna.Study, about: Mapping[str, Any]) -> None:
-    had, has = searched.user_attrs.get("data_fingerprint"), about["data_fingerprint"]
-    if had != has:
-        raise InputError(
-            f"{searched.study_name}: it was tuned on data with the fingerprint {had}, and what its configs name now "
-            f"has {has}; scores on other data cannot be compared"
-        )
+def _sample(configs: Mapping[int, Mapping[str, Any]], first_seed: int, trial: optuna.Trial) -> Sample:
+    """Return the candidate and the seed that follow from the number of the trial: each seed for all candidates."""
+    turn, place = divmod(trial.number, len(configs))
+    number, seed = list(configs)[place], first_seed + turn
+    # Ranges of one value: nothing is sampled, and the values stand in both databases.
+    values = {TRIAL: trial.suggest_int(TRIAL, number, number), SEED: trial.suggest_int(SEED, seed, seed)}
+    return Sample(values, _seeded(configs[number], seed))
 
 
 def _first_seed(config: Mapping[str, Any]) -> int:
@@ -178,3 +183,7 @@ def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The config with another seed of all that is drawn; the split keeps its own."""
     drawn = {_DRAW_SEED: seed} if _DRAW_SEED in flags(config) else {}
     return resolve(config, {SEED: seed, **drawn})
+
+
+def _class(path: str) -> Namespace:
+    return Namespace(class_path=path)  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from rich.table import Table
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.seed_scores import Estimate, SeedScores, compare, rank
-from lightning_hpo.study.progress import waiting
+from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import BEST, CONFIG
@@ -153,7 +153,7 @@ class RefitResult:
         metrics, constants = found
         tested = {"number": chosen.number, "params": chosen.params, "metrics": metrics, "constant_answers": constants}
         self._study.set_user_attr(_TESTED, tested)
-        CheckpointRetention(self._study, tracker, self._folder, len(self._trials)).keep_only(chosen.number)
+        CheckpointRetention(self._study, tracker, len(self._trials)).keep_only(chosen.number)
 
     def _tested(self) -> list[str]:
         tested = self._study.user_attrs.get(_TESTED)

@@ -18,7 +18,7 @@ from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
 from lightning_hpo.serving.checksums import DIGEST, changed_file
-from lightning_hpo.study.recorder import run_id_of
+from lightning_hpo.storage.attributes import run_id_of
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import BEST, CONFIG
 from lightning_hpo.tracking.tracker import Tracker

@@ -12,7 +12,7 @@ from lightning_hpo.report.page import page
 from lightning_hpo.report.picture import Picture
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.table import Table
-from lightning_hpo.study.recorder import run_ids_of
+from lightning_hpo.storage.attributes import run_ids_of
 from lightning_hpo.tracking.tracker import AWAY, Run, Tracker
 
 __all__ = ["PAGE", "write_report"]

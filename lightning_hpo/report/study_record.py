@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.study.recorder import RUNTIME
+from lightning_hpo.storage.attributes import RUNTIME
 from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")

@@ -1,4 +1,4 @@
-"""Everything that is looked at before a study writes anything."""
+"""Checks of a study before anything is written."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,25 +12,40 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.search.warm_start import STARTED_FROM
+from lightning_hpo.storage.attributes import (
+    AGENT,
+    BASELINES,
+    COMMAND,
+    DATA_COUNTS,
+    DATA_FINGERPRINT,
+    EPOCHS,
+    MODE,
+    MONITOR,
+    N_TRIALS,
+    OUTDIR,
+    PRECISION,
+    STARTED_FROM,
+    WORKERS,
+)
 from lightning_hpo.storage.studies import find_study
 from lightning_hpo.study import preflight
-from lightning_hpo.study.progress import waiting
+from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
+from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.tracking.tracker import check_tracking
 
 __all__ = ["check_settings", "check_start"]
 
 
 def check_settings(spec: StudySpec) -> tuple[StudySpec, SearchSpace, optuna.pruners.BasePruner]:
-    """Look at the settings, the search space and the pruner; none of it needs the data.
+    """Check the settings, the search space and the pruner, none of which needs the data.
 
     Returns:
-        The study with what it takes over from another one, its search space and its pruner.
+        The specification with its warm start, the search space and the pruner.
 
     Raises:
-        InputError: Everything that is wrong, a line each.
+        InputError: All problems, one line each.
     """
     settings = spec.settings
     problems = settings.problems()
@@ -77,85 +92,94 @@ def _check_storage(url: str) -> None:
 
 
 def _several(devices: object) -> bool:
-    """Whether the Trainer's `devices` names more than one; the gpu of a trial's process is the only one it sees."""
+    """Return whether the Trainer's `devices` names more than one; a trial's process sees one GPU."""
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
     return len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1
 
 
 def check_start(spec: StudySpec, space: SearchSpace, workers: Workers, *, known: bool) -> dict[str, Any]:
-    """Look at the data, the encoders and both databases, and try one batch in a process of its own.
+    """Check the data, the encoders and both databases, and run one batch in a new process.
 
     Args:
         spec: The study.
         space: Its search space.
-        workers: Gives the process.
+        workers: Provides the process.
         known: Whether this machine has used the study's folder before.
 
     Returns:
-        What the study shall say of itself.
+        The attributes to store with the study.
 
     Raises:
-        InputError: Everything that stands in the way, a line each.
-        LightningHpoError: If the process died.
+        InputError: All problems, one line each.
+        LightningHpoError: If the process crashed.
     """
     corners = space.corners(preflight.BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
-    log = spec.settings.folder / "preflight.log"
-    with waiting("looking at the data, the encoders, and one batch of training and validation"):
+    log = StudyFolder(spec.settings.folder).preflight_log
+    with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: preflight.Findings | ProcessExit = workers.call(
             preflight.run_preflight, dict(spec.config), spec.settings.monitor, corners, methods, log=log
         )
     if isinstance(findings, ProcessExit):
-        raise LightningHpoError(f"one batch of training and validation was tried: {findings.reason}; see {log}")
-    problems, about = list(findings.problems), _about(spec, findings)
+        raise LightningHpoError(
+            f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
+        )
+    problems, attributes = list(findings.problems), _attributes(spec, findings)
     study = find_study(spec.settings)
     check_tracking(str(spec.settings.tracking_uri))
+    if spec.data_fingerprint not in (None, findings.fingerprint):
+        problems.append(
+            f"{spec.settings.name}: the study was tuned on data with the fingerprint {spec.data_fingerprint}, and the "
+            f"data of its configs now has {findings.fingerprint}; scores on different data cannot be compared"
+        )
     if spec.warm_start is not None:
-        problems += spec.warm_start.problems(about)
+        problems += spec.warm_start.problems(attributes)
     if study is not None and not problems:
-        problems = _mismatches(study, about) + space.mismatches(study)
+        problems = _mismatches(study, attributes) + space.mismatches(study)
         problems += [] if known else _elsewhere(study, spec)
     if problems:
         raise InputError(problems)
-    return about
+    return attributes
 
 
-def _mismatches(study: optuna.Study, about: Mapping[str, Any]) -> list[str]:
+def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]:
     return [
-        f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and this is {about[key]}; "
-        "go on with the same, or give the study another name"
-        for key in ("agent", "monitor", "mode", "data_fingerprint", "outdir")
-        if key in study.user_attrs and study.user_attrs[key] != about[key]
+        f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and now it is "
+        f"{attributes[key]}; use the same, or another name"
+        for key in (AGENT, MONITOR, MODE, DATA_FINGERPRINT, OUTDIR)
+        if key in study.user_attrs and study.user_attrs[key] != attributes[key]
     ]
 
 
 def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
-    """A study whose trials run, and which was never tuned in this folder, may be tuned by another machine."""
+    """Refuse a study with running trials that this machine has never tuned: another machine may be tuning it."""
     running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     if not running:
         return []
     return [
-        f"--study.name: {running} trials of {study.study_name} are running, and {spec.settings.folder} has never been "
-        "used by this machine; go on where they run, or, if nobody runs them, make that folder with an empty file .lock"
+        f"--study.name: {running} trials of {study.study_name} are running, but this machine has never used "
+        f"{spec.settings.folder}; run `tune` where they run, or, if no process runs them, create that folder with an "
+        "empty file .lock"
     ]
 
 
-def _about(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
-    # First, for what has an agent has begun.
+def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
+    # Before the agent: a study with an agent counts as begun.
     started_from = {} if spec.warm_start is None else {STARTED_FROM: spec.warm_start.record()}
     return {
         **started_from,
-        "agent": spec.agent,
-        "monitor": spec.settings.monitor,
-        "mode": spec.settings.mode,
-        "data_fingerprint": findings.fingerprint,
-        "data_counts": dict(findings.counts),
-        "constant_answers": dict(findings.constant_answers),
-        "precision": findings.precision,
-        "n_trials": spec.settings.n_trials,
-        "workers": spec.settings.workers,
-        "epochs": None if spec.endless else spec.epochs,
-        "command": spec.command,
-        "outdir": str(spec.settings.folder.absolute()),
+        AGENT: spec.agent,
+        MONITOR: spec.settings.monitor,
+        MODE: spec.settings.mode,
+        DATA_FINGERPRINT: findings.fingerprint,
+        DATA_COUNTS: dict(findings.counts),
+        BASELINES: dict(findings.constant_answers),
+        PRECISION: findings.precision,
+        N_TRIALS: spec.settings.n_trials,
+        WORKERS: spec.settings.workers,
+        EPOCHS: None if spec.endless else spec.epochs,
+        COMMAND: spec.command,
+        OUTDIR: str(spec.settings.folder.absolute()),
+        **spec.attributes,
     }

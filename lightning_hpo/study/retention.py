@@ -1,83 +1,90 @@
-"""Which trials keep weights: those that are not over, and the best few of the others."""
+"""Deletion of checkpoints and models that are no longer needed."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from lightning_hpo.study_folder import BEST, RESUME
+from lightning_hpo.storage.attributes import MODEL_URI, folder_of
+from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.trial.outcome import Outcome
 
-__all__ = ["CheckpointRetention", "unowned_checkpoints"]
+__all__ = ["CheckpointRetention", "unneeded_checkpoints"]
 
 
-def unowned_checkpoints(study: optuna.Study, folder: Path) -> Iterator[Path]:
-    """Checkpoints that no trial will use: of trials that are over, all but the best epoch's of a complete one.
-
-    Args:
-        study: The study.
-        folder: Folder of the trials' folders.
-    """
+def unneeded_checkpoints(study: optuna.Study) -> Iterator[Path]:
+    """Yield the checkpoints of finished trials, except the best epoch's of complete ones."""
     states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
-    for path in sorted(folder.glob("trial_*/*.ckpt*")):
-        state = states.get(int(path.parent.name.removeprefix("trial_")))
-        if state is not None and state.is_finished() and (state != TrialState.COMPLETE or path.name != BEST):
-            yield path
+    for folder in folder_of(study).trials():
+        state = states.get(folder.number)
+        if state is None or not state.is_finished():
+            continue
+        for path in sorted(folder.path.glob("*.ckpt*")):
+            if state != TrialState.COMPLETE or path != folder.best:
+                yield path
 
 
-class CheckpointRetention:
-    """The weights of a study's trials, on disk and as models in MLflow.
+class CheckpointRetention(StudyCallback):
+    """Deletes checkpoints that are no longer needed: keeps those of unfinished trials and of the best few.
+
+    The models that MLflow has of the others are deleted as well.
 
     Args:
         study: The study.
         tracker: MLflow's side of it.
-        folder: Folder of the trials' folders.
-        keep: How many of the best complete trials keep theirs.
+        keep: Number of complete trials that keep their weights, the best ones.
     """
 
-    def __init__(self, study: optuna.Study, tracker: Tracker, folder: Path, keep: int) -> None:
-        self._tracker, self._folder, self._keep = tracker, folder, keep
-        self._lower_is_better = study.direction == optuna.study.StudyDirection.MINIMIZE
+    def __init__(self, study: optuna.Study, tracker: Tracker, keep: int) -> None:
+        self._tracker, self._keep = tracker, keep
+        self._folder = folder_of(study)
+        self._maximizes = study.direction == StudyDirection.MAXIMIZE
+        self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        models = {trial.number: trial.user_attrs.get("mlflow_model_uri") for trial in complete}
+        models = {trial.number: trial.user_attrs.get(MODEL_URI) for trial in complete}
         self._kept = {
             trial.number: (float(trial.value or 0.0), models[trial.number])
             for trial in complete
-            if (self._of(trial.number) / BEST).exists()
+            if self._folder.trial(trial.number).best.exists()
         }
         self._surplus = [uri for number, uri in models.items() if uri is not None and number not in self._kept]
 
-    def settle(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
-        """Drop what is no longer needed, after a trial has ended."""
-        for name in RESUME:
-            (self._of(number) / name).unlink(missing_ok=True)
-        if state != TrialState.COMPLETE or value is None:
-            self._drop(number, model_uri)
-            return
-        self._kept[number] = (value, model_uri)
-        ranked = sorted(self._kept, key=lambda n: self._kept[n][0], reverse=not self._lower_is_better)
-        for surplus in ranked[self._keep :]:
-            self._drop(surplus, self._kept.pop(surplus)[1])
+    def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
+        """Remember a finished trial for `on_wait`: deleting takes time, and the next trial starts first."""
+        if state.is_finished():
+            self._ended.append((trial.number, state, outcome.value, outcome.model_uri))
+
+    def on_wait(self) -> None:
+        """Delete what the trials that have ended no longer need."""
+        while self._ended:
+            self._delete_after(*self._ended.pop(0))
 
     def keep_only(self, number: int) -> None:
-        """Drop the weights of all trials but one."""
+        """Delete the weights of all trials but one."""
         for surplus in [other for other in self._kept if other != number]:
-            self._drop(surplus, self._kept.pop(surplus)[1])
+            self._delete(surplus, self._kept.pop(surplus)[1])
 
-    def _of(self, number: int) -> Path:
-        return self._folder / f"trial_{number}"
+    def _delete_after(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
+        for path in self._folder.trial(number).resume_files:
+            path.unlink(missing_ok=True)
+        if state != TrialState.COMPLETE or value is None:
+            self._delete(number, model_uri)
+            return
+        self._kept[number] = (value, model_uri)
+        ranked = sorted(self._kept, key=lambda n: self._kept[n][0], reverse=self._maximizes)
+        for surplus in ranked[self._keep :]:
+            self._delete(surplus, self._kept.pop(surplus)[1])
 
-    def _drop(self, number: int, model_uri: str | None) -> None:
-        (self._of(number) / BEST).unlink(missing_ok=True)
+    def _delete(self, number: int, model_uri: str | None) -> None:
+        self._folder.trial(number).best.unlink(missing_ok=True)
         if model_uri is not None:
             self._surplus.append(model_uri)
-        self._delete_surplus()
-
-    def _delete_surplus(self) -> None:
         try:
             while self._surplus:
                 self._tracker.delete_model(self._surplus[-1])
                 self._surplus.pop()
         except AWAY:
-            return  # tried again with the next one
+            return  # deleted with the next one

@@ -1,35 +1,52 @@
-"""A study to run: its config, its search space, its settings."""
+"""Specification of a study: its config, its search space and its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import optuna
 from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import class_of, resolve
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
+from lightning_hpo.storage.attributes import experiment_name
 from lightning_hpo.storage.settings import StudySettings
 
-__all__ = ["StudySpec"]
+__all__ = ["Sample", "StudySpec"]
 
 _ENDLESS = 100
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Sampled values of a trial.
+
+    Args:
+        values: Value by parameter name, as MLflow records them.
+        config: The config that the trial trains.
+    """
+
+    values: Mapping[str, Any]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class StudySpec:
-    """A study to run.
+    """What a study trains.
 
     Args:
         config: The resolved config that every trial starts from.
         search_space: Ranges and choices by flag.
         settings: The study's settings.
-        sampler: Class path and arguments of the sampler, or None.
-        pruner: Class path and arguments of the pruner, or None.
-        tags: Tags of every run beside those that every study's runs have.
-        counted: Endings that count towards the number of trials.
-        command: What a user types to go on with it.
-        warm_start: What it takes over from another study, if it starts from one.
+        sampler: Class path and arguments of the sampler, or None for the default.
+        pruner: Class path and arguments of the pruner, or None for the default.
+        sample: Samples a trial; by default from the search space.
+        attributes: Further attributes to store with the study.
+        data_fingerprint: Fingerprint that the data must have; None for any.
+        counted: States that count towards the number of trials.
+        command: Command that resumes the study.
+        warm_start: What the study takes over from another one, if it starts from one.
     """
 
     config: Mapping[str, Any]
@@ -37,38 +54,38 @@ class StudySpec:
     settings: StudySettings
     sampler: Namespace | None = None
     pruner: Namespace | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    sample: Callable[[optuna.Trial], Sample] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    data_fingerprint: str | None = None
     counted: tuple[TrialState, ...] = (TrialState.COMPLETE, TrialState.PRUNED)
     command: str = ""
     warm_start: WarmStart | None = None
 
     def with_warm_start(self) -> "StudySpec":
-        """The study with what it takes over from another one, where it starts from one.
+        """Return the specification with what it takes over from the study that the settings name.
 
         Raises:
-            InputError: If that cannot be taken over.
+            InputError: If the study cannot start from that one.
         """
         warm_start = find_warm_start(self.settings, self.agent, self.search_space)
-        return (
-            self
-            if warm_start is None
-            else replace(self, config=resolve(self.config, warm_start.fixed), warm_start=warm_start)
-        )
+        if warm_start is None:
+            return self
+        return replace(self, config=resolve(self.config, warm_start.fixed), warm_start=warm_start)
 
     @property
     def agent(self) -> str:
-        """What is tuned: criteria, evidence, or another module's class name."""
+        """Agent that is tuned: criteria, evidence, or the class name of another module."""
         module = class_of(self.config["model"])
         return str(getattr(module, "agent", module.__name__.lower()))
 
     @property
     def experiment(self) -> str:
-        """Name of its experiment in MLflow."""
-        return f"{self.agent}-{self.settings.name}"
+        """Name of the study's experiment in MLflow."""
+        return experiment_name(self.agent, str(self.settings.name))
 
     @property
     def endless(self) -> bool:
-        """Whether no number of epochs ends a trial."""
+        """Whether the number of epochs is not limited."""
         return self.config["trainer"]["max_epochs"] in (None, -1)
 
     @property

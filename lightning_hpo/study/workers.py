@@ -1,4 +1,4 @@
-"""A process a trial: started from a server that has the heavy imports behind it, and watched until it ends."""
+"""Processes of trials: one process a trial, forked by a server that has done the slow imports once."""
 
 import contextlib
 import ctypes
@@ -14,11 +14,11 @@ from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["ProcessExit", "Workers", "start_server"]
+__all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
 
-# Asking CUDA for its devices in the server would keep its children from using them; this asks the driver's library.
+# A server that initializes CUDA keeps its children from using it. With this, torch asks the driver's library instead.
 _NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _PRELOADED = ["lightning_hpo.preload"]
 _LEAVING_S = 30
@@ -27,37 +27,81 @@ _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """A process that ended without having said how.
+    """Last message of a process that exited without sending a result.
 
     Args:
-        exitcode: Its exit code; minus the signal's number if a signal ended it.
+        exitcode: Exit code; minus the signal's number if a signal killed the process.
     """
 
     exitcode: int
 
     @property
     def reason(self) -> str:
-        """What ended it, in words."""
+        """Why the process exited, in words."""
         if self.exitcode < 0:
             return f"killed by {signal.Signals(-self.exitcode).name}"
         return f"its process exited with code {self.exitcode}"
 
 
+class Workers(Protocol):
+    """Processes that run functions for a study, on this machine or on others.
+
+    A process is named by a key that the caller chooses. A function that runs in it takes a connection as its last
+    argument, for its messages and for the replies to them.
+    """
+
+    @property
+    def count(self) -> int:
+        """Number of processes that may run at the same time."""
+
+    @property
+    def free(self) -> int:
+        """Number of processes that may be started now."""
+
+    @property
+    def running(self) -> list[Any]:
+        """Keys of the running processes."""
+
+    def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
+        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
+
+    def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
+        """Return received messages as (key, message), as soon as there is one; `ProcessExit` is a key's last."""
+
+    def reply(self, key: Any, answer: Any) -> None:
+        """Send the answer to a request; does nothing if the process has exited."""
+
+    def release(self, key: Any) -> None:
+        """Free the worker after the process's last message, without waiting for its exit."""
+
+    def reap(self) -> None:
+        """Wait for finished processes to exit."""
+
+    def call(self, target: Callable[..., None], *arguments: Any, log: Path) -> Any:
+        """Return the one message of a function that runs in a new process, or a `ProcessExit`."""
+
+    def stop(self) -> None:
+        """Ask every process to stop at its next batch."""
+
+    def kill(self) -> None:
+        """Kill every process."""
+
+
 def start_server() -> None:
-    """Start the server that processes are forked from, unless it runs; its imports go on in the background."""
+    """Start the server that forks the processes, unless it runs; its imports continue in the background."""
     os.environ.update(_NO_CUDA_BEFORE_FORK)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
     forkserver.ensure_running()
 
 
-class Workers:
-    """The processes of a study.
+class LocalWorkers:
+    """Processes on this machine.
 
     Args:
-        count: How many may run at the same time.
-        gpus: Graphics gpus as CUDA_VISIBLE_DEVICES names them: each process sees one of them and no other. Without
-            any, processes see what this one sees.
-        per_gpu: Processes on a gpu at the same time.
+        count: Number of processes that may run at the same time.
+        gpus: GPUs as CUDA_VISIBLE_DEVICES names them; each process sees only one of them. Without GPUs, a process sees
+            what this one sees.
+        per_gpu: Number of processes that share a GPU.
     """
 
     def __init__(self, count: int, gpus: Sequence[str] = (), per_gpu: int = 1) -> None:
@@ -71,30 +115,30 @@ class Workers:
 
     @property
     def free(self) -> int:
-        """How many more may be started."""
+        """Number of processes that may be started now."""
         return self.count - len(self._running)
 
     @property
     def running(self) -> list[Any]:
-        """The keys of those that run."""
+        """Keys of the running processes."""
         return list(self._running)
 
     @property
     def leases(self) -> dict[Any, str]:
-        """Which running process has which gpu."""
+        """GPU of each running process."""
         return {key: gpu for key, gpu in self._leases.items() if key in self._running}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a process of its own.
+        """Run `target(*arguments, pipe)` in a new process; `wait` returns what it sends through the pipe.
 
-        What it sends through the pipe comes out of `wait`. On a gpu it starts once those that leave are gone, with
-        their memory; elsewhere they are gone before it needs as much.
+        On a GPU the process starts after finished processes have exited and freed their memory. On a CPU they exit
+        before the new process needs as much.
 
         Args:
-            key: Name of the process here.
+            key: Name of the process.
             target: A function that can be imported.
-            arguments: For the function.
-            log: File at whose end everything is written that the process prints.
+            arguments: Its arguments.
+            log: File to which the process's output is appended.
         """
         if self._gpus:
             self.reap()
@@ -109,21 +153,21 @@ class Workers:
             self._leases[key] = gpu
 
     def _free_gpu(self) -> str | None:
-        """The least used gpu; of those, the first."""
+        """Return the first of the least used GPUs."""
         if not self._gpus:
             return None
-        # A process that has left `_running` is gone, and its gpu's memory is free.
+        # A process outside `_running` has exited, and its GPU memory is free.
         used = Counter(self.leases.values())
         gpu = min(self._gpus, key=lambda gpu: used[gpu])
         if used[gpu] >= self._per_gpu:
-            raise RuntimeError(f"every one of the gpus {', '.join(self._gpus)} has {self._per_gpu} processes")
+            raise RuntimeError(f"each of the GPUs {', '.join(self._gpus)} has {self._per_gpu} processes")
         return gpu
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        """What the processes have sent, as (key, message); a `ProcessExit` is the last message of one that said no more.
+        """Return received messages as (key, message); `ProcessExit` is the last of a process that sent no result.
 
         Args:
-            timeout: Seconds to wait for the first message; None waits for ever.
+            timeout: Seconds to wait for the first message; None for no limit.
         """
         pipes = {pipe: key for key, (_, pipe) in self._running.items()}
         ready = connection.wait(list(pipes), timeout)
@@ -133,56 +177,48 @@ class Workers:
                 continue
             try:
                 messages.append((key, pipe.recv()))
-            except (EOFError, OSError):  # OSError: it died in the middle of a message
+            except (EOFError, OSError):  # OSError: it was killed while sending
                 messages.append((key, self._collect_exit_code(key)))
         return messages
 
     def call(self, target: Callable[..., None], *arguments: Any, log: Path) -> Any:
-        """The one message of `target(*arguments, pipe)`, run in a fresh process.
-
-        Returns:
-            The message, or a `ProcessExit`.
-        """
+        """Return the one message of `target(*arguments, pipe)`, run in a new process, or a `ProcessExit`."""
         self.start(target, target, *arguments, log=log)
         while True:
             for key, message in self.wait():
                 if key is target:
                     if not isinstance(message, ProcessExit):
-                        self.join(key)
+                        self.release(key)
+                        self.reap()
                     return message
 
-    def answer(self, key: Any, answer: Any) -> None:
-        """Send a process the answer to what it has asked; one that has died needs none."""
+    def reply(self, key: Any, answer: Any) -> None:
+        """Send the answer to a request; do nothing if the process has exited."""
         with contextlib.suppress(BrokenPipeError):
             self._running[key][1].send(answer)
 
-    def leave(self, key: Any) -> None:
-        """Let the process leave, after its last message."""
+    def release(self, key: Any) -> None:
+        """Free the worker after the process's last message, without waiting for its exit."""
         process, pipe = self._running.pop(key)
         pipe.close()
         self._leaving.append(process)
 
     def reap(self) -> None:
-        """Wait until those that leave are gone."""
+        """Wait for finished processes to exit."""
         while self._leaving:
             process = self._leaving.pop()
             process.join(_LEAVING_S)
-            if process.is_alive():  # all is said; what hangs now hangs in a library's clean-up
+            if process.is_alive():  # its result has been received; a library's clean-up hangs
                 process.kill()
                 process.join()
 
-    def join(self, key: Any) -> None:
-        """Wait until the process has left, after its last message."""
-        self.leave(key)
-        self.reap()
-
-    def ask_to_stop(self) -> None:
+    def stop(self) -> None:
         """Ask every process to stop at its next batch."""
         for process, _ in self._running.values():
             process.terminate()
 
     def kill(self) -> None:
-        """End every process now."""
+        """Kill every process."""
         for process, _ in self._running.values():
             process.kill()
 
@@ -194,22 +230,22 @@ class Workers:
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, log: Path, gpu: str | None) -> None:
-    if gpu is not None:  # before anything here asks CUDA, which reads it once
+    if gpu is not None:  # before CUDA is initialized, which reads it once
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _die_with_parent()
     _print_to(log)
-    # Ctrl-C reaches the whole process group; what it means for a process is said by the study.
+    # Ctrl-C reaches the whole process group; the study process decides what it means for this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         target(*arguments, pipe)
-    except Exception as error:  # noqa: BLE001 - the frames go to the log, not the message, which may quote data
+    except Exception as error:  # noqa: BLE001 - only the frames are logged: the message may quote post text
         print("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__, file=sys.stderr)
         sys.exit(1)
 
 
 def _die_with_parent() -> None:
-    # The parent is the server, which ends when the study's process does; so no trial outlives its study. Every child is
-    # handed a copy of the pipe end by whose closing the server sees that: open here, it would keep the server up.
+    # The parent is the fork server, which exits with the study process, so no trial outlives its study. The server
+    # notices that by the closing of a pipe; a child's copy of its end would keep the server running.
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
@@ -217,7 +253,7 @@ def _die_with_parent() -> None:
 
 
 def _print_to(path: Path) -> None:
-    """Send what the process prints, C libraries included, to the end of a file."""
+    """Append the process's output, C libraries included, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as log:
         os.dup2(log.fileno(), 1)

@@ -1,179 +1,262 @@
-"""What a trial has to tell MLflow: written beside the trial first, then sent, in order and once."""
+"""Entries of one trial for MLflow: written to disk first, then sent in order and once."""
 
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lightning_hpo.study_folder import TrialFolder, write_whole
 from lightning_hpo.tracking.tracker import AWAY, NEVER, Tracker, is_refusal
 
-__all__ = ["Outbox"]
+__all__ = ["Entry", "LogConfig", "LogMetrics", "LogParams", "LogText", "Outbox", "SetStatus", "StartRun"]
 
-_ENTRIES = "journal.jsonl"
-_STATE = "journal.json"
-_TIMED = ("start_run", "log_metrics", "set_status")
 _PAUSE_S = 20.0
 
 _log = logging.getLogger(__name__)
 
 
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """Create the trial's run."""
+
+    experiment_id: str
+    name: str
+    tags: Mapping[str, str]
+    time_ms: int = field(default_factory=_now_ms)
+
+
+@dataclass(frozen=True)
+class LogParams:
+    """Log parameters."""
+
+    params: Mapping[str, Any]
+
+    def send(self, tracker: Tracker, run_id: str) -> None:
+        """Send to MLflow."""
+        tracker.log_params(run_id, self.params)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Log the resolved config, as a mapping and as YAML text."""
+
+    config: Mapping[str, Any]
+    text: str
+
+    def send(self, tracker: Tracker, run_id: str) -> None:
+        """Send to MLflow."""
+        tracker.log_config(run_id, self.config, self.text)
+
+
+@dataclass(frozen=True)
+class LogText:
+    """Log a text file."""
+
+    text: str
+    name: str
+
+    def send(self, tracker: Tracker, run_id: str) -> None:
+        """Send to MLflow."""
+        tracker.log_text(run_id, self.text, self.name)
+
+
+@dataclass(frozen=True)
+class LogMetrics:
+    """Log metrics of one step, an epoch."""
+
+    metrics: Mapping[str, float]
+    step: int
+    time_ms: int = field(default_factory=_now_ms)
+
+    def send(self, tracker: Tracker, run_id: str) -> None:
+        """Send to MLflow."""
+        tracker.log_metrics(run_id, self.metrics, self.step, self.time_ms)
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """Set the run's status, with tags."""
+
+    status: str
+    tags: Mapping[str, str]
+    time_ms: int = field(default_factory=_now_ms)
+
+    def send(self, tracker: Tracker, run_id: str) -> None:
+        """Send to MLflow."""
+        tracker.set_status(run_id, self.status, self.tags, self.time_ms)
+
+
+Entry = StartRun | LogParams | LogConfig | LogText | LogMetrics | SetStatus
+_NAMES: dict[str, type[Entry]] = {
+    "start_run": StartRun,
+    "log_params": LogParams,
+    "log_config": LogConfig,
+    "log_text": LogText,
+    "log_metrics": LogMetrics,
+    "set_status": SetStatus,
+}
+_NAME_OF = {kind: name for name, kind in _NAMES.items()}
+
+
 class Outbox:
-    """The entries of one trial for its run. With MLflow away they wait; a study never waits for its tracker.
+    """Entries of one trial for its run. They stay on disk until MLflow has accepted them; no training waits for MLflow.
 
-    An entry keeps the time at which it was written, and MLflow takes a metric of one run, step, time and value once: so
-    an entry whose answer was lost is sent again without doubling anything.
+    An entry keeps the time at which it was written, and MLflow stores a metric of one run, step, time and value once.
+    So an entry whose reply was lost is sent again without doubling anything.
 
-    The study's process and the trial's process write in turn, never at the same time; the study's alone sends, so that
-    no training waits for MLflow.
+    The study process and the trial process write in turn, never at the same time. Only the study process sends.
 
     Args:
-        folder: Folder of the trial; made when it is missing.
-        tracker: MLflow's side.
-        run_id: The run, where it is known from elsewhere; a `start_run` entry makes one.
-        on_write: Called with every entry in the place of sending, which is left to another process.
+        folder: Folder of the trial; created if it is missing.
+        tracker: MLflow's side of the study.
+        run_id: The run, if it exists; a `StartRun` entry creates one.
+        on_write: Called for each entry instead of sending it, where another process sends.
     """
 
     def __init__(
-        self, folder: Path, tracker: Tracker, run_id: str | None = None, on_write: Callable[[], object] | None = None
+        self,
+        folder: TrialFolder,
+        tracker: Tracker,
+        run_id: str | None = None,
+        on_write: Callable[[], None] | None = None,
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._entries, self._state = folder / _ENTRIES, folder / _STATE
+        self._entries, self._state = folder.outbox, folder.outbox_state
         self._tracker = tracker
         self._known = run_id
-        self._written = on_write or self.send
+        self._on_write = on_write
         self._lost = run_id is not None and not self._entries.exists()
 
     @property
     def run_id(self) -> str | None:
-        """The run, once it is made."""
+        """The run, or None if it has not been created yet."""
         return self._read_state().get("run_id") or self._known
 
     @property
     def begun(self) -> bool:
-        """Whether a run is made, or an entry that makes it is written."""
-        return self.run_id is not None or any(entry["call"] == "start_run" for entry in self._read(0))
+        """Whether the run exists or an entry that creates it has been written."""
+        return self.run_id is not None or any(isinstance(entry, StartRun) for entry, _ in self._read(0))
 
     @property
     def pending(self) -> bool:
-        """Whether there is something that MLflow has not taken yet."""
+        """Whether MLflow has not accepted all entries yet."""
         return self._entries.exists() and self._read_state().get("sent", 0) < self._whole()
 
     def steps(self, metric: str) -> set[int]:
-        """Steps of a metric that are written, and so will be or have been sent."""
-        written = {e["step"] for e in self._read(0) if e["call"] == "log_metrics" and metric in e["metrics"]}
+        """Return the steps of a metric that have been written, sent or not."""
+        entries = [entry for entry, _ in self._read(0)]
+        written = {entry.step for entry in entries if isinstance(entry, LogMetrics) and metric in entry.metrics}
         run_id = self.run_id
         if self._lost and run_id is not None:
             try:
                 written |= self._tracker.logged_steps(run_id, metric)
             except AWAY:
-                _log.warning("%s is lost, and MLflow does not answer: a step may be written twice", self._entries)
+                _log.warning("%s is missing and MLflow does not answer: a step may be logged twice", self._entries)
         return written
 
-    def write(self, call: str, **arguments: Any) -> None:
-        """Write an entry down, and send what is not sent yet, unless MLflow was away a moment ago or another sends.
+    def write(self, entry: Entry) -> None:
+        """Write an entry, then send everything unsent, unless MLflow was away a moment ago or another process sends."""
+        self.append(entry)
+        if self._on_write is None:
+            self.send()
+        else:
+            self._on_write()
 
-        Args:
-            call: A method of `Tracker` that takes a run's id first, or `start_run`.
-            arguments: Its other arguments; numbers, texts, and mappings of them.
-        """
-        self.note(call, **arguments)
-        self._written()
-
-    def note(self, call: str, **arguments: Any) -> None:
-        """Write an entry down as `write` does; the next `write` or `send` sends it."""
-        if call in _TIMED:
-            arguments["time_ms"] = int(time.time() * 1000)
-        self._append({"call": call, **arguments})
+    def append(self, entry: Entry) -> None:
+        """Write an entry without sending it; the next `write` or `send` sends it."""
+        line = json.dumps({"call": _NAME_OF[type(entry)], **asdict(entry)}).encode() + b"\n"
+        with self._entries.open("a+b") as file:
+            file.truncate(self._whole())
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
 
     def send(self, *, now: bool = False) -> bool:
-        """Send what is not sent yet.
+        """Send everything unsent.
 
         Args:
             now: Try even if MLflow was away a moment ago.
 
         Returns:
-            Whether everything is sent.
+            Whether MLflow has accepted everything.
         """
         if not now and time.monotonic() - self._tracker.away_since < _PAUSE_S:
             return not self.pending
         sent = start = self._read_state().get("sent", 0)
         try:
-            for entry in self._read(start):
-                self._deliver(entry)
-                sent = entry["end"]
-            self._answers()
+            for entry, end in self._read(start):
+                self._send(entry)
+                sent = end
+            self._mark_reachable()
         except AWAY as error:
-            self._does_not_answer(error)
+            self._mark_away(error)
         if sent != start:
             self._write_state({**self._read_state(), "sent": sent})
         return not self.pending
 
-    def _answers(self) -> None:
-        if self._tracker.away_since > NEVER:
-            _log.warning("MLflow answers again")
-        self._tracker.away_since = NEVER
-
-    def _does_not_answer(self, error: Exception) -> None:
-        if self._tracker.away_since == NEVER:
-            _log.warning(
-                "MLflow does not answer (%s); training goes on, and what it should get waits in %s",
-                type(error).__name__,
-                self.folder.parent / "trial_*" / _ENTRIES,
-            )
-        self._tracker.away_since = time.monotonic()
-
     def close(self) -> None:
-        """Remove the outbox of a trial that is over, once all is sent."""
+        """Remove the outbox of a finished trial once everything has been sent."""
         if not self.pending:
             self.discard()
 
     def discard(self) -> None:
-        """Forget everything: the run that it was for is gone."""
+        """Remove all entries, because their run has been deleted."""
         self._entries.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
 
-    def _deliver(self, entry: Mapping[str, Any]) -> None:
-        arguments = {key: value for key, value in entry.items() if key not in ("call", "end")}
-        if entry["call"] == "start_run":
-            self._start_run(arguments)
+    def _mark_reachable(self) -> None:
+        if self._tracker.away_since > NEVER:
+            _log.warning("MLflow answers again")
+        self._tracker.away_since = NEVER
+
+    def _mark_away(self, error: Exception) -> None:
+        if self._tracker.away_since == NEVER:
+            _log.warning(
+                "MLflow does not answer (%s); training continues, and the entries for MLflow are kept in %s",
+                type(error).__name__,
+                self.folder.path.parent / "trial_*" / self._entries.name,
+            )
+        self._tracker.away_since = time.monotonic()
+
+    def _send(self, entry: Entry) -> None:
+        run_id = self.run_id
+        if isinstance(entry, StartRun):
+            self._start_run(entry)
             return
+        if run_id is None:
+            raise RuntimeError(f"{self._entries}: an entry precedes the one that creates the run")
         try:
-            getattr(self._tracker, entry["call"])(self.run_id, **arguments)
+            entry.send(self._tracker, run_id)
         except AWAY as error:
             if not is_refusal(error):
                 raise
-            _log.warning("MLflow refused %s of run %s: %s", entry["call"], self.run_id, type(error).__name__)
+            _log.warning("MLflow refused %s of run %s: %s", _NAME_OF[type(entry)], run_id, type(error).__name__)
 
-    def _start_run(self, arguments: Mapping[str, Any]) -> None:
+    def _start_run(self, entry: StartRun) -> None:
         state = self._read_state()
         if self.run_id is not None:
             return
-        # Only if an earlier attempt may have made it without our hearing of it.
-        run_id = (
-            self._tracker.find_run(arguments["experiment_id"], arguments["tags"]) if state.get("starting") else None
-        )
+        # Only an earlier attempt whose reply was lost may have created the run.
+        run_id = self._tracker.find_run(entry.experiment_id, entry.tags) if state.get("starting") else None
         if run_id is None:
             self._write_state({**state, "starting": True})
-            run_id = self._tracker.start_run(**arguments)
+            run_id = self._tracker.start_run(entry.experiment_id, entry.name, entry.tags, entry.time_ms)
         self._write_state({**state, "run_id": run_id})
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        with self._entries.open("a+b") as file:
-            file.truncate(self._whole())
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
     def _whole(self) -> int:
-        """Where the last whole line ends: a process may have died within one."""
+        """Return the offset after the last whole line; a process may have been killed while writing one."""
         return self._entries.read_bytes().rfind(b"\n") + 1
 
-    def _read(self, start: int) -> Iterator[dict[str, Any]]:
-        """The entries behind a place in the file, each with the place of its end."""
+    def _read(self, start: int) -> Iterator[tuple[Entry, int]]:
+        """Yield the entries after an offset, each with the offset of its end."""
         if not self._entries.exists():
             return
         with self._entries.open("rb") as file:
@@ -181,7 +264,8 @@ class Outbox:
             for line in file.readlines():
                 end += len(line)
                 if line.endswith(b"\n"):
-                    yield {**json.loads(line), "end": end}
+                    fields: dict[str, Any] = json.loads(line)
+                    yield _NAMES[fields.pop("call")](**fields), end
 
     def _read_state(self) -> dict[str, Any]:
         try:
@@ -191,6 +275,4 @@ class Outbox:
         return state
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
-        partial = self._state.with_suffix(".partial")
-        partial.write_text(json.dumps(state), encoding="utf-8")
-        partial.replace(self._state)
+        write_whole(self._state, json.dumps(state))

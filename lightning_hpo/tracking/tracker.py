@@ -7,12 +7,10 @@ import logging
 import os
 import socket
 import sqlite3
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -20,7 +18,6 @@ from urllib.parse import urlsplit
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_hpo import __version__
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, check_sqlite, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
@@ -35,7 +32,7 @@ from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "environment_tags", "is_refusal"]
+__all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "is_refusal"]
 
 NEVER = float("-inf")
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
@@ -51,7 +48,6 @@ PARENT = "mlflow.parentRunId"
 """The tag by which MLflow's pages show a run under another one."""
 # MLflow's own words for "try again", and for any failure that it did not foresee, an unreachable server among them.
 _NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-_PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmetrics")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
@@ -331,22 +327,3 @@ def _connect(uri: str) -> None:
         engine.connect().close()
     finally:
         engine.dispose()
-
-
-def environment_tags() -> dict[str, str]:
-    """What made the run: package versions, and the commit of the current folder if it is in a git repository."""
-    tags = {f"version.{package}": metadata.version(package) for package in _PACKAGES}
-    tags["version.lightning_hpo"] = __version__
-    commit = _git("rev-parse", "HEAD")
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-        tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
-    return tags
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -13,9 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.study.recorder import run_id_of
+from lightning_hpo.storage.attributes import run_id_of
 from lightning_hpo.study_folder import CONFIG, fit_command
-from lightning_hpo.tracking.tracker import AWAY, Tracker, environment_tags
+from lightning_hpo.tracking.environment import environment_tags
+from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.run import device_name
 
 __all__ = ["reproduce"]

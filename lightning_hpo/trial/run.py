@@ -1,4 +1,4 @@
-"""One trial, in a process of its own: resolved config, Trainer.fit, ending."""
+"""One trial in its own process: parse the config, fit, send the outcome."""
 
 import errno
 import logging
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import optuna
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -26,35 +27,37 @@ from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.gpus import gpu_use
-from lightning_hpo.study.recorder import WORKER, Outcome, OutcomeKind, keep_outcome
-from lightning_hpo.study_folder import CONFIG
-from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.storage.attributes import WORKER
+from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.trial.messages import Notice, Progress
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
 from lightning_hpo.trial.remote_trial import RemoteTrial
 
-__all__ = ["TrialTask", "device_name", "run_trial"]
+__all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial"]
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class TrialTask:
-    """What a trial's process is told.
+    """Task of a trial process.
 
     Args:
         tracking_uri: MLflow's database or server.
-        run_id: MLflow's run of the trial; None if MLflow has not answered yet.
-        folder: Folder of the trial, with its `config.yaml`; a checkpoint in it is gone on from.
-        monitor: The metric that is optimized.
+        run_id: MLflow's run of the trial; None if MLflow has not been reached yet.
+        folder: Folder of the trial, with its `config.yaml`; training resumes from a checkpoint in it.
+        monitor: Name of the metric to optimize.
         mode: "max" or "min".
         threads: CPU threads for torch.
-        checkpoint_s: Seconds after which the trial writes down its state within an epoch.
-        asked: When the trial was asked for, in seconds since 1970.
+        checkpoint_s: Seconds between checkpoints within an epoch.
+        asked: Unix time at which Optuna was asked for the trial.
     """
 
     tracking_uri: str
     run_id: str | None
-    folder: Path
+    folder: TrialFolder
     monitor: str
     mode: str
     threads: int
@@ -63,74 +66,73 @@ class TrialTask:
 
 
 def run_trial(task: TrialTask, pipe: Connection) -> None:
-    """Train the trial; send how far it is, a line on its checkpoint if need be, and its `Outcome`; ask what is next.
+    """Train the trial and send its messages (see `trial.messages`), the `Outcome` last.
 
     Args:
         task: What to train.
-        pipe: To the study's process and back; see `RemoteTrial` for what is asked.
+        pipe: Connection to the study process.
     """
     stop = StopRequest()
     stop.listen()
     started = time.monotonic()
     torch.set_num_threads(task.threads)
     try:
-        outcome = _train(task, pipe, stop, started)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises is how this trial ended
-        outcome = _outcome_of(error, time.monotonic() - started)
-    keep_outcome(task.folder, outcome)
+        outcome = _train(task, RemoteTrial(pipe), stop, started)
+    except Exception as error:  # noqa: BLE001 - any exception of a model is an outcome of its trial
+        outcome = outcome_of_exception(error, time.monotonic() - started)
+    save_outcome(task.folder, outcome)
     pipe.send(outcome)
 
 
-def _train(task: TrialTask, pipe: Connection, stop: StopRequest, started: float) -> Outcome:
+def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    line = RemoteTrial(pipe)
     tracker = Tracker(task.tracking_uri)
-    outbox = Outbox(task.folder, tracker, task.run_id, on_write=line.written)
+    outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     best = MLflowModelCheckpoint(
-        task.folder,
+        task.folder.path,
         task.monitor,
         task.mode,
         tracking_uri=tracker.uri,
         run_id=task.run_id,
-        wanted=lambda value: task.run_id is not None and line.leads(value),
+        wanted=lambda value: task.run_id is not None and remote.is_best(value),
     )
     callbacks: list[Callback] = [
         RandomState(),
         stop,
         MLflowMetrics(outbox, task.monitor, task.asked),
-        ProgressReport(pipe, task.monitor),
-        PruningCallback(line, task.monitor),
+        ProgressReport(lambda *progress: remote.send(Progress(*progress)), task.monitor),
+        PruningCallback(remote, task.monitor),
         best,
-        # After the best one, so that the state of that one in here is this epoch's.
-        ResumeCheckpoint(task.folder, stop, task.checkpoint_s),
+        # After `best`, so that the checkpoint holds this epoch's state of it.
+        ResumeCheckpoint(task.folder.path, stop, task.checkpoint_s),
     ]
-    config = read_yaml((task.folder / CONFIG).read_text(encoding="utf-8"))  # jsonargparse checks that of a file twice
-    cli = AgentCLI(config, trainer_kwargs=_trainer_kwargs(task.folder, callbacks))
-    where = _where(cli.trainer)
-    line.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **where})
-    outbox.write("set_status", status="RUNNING", tags=where)
+    config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
+    cli = AgentCLI(config, trainer_kwargs=_trainer_kwargs(task.folder.path, callbacks))
+    device = _device_tags(cli.trainer)
+    remote.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **device})
+    outbox.write(SetStatus("RUNNING", device))
     stop.check()
-    checkpoint, remark = find_checkpoint(task.folder)
+    checkpoint, remark = find_checkpoint(task.folder.path)
     if remark:
-        pipe.send(remark)
+        remote.send(Notice(remark))
     if checkpoint is not None and outbox.run_id is not None:
-        _forget_models(tracker, outbox.run_id)
+        _delete_earlier_models(tracker, outbox.run_id)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except optuna.TrialPruned:
         return Outcome(OutcomeKind.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
-        pipe.send(use)
+        remote.send(use)
     return _complete(best, task.monitor, time.monotonic() - started)
 
 
-def _forget_models(tracker: Tracker, run_id: str) -> None:
-    """Delete what an earlier attempt has logged: it died before anyone heard of its model."""
+def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
+    """Delete the models of an earlier attempt, which crashed before it could report one."""
     try:
         tracker.delete_models_of(run_id)
     except AWAY as error:
-        print(f"MLflow does not answer ({type(error).__name__}); a model of an earlier attempt may stay behind")
+        print(f"MLflow does not answer ({type(error).__name__}); a model of an earlier attempt may remain")
 
 
 def _trainer_kwargs(folder: Path, callbacks: list[Callback]) -> dict[str, object]:
@@ -157,29 +159,34 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
     )
 
 
-def _outcome_of(error: Exception, seconds: float) -> Outcome:
+def outcome_of_exception(error: Exception, seconds: float) -> Outcome:
+    """Return the outcome of a trial that has raised an exception other than `TrialPruned`.
+
+    Args:
+        error: The exception.
+        seconds: Seconds of training before it.
+    """
     if isinstance(error, StopRequestedError | SIGTERMException):
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
-    if isinstance(error, BrokenPipeError):  # nobody hears what the trial has to tell
-        return Outcome(OutcomeKind.DIED, reason="the study's process died", runtime_s=seconds)
+    if isinstance(error, BrokenPipeError):  # the study process cannot be reached any more
+        return Outcome(OutcomeKind.CRASHED, reason="the study process has exited", runtime_s=seconds)
     unwritable = _unwritable(error)
     if unwritable is not None:
         reason = f"cannot write: {os.strerror(unwritable)}"
         return Outcome(OutcomeKind.INTERRUPTED, reason=reason, runtime_s=seconds, stops_study=True)
     if is_out_of_memory(error):
         return Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
-    known = isinstance(error, LightningHpoError)
     return Outcome(
         OutcomeKind.FAILED,
-        reason=str(error).splitlines()[0] if known else type(error).__name__,
-        # The frames, not the message: a library's message could quote what it was given.
+        reason=str(error).splitlines()[0] if isinstance(error, LightningHpoError) else type(error).__name__,
+        # Only the frames: the message of a library's exception may quote post text.
         traceback="".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n",
         runtime_s=seconds,
     )
 
 
 def _unwritable(error: BaseException | None) -> int | None:
-    """The error's number if a full or read-only disk is behind it; torch raises an error of its own over it."""
+    """Return the error number of a full or read-only disk in the chain of causes; torch wraps such an error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             return error.errno
@@ -187,15 +194,15 @@ def _unwritable(error: BaseException | None) -> int | None:
     return None
 
 
-def device_name(trainer: object) -> str:
-    """The device's name, such as "cpu" or that of a graphics gpu."""
-    device = trainer.strategy.root_device  # type: ignore[attr-defined]
+def device_name(trainer: Trainer) -> str:
+    """Return the name of the trainer's device, such as "cpu" or that of a GPU."""
+    device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
-def _where(trainer: object) -> dict[str, str]:
+def _device_tags(trainer: Trainer) -> dict[str, str]:
     tags = {"device": device_name(trainer)}
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # the gpu that this process was given
-    if visible and trainer.strategy.root_device.type == "cuda":  # type: ignore[attr-defined]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # the GPU that this process was given
+    if visible and trainer.strategy.root_device.type == "cuda":
         tags["device_index"] = visible
     return tags

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_hpo.tracking.tracker import environment_tags
+from lightning_hpo.tracking.environment import environment_tags
 
 __all__ = ["machine"]
 

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.storage.attributes import RUN_ID
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.study.recorder import RUN_ID
 from lightning_hpo.tracking.tracker import Tracker
 from scripts.benchmarks import peak_memory
 from scripts.benchmarks.comparison import ratios

@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.report.report import write_report
+from lightning_hpo.storage.attributes import RUN_ID
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import reconcile
-from lightning_hpo.study.recorder import RUN_ID
 from lightning_hpo.tracking.tracker import Tracker
 from tests.report.studies import ABOUT, KINDS, every_ending, make_study, make_trial
 

@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from lightning_hpo.report.status import print_status
+from lightning_hpo.storage.attributes import RUNTIME, WORKER
 from lightning_hpo.study.lock import lock_study
-from lightning_hpo.study.recorder import RUNTIME, WORKER
 
 Captured = pytest.CaptureFixture[str]
 

@@ -10,9 +10,10 @@ from optuna.trial import TrialState
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import create_study
-from lightning_hpo.study.recorder import Outcome, OutcomeKind, conclude
+from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 from tests.study_sandbox import study_flags
 
 Opened = Callable[..., optuna.Study]
@@ -73,7 +74,7 @@ def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker
     first = opened("parts")
     drawn = _draw(first, 12)
     trial, params = _ask(first)
-    conclude(first, trial, Outbox(tmp_path / "trial", tracker), Outcome(OutcomeKind.INTERRUPTED))
+    record_outcome(first, trial, Outbox(tmp_path / "trial", tracker), Outcome(OutcomeKind.INTERRUPTED))
     second = opened("parts")
     again, resumed = _ask(second)
     assert (again.number, resumed) == (12, params)

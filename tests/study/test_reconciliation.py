@@ -8,11 +8,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
+from lightning_hpo.storage.attributes import RUN_ID, run_id_of
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
-from lightning_hpo.study.recorder import RUN_ID, RUN_STATUS, Outcome, OutcomeKind, conclude, keep_outcome, run_id_of
+from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, save_outcome
 
 
 class Left:
@@ -39,7 +41,9 @@ class Left:
         return trial
 
     def end(self, trial: optuna.Trial, outcome: Outcome) -> None:
-        conclude(self.study, trial, Outbox(self.of(trial.number), self.tracker, trial.user_attrs[RUN_ID]), outcome)
+        record_outcome(
+            self.study, trial, Outbox(self.of(trial.number), self.tracker, trial.user_attrs[RUN_ID]), outcome
+        )
 
     def complete(self) -> optuna.Trial:
         trial = self.start()
@@ -99,7 +103,7 @@ def test_the_third_death_fails(left: Left) -> None:
 
 def test_what_had_ended_is_not_run_again(left: Left) -> None:
     trial = left.start()
-    keep_outcome(left.of(0), Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=1, runtime_s=1.0))
+    save_outcome(left.of(0), Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=1, runtime_s=1.0))
     [line] = left.mend()
     assert line == "trial 0 is running and nobody runs it: it had ended (complete)"
     assert (left.trial(0).state, left.trial(0).value, left.status(0)) == (TrialState.COMPLETE, 0.5, "FINISHED")
@@ -165,7 +169,7 @@ def test_what_mlflow_has_not_got_is_sent(left: Left, monkeypatch: pytest.MonkeyP
         outbox = Outbox(left.of(0), left.tracker)
         tags = {"optuna_study": "first", "optuna_trial": "0"}
         outbox.write("start_run", experiment_id=left.experiment, name="trial_0", tags=tags)
-        conclude(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
+        record_outcome(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
     assert left.mend() == ["trial 0 has not told MLflow everything: sent"]
     assert left.status(0) == "FINISHED"
     assert not (left.of(0) / "journal.jsonl").exists()

@@ -6,19 +6,12 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.storage.attributes import RUN_ID, RUNTIME
 from lightning_hpo.storage.studies import open_storage
-from lightning_hpo.study.recorder import (
-    RUN_ID,
-    RUN_STATUS,
-    RUNTIME,
-    Outcome,
-    OutcomeKind,
-    conclude,
-    keep_outcome,
-    kept_outcome,
-)
+from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome, save_outcome
 
 
 def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
@@ -33,7 +26,7 @@ def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
 
 def _conclude(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
     folder = Path(tracker.uri.removeprefix("sqlite:///")).parent / "outputs" / f"trial_{trial.number}"
-    return conclude(study, trial, Outbox(folder, tracker, trial.user_attrs.get(RUN_ID)), outcome)
+    return record_outcome(study, trial, Outbox(folder, tracker, trial.user_attrs.get(RUN_ID)), outcome)
 
 
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
@@ -68,7 +61,7 @@ _ROWS = [
         {"ended_by": "interrupted"}, {"ended_by": "interrupted"}, {},
     ),
     (
-        Outcome(OutcomeKind.DIED, reason="killed by SIGKILL"),
+        Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL"),
         TrialState.WAITING, "SCHEDULED", None,
         {"ended_by": "killed by SIGKILL", "deaths": 1}, {"ended_by": "killed by SIGKILL"}, {},
     ),
@@ -121,7 +114,7 @@ def test_every_state_has_a_status_of_its_own() -> None:
     assert len(set(RUN_STATUS.values())) == len(TrialState)
 
 
-@pytest.mark.parametrize("ending", [OutcomeKind.INTERRUPTED, OutcomeKind.DIED])
+@pytest.mark.parametrize("ending", [OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED])
 def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
     study: optuna.Study, tracker: Tracker, ending: OutcomeKind
 ) -> None:
@@ -146,7 +139,7 @@ def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
     states = []
     trial = _start(study, tracker)
     for _ in range(3):
-        states.append(_conclude(study, trial, tracker, Outcome(OutcomeKind.DIED, reason="killed by SIGKILL")))
+        states.append(_conclude(study, trial, tracker, Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL")))
         trial = study.ask()
     assert states == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
     assert trial.number == 1
@@ -175,7 +168,7 @@ def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracke
 
 def test_a_trial_that_has_no_run_yet_has_an_ending_too(study: optuna.Study, tracker: Tracker) -> None:
     assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.FAILED, reason="x")) == TrialState.FAIL
-    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.DIED)) == TrialState.WAITING
+    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.CRASHED)) == TrialState.WAITING
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -199,6 +192,6 @@ def test_told_twice_is_told_once(study: optuna.Study, tracker: Tracker, monkeypa
 @pytest.mark.parametrize("row", _ROWS)
 def test_an_outcome_is_kept_unless_the_trial_goes_on(tmp_path: Path, row: tuple[Any, ...]) -> None:
     outcome = row[0]
-    keep_outcome(tmp_path, outcome)
-    goes_on = outcome.ending in (OutcomeKind.INTERRUPTED, OutcomeKind.DIED, OutcomeKind.OUT_OF_MEMORY)
-    assert kept_outcome(tmp_path) == (None if goes_on else outcome)
+    save_outcome(tmp_path, outcome)
+    goes_on = outcome.kind in (OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED, OutcomeKind.OUT_OF_MEMORY)
+    assert load_outcome(tmp_path) == (None if goes_on else outcome)

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from lightning_hpo.study.retention import CheckpointRetention, unowned_checkpoints
+from lightning_hpo.study.retention import CheckpointRetention, unneeded_checkpoints
 from lightning_hpo.tracking.tracker import Tracker
 
 
@@ -76,7 +76,7 @@ def test_a_running_trial_is_left_alone(study: optuna.Study, tracker: Tracker, fo
 def test_what_is_left_of_a_trial_that_is_over_is_unowned(study: optuna.Study, folder: Path) -> None:
     study.tell(_train(study, folder), 0.5)
     _train(study, folder)
-    left = [f"{path.parent.name}/{path.name}" for path in unowned_checkpoints(study, folder)]
+    left = [f"{path.parent.name}/{path.name}" for path in unneeded_checkpoints(study, folder)]
     assert left == [f"trial_0/{name}" for name in ("last.ckpt", "last.ckpt.partial", "previous.ckpt")]
 
 

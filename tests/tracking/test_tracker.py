@@ -8,7 +8,8 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking.tracker import Tracker, environment_tags
+from lightning_hpo.tracking.environment import environment_tags
+from lightning_hpo.tracking.tracker import Tracker
 
 
 def _artifact(tracker: Tracker, run_id: str, name: str) -> str:

@@ -9,7 +9,8 @@ import pytest
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.trial.remote_trial import Question, RemoteTrial, TrialServer, Written
+from lightning_hpo.study.trial_server import TrialServer
+from lightning_hpo.trial.remote_trial import Question, RemoteTrial, Written
 
 
 class CountingPruner(BasePruner):

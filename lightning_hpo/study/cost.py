@@ -1,0 +1,48 @@
+"""Estimate of what a study will cost, shown before it has cost it."""
+
+import optuna
+from optuna.pruners import NopPruner
+from optuna.trial import TrialState
+
+from lightning_hpo.hardware.gpus import GpuUse
+from lightning_hpo.study.callback import StudyCallback
+from lightning_hpo.study.session import Session
+from lightning_hpo.trial.messages import Message
+from lightning_hpo.trial.outcome import Outcome
+
+__all__ = ["CostEstimate"]
+
+
+class CostEstimate(StudyCallback):
+    """Shows once, as soon as a trial has ended, how long the study will take, and how many trials fit on a GPU.
+
+    Args:
+        session: The study.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._shown = self._fit_shown = False
+
+    def on_study_start(self) -> None:
+        """Show the estimate if an earlier command has ended a trial."""
+        self._show()
+
+    def on_message(self, trial: optuna.Trial, message: Message) -> None:
+        """Show how many such trials fit on a GPU, if it is more than share one now."""
+        per_device = self._session.spec.settings.per_device
+        if isinstance(message, GpuUse) and message.fitting > per_device and not self._fit_shown:
+            self._fit_shown = True
+            self._session.say(f"trial {trial.number}: {message.advice}")
+
+    def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
+        """Show the estimate after the first trial that has ended."""
+        del trial, state, outcome
+        self._show()
+
+    def _show(self) -> None:
+        prunes = not isinstance(self._session.study.pruner, NopPruner)
+        cost = self._session.eta.expected(prunes=prunes)
+        if cost is not None and not self._shown and not self._session.stopping.requested:
+            self._shown = True
+            self._session.say(f"expected: {cost}")

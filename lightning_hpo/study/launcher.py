@@ -1,0 +1,97 @@
+"""Start of a trial: its run, its config, its process."""
+
+import os
+import time
+
+import optuna
+from optuna.trial import TrialState
+
+from lightning_hpo.config.agent_cli import flags
+from lightning_hpo.storage.attributes import DATA_COUNTS, DATA_FINGERPRINT, HALVINGS, RUN_ID
+from lightning_hpo.study.lines import listed
+from lightning_hpo.study.session import Session
+from lightning_hpo.study.workers import ProcessExit
+from lightning_hpo.tracking.outbox import LogParams, Outbox, StartRun
+from lightning_hpo.trial.config import halve_batch, save_config
+from lightning_hpo.trial.messages import Notice
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind, load_outcome
+from lightning_hpo.trial.run import TrialTask, run_trial
+
+__all__ = ["halve_after_out_of_memory", "launch", "outcome_of_exit"]
+
+
+def launch(session: Session, trial: optuna.Trial) -> None:
+    """Start the process of a trial.
+
+    Args:
+        session: The study.
+        trial: A new trial, or one to resume, which keeps its config and its run.
+
+    Raises:
+        InputError: If the sampled values make no config.
+    """
+    asked = time.time()
+    settings = session.spec.settings
+    outbox = session.outboxes.of(trial)
+    if not outbox.begun:
+        _start_run(session, trial, outbox)
+    if not outbox.folder.config.exists():
+        sample = session.sample(trial)
+        rest = {name: value for name, value in flags(sample.config).items() if value is not None}
+        outbox.append(LogParams({**rest, **sample.values}))
+        save_config(outbox, sample.config)
+    task = TrialTask(
+        tracking_uri=str(settings.tracking_uri),
+        run_id=outbox.run_id,
+        folder=outbox.folder,
+        monitor=settings.monitor,
+        mode=settings.mode,
+        threads=max(1, len(os.sched_getaffinity(0)) // session.workers.count),  # CPUs that this process may use
+        checkpoint_s=60 * settings.checkpoint_minutes,
+        asked=asked,
+    )
+    session.workers.start(trial, run_trial, task, log=outbox.folder.log)
+    outbox.send()  # while the trial's process builds its model and its data
+    if session.stopping.requested:  # a signal has come since the trial was asked for
+        session.workers.stop()
+
+
+def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
+    attributes = session.study.user_attrs
+    tags = {
+        "optuna_trial": str(trial.number),
+        "optuna_study": session.study.study_name,
+        "agent": session.spec.agent,
+        "optuna_state": TrialState.RUNNING.name,
+        "data_fingerprint": str(attributes[DATA_FINGERPRINT]),
+        "data_counts": listed(attributes[DATA_COUNTS]),
+        **session.run_tags,
+    }
+    outbox.write(StartRun(session.experiment, outbox.folder.path.name, tags))
+    if outbox.run_id is not None:
+        trial.set_user_attr(RUN_ID, outbox.run_id)
+
+
+def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) -> Outcome:
+    """Return the outcome of a trial whose process has exited without sending one."""
+    saved = load_outcome(session.outboxes.of(trial).folder)
+    if saved is not None:
+        return saved
+    if session.stopping.requested:  # the signal may have reached the whole group, and so the fork server
+        return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted")
+    return Outcome(OutcomeKind.CRASHED, reason=exited.reason)
+
+
+def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Outcome) -> Notice | None:
+    """Halve the batch of a trial that is out of memory, and double its accumulation.
+
+    Returns:
+        What has been changed; None if the trial shall not start again, with nothing changed.
+    """
+    if outcome.kind is not OutcomeKind.OUT_OF_MEMORY or session.stopping.requested:
+        return None
+    batch = halve_batch(session.outboxes.of(trial)) if session.spec.settings.halve_on_oom else None
+    if batch is None:
+        return None
+    trial.set_user_attr(HALVINGS, trial.user_attrs.get(HALVINGS, 0) + 1)
+    return Notice(f"is out of memory: restarting with batches of {batch}")

@@ -1,0 +1,57 @@
+"""Lines of a study on the terminal."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+from lightning_hpo.storage.attributes import MONITOR
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind
+
+__all__ = ["listed", "outcome_line", "result_line", "waiting"]
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show what the command waits for: with a spinner on a terminal, in a plain line elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.print(what, markup=False, soft_wrap=True)
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def outcome_line(outcome: Outcome, monitor: str) -> str:
+    """Return the outcome of a trial in a line. Epochs are counted from 1 here, and from 0 in both databases."""
+    epoch = 0 if outcome.epoch is None else outcome.epoch + 1
+    if outcome.kind is OutcomeKind.COMPLETE:
+        collapsed = ", collapsed: it predicts the same for every input" if outcome.collapsed else ""
+        return f"complete: {monitor} {outcome.value:.4f} in epoch {epoch}{collapsed}"
+    if outcome.kind is OutcomeKind.PRUNED:
+        return f"pruned after epoch {epoch}"
+    if outcome.kind in (OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED):
+        return f"paused: {outcome.reason}"
+    return f"failed: {outcome.reason}"
+
+
+def result_line(study: optuna.Study) -> str:
+    """Return the best trial of a study in a line, with its parameters."""
+    try:
+        best = study.best_trial
+    except ValueError:
+        return "no trial is complete yet"
+    searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
+    return f"best: trial {best.number}, {study.user_attrs[MONITOR]} {best.value:.4f}, with {searched}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts in a line, such as `posts 600, windows 812`."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,259 @@
+"""An open study: checked, locked, reconciled, with both databases and its workers."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from lightning_hpo.config.agent_cli import with_flags
+from lightning_hpo.databases import masked
+from lightning_hpo.exceptions import LightningHpoError, StorageAwayError
+from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
+from lightning_hpo.search.samplers import build_sampler
+from lightning_hpo.search.space import SearchSpace
+from lightning_hpo.storage.attributes import EXHAUSTED, PRECISION, RUNTIME, update_attributes
+from lightning_hpo.storage.optuna_private import stored_trial
+from lightning_hpo.storage.studies import create_study
+from lightning_hpo.study.checks import check_settings, check_start
+from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.study.lines import result_line
+from lightning_hpo.study.lock import lock_study
+from lightning_hpo.study.outboxes import Outboxes
+from lightning_hpo.study.reconciliation import Reconciliation
+from lightning_hpo.study.spec import Sample, StudySpec
+from lightning_hpo.study.stopping import Stopping
+from lightning_hpo.study.trial_server import TrialServer
+from lightning_hpo.study.workers import LocalWorkers, Workers
+from lightning_hpo.tracking.environment import environment_tags
+from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.trial.outcome import Outcome
+
+__all__ = ["Session", "exit_with_one_line_error", "local_workers", "open_session"]
+
+_TICK_S = 5.0
+
+
+def local_workers(spec: StudySpec) -> LocalWorkers:
+    """Return workers on this machine, with the GPUs that the study's settings give them."""
+    settings = spec.settings
+    gpus = leased_gpus(settings.devices, spec.config["trainer"].get("accelerator"), visible_gpus())
+    return LocalWorkers(settings.workers, gpus, settings.per_device)
+
+
+@contextmanager
+def open_session(spec: StudySpec, workers: Workers) -> Iterator["Session"]:
+    """Check a study, lock its folder, open both databases and reconcile them.
+
+    Args:
+        spec: What to train.
+        workers: Processes for its trials.
+
+    Yields:
+        The open study.
+
+    Raises:
+        InputError: If the study cannot start; nothing has been written then.
+        LightningHpoError: If a database, MLflow or the disk fails in the meantime.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    spec, space, pruner = check_settings(spec)
+    with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
+        attributes = check_start(spec, space, workers, known=known)
+        tracker = Tracker(str(spec.settings.tracking_uri))
+        experiment = tracker.experiment(spec.experiment)  # before the study: none is created while MLflow is away
+        first = space.first_points(spec.warm_start.points if spec.warm_start else ())
+        study = create_study(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
+        update_attributes(study, attributes)
+        session = Session(spec, space, study, tracker, experiment, workers)
+        for line in Reconciliation(study, tracker, alive=False).run():
+            session.say(line)
+        session.count_trials()
+        yield session
+
+
+@contextmanager
+def exit_with_one_line_error(workers: Workers) -> Iterator[None]:
+    """On a database, MLflow or disk error: kill the running trials and raise a one-line error."""
+    try:
+        yield
+    except (*AWAY, sqlite3.Error, StorageInternalError, StorageAwayError) as error:
+        workers.kill()
+        for key in workers.running:
+            workers.release(key)
+        workers.reap()
+        if isinstance(error, LightningHpoError):
+            raise
+        cause: BaseException = error
+        while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next(iter(masked(str(getattr(cause, "orig", None) or cause)).splitlines()), "")
+        raise LightningHpoError(
+            f"{type(cause).__name__}: {reason}; the running trials were killed, and the same command resumes them"
+        ) from error
+
+
+class Session:
+    """An open study and its progress in this command.
+
+    Args:
+        spec: What is trained.
+        space: Its search space.
+        study: Optuna's side.
+        tracker: MLflow's side.
+        experiment: Id of the study's experiment in MLflow.
+        workers: Processes for its trials.
+
+    Attributes:
+        run_tags: Tags of every run that this command starts.
+        stopping: Whether and why the study stops.
+        outboxes: What MLflow has not accepted yet.
+        eta: Estimates the time that is left.
+        ended: Number of trials that count towards the total.
+        best: Best value of a complete trial, if there is one.
+        console: Where lines and bars are shown.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        space: SearchSpace,
+        study: optuna.Study,
+        tracker: Tracker,
+        experiment: str,
+        workers: Workers,
+    ) -> None:
+        self.spec, self.study, self.tracker = spec, study, tracker
+        self.experiment, self.workers = experiment, workers
+        self._space = space
+        self.console = Console(stderr=True, highlight=False)
+        self.run_tags = environment_tags()
+        self.stopping = Stopping(workers, spec.settings.timeout, self.say)
+        self.outboxes = Outboxes(study, tracker)
+        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
+        self.best: float | None = None
+        self.ended = 0
+        self._failures: list[str] = []
+        self._exhausted = bool(study.user_attrs.get(EXHAUSTED))
+        self._servers: dict[int, TrialServer] = {}
+
+    def count_trials(self) -> None:
+        """Take over the trials that earlier commands have finished."""
+        ended = self.study.get_trials(deepcopy=False, states=self.spec.counted)
+        self.ended = len(ended)
+        for trial in ended:
+            self.eta.add(*_measured(trial))
+        self.best = _best_value(self.study)
+
+    def say(self, line: str) -> None:
+        """Show a line, above the bars where there are some."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the study has all its trials, or its sampler has nothing left to sample."""
+        return self._exhausted or self.ended >= self.spec.settings.n_trials
+
+    @property
+    def wants_more_trials(self) -> bool:
+        """Whether another trial shall start."""
+        stopped = self.stopping.requested or self._exhausted or self._failed_too_often
+        return not stopped and self.ended + len(self.workers.running) < self.spec.settings.n_trials
+
+    @property
+    def _failed_too_often(self) -> bool:
+        return len(self._failures) >= self.spec.settings.max_failures
+
+    def sample(self, trial: optuna.Trial) -> Sample:
+        """Return the sampled values of a trial, and its config."""
+        if self.spec.sample is not None:
+            return self.spec.sample(trial)
+        values = self._space.suggest(trial)
+        # The precision instead of `auto`: the config shall give the same model on a device that would choose another.
+        # The trial's process validates all values when it parses the config.
+        precision = self.study.user_attrs[PRECISION]
+        return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
+
+    def server(self, trial: optuna.Trial) -> TrialServer:
+        """Return what answers the requests of a running trial."""
+        if trial.number not in self._servers:
+            self._servers[trial.number] = TrialServer(self.study, trial, self.is_best)
+        return self._servers[trial.number]
+
+    def is_best(self, value: float) -> bool:
+        """Return whether a value is better than that of every complete trial."""
+        return self.best is None or (value > self.best if self.spec.settings.mode == "max" else value < self.best)
+
+    def seconds_to_wait(self) -> float | None:
+        """Return for how many seconds to wait for messages; None for no limit."""
+        tick = _TICK_S if self.outboxes.unsent else None
+        left = self.stopping.seconds_left()
+        return min((limit for limit in (tick, left) if limit is not None), default=None)
+
+    def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
+        """Count a trial that has ended, and forget what only its process needed."""
+        self._servers.pop(trial.number, None)
+        self.outboxes.release(trial)
+        self.outboxes.flush()
+        if state in self.spec.counted:
+            self.ended += 1
+            self.eta.add(*_measured(stored_trial(self.study, trial)))
+        if state == TrialState.COMPLETE and outcome.value is not None and self.is_best(outcome.value):
+            self.best = outcome.value
+        if state == TrialState.FAIL:
+            self._failures.append(outcome.reason)
+        elif state.is_finished():
+            self._failures.clear()
+        if getattr(self.study.sampler, "exhausted", False) and not self._exhausted:
+            self._exhausted = True
+            self.study.set_user_attr(EXHAUSTED, True)
+            self.say("the sampler has sampled the whole search space")
+
+    def send_all(self) -> bool:
+        """Send what MLflow has not accepted, and say so if it still does not; return whether it has everything."""
+        if not self.outboxes.flush(now=True):
+            self.say(
+                f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the same "
+                "command again to send the rest and to register the best model"
+            )
+        return not self.outboxes.unsent
+
+    def finish(self) -> int:
+        """Show the result and return the exit code: 0, or 128 and the number of the signal that stopped the study.
+
+        Raises:
+            LightningHpoError: If too many trials in a row have failed, or the disk cannot be written.
+        """
+        folder = self.spec.settings.folder
+        if self.spec.search_space:  # of a refit the best would be the luckiest seed
+            self.say(result_line(self.study))
+        if self._failed_too_often:
+            raise LightningHpoError(
+                f"{len(self._failures)} trials in a row have failed, the last with: {self._failures[-1]}; "
+                f"see {folder}/trial_*/log.txt; --study.max_failures allows more"
+            )
+        if self.stopping.problem:
+            raise LightningHpoError(
+                f"{folder}: {self.stopping.problem}; the running trials are paused; free some space and run the same "
+                "command to resume"
+            )
+        if self.stopping.requested:
+            why = "the time limit has passed" if self.stopping.over_time else "stopped"
+            self.say(f"{why}: run the same command to resume")
+        return 128 + self.stopping.signal if self.stopping.signal else 0
+
+
+def _measured(trial: FrozenTrial) -> tuple[float, int]:
+    """Return seconds and validated epochs of a trial; an imported trial has only its start and its end."""
+    seconds = trial.duration.total_seconds() if trial.duration else 0.0
+    return trial.user_attrs.get(RUNTIME, seconds), len(trial.intermediate_values)
+
+
+def _best_value(study: optuna.Study) -> float | None:
+    try:
+        return study.best_value
+    except ValueError:
+        return None

@@ -1,0 +1,47 @@
+"""Study-process side of the connection: answers the requests of one trial."""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import optuna
+
+from lightning_hpo.storage.optuna_private import has_reported, reattach, storage_of
+from lightning_hpo.trial.messages import IsBest, Report, Request, SetAttribute, ShouldPrune
+
+__all__ = ["TrialServer"]
+
+
+class TrialServer:
+    """Answers the requests of one trial process.
+
+    Args:
+        study: The study.
+        trial: The running trial.
+        is_best: Returns whether a value is better than that of every complete trial.
+    """
+
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, is_best: Callable[[float], bool]) -> None:
+        # A copy of the pruner for each trial: a pruner's memory of other trials would be lost by an interruption.
+        own = optuna.load_study(
+            study_name=study.study_name,
+            storage=storage_of(study),
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=deepcopy(study.pruner),
+        )
+        self._trial = reattach(own, trial)
+        self._is_best = is_best
+
+    def answer(self, request: Request) -> bool | None:
+        """Carry out a request and return its answer."""
+        match request:
+            case Report(value, step):
+                # A resumed trial may repeat the report after which it crashed.
+                if not has_reported(self._trial, step):
+                    self._trial.report(value, step)
+            case ShouldPrune():
+                return self._trial.should_prune()
+            case IsBest(value):
+                return self._is_best(value)
+            case SetAttribute(key, value):
+                self._trial.set_user_attr(key, value)
+        return None
