@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
 from tests.study_sandbox import StudySandbox, ready_sandbox
@@ -60,7 +61,7 @@ def run_id(tracker: Tracker) -> str:
 
 @pytest.fixture
 def outbox(tracker: Tracker, run_id: str, tmp_path: Path) -> Outbox:
-    return Outbox(tmp_path / "trial_0", tracker, run_id)
+    return Outbox(TrialFolder(tmp_path / "trial_0"), tracker, run_id)
 
 
 @pytest.fixture

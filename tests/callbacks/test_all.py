@@ -1,8 +1,7 @@
 import importlib
 import io
-import multiprocessing
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ Make = Callable[[], dict[type[Callback], Callback]]
 
 
 @pytest.fixture
-def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
+def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Make:
     """Makes one of each callback."""
-    receiving, sending = multiprocessing.Pipe(duplex=False)
     trial = study.ask()
 
     def build() -> dict[type[Callback], Callback]:
@@ -38,7 +36,7 @@ def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
             RandomState(),
             stop,
             MLflowMetrics(outbox, "val_metric"),
-            ProgressReport(sending, "val_metric"),
+            ProgressReport(lambda *progress: None, "val_metric"),
             PruningCallback(trial, "val_metric"),
             PredictionWriter(io.StringIO()),
             MLflowModelCheckpoint(tmp_path / "best", wanted=lambda _: False),
@@ -46,8 +44,7 @@ def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
         ]
         return {type(callback): callback for callback in made}
 
-    with receiving, sending:
-        yield build
+    return build
 
 
 def _classes() -> set[type[Callback]]:

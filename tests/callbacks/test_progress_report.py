@@ -1,6 +1,4 @@
-import multiprocessing
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from lightning_hpo.callbacks.progress_report import ProgressReport
 from tests.callbacks.conftest import Fit
 from tests.foreign import ForeignData, ForeignModule
 
-Ends = tuple[Connection, Connection]
+Reports = list[tuple[int, int | None, float, float | None]]
 
 
 class _Endless(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -20,22 +18,17 @@ class _Endless(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 @pytest.fixture
-def pipe() -> Iterator[Ends]:
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    with receiving, sending:
-        yield receiving, sending
+def reports() -> Reports:
+    return []
 
 
-def _messages(receiving: Connection) -> list[tuple[int, int, float, float | None]]:
-    messages = []
-    while receiving.poll():
-        messages.append(receiving.recv())
-    return messages
+def _callback(reports: Reports, monitor: str = "val_metric") -> ProgressReport:
+    return ProgressReport(lambda *progress: reports.append(progress), monitor)
 
 
-def test_each_batch_and_each_epoch_is_told(fit: Fit, pipe: Ends) -> None:
-    fit([0.25, 0.5], [ProgressReport(pipe[1], "val_metric")], num_sanity_val_steps=0)
-    assert _messages(pipe[0]) == [
+def test_each_batch_and_each_epoch_is_reported(fit: Fit, reports: Reports) -> None:
+    fit([0.25, 0.5], [_callback(reports)], num_sanity_val_steps=0)
+    assert reports == [
         *((0, 2, share, None) for share in (0.0, 0.25, 0.5, 0.75)),
         (0, 2, 1.0, 0.25),
         *((1, 2, share, 0.25) for share in (0.0, 0.25, 0.5, 0.75)),
@@ -43,16 +36,18 @@ def test_each_batch_and_each_epoch_is_told(fit: Fit, pipe: Ends) -> None:
     ]
 
 
-@pytest.mark.parametrize(("batches", "told"), [(100, 101), (150, 76), (201, 68)])
-def test_at_most_a_hundred_batches_of_an_epoch_are_told(
-    quiet_trainer: Callable[..., Trainer], pipe: Ends, batches: int, told: int
+@pytest.mark.parametrize(("batches", "count"), [(100, 101), (150, 76), (201, 68)])
+def test_at_most_a_hundred_batches_of_an_epoch_are_reported(
+    quiet_trainer: Callable[..., Trainer], reports: Reports, batches: int, count: int
 ) -> None:
-    trainer = quiet_trainer(max_epochs=1, callbacks=[ProgressReport(pipe[1], "val_metric")])
+    trainer = quiet_trainer(max_epochs=1, callbacks=[_callback(reports)])
     trainer.fit(ForeignModule(), ForeignData(rows=batches, batch_size=1))
-    assert len(_messages(pipe[0])) == told
+    assert len(reports) == count
 
 
-def test_of_a_loader_without_a_length_the_epochs_are_told(quiet_trainer: Callable[..., Trainer], pipe: Ends) -> None:
-    trainer = quiet_trainer(max_epochs=2, callbacks=[ProgressReport(pipe[1], "train_loss")])
+def test_only_epochs_are_reported_for_a_loader_without_a_length(
+    quiet_trainer: Callable[..., Trainer], reports: Reports
+) -> None:
+    trainer = quiet_trainer(max_epochs=2, callbacks=[_callback(reports, "train_loss")])
     trainer.fit(ForeignModule(), DataLoader(_Endless(), batch_size=2), ForeignData().val_dataloader())
-    assert [message[:3] for message in _messages(pipe[0])] == [(0, 2, 1.0), (1, 2, 1.0)]
+    assert [report[:3] for report in reports] == [(0, 2, 1.0), (1, 2, 1.0)]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_hpo.hardware.gpus import GpuUse, device_problems, gpu_use, leased_gpus, visible_gpus
-from lightning_hpo.trial.run import _where
+from lightning_hpo.trial.run import _device_tags
 
 CARDS = ("0", "1")
 
@@ -90,7 +90,7 @@ def test_the_gpu_stands_on_the_run(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a gpu")
     trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
-    assert _where(trainer) == tags
+    assert _device_tags(trainer) == tags
 
 
 @pytest.mark.parametrize(("reserved", "fitting"), [(100.0, 126), (19_000.0, 3), (40_000.0, 1), (90_000.0, 1)])

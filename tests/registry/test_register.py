@@ -10,7 +10,7 @@ import yaml
 
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.register import ALIAS, _tolerance, register
-from lightning_hpo.study.workers import Workers
+from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
 from tests.conftest import Copy
 from tests.study_sandbox import StudySandbox, ready_sandbox
@@ -31,7 +31,7 @@ def _without_model(study: optuna.Study, storage: str) -> optuna.Study:
 def test_a_model_that_could_not_be_logged_is_logged_now(sandbox: StudySandbox) -> None:
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     twin = _without_model(optuna.load_study(study_name="first", storage=sandbox.storage), sandbox.storage)
-    tracker, workers = Tracker(sandbox.tracking_uri), Workers(1)
+    tracker, workers = Tracker(sandbox.tracking_uri), LocalWorkers(1)
     assert register(twin, tracker, workers).startswith("registered foreignmodule-best-model version 1, proven")
     models = len(tracker.client.search_logged_models([tracker.experiment("foreignmodule-first")]))
     assert register(twin, tracker, workers).startswith("registered foreignmodule-best-model version 1, proven")
@@ -43,7 +43,7 @@ def test_without_model_and_weights_there_is_nothing_to_register(sandbox: StudySa
     twin = _without_model(optuna.load_study(study_name="first", storage=sandbox.storage), sandbox.storage)
     Path(sandbox.outdir, "first/trial_0/best.ckpt").unlink()
     with pytest.raises(LightningHpoError, match=r"^twin: trial 0 cannot be registered: it has no weights any more"):
-        register(twin, Tracker(sandbox.tracking_uri), Workers(1))
+        register(twin, Tracker(sandbox.tracking_uri), LocalWorkers(1))
 
 
 def test_any_complete_trial_that_kept_its_weights_can_be_registered(sandbox: StudySandbox) -> None:
@@ -51,14 +51,14 @@ def test_any_complete_trial_that_kept_its_weights_can_be_registered(sandbox: Stu
     assert sandbox.tune("first", *flags) == 0
     study, tracker = optuna.load_study(study_name="first", storage=sandbox.storage), Tracker(sandbox.tracking_uri)
     ranked = sorted(study.trials, key=lambda trial: float(trial.value or 0.0), reverse=True)
-    said = register(study, tracker, Workers(1), number=ranked[1].number)
+    said = register(study, tracker, LocalWorkers(1), number=ranked[1].number)
     assert said.startswith("registered foreignmodule-best-model version 1, proven")
     version = tracker.client.get_model_version_by_alias("foreignmodule-best-model", ALIAS)
     assert version.tags["optuna_trial"] == str(ranked[1].number)
     with pytest.raises(LightningHpoError, match=r"cannot be registered: it has no weights any more; the best"):
-        register(study, tracker, Workers(1), number=ranked[2].number)
+        register(study, tracker, LocalWorkers(1), number=ranked[2].number)
     with pytest.raises(InputError, match=r"^--trial: first has no complete trial 7; `lightning-hpo status --study"):
-        register(study, tracker, Workers(1), number=7)
+        register(study, tracker, LocalWorkers(1), number=7)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def _twin(sandbox: StudySandbox, name: str, **changed: Any) -> tuple[optuna.Stud
 def pair(tiny: StudySandbox) -> tuple[optuna.Study, int, str]:
     """Both trials as versions, the best first, the number of the other, and what was said of that one."""
     study, other = _twin(tiny, "pair")
-    tracker, workers = Tracker(tiny.tracking_uri), Workers(1)
+    tracker, workers = Tracker(tiny.tracking_uri), LocalWorkers(1)
     assert "version 1, proven, production" in register(study, tracker, workers)
     return study, other, register(study, tracker, workers, number=other)
 
@@ -125,7 +125,7 @@ def test_a_model_that_was_scored_on_other_data_is_not_promoted(
     study, other, _ = pair
     before = tiny.client.get_model_version("pair-best-model", "1").tags["data_fingerprint"]
     tiny.client.set_model_version_tag("pair-best-model", "1", "data_fingerprint", "that of other data")
-    said = register(study, Tracker(tiny.tracking_uri), Workers(1), number=other)
+    said = register(study, Tracker(tiny.tracking_uri), LocalWorkers(1), number=other)
     tiny.client.set_model_version_tag("pair-best-model", "1", "data_fingerprint", before)
     assert "version 2, proven; production stays where it is: version 1 was scored on other data" in said
     assert _production(tiny, "pair") == "1"
@@ -139,7 +139,7 @@ def test_a_model_whose_data_have_changed_is_not_promoted(
     before = posts.read_text()
     posts.write_text(before + "p99,the dog is fine\n")
     with pytest.raises(LightningHpoError, match=r"production stays where it is: the data that its config names have"):
-        register(study, Tracker(tiny.tracking_uri), Workers(1), number=other, promote=True)
+        register(study, Tracker(tiny.tracking_uri), LocalWorkers(1), number=other, promote=True)
     posts.write_text(before)
     assert _production(tiny, "pair") == "1"
 
@@ -153,7 +153,7 @@ def test_a_flipped_bit_of_a_weight_is_found(tiny: StudySandbox, pair: tuple[optu
     content[len(content) // 2] ^= 0b0100_0000
     weights.write_bytes(content)
     with pytest.raises(LightningHpoError) as caught:
-        register(study, Tracker(tiny.tracking_uri), Workers(1), number=other, promote=True)
+        register(study, Tracker(tiny.tracking_uri), LocalWorkers(1), number=other, promote=True)
     weights.write_bytes(before)
     assert str(caught.value) == (
         "models:/pair-best-model/2 is registered but not proven, so production stays where it is: its file "
@@ -166,7 +166,7 @@ def test_a_collapsed_model_is_told_and_takes_no_place_unless_told_to(
     tiny: StudySandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, other = _twin(tiny, "collapsed", collapsed=True)
-    tracker, workers = Tracker(tiny.tracking_uri), Workers(1)
+    tracker, workers = Tracker(tiny.tracking_uri), LocalWorkers(1)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("read all trials")

@@ -11,6 +11,7 @@ from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import create_study
 from lightning_hpo.study.recorder import record_outcome
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
@@ -74,7 +75,7 @@ def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker
     first = opened("parts")
     drawn = _draw(first, 12)
     trial, params = _ask(first)
-    record_outcome(first, trial, Outbox(tmp_path / "trial", tracker), Outcome(OutcomeKind.INTERRUPTED))
+    record_outcome(first, trial, Outbox(TrialFolder(tmp_path / "trial"), tracker), Outcome(OutcomeKind.INTERRUPTED))
     second = opened("parts")
     again, resumed = _ask(second)
     assert (again.number, resumed) == (12, params)

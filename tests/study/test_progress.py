@@ -1,11 +1,23 @@
 import re
+from collections.abc import Callable
+from multiprocessing import forkserver
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
-from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.search.space import SearchSpace
+from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.progress import ProgressDisplay
+from lightning_hpo.study.session import Session
+from lightning_hpo.study.spec import StudySpec
+from lightning_hpo.study.workers import LocalWorkers
+from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.messages import Notice, Progress
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 Captured = pytest.CaptureFixture[str]
+Open = Callable[..., Session]
 
 
 @pytest.fixture(params=[False, True], ids=["file", "terminal"])
@@ -19,79 +31,103 @@ def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return bool(request.param)
 
 
-def _display(total: int, done: int = 0) -> ProgressDisplay:
-    eta = TimeEstimator(total, workers=1, epochs=2)
-    for _ in range(done):
-        eta.add(30.0, 2)
-    return ProgressDisplay(total, done, "val_metric", eta)
+@pytest.fixture
+def open_study(study: optuna.Study, tracker: Tracker) -> Open:
+    forkserver.ensure_running()  # without imports, which no test here needs
+    for key, value in {
+        "outdir": "/nowhere",
+        "data_counts": {"posts": 3},
+        "constant_answers": {"never met": 0.4},
+    }.items():
+        study.set_user_attr(key, value)
+
+    def open_study(total: int, done: int = 0) -> Session:
+        spec = StudySpec(
+            {"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}}, {}, StudySettings(n_trials=total)
+        )
+        session = Session(spec, SearchSpace({}, {"aug": {}}, []), study, tracker, "0", LocalWorkers(1))
+        session.ended = done
+        for _ in range(done):
+            session.eta.add(30.0, 2)
+        return session
+
+    return open_study
 
 
 def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
-def _search(display: ProgressDisplay) -> None:
-    with display:
-        display.best_is(0.25)
-        display.started(3, resumed=False)
-        display.started(4, resumed=True)
-        for epoch in range(2):
-            for share in (0.0, 0.5, 1.0, 1.0):
-                display.trains(3, epoch, 2, share, None if epoch + share < 1 else 0.5)
-        display.best_is(0.5)
-        display.ended(3, "complete: val_metric 0.5000 at epoch 1", counts=True)
-        display.ended(4, "failed: RuntimeError [x]", counts=False)
+def _search(session: Session) -> None:
+    display = ProgressDisplay(session)
+    first, second = session.study.ask(), session.study.ask()
+    session.best = 0.25
+    display.on_study_start()
+    display.on_trial_start(first, resumed=False)
+    display.on_trial_start(second, resumed=True)
+    display.on_message(second, Notice("resumes from the end of an epoch"))
+    for epoch in range(2):
+        for share in (0.0, 0.5, 1.0, 1.0):
+            display.on_message(first, Progress(epoch, 2, share, None if epoch + share < 1 else 0.5))
+    session.best = 0.5
+    session.ended += 1
+    display.on_trial_end(first, TrialState.COMPLETE, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
+    display.on_trial_end(second, TrialState.FAIL, Outcome(OutcomeKind.FAILED, reason="RuntimeError [x]"))
+    display.on_study_end()
 
 
 @pytest.mark.parametrize("terminal", [False], indirect=True)
-def test_a_log_file_gets_a_line_an_event(terminal: bool, capfd: Captured) -> None:
+def test_log_file_gets_one_line_for_each_event(terminal: bool, open_study: Open, capfd: Captured) -> None:
     del terminal
-    _search(_display(total=4, done=3))
+    _search(open_study(total=4, done=3))
     assert capfd.readouterr().err.splitlines() == [
-        "trial 3 starts",
-        "trial 4 goes on",
-        "trial 3 epoch 1/2 val_metric 0.5000",
-        "trial 3 epoch 2/2 val_metric 0.5000",
-        "trial 3 complete: val_metric 0.5000 at epoch 1  [4/4  best val_metric 0.5000]",
-        "trial 4 failed: RuntimeError [x]  [4/4  best val_metric 0.5000]",
+        "data: posts 3",
+        "constant baselines: never met 0.4000",
+        "trial 0 starts",
+        "trial 1 resumes",
+        "trial 1 resumes from the end of an epoch",
+        "trial 0 epoch 1/2 val_metric 0.5000",
+        "trial 0 epoch 2/2 val_metric 0.5000",
+        "trial 0 complete: val_metric 0.5000 in epoch 1  [4/4  best val_metric 0.5000]",
+        "trial 1 failed: RuntimeError [x]  [4/4  best val_metric 0.5000]",
     ]
 
 
 @pytest.mark.parametrize("terminal", [True], indirect=True)
-def test_a_terminal_gets_bars_and_what_has_ended(terminal: bool, capfd: Captured) -> None:
+def test_terminal_gets_bars_and_outcomes(terminal: bool, open_study: Open, capfd: Captured) -> None:
     del terminal
-    display = _display(total=5, done=3)
-    _search(display)
+    _search(open_study(total=5, done=3))
     shown = _plain(capfd.readouterr().err)
-    assert "trial 3 complete: val_metric 0.5000 at epoch 1\n" in shown
-    assert "trial 3 starts" not in shown
+    assert "trial 0 complete: val_metric 0.5000 in epoch 1\n" in shown
+    assert "trial 0 starts" not in shown
     last_bar = [line for line in re.split(r"[\r\n]", shown) if line.startswith("study")][-1]
     assert "4/5" in last_bar
     assert "best val_metric 0.5000" in last_bar
     assert last_bar.rstrip().endswith("left")
 
 
-def test_nothing_is_written_to_stdout(terminal: bool, capfd: Captured) -> None:
+def test_nothing_is_written_to_stdout(terminal: bool, open_study: Open, capfd: Captured) -> None:
     del terminal
-    _search(_display(total=4, done=0))
+    _search(open_study(total=4))
     assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("terminal", [False], indirect=True)
-def test_a_line_is_never_wrapped_or_read_as_markup(
-    terminal: bool, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+def test_line_is_neither_wrapped_nor_read_as_markup(
+    terminal: bool, open_study: Open, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del terminal
     monkeypatch.setenv("COLUMNS", "20")
     line = "[bold]" + "a long line " * 20
-    _display(total=1, done=0).say(line)
+    open_study(total=1).say(line)
     assert capfd.readouterr().err == line + "\n"
 
 
 @pytest.mark.parametrize("terminal", [False], indirect=True)
-def test_a_trial_without_a_known_length(terminal: bool, capfd: Captured) -> None:
+def test_trial_without_a_known_length(terminal: bool, open_study: Open, capfd: Captured) -> None:
     del terminal
-    display = _display(total=1, done=0)
-    display.started(0, resumed=False)
-    display.trains(0, 0, None, 1.0, None)
+    session = open_study(total=1)
+    display, trial = ProgressDisplay(session), session.study.ask()
+    display.on_trial_start(trial, resumed=False)
+    display.on_message(trial, Progress(0, None, 1.0, None))
     assert capfd.readouterr().err.splitlines()[-1] == "trial 0 epoch 1/?"

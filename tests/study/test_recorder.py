@@ -9,9 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.storage.attributes import RUN_ID, RUNTIME
 from lightning_hpo.storage.studies import open_storage
 from lightning_hpo.study.recorder import record_outcome
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
-from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome, save_outcome
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 
 def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
@@ -24,9 +25,9 @@ def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
     return trial
 
 
-def _conclude(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
+def _record(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
     folder = Path(tracker.uri.removeprefix("sqlite:///")).parent / "outputs" / f"trial_{trial.number}"
-    return record_outcome(study, trial, Outbox(folder, tracker, trial.user_attrs.get(RUN_ID)), outcome)
+    return record_outcome(study, trial, Outbox(TrialFolder(folder), tracker, trial.user_attrs.get(RUN_ID)), outcome)
 
 
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
@@ -79,7 +80,7 @@ _ROWS = [
 
 
 @pytest.mark.parametrize(("outcome", "state", "status", "value", "attributes", "tags", "metrics"), _ROWS)
-def test_every_ending_is_told_in_both_databases(
+def test_every_outcome_is_recorded_in_both_databases(
     study: optuna.Study,
     tracker: Tracker,
     outcome: Outcome,
@@ -91,7 +92,7 @@ def test_every_ending_is_told_in_both_databases(
     metrics: dict[str, float],
 ) -> None:
     started = _start(study, tracker)
-    assert _conclude(study, started, tracker, outcome) == state
+    assert _record(study, started, tracker, outcome) == state
     trial, run = _read(study, tracker, 0)
     assert (trial.state, run.info.status) == (state, status)
     assert (trial.value if state.is_finished() else None) == value
@@ -105,41 +106,36 @@ def test_every_ending_is_told_in_both_databases(
     assert trial.intermediate_values == {0: 0.25, 1: 0.5}
 
 
-def test_every_ending_has_a_row() -> None:
-    assert {row[0].ending for row in _ROWS} == set(OutcomeKind)
+def test_every_kind_of_outcome_has_a_row() -> None:
+    assert {row[0].kind for row in _ROWS} == set(OutcomeKind)
 
 
-def test_every_state_has_a_status_of_its_own() -> None:
-    assert set(RUN_STATUS) == set(TrialState)
-    assert len(set(RUN_STATUS.values())) == len(TrialState)
-
-
-@pytest.mark.parametrize("ending", [OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED])
-def test_a_parked_trial_is_the_next_one_with_all_that_it_had(
-    study: optuna.Study, tracker: Tracker, ending: OutcomeKind
+@pytest.mark.parametrize("kind", [OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED])
+def test_paused_trial_is_asked_for_next_with_its_state(
+    study: optuna.Study, tracker: Tracker, kind: OutcomeKind
 ) -> None:
-    parked = _start(study, tracker)
+    paused = _start(study, tracker)
     other = _start(study, tracker)
-    _conclude(study, parked, tracker, Outcome(ending, reason="gone"))
+    _record(study, paused, tracker, Outcome(kind, reason="gone"))
     again = study.ask()
-    assert again.number == parked.number
-    assert again.suggest_float("lr", 0.1, 1.0) == parked.params["lr"] != other.params["lr"]
-    assert again.user_attrs[RUN_ID] == parked.user_attrs[RUN_ID]
+    assert again.number == paused.number
+    assert again.suggest_float("lr", 0.1, 1.0) == paused.params["lr"] != other.params["lr"]
+    assert again.user_attrs[RUN_ID] == paused.user_attrs[RUN_ID]
     assert study.trials[again.number].intermediate_values == {0: 0.25, 1: 0.5}
     assert study.ask().number == 2
 
 
-def test_the_seconds_of_every_attempt_are_counted(study: optuna.Study, tracker: Tracker) -> None:
-    _conclude(study, _start(study, tracker), tracker, Outcome(OutcomeKind.INTERRUPTED, reason="gone", runtime_s=2.0))
-    _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.PRUNED, epoch=1, runtime_s=3.0))
+def test_runtime_sums_all_attempts(study: optuna.Study, tracker: Tracker) -> None:
+    _record(study, _start(study, tracker), tracker, Outcome(OutcomeKind.INTERRUPTED, reason="gone", runtime_s=2.0))
+    _record(study, study.ask(), tracker, Outcome(OutcomeKind.PRUNED, epoch=1, runtime_s=3.0))
     assert study.trials[0].user_attrs[RUNTIME] == 5.0
 
 
-def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
+def test_third_crash_fails_the_trial(study: optuna.Study, tracker: Tracker) -> None:
     states = []
     trial = _start(study, tracker)
     for _ in range(3):
-        states.append(_conclude(study, trial, tracker, Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL")))
+        states.append(_record(study, trial, tracker, Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL")))
         trial = study.ask()
     assert states == [TrialState.WAITING, TrialState.WAITING, TrialState.FAIL]
     assert trial.number == 1
@@ -147,17 +143,17 @@ def test_the_third_death_fails(study: optuna.Study, tracker: Tracker) -> None:
     assert (failed.state, run.info.status, run.data.tags["optuna_state"]) == (TrialState.FAIL, "FAILED", "FAIL")
 
 
-def test_interruptions_are_no_deaths(study: optuna.Study, tracker: Tracker) -> None:
+def test_interruptions_do_not_count_as_crashes(study: optuna.Study, tracker: Tracker) -> None:
     trial = _start(study, tracker)
     for _ in range(4):
-        assert _conclude(study, trial, tracker, Outcome(OutcomeKind.INTERRUPTED)) == TrialState.WAITING
+        assert _record(study, trial, tracker, Outcome(OutcomeKind.INTERRUPTED)) == TrialState.WAITING
         trial = study.ask()
     assert trial.number == 0
 
 
-def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None:
+def test_traceback_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None:
     trial = _start(study, tracker)
-    _conclude(
+    _record(
         study, trial, tracker, Outcome(OutcomeKind.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n")
     )
     path = mlflow.artifacts.download_artifacts(
@@ -166,13 +162,15 @@ def test_where_an_exception_came_from_is_an_artifact(study: optuna.Study, tracke
     assert Path(path).read_text() == "File x\nRuntimeError\n"
 
 
-def test_a_trial_that_has_no_run_yet_has_an_ending_too(study: optuna.Study, tracker: Tracker) -> None:
-    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.FAILED, reason="x")) == TrialState.FAIL
-    assert _conclude(study, study.ask(), tracker, Outcome(OutcomeKind.CRASHED)) == TrialState.WAITING
+def test_trial_without_a_run_has_an_outcome(study: optuna.Study, tracker: Tracker) -> None:
+    assert _record(study, study.ask(), tracker, Outcome(OutcomeKind.FAILED, reason="x")) == TrialState.FAIL
+    assert _record(study, study.ask(), tracker, Outcome(OutcomeKind.CRASHED)) == TrialState.WAITING
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_told_twice_is_told_once(study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcome_recorded_twice_counts_once(
+    study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = _start(study, tracker)
     outcome = Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=1, runtime_s=2.0)
 
@@ -182,16 +180,8 @@ def test_told_twice_is_told_once(study: optuna.Study, tracker: Tracker, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(study, "tell", dies)
         with pytest.raises(KeyboardInterrupt):
-            _conclude(study, trial, tracker, outcome)
-    _conclude(study, trial, tracker, outcome)
+            _record(study, trial, tracker, outcome)
+    _record(study, trial, tracker, outcome)
     complete, run = _read(study, tracker, 0)
     assert (complete.state, complete.value, run.info.status) == (TrialState.COMPLETE, 0.75, "FINISHED")
     assert len(tracker.client.get_metric_history(run.info.run_id, "final_metric")) == 1
-
-
-@pytest.mark.parametrize("row", _ROWS)
-def test_an_outcome_is_kept_unless_the_trial_goes_on(tmp_path: Path, row: tuple[Any, ...]) -> None:
-    outcome = row[0]
-    save_outcome(tmp_path, outcome)
-    goes_on = outcome.kind in (OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED, OutcomeKind.OUT_OF_MEMORY)
-    assert load_outcome(tmp_path) == (None if goes_on else outcome)

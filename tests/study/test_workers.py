@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from lightning_hpo.study.workers import ProcessExit, Workers
+from lightning_hpo.study.workers import LocalWorkers, ProcessExit
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
+def workers() -> Iterator[LocalWorkers]:
     # A server that has imported nothing yet is enough here, and there at once; one that runs already is taken.
     forkserver.ensure_running()
-    workers = Workers(2)
+    workers = LocalWorkers(2)
     yield workers
     workers.kill()
     for key in workers.running:
-        workers.join(key)
+        workers.release(key)
+    workers.reap()
 
 
 @pytest.fixture
@@ -96,14 +97,14 @@ def _hold(path: str, pipe: Connection) -> None:
         _wait_for_ever(pipe)
 
 
-def _all(workers: Workers) -> list[tuple[Any, Any]]:
+def _all(workers: LocalWorkers) -> list[tuple[Any, Any]]:
     messages: list[tuple[Any, Any]] = []
     while workers.running:
         messages += workers.wait()
     return messages
 
 
-def test_messages_come_in_order_under_their_key(workers: Workers, log: Path) -> None:
+def test_messages_come_in_order_under_their_key(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _count, 0, 3, log=log)
     workers.start("b", _count, 7, 9, log=log)
     assert (workers.free, sorted(workers.running)) == (0, ["a", "b"])
@@ -113,39 +114,40 @@ def test_messages_come_in_order_under_their_key(workers: Workers, log: Path) -> 
     assert workers.free == 2
 
 
-def test_joining_makes_room(workers: Workers, log: Path) -> None:
+def test_joining_makes_room(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _count, 0, 1, log=log)
     assert workers.wait() == [("a", 0)]
-    workers.join("a")
+    workers.release("a")
+    workers.reap()
     assert (workers.free, workers.running) == (2, [])
 
 
-def test_what_a_process_asks_is_answered(workers: Workers, log: Path) -> None:
+def test_what_a_process_asks_is_answered(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _ask, log=log)
     assert workers.wait() == [("a", "what is it?")]
-    workers.answer("a", 42)
+    workers.reply("a", 42)
     assert workers.wait() == [("a", ("told", 42))]
 
 
-def test_a_dead_process_needs_no_answer(workers: Workers, log: Path) -> None:
+def test_a_dead_process_needs_no_answer(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _kill_itself, signal.SIGKILL, log=log)
     assert workers.wait() == [("a", "last words")]
     workers._running["a"][0].join()
-    workers.answer("a", 42)
+    workers.reply("a", 42)
     assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
 
 
 def test_on_a_gpu_the_next_process_starts_when_the_one_that_leaves_is_gone(log: Path, tmp_path: Path) -> None:
-    workers = Workers(2, ["0"], per_gpu=2)
+    workers = LocalWorkers(2, ["0"], per_gpu=2)
     workers.start("a", _linger, tmp_path / "gone", log=log)
     assert workers.wait() == [("a", "done")]
-    workers.leave("a")
+    workers.release("a")
     assert (workers.free, workers.running) == (2, [])
     workers.start("b", _is_there, tmp_path / "gone", log=log)
     assert workers.wait() == [("b", True)]
 
 
-def test_waiting_ends_with_its_time(workers: Workers, log: Path) -> None:
+def test_waiting_ends_with_its_time(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _wait_for_ever, log=log)
     assert workers.wait() == [("a", "ready")]
     assert workers.wait(0) == []
@@ -156,7 +158,7 @@ def test_waiting_ends_with_its_time(workers: Workers, log: Path) -> None:
     [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSEGV, "killed by SIGSEGV")],
 )
 def test_a_killed_process_gives_its_signal_after_its_last_message(
-    workers: Workers, log: Path, number: signal.Signals, reason: str
+    workers: LocalWorkers, log: Path, number: signal.Signals, reason: str
 ) -> None:
     workers.start("a", _kill_itself, number, log=log)
     [words, (key, death)] = _all(workers)
@@ -164,37 +166,37 @@ def test_a_killed_process_gives_its_signal_after_its_last_message(
     assert (key, death, death.reason) == ("a", ProcessExit(-number), reason)
 
 
-def test_a_death_in_the_middle_of_a_message_is_a_death(workers: Workers, log: Path) -> None:
+def test_a_death_in_the_middle_of_a_message_is_a_death(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _die_while_speaking, log=log)
     assert _all(workers) == [("a", ProcessExit(-signal.SIGKILL))]
 
 
-def test_a_process_that_exits_gives_its_code(workers: Workers, log: Path) -> None:
+def test_a_process_that_exits_gives_its_code(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _exit, 3, log=log)
     [(_, death)] = _all(workers)
     assert death.reason == "its process exited with code 3"
 
 
-def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: Workers, log: Path) -> None:
+def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: LocalWorkers, log: Path) -> None:
     log.parent.mkdir()
     log.write_text("before\n")
     assert workers.call(_print, log=log) == "printed"
     assert log.read_text().splitlines() == ["before", "in Python", "in a program", "on stderr"]
 
 
-def test_an_exception_stands_in_the_log(workers: Workers, log: Path) -> None:
+def test_an_exception_stands_in_the_log(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_raise, log=log) == ProcessExit(1)
     assert log.read_text().splitlines()[-1] == "RuntimeError"  # its message may quote data
 
 
-def test_call_gives_the_message_and_leaves_nothing_behind(workers: Workers, log: Path) -> None:
+def test_call_gives_the_message_and_leaves_nothing_behind(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_count, 5, 6, log=log) == 5
     assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
     assert workers.running == []
 
 
-@pytest.mark.parametrize(("how", "number"), [("ask_to_stop", signal.SIGTERM), ("kill", signal.SIGKILL)])
-def test_every_process_can_be_stopped(workers: Workers, log: Path, how: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("how", "number"), [("stop", signal.SIGTERM), ("kill", signal.SIGKILL)])
+def test_every_process_can_be_stopped(workers: LocalWorkers, log: Path, how: str, number: signal.Signals) -> None:
     for key in ("a", "b"):
         workers.start(key, _wait_for_ever, log=log)
     ready: list[Any] = []
@@ -204,7 +206,7 @@ def test_every_process_can_be_stopped(workers: Workers, log: Path, how: str, num
     assert dict(_all(workers)) == {"a": ProcessExit(-number), "b": ProcessExit(-number)}
 
 
-def test_ctrl_c_is_left_to_the_study(workers: Workers, log: Path) -> None:
+def test_ctrl_c_is_left_to_the_study(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_interrupt_itself, log=log) == "still here"
 
 
@@ -219,23 +221,24 @@ def _tell_gpu_and_wait(pipe: Connection) -> None:
 
 
 @pytest.fixture
-def on_gpus() -> Iterator[Callable[..., Workers]]:
+def on_gpus() -> Iterator[Callable[..., LocalWorkers]]:
     """Makes workers on gpus that are names only."""
     forkserver.ensure_running()
-    made: list[Workers] = []
+    made: list[LocalWorkers] = []
 
-    def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> Workers:
-        made.append(Workers(count, gpus, per_gpu))
+    def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> LocalWorkers:
+        made.append(LocalWorkers(count, gpus, per_gpu))
         return made[-1]
 
     yield make
     for workers in made:
         workers.kill()
         for key in workers.running:
-            workers.join(key)
+            workers.release(key)
+            workers.reap()
 
 
-def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., Workers], log: Path) -> None:
+def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(4, ["0", "GPU-5f"], 2)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     for key in "abcd":
@@ -247,30 +250,30 @@ def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., 
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
-def test_there_are_no_more_workers_than_gpus_bear(on_gpus: Callable[..., Workers], log: Path) -> None:
+def test_there_are_no_more_workers_than_gpus_bear(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(9, ["0", "1"])
     assert (workers.count, workers.free) == (2, 2)
     for key in "ab":
         workers.start(key, _tell_gpu_and_wait, log=log)
     assert workers.free == 0
-    with pytest.raises(RuntimeError, match="every one of the gpus 0, 1 has 1 processes"):
+    with pytest.raises(RuntimeError, match="each of the GPUs 0, 1 has 1 processes"):
         workers.start("c", _tell_gpu, log=log)
     assert sorted(workers.running) == ["a", "b"]
 
 
-def test_a_process_without_a_gpu_sees_what_the_study_sees(workers: Workers, log: Path) -> None:
+def test_a_process_without_a_gpu_sees_what_the_study_sees(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_tell_gpu, log=log) == os.environ.get("CUDA_VISIBLE_DEVICES")
     assert workers.leases == {}
 
 
-def test_a_look_at_the_data_is_given_a_gpu_too(on_gpus: Callable[..., Workers], log: Path) -> None:
+def test_a_look_at_the_data_is_given_a_gpu_too(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(1, ["3"])
     assert [workers.call(_tell_gpu, log=log) for _ in range(2)] == ["3", "3"]
     assert workers.leases == {}
 
 
 @pytest.mark.parametrize("per_gpu", [1, 2])
-def test_no_gpu_ever_bears_more_than_it_may(on_gpus: Callable[..., Workers], log: Path, per_gpu: int) -> None:
+def test_no_gpu_ever_bears_more_than_it_may(on_gpus: Callable[..., LocalWorkers], log: Path, per_gpu: int) -> None:
     workers, draw = on_gpus(9, ["0", "1", "2"], per_gpu), random.Random(17)
     told: dict[int, str] = {}
     for number in range(60):
@@ -293,10 +296,10 @@ _STUDY = """
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
-from lightning_hpo.study.workers import Workers
+from lightning_hpo.study.workers import LocalWorkers
 from tests.study.test_workers import _hold
 forkserver.ensure_running()
-workers = Workers(1)
+workers = LocalWorkers(1)
 workers.start("a", _hold, sys.argv[1], log=Path(sys.argv[2]))
 print(workers.wait(), flush=True)
 sys.stdin.read()
