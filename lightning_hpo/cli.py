@@ -1,4 +1,4 @@
-"""Every command. What a command needs is imported by that command alone, so that `--help` answers at once."""
+"""All commands. Each command imports what it needs when it is called, so that `--help` answers at once."""
 
 import argparse
 import atexit
@@ -28,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 130 after Ctrl-C.
     """
     if arguments is None:
-        atexit.register(gc.freeze)  # or the process's end would look through all modules once more
+        atexit.register(gc.freeze)  # or the garbage collector would traverse all modules when the process exits
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
         return 0
     if str(Path.cwd()) not in sys.path:
-        # So that a class path finds the user's own modules, as with `python -m`.
+        # Class paths shall find the user's own modules, as with `python -m`.
         sys.path.insert(0, str(Path.cwd()))
     try:
         return _command(given[0])(given[1:])
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _quick_imports() -> Iterator[None]:
-    """Import without the garbage collector, which would look through more and more modules in vain."""
+    """Import without the garbage collector, which would traverse more and more modules for nothing."""
     gc.disable()
     try:
         yield
@@ -74,7 +74,7 @@ def _command(name: str) -> Command:
 def _overview() -> str:
     width = max(map(len, _COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in _COMMANDS.items()]
-    head = "usage: lightning-hpo COMMAND [ARGUMENTS]\n\nlightning-hpo COMMAND --help tells more.\n"
+    head = "usage: lightning-hpo COMMAND [ARGUMENTS]\n\n`lightning-hpo COMMAND --help` shows the arguments.\n"
     return "\n".join([head, *lines])
 
 
@@ -89,7 +89,7 @@ class _Parser(argparse.ArgumentParser):
 def _add_storage(parser: _Parser) -> None:
     from lightning_hpo.databases import default_storage, masked
 
-    text = f"Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
+    text = f"URL of Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
     parser.add_argument("--storage", default=default_storage(), help=text)
 
 
@@ -125,7 +125,7 @@ def _lightning(command: str) -> Command:
             from lightning_hpo.hardware.allocator import keep_freed_memory
 
         keep_freed_memory()
-        # Lightning recommends its makers' cloud at every start.
+        # Lightning advertises its vendor's cloud at every start.
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
         AgentCLI([command, *arguments], run=True)
         return 0
@@ -177,9 +177,9 @@ def _tune(arguments: Sequence[str]) -> int:
 
 
 def _status(arguments: Sequence[str]) -> int:
-    parser = _Parser("status", "How a study stands; nothing is written, so it may run beside `tune`.")
-    parser.add_argument("--study", help="name of the study; left out: a line for each")
-    parser.add_argument("--json", action="store_true", help="for programs; the README names the keys")
+    parser = _Parser("status", "Show the state of a study. It writes nothing, so it may run while `tune` runs.")
+    parser.add_argument("--study", help="name of the study; default: one line for each study")
+    parser.add_argument("--json", action="store_true", help="print JSON; docs/how-to/read-the-status.md lists its keys")
     _add_storage(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
@@ -190,9 +190,9 @@ def _status(arguments: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    parser = _Parser("report", "One HTML page of a study that opens without a network, and its pictures as PNGs.")
+    parser = _Parser("report", "Write one HTML page about a study, readable offline, and its figures as PNG files.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to; default: OUTDIR/STUDY/report")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -201,7 +201,7 @@ def _report(arguments: Sequence[str]) -> int:
         from lightning_hpo.tracking.tracker import Tracker
 
     study = load_study(given.study, given.storage)
-    tracked = "agent" in study.user_attrs  # a study from elsewhere has no runs
+    tracked = "agent" in study.user_attrs  # an imported study has no runs
     if tracked:
         _require_database(given.tracking_uri)
     try:
@@ -216,13 +216,15 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _refit(arguments: Sequence[str]) -> int:
-    parser = _Parser("refit", "Train the best trials again with other seeds, then score the test part with one, once.")
-    parser.add_argument("study", metavar="STUDY", help="name of the study; its refit is the study STUDY-refit")
-    parser.add_argument("--trials", type=int, default=3, help="how many of the best; default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=5, help="with how many seeds each; default: %(default)s")
-    parser.add_argument("--workers", type=int, default=1, help="trained at the same time; default: %(default)s")
-    parser.add_argument("--per_device", type=int, default=1, help="of them on a graphics gpu; default: %(default)s")
-    parser.add_argument("--no-test", dest="test", action="store_false", help="leave the test part untouched")
+    parser = _Parser("refit", "Retrain the best trials with other seeds, then score the test split once.")
+    parser.add_argument("study", metavar="STUDY", help="name of the study; its refit becomes the study STUDY-refit")
+    parser.add_argument("--trials", type=int, default=3, help="number of best trials; default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds for each trial; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=1, help="number of parallel trials; default: %(default)s")
+    parser.add_argument(
+        "--per_device", type=int, default=1, help="number of trials that share a GPU; default: %(default)s"
+    )
+    parser.add_argument("--no-test", dest="test", action="store_false", help="do not score the test split")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -237,10 +239,10 @@ def _refit(arguments: Sequence[str]) -> int:
 
 
 def _reproduce(arguments: Sequence[str]) -> int:
-    parser = _Parser("reproduce", "The command that trains a trial again, and what is no longer as it was.")
+    parser = _Parser("reproduce", "Print the command that retrains a trial, and list what has changed since.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--trial", type=int, help="number of the trial; left out: the best one")
-    parser.add_argument("--run", action="store_true", help="train it, and compare the value that it reaches")
+    parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
+    parser.add_argument("--run", action="store_true", help="retrain the trial and compare the values")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -255,19 +257,21 @@ def _reproduce(arguments: Sequence[str]) -> int:
 
     lines = reproduce(study, Tracker(given.tracking_uri), given.trial, run=given.run)
     shown = sys.stdout
-    with redirect_stdout(sys.stderr):  # what Lightning shows while it trains
+    with redirect_stdout(sys.stderr):  # the output of Lightning while it trains
         for line in lines:
             print(line, file=shown, flush=True)
     return 0
 
 
 def _register(arguments: Sequence[str]) -> int:
-    parser = _Parser("register", "Register a trial's model, prove it in a fresh process, move the alias.")
+    parser = _Parser("register", "Register a trial's model, verify it in a new process, and move the alias.")
     parser.add_argument("--study", required=True, help="name of the study")
-    parser.add_argument("--trial", type=int, help="number of the trial; left out: the best one")
+    parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
     moves = parser.add_mutually_exclusive_group()
-    moves.add_argument("--promote", action="store_true", default=None, help="move the alias whatever it points to")
-    moves.add_argument("--no-promote", dest="promote", action="store_false", help="leave the alias alone")
+    moves.add_argument(
+        "--promote", action="store_true", default=None, help="move the alias even if its model is better"
+    )
+    moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -283,15 +287,15 @@ def _register(arguments: Sequence[str]) -> int:
         from lightning_hpo.registry.register import register
         from lightning_hpo.tracking.tracker import Tracker
 
-    print("registering, and scoring it in a fresh process", file=sys.stderr)
+    print("registering the model, and verifying it in a new process", file=sys.stderr)
     print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
     return 0
 
 
 def _reconcile(arguments: Sequence[str]) -> int:
-    parser = _Parser("reconcile", "Find where the two databases and the folders disagree, and mend it.")
-    parser.add_argument("--study", help="name of the study; left out: all")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be mended")
+    parser = _Parser("reconcile", "Find where the two databases and the trial folders disagree, and repair it.")
+    parser.add_argument("--study", help="name of the study; default: all studies")
+    parser.add_argument("--dry-run", action="store_true", help="report without repairing")
     _add_storage(parser)
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -311,7 +315,7 @@ def _reconcile(arguments: Sequence[str]) -> int:
 def _import_study(arguments: Sequence[str]) -> int:
     parser = _Parser("import-study", "Bring the studies of another Optuna database over; again, what has been added.")
     parser.add_argument("--from", dest="source", required=True, help="the other database; nothing in it is changed")
-    parser.add_argument("--study", help="name of the study; left out: all")
+    parser.add_argument("--study", help="name of the study; default: all studies")
     _add_storage(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
@@ -323,7 +327,7 @@ def _import_study(arguments: Sequence[str]) -> int:
 
 
 def _ui(arguments: Sequence[str]) -> int:
-    parser = _Parser("ui", "MLflow's pages over the tracking database, on this machine only.")
+    parser = _Parser("ui", "Serve MLflow's web pages for the tracking database, to this machine only.")
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
     _add_tracking(parser)
     given = parser.parse_args(arguments)
@@ -332,17 +336,17 @@ def _ui(arguments: Sequence[str]) -> int:
     _require_database(given.tracking_uri)
     if given.tracking_uri.startswith("http"):
         raise InputError(
-            f"--tracking_uri: {masked(given.tracking_uri)} is a server with pages of its own; open it in a browser"
+            f"--tracking_uri: {masked(given.tracking_uri)} is a server that has its own pages; open it in a browser"
         )
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
-    # In this process's place, so that what stops this one stops the server.
+    # Replace this process, so that a signal to it reaches the server.
     os.execv(command[0], command)
 
 
 def _demo_data(arguments: Sequence[str]) -> int:
-    parser = _Parser("demo-data", "Write a made-up corpus in ReDSM5's shape, and a small encoder for it.")
-    parser.add_argument("folder", help="where to; it may not hold a corpus yet")
+    parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
+    parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet")
     parser.add_argument("--posts", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
@@ -350,7 +354,7 @@ def _demo_data(arguments: Sequence[str]) -> int:
     with _quick_imports():
         from lightning_hpo.data.demo import write_demo
 
-    print("writing the posts, and training a small encoder on their language: half a minute", file=sys.stderr)
+    print("writing the posts and training a small encoder on them; this takes half a minute", file=sys.stderr)
     write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
     return 0
@@ -358,17 +362,17 @@ def _demo_data(arguments: Sequence[str]) -> int:
 
 _COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_lightning("fit"), "train one config"),
-    "validate": (_lightning("validate"), "score a checkpoint on the validation part"),
-    "test": (_lightning("test"), "score a checkpoint on the test part"),
-    "predict": (_predict, "answer raw posts, one JSON line an answer"),
-    "tune": (_tune, "search: sample, train, prune, record, register; the same call goes on with a stopped study"),
-    "status": (_status, "how a study stands"),
-    "report": (_report, "one page and pictures of a study"),
-    "refit": (_refit, "train the best trials again with other seeds, and score the test part once"),
-    "reproduce": (_reproduce, "say how a trial is made again and what differs now, or train it and compare"),
+    "validate": (_lightning("validate"), "score a checkpoint on the validation split"),
+    "test": (_lightning("test"), "score a checkpoint on the test split"),
+    "predict": (_predict, "print predictions for raw posts, one JSON object a line"),
+    "tune": (_tune, "search hyperparameters; the same command resumes a stopped study"),
+    "status": (_status, "show the state of a study"),
+    "report": (_report, "write an HTML page and figures of a study"),
+    "refit": (_refit, "train the best trials again with other seeds, and score the test split once"),
+    "reproduce": (_reproduce, "print how to retrain a trial and what has changed, or retrain it and compare"),
     "register": (_register, "register a study's best model"),
-    "reconcile": (_reconcile, "mend what the two databases and the folders disagree about"),
-    "import-study": (_import_study, "bring studies over from another Optuna database"),
-    "ui": (_ui, "open MLflow's pages on this machine"),
-    "demo-data": (_demo_data, "write a made-up corpus and a small encoder to try things on"),
+    "reconcile": (_reconcile, "repair what the two databases and the trial folders disagree about"),
+    "import-study": (_import_study, "copy studies from another Optuna database"),
+    "ui": (_ui, "serve MLflow's web pages on this machine"),
+    "demo-data": (_demo_data, "write a synthetic corpus and a small encoder for a first try"),
 }

@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_ends_the_study_in_a_line(
     def full(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("lightning_hpo.tune.keep_config", full)
+    monkeypatch.setattr("lightning_hpo.study.launcher.save_config", full)
     assert sandbox.tune("full", "--study.n_trials", "1") == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
@@ -190,8 +190,8 @@ def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(sandb
     loaded = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
     weights = torch.load(sandbox.folder / f"outputs/kept/trial_{ranked[0].number}/best.ckpt", weights_only=True)
     assert torch.equal(loaded.state_dict()["layers.0.weight"], weights["state_dict"]["layers.0.weight"])
-    with_warm_start = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
-    assert torch.equal(with_warm_start(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
+    by_stage = mlflow.pytorch.load_model("models:/foreignmodule-best-model/production")
+    assert torch.equal(by_stage(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
 
 
 def test_going_on_gives_the_study_that_ran_through(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""The command line's config: parsing, error messages, class paths."""

@@ -1,0 +1,1 @@
+"""Facts about the CPU and the GPUs of this machine."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-__all__ = ["GpuUse", "gpu_use", "device_problems", "leased_gpus", "visible_gpus"]
+__all__ = ["GpuUse", "device_problems", "gpu_use", "leased_gpus", "visible_gpus"]
 
 _ON_CARDS = ("auto", "gpu", "cuda")
 # What CUDA takes of a gpu for each process beside its tensors, about; torch does not count it.

@@ -151,6 +151,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         tracking_uri=settings.tracking_uri,
     )
     first = configs[candidates[0]]
+    numbers = ["--trials", str(len(candidates)), "--seeds", str(settings.seeds)]
     return StudySpec(
         first,
         {},
@@ -161,7 +162,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         attributes={REFIT_OF: settings.study, REFIT_CANDIDATES: candidates},
         data_fingerprint=attributes.get(DATA_FINGERPRINT),
         counted=_ENDED,
-        command=f"lightning-hpo refit {shlex.quote(settings.study)} --trials {len(candidates)} --seeds {settings.seeds}",
+        command=shlex.join(["lightning-hpo", "refit", settings.study, *numbers]),
     )
 
 

@@ -1,0 +1,1 @@
+"""Hyperparameter search: search space, samplers, pruners, warm start."""

@@ -1,0 +1,1 @@
+"""Models for MLflow: export, loading, bundled code."""

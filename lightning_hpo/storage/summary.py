@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Float, Select, cast, func, select
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["TrialSummary", "StudySummary", "summarize_study", "study_names"]
+__all__ = ["StudySummary", "TrialSummary", "study_names", "summarize_study"]
 
 _MOST = 20
 _MOST_OPEN = 200

@@ -1,0 +1,1 @@
+"""A study in its own process: checks, session, workers, callbacks."""

@@ -1,4 +1,4 @@
-"""How long a study will take, from the trials that have ended."""
+"""Estimate of the time that a study takes, from the trials that have ended."""
 
 import heapq
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ __all__ = ["TimeEstimator", "duration"]
 
 
 class TimeEstimator:
-    """Seconds and epochs of the trials that have ended, and what follows for those to come.
+    """Estimates the time of the remaining trials from the seconds and epochs of those that have ended.
 
     Args:
-        total: Trials with an ending that the study shall have.
-        workers: Trials that train at the same time.
-        epochs: Validated epochs of a trial that nothing ends early; None where there is no such number.
+        total: Number of trials that the study shall have.
+        workers: Number of trials that train at the same time.
+        epochs: Validated epochs of a trial that runs to its end; None if they are not limited.
     """
 
     def __init__(self, total: int, workers: int, epochs: int | None) -> None:
@@ -22,39 +22,39 @@ class TimeEstimator:
         self._validated = 0
 
     def add(self, seconds: float, epochs: int, trials: int = 1) -> None:
-        """Take in a trial that has ended, pruned ones too.
+        """Add a trial that has ended, pruned or not.
 
         Args:
-            seconds: Those from its start.
-            epochs: Its validated epochs.
-            trials: How many trials these are together.
+            seconds: Seconds of training.
+            epochs: Validated epochs.
+            trials: Number of trials that these figures sum up.
         """
         self._trials += trials
         self._seconds += seconds
         self._validated += epochs
 
     def expected(self, *, prunes: bool) -> str | None:
-        """What the trials to come cost if each trains all its epochs, in words; None before the first has ended.
+        """Return the time of the remaining trials if each trains all its epochs, in words; None before one has ended.
 
         Args:
             prunes: Whether trials may be pruned.
         """
-        to_go = self._total - self._trials
-        if not self._trials or to_go <= 0:
+        remaining = self._total - self._trials
+        if not self._trials or remaining <= 0:
             return None
         each = self._whole_trial()
-        together = min(self._workers, to_go)
-        trials = f"the {to_go} trials" if to_go > 1 else "the last trial"
-        beside = f", {together} at a time" if together > 1 else ""
-        seconds = _makespan(each, to_go, [0.0] * together)
-        less = "; pruning will make it less" if prunes else ""
-        return f"about {duration(seconds)} for {trials} to go ({duration(each)} each{beside}){less}"
+        together = min(self._workers, remaining)
+        trials = f"the {remaining} trials" if remaining > 1 else "the last trial"
+        parallel = f", {together} at a time" if together > 1 else ""
+        seconds = _makespan(each, remaining, [0.0] * together)
+        less = "; pruning shortens it" if prunes else ""
+        return f"about {duration(seconds)} for {trials} left ({duration(each)} each{parallel}){less}"
 
     def left(self, running: Sequence[float]) -> float | None:
-        """Seconds until the study is done, if the trials to come take as long as those that have ended took.
+        """Return the seconds until the study is complete if further trials take as long as earlier ones.
 
         Args:
-            running: For how many seconds each running trial has run.
+            running: Seconds since the start of each running trial.
 
         Returns:
             Seconds; None before the first trial has ended.
@@ -67,19 +67,19 @@ class TimeEstimator:
         return _makespan(mean, self._total - self._trials - len(begun), [*begun, *[0.0] * free])
 
     def _whole_trial(self) -> float:
-        """Seconds of a trial with all its epochs, by the seconds that an epoch has taken."""
+        """Return the seconds of a trial with all its epochs, from the mean seconds of an epoch."""
         if self._epochs is None or not self._validated:
             return self._seconds / self._trials
         return self._seconds / self._validated * self._epochs
 
 
 def _makespan(each: float, trials: int, busy: Sequence[float]) -> float:
-    """Seconds until all is done, where each trial goes to the worker that is free first.
+    """Return the seconds until all trials have ended, each on the worker that is free first.
 
     Args:
         each: Seconds of a trial.
-        trials: Trials that have not begun.
-        busy: Seconds for which each worker is not free yet; at least one.
+        trials: Number of trials that have not started.
+        busy: Seconds until each worker is free; at least one worker.
     """
     ends = list(busy)
     heapq.heapify(ends)
@@ -89,7 +89,7 @@ def _makespan(each: float, trials: int, busy: Sequence[float]) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them, such as `3 h 20 min`."""
+    """Return seconds as text, such as `3 h 20 min`."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

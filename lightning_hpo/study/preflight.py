@@ -1,4 +1,4 @@
-"""The look at everything before a study writes anything: data, encoders, and one batch of training and validation."""
+"""Preflight of a study: its data, its encoders, and one batch of training and validation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,19 +27,19 @@ BY_ENCODER = (
     "data.max_length",
     "data.stride",
 )
-"""Flags whose values only an encoder can judge."""
+"""Flags whose values are checked against the encoder."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the look found.
+    """Result of a preflight.
 
     Args:
-        problems: What stands in the way, a line each.
+        problems: What prevents the study, one line each.
         fingerprint: Fingerprint of data and split; None if the data module has none.
-        counts: What the data module counted: rows repaired, rows left out, windows.
-        constant_answers: Score of each constant answer on the validation part.
-        precision: What the device computes with, where the config leaves it to the device.
+        counts: Counts of the data module, such as rows that were repaired or skipped, and windows.
+        constant_answers: Score of each constant baseline on the validation split.
+        precision: Precision of the trainer, which depends on the device if the config has `auto`.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -56,17 +56,17 @@ def run_preflight(
     methods: Sequence[str],
     pipe: Connection,
 ) -> None:
-    """Make everything that the config names, train and validate one batch, and send the `Findings`.
+    """Build everything that the config names, train and validate one batch, and send the `Findings`.
 
     Args:
         config: The resolved config.
-        monitor: The metric that has to be logged.
-        corners: Outermost values of the flags of `BY_ENCODER`, in every combination that a trial may have.
-        methods: Every method of the augmentation that the study may use.
-        pipe: The sending end.
+        monitor: Metric that the module must log.
+        corners: Extreme values of the flags of `BY_ENCODER`, in every combination that a trial may have.
+        methods: Augmentation methods that the study may use.
+        pipe: Connection to the study process.
     """
     try:
-        findings = _look(config, monitor, corners, methods)
+        findings = _preflight(config, monitor, corners, methods)
     except InputError as error:
         findings = Findings(problems=error.problems)
     except MisconfigurationException as error:
@@ -76,7 +76,7 @@ def run_preflight(
     pipe.send(findings)
 
 
-def _look(
+def _preflight(
     config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, Any]], methods: Sequence[str]
 ) -> Findings:
     load_methods(methods)
@@ -114,7 +114,7 @@ def _refuse_length(max_length: int, encoder: Any) -> None:
 
 
 def _corner_problems(data: Any, values: Mapping[str, Any], corners: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the encoders that the study may use refuse of the outermost values, a line each."""
+    """Return why encoders of the search space refuse extreme values, one line each."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for corner in corners:
         given = {flag: corner.get(flag, values.get(flag)) for flag in BY_ENCODER}

@@ -216,8 +216,8 @@ class Session:
         """Send what MLflow has not accepted, and say so if it still does not; return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
-                f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the same "
-                "command again to send the rest and to register the best model"
+                f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the "
+                "same command again to send the rest and to register the best model"
             )
         return not self.outboxes.unsent
 

@@ -1,0 +1,1 @@
+"""MLflow's side of a study: tracker, outbox, environment tags."""

@@ -11,7 +11,7 @@ _PACKAGES = ("lightning", "optuna", "mlflow", "torch", "transformers", "torchmet
 
 
 def environment_tags() -> dict[str, str]:
-    """Return tags of what produces a run: package versions, and the commit if the current folder is in a git repository."""
+    """Return package versions, and the commit if the current folder is in a git repository, as tags of a run."""
     tags = {f"version.{package}": metadata.version(package) for package in _PACKAGES}
     tags["version.lightning_hpo"] = __version__
     commit = _git("rev-parse", "HEAD")

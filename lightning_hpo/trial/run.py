@@ -15,7 +15,6 @@ import optuna
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
@@ -166,7 +165,7 @@ def outcome_of_exception(error: Exception, seconds: float) -> Outcome:
         error: The exception.
         seconds: Seconds of training before it.
     """
-    if isinstance(error, StopRequestedError | SIGTERMException):
+    if isinstance(error, StopRequestedError):
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if isinstance(error, BrokenPipeError):  # the study process cannot be reached any more
         return Outcome(OutcomeKind.CRASHED, reason="the study process has exited", runtime_s=seconds)

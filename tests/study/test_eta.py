@@ -12,44 +12,44 @@ def _eta(*trials: tuple[float, int], total: int = 40, workers: int = 1, epochs: 
     return eta
 
 
-def test_before_a_trial_has_ended_nothing_is_known() -> None:
+def test_no_estimate_before_a_trial_has_ended() -> None:
     assert _eta().expected(prunes=True) is None
     assert _eta().left([10.0]) is None
 
 
-def test_the_first_trial_tells_what_all_cost() -> None:
+def test_first_trial_gives_an_estimate() -> None:
     assert _eta((300, 10)).expected(prunes=True) == (
-        "about 3 h 15 min for the 39 trials to go (5 min each); pruning will make it less"
+        "about 3 h 15 min for the 39 trials left (5 min each); pruning shortens it"
     )
-    assert _eta((300, 10), total=2).expected(prunes=False) == "about 5 min for the last trial to go (5 min each)"
+    assert _eta((300, 10), total=2).expected(prunes=False) == "about 5 min for the last trial left (5 min each)"
 
 
-def test_several_workers_share_it_in_rounds() -> None:
+def test_several_workers_train_in_rounds() -> None:
     # 39 trials by 4 are 10 rounds.
     assert _eta((300, 10), workers=4).expected(prunes=False) == (
-        "about 50 min for the 39 trials to go (5 min each, 4 at a time)"
+        "about 50 min for the 39 trials left (5 min each, 4 at a time)"
     )
     assert "(5 min each, 2 at a time)" in str(_eta((300, 10), total=3, workers=4).expected(prunes=False))
 
 
-def test_a_trial_that_ended_early_is_counted_by_its_epochs() -> None:
+def test_pruned_trial_counts_by_its_epochs() -> None:
     cost = _eta((60, 2), total=3).expected(prunes=True)
-    assert cost == "about 10 min for the 2 trials to go (5 min each); pruning will make it less"
+    assert cost == "about 10 min for the 2 trials left (5 min each); pruning shortens it"
     assert "(1 min each)" in str(_eta((60, 2), total=3, epochs=None).expected(prunes=False))
 
 
-def test_a_study_that_is_done_expects_nothing() -> None:
+def test_complete_study_has_no_estimate() -> None:
     assert _eta((300, 10), total=1).expected(prunes=True) is None
 
 
-def test_what_is_left_is_by_the_mean_and_less_what_has_run() -> None:
+def test_time_left_subtracts_what_running_trials_have_trained() -> None:
     eta = _eta((100, 10), (50, 5), total=4)
     assert eta.left([]) == 150
     assert eta.left([25.0]) == 125
     assert eta.left([500.0]) == 75  # it has taken longer than others: it may end at any moment
 
 
-def test_what_is_left_with_several_workers() -> None:
+def test_time_left_with_several_workers() -> None:
     assert _eta((100, 10), total=6, workers=2).left([]) == 300
     assert _eta((100, 10), total=6, workers=2).left([40.0, 90.0]) == 210
     assert _eta((100, 10), total=2, workers=4).left([30.0]) == 70

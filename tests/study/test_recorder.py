@@ -44,7 +44,7 @@ _ROWS = [
         {"best_epoch": 1}, {}, {"final_metric": 0.75, "best_epoch": 1.0, "runtime_s": 2.0},
     ),
     (
-        Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=0, collapsed=True, model_uri="models:/m-1", reason="not logged"),
+        Outcome(OutcomeKind.COMPLETE, 0.75, epoch=0, collapsed=True, model_uri="models:/m-1", reason="not logged"),
         TrialState.COMPLETE, "FINISHED", 0.75,
         {"best_epoch": 0, "collapsed": True, "mlflow_model_uri": "models:/m-1", "ended_by": "not logged"},
         {"collapsed": "true", "ended_by": "not logged"},

@@ -1,0 +1,1 @@
+"""Networks of the agents: encoder, heads, dropout, adapters."""

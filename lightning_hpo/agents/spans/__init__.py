@@ -1,0 +1,1 @@
+"""Spans: candidates, decoding, metrics."""
