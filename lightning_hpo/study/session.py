@@ -69,7 +69,7 @@ def open_session(spec: StudySpec, workers: Workers) -> Iterator["Session"]:
         study = create_study(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
         update_attributes(study, attributes)
         session = Session(spec, space, study, tracker, experiment, workers)
-        for line in Reconciliation(study, tracker, alive=False).run():
+        for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()
         yield session

@@ -1,6 +1,6 @@
-"""MLflow's record of a trial: experiment, run, tags, parameters, metrics an epoch, status.
+"""MLflow's record of a study: experiment, runs, tags, parameters, metrics, status, models.
 
-Every call names its run: nothing here depends on an active run or a current experiment.
+Every call names its run. Nothing here depends on an active run or a current experiment.
 """
 
 import logging
@@ -8,11 +8,11 @@ import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -21,12 +21,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, check_sqlite, masked, prepare_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError
 
-# Also before: with its own defaults MLflow tries for minutes to reach a server that is away, and training would wait.
+# Before the import: by default, MLflow tries for minutes to reach a server, and training would wait.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# Before the import: MLflow decides at import whether it sends usage figures to its makers.
+# Before the import: MLflow decides at import whether it sends telemetry.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+import mlflow.entities
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -36,7 +37,7 @@ __all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "is_refusal"]
 
 NEVER = float("-inf")
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
-"""What is raised where MLflow cannot be reached; see `is_refusal`."""
+"""Exceptions that are raised if MLflow cannot be reached; see `is_refusal`."""
 
 _PORTS = {"http": 80, "https": 443}
 _ANSWER_S = 10
@@ -45,15 +46,15 @@ _LONGEST_VALUE = 5000
 _PAGE = 1000
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
-"""The tag by which MLflow's pages show a run under another one."""
-# MLflow's own words for "try again", and for any failure that it did not foresee, an unreachable server among them.
+"""Tag by which MLflow's web pages show a run under another one."""
+# MLflow's error codes for "try again" and for unforeseen failures, such as an unreachable server.
 _NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
 def check_tracking(uri: str) -> None:
-    """Refuse a tracking database or server that cannot be used; nothing is written.
+    """Check that the tracking database or server can be used, without writing anything.
 
     Raises:
         InputError: If no server answers, or the file is no SQLite database.
@@ -71,20 +72,20 @@ def check_tracking(uri: str) -> None:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow has answered, and said no; the same again would be refused again."""
+    """Return whether MLflow has refused a request, so that a retry would be refused as well."""
     return isinstance(error, MlflowException) and error.error_code not in _NO_ANSWER
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is recorded of a run as a whole.
+    """A run of MLflow.
 
     Args:
         run_id: MLflow's id of it.
         status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
         tags: Its tags.
         params: Its parameters, as text.
-        metrics: Its metrics, the last value of each.
+        metrics: Last value of each of its metrics.
     """
 
     run_id: str
@@ -95,13 +96,13 @@ class Run:
 
 
 class Tracker:
-    """MLflow's side of a study; it is opened by its first use.
+    """MLflow's side of a study. The first use opens the database.
 
     Args:
-        uri: A database URL or a tracking server. The file of an SQLite URL is made when it is missing.
+        uri: A database URL or a tracking server. The file of an SQLite URL is created if it is missing.
 
     Attributes:
-        away_since: When it was last found not to answer, on the monotonic clock; NEVER if it answers.
+        away_since: Time of the last failed attempt to reach MLflow, on the monotonic clock; NEVER if it answers.
     """
 
     def __init__(self, uri: str) -> None:
@@ -129,9 +130,9 @@ class Tracker:
             raise InputError(f"--study.tracking_uri: cannot open {masked(self._given)}: {reason}") from error
 
     def experiment(self, name: str) -> str:
-        """Id of the experiment of that name, made when it is missing.
+        """Return the id of the experiment of that name; create the experiment if it is missing.
 
-        Where no server decides, the artifacts stand beside an SQLite file, or below the folder that this is called in.
+        Without a server, artifacts are stored next to an SQLite file, or else below the current folder.
         """
         found = self.find_experiment(name)
         if found is not None:
@@ -140,101 +141,86 @@ class Tracker:
         return self.client.create_experiment(name, artifact_location=location)
 
     def find_experiment(self, name: str) -> str | None:
-        """Id of the experiment of that name, if there is one."""
+        """Return the id of the experiment of that name, or None."""
         found = self.client.get_experiment_by_name(name)
         return None if found is None else str(found.experiment_id)
 
     def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str], time_ms: int | None = None) -> str:
-        """Make a run and give its id.
+        """Create a run and return its id.
 
         Args:
-            experiment_id: Where to.
-            name: Its name.
-            tags: Its tags.
-            time_ms: When it started, in milliseconds since 1970; by default now.
+            experiment_id: Experiment of the run.
+            name: Name of the run.
+            tags: Tags of the run.
+            time_ms: Start in milliseconds since 1970; default: now.
         """
         run = self.client.create_run(experiment_id, start_time=time_ms, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
 
     def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-        """The run of the trial that the tags name, if it was made."""
+        """Return the run of the trial that the tags name, or None."""
         wanted = " AND ".join(f"tags.{key} = '{tags[key]}'" for key in ("optuna_study", "optuna_trial"))
         found = self.client.search_runs([experiment_id], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
     def study_run(self, experiment_id: str, study: str, agent: str, name: str = "study") -> str:
-        """The run of a study as a whole, made when it is missing.
+        """Return the id of the run of a study as a whole; create the run if it is missing.
 
-        Its tags are others than those of a trial's run, for which nothing may take it.
+        Its tags differ from those of a trial's run, so that it is never taken for one.
 
         Args:
             experiment_id: The study's experiment.
             study: Name of the study.
             agent: Its agent.
-            name: Name of the run, if it is made.
-
-        Returns:
-            Id of the run.
+            name: Name of the run, if it is created.
         """
         found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
         if found:
             return str(found[0].info.run_id)
         return self.start_run(experiment_id, name, {_STUDY_AS_A_WHOLE: study, "agent": agent})
 
-    def runs(self, experiment_id: str) -> Iterator[Run]:
-        """Every run of an experiment that is not deleted."""
+    def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
+        """Yield the runs of an experiment that are not in the trash.
+
+        Args:
+            experiment_id: The experiment.
+            status: Only runs with this status.
+        """
+        wanted = "" if status is None else f"attributes.status = '{status}'"
         token = None
         while True:
-            page = self.client.search_runs([experiment_id], max_results=_PAGE, page_token=token)
-            for run in page:
-                yield Run(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
+            page = self.client.search_runs([experiment_id], wanted, max_results=_PAGE, page_token=token)
+            yield from map(_run, page)
             token = page.token
             if not token:
                 return
 
-    def states(self, experiment_id: str, tags: Sequence[str]) -> Iterator[Run]:
-        """Every run of an experiment that is not deleted, with its status and some tags.
-
-        A database is asked for no more than that, and a server for whole runs, which take it much longer.
-
-        Args:
-            experiment_id: The experiment.
-            tags: Names of the tags.
-        """
-        from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        store = self.client._tracking_client.store
-        if not isinstance(store, SqlAlchemyStore):
-            yield from self.runs(experiment_id)
-            return
-        run, tag = cast(Any, SqlRun), cast(Any, SqlTag)
-        own = (run.experiment_id == int(experiment_id), run.lifecycle_stage == LifecycleStage.ACTIVE)
-        kept = sqlalchemy.select(tag.run_uuid, tag.key, tag.value).join(run).where(*own, tag.key.in_(tags))
-        of_run: dict[str, dict[str, str]] = {}
-        with store.ManagedSessionMaker() as session:
-            for run_id, key, value in session.execute(kept):
-                of_run.setdefault(run_id, {})[key] = value
-            states = session.execute(sqlalchemy.select(run.run_uuid, run.status).where(*own)).all()
-        for run_id, status in states:
-            yield Run(run_id, status, of_run.get(run_id, {}))
+    def run(self, run_id: str) -> Run | None:
+        """Return a run, or None if it does not exist or is in the trash."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return None if run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
 
     def tags(self, run_id: str) -> Mapping[str, str]:
-        """The tags of a run."""
+        """Return the tags of a run."""
         tags: Mapping[str, str] = self.client.get_run(run_id).data.tags
         return tags
 
     def text(self, run_id: str, name: str) -> str:
-        """What a text file among the run's artifacts holds."""
+        """Return the content of a text file of the run's artifacts."""
         with tempfile.TemporaryDirectory() as folder:
             return Path(self.client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
 
     def delete_run(self, run_id: str) -> None:
-        """Put a run into MLflow's bin, from which it can be taken back until `mlflow gc`."""
+        """Move a run to MLflow's trash, from which it can be restored until `mlflow gc`."""
         self.client.delete_run(run_id)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log parameters; the same ones again change nothing."""
+        """Log parameters. Logging the same again changes nothing."""
         entities = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
         for first in range(0, len(entities), _MOST_PARAMS_A_CALL):
             self.client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS_A_CALL])
@@ -249,33 +235,33 @@ class Tracker:
         self.client.log_text(run_id, text, name)
 
     def log_file(self, run_id: str, path: Path, folder: str) -> None:
-        """Log a file into a folder of the run's artifacts, in the place of one of that name."""
+        """Log a file into a folder of the run's artifacts, and replace a file of that name."""
         self.client.log_artifact(run_id, str(path), folder)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int) -> None:
-        """Log metrics of one step in one write; the same ones again change nothing.
+        """Log metrics of one step in one write. Logging the same again changes nothing.
 
         Args:
             run_id: The run.
             metrics: Value of each metric.
             step: The step, an epoch.
-            time_ms: When they were measured, in milliseconds since 1970.
+            time_ms: Time of the measurement in milliseconds since 1970.
         """
         entities = [Metric(key, float(value), time_ms, step) for key, value in metrics.items()]
         self.client.log_batch(run_id, metrics=entities)
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
-        """Steps of a metric that the run already holds."""
+        """Return the logged steps of a metric."""
         return {point.step for point in self.client.get_metric_history(run_id, metric)}
 
     def delete_models_of(self, run_id: str) -> None:
-        """Delete the models that an earlier attempt of a run has logged, unless a registered version stands on one."""
+        """Delete the models that a run has logged, except those that a registered version uses."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
         for model in self.client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
             self.delete_model(str(model.model_uri))
 
     def has_model(self, uri: str) -> bool:
-        """Whether a logged model is there, and has not been deleted."""
+        """Return whether a logged model exists."""
         try:
             self.client.get_logged_model(uri.removeprefix("models:/"))
         except MlflowException as error:
@@ -285,7 +271,7 @@ class Tracker:
         return True
 
     def delete_model(self, uri: str) -> None:
-        """Delete a logged model with its files, unless it is gone already or a registered version stands on it."""
+        """Delete a logged model with its files, unless it does not exist or a registered version uses it."""
         try:
             model = self.client.get_logged_model(uri.removeprefix("models:/"))
         except MlflowException as error:
@@ -303,8 +289,8 @@ class Tracker:
         Args:
             run_id: The run.
             status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
-            tags: Tags to set with it.
-            time_ms: When it ended, if it did, in milliseconds since 1970; by default now.
+            tags: Tags to set.
+            time_ms: End of a run that has ended, in milliseconds since 1970; default: now.
         """
         if tags:
             self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
@@ -314,6 +300,10 @@ class Tracker:
             self.client.set_terminated(run_id, status=status, end_time=time_ms)
 
 
+def _run(run: mlflow.entities.Run) -> Run:
+    return Run(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
+
+
 def _artifacts_of(uri: str, path: Path | None) -> Path | None:
     if uri.startswith(("http://", "https://")):
         return None
@@ -321,7 +311,7 @@ def _artifacts_of(uri: str, path: Path | None) -> Path | None:
 
 
 def _connect(uri: str) -> None:
-    """Ask once: MLflow would try a database that is away for minutes."""
+    """Connect once: MLflow would retry for minutes if the database is away."""
     engine = sqlalchemy.create_engine(uri)
     try:
         engine.connect().close()

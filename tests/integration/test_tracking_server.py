@@ -63,9 +63,7 @@ def server(tmp_path: Path, tracking_uri: str) -> Iterator[Server]:
     made.kill()
 
 
-def test_a_server_that_is_killed_gets_every_step_once(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_server_gets_every_step_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     sandbox = StudySandbox(tmp_path)

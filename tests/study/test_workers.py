@@ -104,7 +104,7 @@ def _all(workers: LocalWorkers) -> list[tuple[Any, Any]]:
     return messages
 
 
-def test_messages_come_in_order_under_their_key(workers: LocalWorkers, log: Path) -> None:
+def test_messages_arrive_in_order_with_their_key(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _count, 0, 3, log=log)
     workers.start("b", _count, 7, 9, log=log)
     assert (workers.free, sorted(workers.running)) == (0, ["a", "b"])
@@ -114,7 +114,7 @@ def test_messages_come_in_order_under_their_key(workers: LocalWorkers, log: Path
     assert workers.free == 2
 
 
-def test_joining_makes_room(workers: LocalWorkers, log: Path) -> None:
+def test_release_frees_a_worker(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _count, 0, 1, log=log)
     assert workers.wait() == [("a", 0)]
     workers.release("a")
@@ -122,14 +122,14 @@ def test_joining_makes_room(workers: LocalWorkers, log: Path) -> None:
     assert (workers.free, workers.running) == (2, [])
 
 
-def test_what_a_process_asks_is_answered(workers: LocalWorkers, log: Path) -> None:
+def test_request_is_answered(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _ask, log=log)
     assert workers.wait() == [("a", "what is it?")]
     workers.reply("a", 42)
     assert workers.wait() == [("a", ("told", 42))]
 
 
-def test_a_dead_process_needs_no_answer(workers: LocalWorkers, log: Path) -> None:
+def test_reply_to_an_exited_process_is_dropped(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _kill_itself, signal.SIGKILL, log=log)
     assert workers.wait() == [("a", "last words")]
     workers._running["a"][0].join()
@@ -137,7 +137,7 @@ def test_a_dead_process_needs_no_answer(workers: LocalWorkers, log: Path) -> Non
     assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
 
 
-def test_on_a_gpu_the_next_process_starts_when_the_one_that_leaves_is_gone(log: Path, tmp_path: Path) -> None:
+def test_next_process_on_a_gpu_starts_after_the_exit_of_the_last(log: Path, tmp_path: Path) -> None:
     workers = LocalWorkers(2, ["0"], per_gpu=2)
     workers.start("a", _linger, tmp_path / "gone", log=log)
     assert workers.wait() == [("a", "done")]
@@ -147,7 +147,7 @@ def test_on_a_gpu_the_next_process_starts_when_the_one_that_leaves_is_gone(log: 
     assert workers.wait() == [("b", True)]
 
 
-def test_waiting_ends_with_its_time(workers: LocalWorkers, log: Path) -> None:
+def test_wait_ends_after_its_timeout(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _wait_for_ever, log=log)
     assert workers.wait() == [("a", "ready")]
     assert workers.wait(0) == []
@@ -157,7 +157,7 @@ def test_waiting_ends_with_its_time(workers: LocalWorkers, log: Path) -> None:
     ("number", "reason"),
     [(signal.SIGKILL, "killed by SIGKILL"), (signal.SIGSEGV, "killed by SIGSEGV")],
 )
-def test_a_killed_process_gives_its_signal_after_its_last_message(
+def test_exit_of_a_killed_process_follows_its_last_message(
     workers: LocalWorkers, log: Path, number: signal.Signals, reason: str
 ) -> None:
     workers.start("a", _kill_itself, number, log=log)
@@ -166,37 +166,37 @@ def test_a_killed_process_gives_its_signal_after_its_last_message(
     assert (key, death, death.reason) == ("a", ProcessExit(-number), reason)
 
 
-def test_a_death_in_the_middle_of_a_message_is_a_death(workers: LocalWorkers, log: Path) -> None:
+def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _die_while_speaking, log=log)
     assert _all(workers) == [("a", ProcessExit(-signal.SIGKILL))]
 
 
-def test_a_process_that_exits_gives_its_code(workers: LocalWorkers, log: Path) -> None:
+def test_exit_code_is_returned(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _exit, 3, log=log)
     [(_, death)] = _all(workers)
     assert death.reason == "its process exited with code 3"
 
 
-def test_what_a_process_prints_stands_at_the_end_of_its_log(workers: LocalWorkers, log: Path) -> None:
+def test_output_is_appended_to_the_log(workers: LocalWorkers, log: Path) -> None:
     log.parent.mkdir()
     log.write_text("before\n")
     assert workers.call(_print, log=log) == "printed"
     assert log.read_text().splitlines() == ["before", "in Python", "in a program", "on stderr"]
 
 
-def test_an_exception_stands_in_the_log(workers: LocalWorkers, log: Path) -> None:
+def test_exception_is_in_the_log(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_raise, log=log) == ProcessExit(1)
     assert log.read_text().splitlines()[-1] == "RuntimeError"  # its message may quote data
 
 
-def test_call_gives_the_message_and_leaves_nothing_behind(workers: LocalWorkers, log: Path) -> None:
+def test_call_returns_the_message_and_leaves_no_process(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_count, 5, 6, log=log) == 5
     assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
     assert workers.running == []
 
 
 @pytest.mark.parametrize(("how", "number"), [("stop", signal.SIGTERM), ("kill", signal.SIGKILL)])
-def test_every_process_can_be_stopped(workers: LocalWorkers, log: Path, how: str, number: signal.Signals) -> None:
+def test_stop_and_kill_end_every_process(workers: LocalWorkers, log: Path, how: str, number: signal.Signals) -> None:
     for key in ("a", "b"):
         workers.start(key, _wait_for_ever, log=log)
     ready: list[Any] = []
@@ -206,7 +206,7 @@ def test_every_process_can_be_stopped(workers: LocalWorkers, log: Path, how: str
     assert dict(_all(workers)) == {"a": ProcessExit(-number), "b": ProcessExit(-number)}
 
 
-def test_ctrl_c_is_left_to_the_study(workers: LocalWorkers, log: Path) -> None:
+def test_processes_ignore_ctrl_c(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_interrupt_itself, log=log) == "still here"
 
 
@@ -238,7 +238,7 @@ def on_gpus() -> Iterator[Callable[..., LocalWorkers]]:
             workers.reap()
 
 
-def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_each_process_sees_only_its_gpu(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(4, ["0", "GPU-5f"], 2)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     for key in "abcd":
@@ -250,7 +250,7 @@ def test_each_process_sees_the_one_gpu_that_it_was_given(on_gpus: Callable[..., 
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
-def test_there_are_no_more_workers_than_gpus_bear(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_workers_are_limited_by_the_gpus(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(9, ["0", "1"])
     assert (workers.count, workers.free) == (2, 2)
     for key in "ab":
@@ -261,19 +261,19 @@ def test_there_are_no_more_workers_than_gpus_bear(on_gpus: Callable[..., LocalWo
     assert sorted(workers.running) == ["a", "b"]
 
 
-def test_a_process_without_a_gpu_sees_what_the_study_sees(workers: LocalWorkers, log: Path) -> None:
+def test_process_without_a_gpu_sees_what_the_study_sees(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_tell_gpu, log=log) == os.environ.get("CUDA_VISIBLE_DEVICES")
     assert workers.leases == {}
 
 
-def test_a_look_at_the_data_is_given_a_gpu_too(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_preflight_gets_a_gpu(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
     workers = on_gpus(1, ["3"])
     assert [workers.call(_tell_gpu, log=log) for _ in range(2)] == ["3", "3"]
     assert workers.leases == {}
 
 
 @pytest.mark.parametrize("per_gpu", [1, 2])
-def test_no_gpu_ever_bears_more_than_it_may(on_gpus: Callable[..., LocalWorkers], log: Path, per_gpu: int) -> None:
+def test_no_gpu_gets_more_processes_than_allowed(on_gpus: Callable[..., LocalWorkers], log: Path, per_gpu: int) -> None:
     workers, draw = on_gpus(9, ["0", "1", "2"], per_gpu), random.Random(17)
     told: dict[int, str] = {}
     for number in range(60):

@@ -8,7 +8,6 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import Tracker
 
 
@@ -16,20 +15,20 @@ def _artifact(tracker: Tracker, run_id: str, name: str) -> str:
     return Path(download_artifacts(run_id=run_id, artifact_path=name, tracking_uri=tracker.uri)).read_text()
 
 
-def test_an_experiment_is_made_once(tracker: Tracker, tmp_path: Path) -> None:
+def test_experiment_is_created_once(tracker: Tracker, tmp_path: Path) -> None:
     made = tracker.experiment("criteria-first")
     assert tracker.experiment("criteria-first") == made != tracker.experiment("criteria-second")
     location = tracker.client.get_experiment(made).artifact_location
     assert location == str(tmp_path / "mlruns" / "criteria-first")
 
 
-def test_a_run_has_its_name_and_tags(tracker: Tracker) -> None:
+def test_run_has_its_name_and_tags(tracker: Tracker) -> None:
     run_id = tracker.start_run(tracker.experiment("criteria-first"), "trial_3", {"optuna_trial": "3"})
     run = tracker.client.get_run(run_id)
     assert (run.info.run_name, run.data.tags["optuna_trial"], run.info.status) == ("trial_3", "3", "RUNNING")
 
 
-def test_more_params_than_a_call_takes(tracker: Tracker, run_id: str) -> None:
+def test_params_beyond_the_limit_of_a_call_are_logged(tracker: Tracker, run_id: str) -> None:
     params = {f"model.p{number}": number for number in range(251)}
     tracker.log_params(run_id, params)
     tracker.log_params(run_id, params)
@@ -37,12 +36,12 @@ def test_more_params_than_a_call_takes(tracker: Tracker, run_id: str) -> None:
     assert logged == {key: str(value) for key, value in params.items()}
 
 
-def test_a_value_longer_than_mlflow_takes_is_cut(tracker: Tracker, run_id: str) -> None:
+def test_long_param_is_cut_to_the_limit_of_mlflow(tracker: Tracker, run_id: str) -> None:
     tracker.log_params(run_id, {"long": "x" * 9000})
     assert set(tracker.client.get_run(run_id).data.params["long"]) == {"x"}
 
 
-def test_the_config_is_logged_for_people_and_for_programs(tracker: Tracker, run_id: str) -> None:
+def test_config_is_logged_as_yaml_and_json(tracker: Tracker, run_id: str) -> None:
     config = {"model": {"init_args": {"lr": 1.0e-05}}, "trainer": {"logger": False}}
     tracker.log_config(run_id, config, yaml.safe_dump(config))
     assert yaml.safe_load(_artifact(tracker, run_id, "config.yaml")) == config
@@ -60,14 +59,14 @@ def test_metrics_have_their_step(tracker: Tracker, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "KILLED", "FAILED", "SCHEDULED", "RUNNING"])
-def test_a_status_comes_with_its_tags(tracker: Tracker, run_id: str, status: str) -> None:
+def test_status_is_set_with_its_tags(tracker: Tracker, run_id: str, status: str) -> None:
     tracker.set_status(run_id, "FAILED", {})
     tracker.set_status(run_id, status, {"ended_by": "pruned"})
     run = tracker.client.get_run(run_id)
     assert (run.info.status, run.data.tags["ended_by"]) == (status, "pruned")
 
 
-def test_states_are_those_of_the_runs_that_are_not_deleted(tracker: Tracker) -> None:
+def test_runs_leave_out_the_trash_and_other_statuses(tracker: Tracker) -> None:
     experiment = tracker.experiment("criteria-first")
     made = [
         tracker.start_run(experiment, f"trial_{n}", {"optuna_trial": str(n), "agent": "criteria"}) for n in range(3)
@@ -76,14 +75,16 @@ def test_states_are_those_of_the_runs_that_are_not_deleted(tracker: Tracker) -> 
     tracker.start_run(tracker.experiment("criteria-other"), "trial_0", {"optuna_trial": "0"})
     tracker.set_status(made[1], "KILLED", {})
     tracker.delete_run(made[2])
-    found = {run.run_id: (run.status, run.tags) for run in tracker.states(experiment, ["optuna_trial"])}
-    trials = {run_id: {"optuna_trial": str(n)} for n, run_id in enumerate(made)}
-    assert found == {
-        made[0]: ("RUNNING", trials[made[0]]),
-        made[1]: ("KILLED", trials[made[1]]),
-        bare: ("RUNNING", {}),
+    assert {run.run_id: run.status for run in tracker.runs(experiment)} == {
+        made[0]: "RUNNING",
+        made[1]: "KILLED",
+        bare: "RUNNING",
     }
-    assert found.keys() == {run.run_id for run in tracker.runs(experiment)}
+    assert [run.run_id for run in tracker.runs(experiment, "KILLED")] == [made[1]]
+    found = tracker.run(made[1])
+    assert found is not None
+    assert (found.status, found.tags["optuna_trial"]) == ("KILLED", "1")
+    assert (tracker.run(made[2]), tracker.run("0" * 32)) == (None, None)
 
 
 def _log_model(tracker: Tracker, run_id: str) -> tuple[str, Path]:
@@ -95,7 +96,7 @@ def _log_model(tracker: Tracker, run_id: str) -> tuple[str, Path]:
     return str(model.model_uri), folder
 
 
-def test_a_model_is_deleted_with_its_files(tracker: Tracker, run_id: str) -> None:
+def test_model_is_deleted_with_its_files(tracker: Tracker, run_id: str) -> None:
     uri, folder = _log_model(tracker, run_id)
     tracker.delete_model(uri)
     assert not (folder / "weights.pt2").exists()
@@ -103,7 +104,7 @@ def test_a_model_is_deleted_with_its_files(tracker: Tracker, run_id: str) -> Non
         tracker.client.get_logged_model(uri.removeprefix("models:/"))
 
 
-def test_a_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> None:
+def test_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> None:
     uri, folder = _log_model(tracker, run_id)
     tracker.client.create_registered_model("criteria-best-model")
     tracker.client.create_model_version("criteria-best-model", source=str(folder), run_id=run_id)
@@ -111,7 +112,7 @@ def test_a_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> Non
     assert (folder / "weights.pt2").exists()
 
 
-def test_a_database_is_made_with_its_folder(tmp_path: Path) -> None:
+def test_database_is_created_with_its_folder(tmp_path: Path) -> None:
     tracker = Tracker(f"sqlite:///{tmp_path}/new/mlflow.db")
     assert not (tmp_path / "new").exists()
     assert tracker.client.get_experiment_by_name("criteria-first") is None
@@ -122,7 +123,7 @@ def test_a_database_is_made_with_its_folder(tmp_path: Path) -> None:
     "uri",
     ["postgresql://me:secret@localhost/db", "nosuch://me:secret@host/db", "mlflow.db", "file:./mlruns"],
 )
-def test_a_uri_that_cannot_be_opened_is_one_line_without_its_password(uri: str) -> None:
+def test_unusable_uri_is_one_line_without_its_password(uri: str) -> None:
     with pytest.raises(InputError) as caught:
         Tracker(uri).experiment("criteria-first")
     [line] = caught.value.problems
@@ -130,7 +131,7 @@ def test_a_uri_that_cannot_be_opened_is_one_line_without_its_password(uri: str) 
     assert "secret" not in line
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database" * 99)
     with pytest.raises(InputError, match=r"--study.tracking_uri: cannot open sqlite:///.*text.db: file is not a data"):
         Tracker(f"sqlite:///{tmp_path}/text.db").experiment("criteria-first")
@@ -140,21 +141,3 @@ def _git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.strip()
-
-
-def test_the_environment_outside_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    tags = environment_tags()
-    assert tags["version.torch"].startswith("2.")
-    assert "mlflow.source.git.commit" not in tags
-
-
-def test_the_environment_in_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    _git(tmp_path, "init", "-q")
-    _git(tmp_path, "commit", "-q", "--allow-empty", "-m", "first")
-    tags = environment_tags()
-    assert (tags["mlflow.source.git.commit"], tags["git_dirty"]) == (_git(tmp_path, "rev-parse", "HEAD"), "false")
-    (tmp_path / "new").write_text("")
-    assert environment_tags()["git_dirty"] == "true"
