@@ -89,7 +89,7 @@ def test_the_gpu_stands_on_the_run(
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a gpu")
-    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)))
     assert _device_tags(trainer) == tags
 
 

@@ -1,5 +1,4 @@
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,9 +134,3 @@ def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database" * 99)
     with pytest.raises(InputError, match=r"--study.tracking_uri: cannot open sqlite:///.*text.db: file is not a data"):
         Tracker(f"sqlite:///{tmp_path}/text.db").experiment("criteria-first")
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
