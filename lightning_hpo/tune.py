@@ -13,7 +13,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.config.agent_cli import flags, with_flags
+from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.hardware.gpus import GpuUse, leased_gpus, visible_gpus

@@ -1,0 +1,1 @@
+"""The config of every command: one LightningCLI, its flags and its error messages."""

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
+from lightning_hpo.config.agent_cli import resolve
+from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.result import CANDIDATES, SEED, TRIAL, RefitResult
 from lightning_hpo.storage.settings import StudySettings

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from lightning_hpo.config.agent_cli import class_of, flags, with_flags
+from lightning_hpo.config.flags import class_of, flags, with_flags
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import Dimension

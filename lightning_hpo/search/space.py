@@ -7,8 +7,9 @@ from typing import Any
 
 import optuna
 
-from lightning_hpo.config.agent_cli import flags, resolve
+from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.errors import nearest
+from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.bounds import corners, range_problems
 from lightning_hpo.search.dimension import Dimension, label

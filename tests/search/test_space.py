@@ -4,7 +4,8 @@ from typing import Any
 import optuna
 import pytest
 
-from lightning_hpo.config.agent_cli import AgentCLI, flags, resolve
+from lightning_hpo.config.agent_cli import AgentCLI, resolve
+from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.search.warm_start import WarmStart
