@@ -67,7 +67,7 @@ class AgentCLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 trainer_class=Trainer,
-                # Only `fit` has a log folder of its own; elsewhere the file would overwrite the user's config.yaml.
+                # Only `fit` has a log folder; other commands would overwrite a config.yaml of the user.
                 save_config_callback=SaveConfigCallback if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,

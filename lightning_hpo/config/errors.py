@@ -211,4 +211,4 @@ def _line(where: str, reason: str, known: Iterable[str]) -> str:
     if reason != "unknown":
         return f"{where}: {reason}"
     name = where.removeprefix("--").rsplit(": ", 1)[-1]
-    return f"{where}: there is no such flag{nearest(name, known)}"
+    return f"{where}: there is no such flag{nearest(name, known) or '; --help lists all flags'}"

@@ -81,10 +81,12 @@ def _name(config: Namespace) -> str:
 
 
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Return whether a value is in a distribution. Optuna's public check is part of `create_trial`."""
     try:
-        return distribution._contains(distribution.to_internal_repr(value))
+        optuna.trial.create_trial(value=0.0, params={"value": value}, distributions={"value": distribution})
     except (TypeError, ValueError):
         return False
+    return True
 
 
 def build_sampler(config: Namespace | None, seed: int, first: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:

@@ -120,7 +120,9 @@ class SearchSpace:
 def _flag_problems(config: Mapping[Any, Any], known: Mapping[str, Any], not_searchable: set[str]) -> list[str]:
     names = [flag for flag in config if isinstance(flag, str)]
     unknown = [
-        f"search_space: {flag}: `fit` has no such flag{nearest(flag, known)}" for flag in names if flag not in known
+        f"search_space: {flag}: `fit` has no such flag{nearest(flag, known) or '; `fit --help` lists all flags'}"
+        for flag in names
+        if flag not in known
     ]
     return unknown + [
         f"search_space: {flag}: must not be searched, because it changes the evaluation; set it in the config"

@@ -38,7 +38,7 @@ _IN_BAD = [
     "model.hidden: Expected a int. Got value: many",
     "model.lrr: there is no such flag; did you mean model.lr?",
     "trainer.max_epohcs: there is no such flag; did you mean trainer.max_epochs?",
-    "trainr.x: there is no such flag",
+    "trainr.x: there is no such flag; --help lists all flags",
 ]
 
 

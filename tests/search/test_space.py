@@ -36,40 +36,41 @@ def _suggest(space: SearchSpace, **params: Any) -> tuple[dict[str, Any], dict[st
     return space.suggest(trial), trial.params
 
 
-def test_an_unknown_flag_is_rejected_with_the_most_similar_one(base: dict[str, Any]) -> None:
-    space = {"model.hiden": {"low": 1, "high": 2}, "trainer.lr": {"low": 0.1, "high": 1.0}}
+def test_an_unknown_flag_is_rejected_with_a_suggestion(base: dict[str, Any]) -> None:
+    space = {flag: {"low": 0.1, "high": 1.0} for flag in ("model.hiden", "trainer.lr", "nothing")}
     assert _problems(space, base) == [
         "search_space: model.hiden: `fit` has no such flag; did you mean model.hidden?",
         "search_space: trainer.lr: `fit` has no such flag; did you mean model.lr?",
+        "search_space: nothing: `fit` has no such flag; `fit --help` lists all flags",
     ]
 
 
 @pytest.mark.parametrize(
-    ("entry", "refused"),
+    ("entry", "rejected"),
     [
         ({"choices": [0.1, "fast"]}, ["'fast'"]),
         ({"choices": ["fast", "slow"]}, ["'fast'", "'slow'"]),
         ({"choices": [[0.1]]}, ["[0.1]"]),
     ],
 )
-def test_a_choice_of_the_wrong_type_is_reported(base: dict[str, Any], entry: Space, refused: list[str]) -> None:
+def test_a_choice_of_the_wrong_type_is_reported(base: dict[str, Any], entry: Space, rejected: list[str]) -> None:
     problems = _problems({"model.lr": entry}, base)
-    assert [line.split(":")[2].split(" is not valid")[0].strip() for line in problems] == refused
+    assert [line.split(":")[2].split(" is not valid")[0].strip() for line in problems] == rejected
     assert all("Expected a float" in line and "\n" not in line for line in problems)
 
 
 @pytest.mark.parametrize(
-    ("entry", "refused"),
+    ("entry", "rejected"),
     [
         ({"low": 1.5, "high": 4.5}, ["1.5", "4.5"]),
         ({"low": 1, "high": 4, "step": 0.5}, ["1.5"]),
     ],
 )
 def test_a_range_of_floats_is_rejected_for_an_integer_flag(
-    base: dict[str, Any], entry: Space, refused: list[str]
+    base: dict[str, Any], entry: Space, rejected: list[str]
 ) -> None:
     lines = _problems({"model.hidden": entry}, base)
-    assert [line.split(" is not valid")[0] for line in lines] == [f"search_space: model.hidden: {x}" for x in refused]
+    assert [line.split(" is not valid")[0] for line in lines] == [f"search_space: model.hidden: {x}" for x in rejected]
 
 
 @pytest.mark.parametrize(

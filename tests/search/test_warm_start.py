@@ -20,6 +20,18 @@ Find = Callable[..., WarmStart]
 QUICK = ("--study.register", "false", "--study.pruner", "NopPruner", "--trainer.max_epochs", "1")
 LR = {"low": 1.0e-3, "high": 1.0, "log": True}
 HIDDEN = {"low": 2, "high": 16}
+BATCH = {"choices": [8, 16]}
+STAGES: dict[str, dict[str, Any]] = {
+    "baseline": {"study": {"n_trials": 2}, "search_space": {"model.lr": LR, "model.hidden": HIDDEN}},
+    "second": {
+        "study": {"n_trials": 2, "from": "baseline", "fix": ["model.lr", "model.hidden"]},
+        "search_space": {"data.batch_size": BATCH},
+    },
+    "joint": {
+        "study": {"n_trials": 1, "from": "second", "queue": 1, "narrow": 0.2, "fix": ["model.hidden"]},
+        "search_space": {"model.lr": LR, "model.hidden": HIDDEN, "data.batch_size": BATCH},
+    },
+}
 
 
 def _best(sandbox: StudySandbox, study: str) -> FrozenTrial:
@@ -27,25 +39,13 @@ def _best(sandbox: StudySandbox, study: str) -> FrozenTrial:
 
 
 def test_each_of_three_stages_starts_from_the_previous_one(sandbox: StudySandbox, capfd: Captured) -> None:
-    batch = {"choices": [8, 16]}
-    stages: dict[str, dict[str, Any]] = {
-        "baseline": {"study": {"n_trials": 2}, "search_space": {"model.lr": LR, "model.hidden": HIDDEN}},
-        "second": {
-            "study": {"n_trials": 2, "from": "baseline", "fix": ["model.lr", "model.hidden"]},
-            "search_space": {"data.batch_size": batch},
-        },
-        "joint": {
-            "study": {"n_trials": 1, "from": "second", "queue": 1, "narrow": 0.2, "fix": ["model.hidden"]},
-            "search_space": {"model.lr": LR, "model.hidden": HIDDEN, "data.batch_size": batch},
-        },
-    }
-    for name, stage in stages.items():
+    for name, stage in STAGES.items():
         assert sandbox.tune(name, *QUICK, config=stage) == 0
     second = _best(sandbox, "second")
     # The last stage is resumed after its source has found a better trial: no point is repeated, and nothing changes.
     other = optuna.load_study(study_name="second", storage=sandbox.storage)
     other.add_trial(optuna.create_trial(params={"data.batch_size": 8}, distributions=second.distributions, value=1.0))
-    assert sandbox.tune("joint", *QUICK, "--study.n_trials", "3", config=stages["joint"]) == 0
+    assert sandbox.tune("joint", *QUICK, "--study.n_trials", "3", config=STAGES["joint"]) == 0
     assert capfd.readouterr().err.count(f"starts from second, best {second.value:.4f} in trial {second.number}: ") == 2
     defaults = {"model.lr": 0.1, "model.hidden": 4}
     baseline = _best(sandbox, "baseline")
