@@ -1,4 +1,4 @@
-"""Errors that a user is meant to read: lines, never tracebacks."""
+"""Errors that are shown to the user as plain lines, without a traceback."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ _MOST_PROBLEMS = 20
 
 
 class LightningHpoError(Exception):
-    """Base of every error that is shown to the user as plain lines."""
+    """Base class of all errors that are shown without a traceback."""
 
 
 class InputError(LightningHpoError):
-    """Input that cannot be used: a flag, a file, a row.
+    """Invalid input: a flag, a file or a row of a file.
 
     Args:
-        problems: One line for each problem. A line names the flag or the file and row, what it got, and what would
-            work. It never holds text of a post.
+        problems: One line for each problem: the flag, or the file and row; what it got; what would work. A line never
+            contains text of a post.
     """
 
     def __init__(self, problems: Sequence[str] | str) -> None:
@@ -27,13 +27,13 @@ class InputError(LightningHpoError):
         super().__init__("\n".join(shown))
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[list[str]]]:
-        """Keep the list of problems when the error crosses a process."""
+        """Keep the list of problems when the error is pickled."""
         return InputError, (self.problems,)
 
 
 class NotFiniteError(LightningHpoError):
-    """A loss or metric is NaN or infinite: the trial has failed."""
+    """A loss or metric of a trial is NaN or infinite. The trial fails."""
 
 
 class StorageAwayError(LightningHpoError):
-    """Optuna's database has not answered for as long as it was to be waited for."""
+    """Optuna's database did not respond within `--study.storage_wait`."""

@@ -425,7 +425,7 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
-    "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes what is measured"),
+    "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes the evaluation"),
     "pruner that cannot prune": (
         ["--study.pruner", "MedianPruner", "--study.pruner.n_warmup_steps", "50"],
         {},

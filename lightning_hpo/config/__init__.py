@@ -1,1 +1,1 @@
-"""The command line's config: parsing, error messages, class paths."""
+"""The config of every command: one LightningCLI, its flags and its error messages."""

@@ -1,9 +1,7 @@
-"""The one config: a LightningCLI of any LightningModule and any LightningDataModule, with `aug` beside them."""
+"""LightningCLI of every command: any LightningModule, any LightningDataModule, and the augmentation (`aug`)."""
 
-import importlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,19 +13,20 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lightning_hpo.config.errors import config_problems
+from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["AgentCLI", "as_yaml", "class_of", "flags", "read_yaml", "resolve", "with_flags"]
+__all__ = ["AgentCLI", "resolve"]
 
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
-_FROM = "Another study of this database to start from: after the defaults, its best points come first."
+_FROM = "Another study in the same database to start from: after the defaults, its best points are tried first."
 _TUNE = (
-    "Search: sample, train, prune, record, register. The flags of the study are --study.*; all others are those of "
-    "`fit`, of which the search space names some."
+    "Run or resume a study: sample, train, prune, record and register. --study.* are the settings of the study. All "
+    "other flags are those of `fit`; `search_space` gives ranges or choices for some of them."
 )
 
 
@@ -35,14 +34,14 @@ class AgentCLI(LightningCLI):
     """LightningCLI for the agents, and for any other module and data module by class path.
 
     Args:
-        args: Arguments as on the command line, or a config as a dictionary.
-        run: Whether the first argument names what to run: fit, validate, test or predict.
-        instantiate: Whether to make the objects; without it the config is only parsed.
-        trainer_kwargs: What is set on the Trainer whatever the config says; `callbacks` are added to the config's.
-        study: Class of the settings in the `study` section; without it the section is let pass unread.
+        args: Command-line arguments, or a config as a dictionary.
+        run: Whether the first argument is a subcommand: fit, validate, test or predict.
+        instantiate: Whether to create the objects. Otherwise the config is only parsed.
+        trainer_kwargs: Trainer arguments that override the config; `callbacks` are added to the config's.
+        study: Class of the settings in the `study` section. Without it, the section is ignored.
 
     Raises:
-        InputError: Every flag and key that cannot be used, a line each.
+        InputError: If flags or keys are invalid, with one line for each.
     """
 
     _config_parser: ClassVar[LightningArgumentParser | None] = None
@@ -60,7 +59,7 @@ class AgentCLI(LightningCLI):
         self._study = study
         self._trainer_kwargs = dict(trainer_kwargs or {})
         with warnings.catch_warnings():
-            # Lightning warns when arguments are given in Python while sys.argv holds some: here they always are.
+            # Lightning warns if arguments are passed in Python while sys.argv is not empty; here both are normal.
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             super().__init__(
                 LightningModule,
@@ -68,7 +67,7 @@ class AgentCLI(LightningCLI):
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 trainer_class=Trainer,
-                # Only where a log folder of its own takes it: elsewhere it would overwrite a config.yaml of the user's.
+                # Only `fit` has a log folder; other commands would overwrite a config.yaml of the user.
                 save_config_callback=SaveConfigCallback if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,
@@ -79,7 +78,7 @@ class AgentCLI(LightningCLI):
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Make the parser; that of a config without a command is made once, since a study parses one a trial."""
+        """Create the parser; reuse the one without subcommands, since a study parses a config for each trial."""
         if add_subcommands or self._study is not None:
             super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
             return
@@ -89,14 +88,14 @@ class AgentCLI(LightningCLI):
         self.parser = AgentCLI._config_parser
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Make a parser that raises what it finds wrong, and takes no flag for its beginning."""
+        """Create a parser that raises its errors and does not accept abbreviated flags."""
         kwargs.setdefault("prog", "lightning-hpo tune" if self._study is not None else "lightning-hpo")
         if self._study is not None:
             kwargs["description"] = _TUNE
         return super().init_parser(**kwargs, exit_on_error=False, allow_abbrev=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and say everything that is wrong at once."""
+        """Parse the arguments and report all errors at once."""
         try:
             super().parse_arguments(parser, args)
         except (ArgumentError, UnicodeDecodeError) as error:
@@ -109,13 +108,13 @@ class AgentCLI(LightningCLI):
         return list(flags(yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))))
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add `aug`, hand the encoder's name to the data module, and let a study's sections pass."""
+        """Add `aug` and the sections of a study, and pass the encoder's name and `aug` to the data module."""
         parser.add_class_arguments(Augmentation, "aug")
         parser.link_arguments("model.init_args.name", "data.init_args.tokenizer")
         parser.link_arguments("aug", "data.init_args.aug", apply_on="instantiate")
         if self._study is not None:
             parser.add_class_arguments(self._study, "study", skip={"from_"})
-            # Python takes no parameter of that name.
+            # `from` is a Python keyword, so it cannot be a field of the settings class.
             (parser.groups or {})["study"].add_argument("--study.from", type=str | None, help=_FROM)
         else:
             parser.add_argument("--study", type=dict[str, Any] | None, help="Read by `tune` only.")
@@ -124,19 +123,19 @@ class AgentCLI(LightningCLI):
         )
 
     def instantiate_classes(self) -> None:
-        """Make data, model and trainer, unless the config is only parsed."""
+        """Create data module, model and Trainer, unless the config is only parsed."""
         if not self._instantiate:
             return
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
-            # jsonargparse wraps what a class raises in an error that quotes the whole config.
+            # jsonargparse wraps the errors of a class in one that quotes the whole config.
             if cause := _cause(error):
                 raise cause from None
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
-        """The Trainer, with the caller's settings; `fit` alone keeps the best epoch by val_metric."""
+        """Create the Trainer with the caller's settings. `fit` also keeps the best epoch by val_metric."""
         callbacks = self._trainer_kwargs.pop("callbacks", None)
         if callbacks is not None:
             self.trainer_defaults = {"callbacks": callbacks}
@@ -155,13 +154,13 @@ class AgentCLI(LightningCLI):
         return [ModelCheckpoint(monitor="val_metric", mode="max", filename="best", save_on_train_epoch_end=False)]
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the config as it is: Lightning would set the checkpoint's hyperparameters over the user's flags."""
+        """Keep the config unchanged: Lightning would override the user's flags by the checkpoint's hyperparameters."""
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
-            raise InputError(f"--ckpt_path: there is no file {path}; a study keeps OUTDIR/STUDY/trial_N/best.ckpt")
+            raise InputError(f"--ckpt_path: got {path}, which is no file; a study saves OUTDIR/STUDY/trial_N/best.ckpt")
 
     def _dump_config(self) -> None:
-        """What `save_hyperparameters` reads; not validated again, as Lightning does it, since it was just parsed."""
+        """Keep the config for `save_hyperparameters`. Unlike Lightning, do not validate it again after parsing."""
         if not hasattr(self, "config_dump"):
             dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True)
             config = read_yaml(dump)
@@ -173,16 +172,9 @@ class AgentCLI(LightningCLI):
 
     @property
     def values(self) -> dict[str, Any]:
-        """The resolved config as plain values, without a study's sections and without what links fill in."""
+        """The resolved config as plain values, without the sections of a study and without linked values."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """The config that a text in YAML holds."""
-    # PyYAML's own reader takes ten times as long as libyaml, which its wheels bring along.
-    config: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return config
 
 
 def _cause(error: BaseException | None) -> LightningHpoError | None:
@@ -192,59 +184,13 @@ def _cause(error: BaseException | None) -> LightningHpoError | None:
 
 
 def resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with some flags set, every value checked against its flag's type.
+    """Return a config with some flags set, after checking every value against the type of its flag.
 
     Args:
-        base: A config.
+        base: The config.
         overrides: Value of each flag, by the flag's name without dashes, such as `model.optim.lr`.
 
     Raises:
-        InputError: If a flag is unknown or refuses its value.
+        InputError: If a flag is unknown or its value is invalid.
     """
     return AgentCLI(with_flags(base, overrides), instantiate=False).values
-
-
-def with_flags(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with some flags set, nothing checked; the base stays as it is."""
-    config = deepcopy(dict(base))
-    for flag, value in overrides.items():
-        _set(config, flag, value)
-    return config
-
-
-def _set(config: dict[str, Any], flag: str, value: Any) -> None:
-    first, *rest = flag.split(".")
-    path = [first, "init_args", *rest] if rest and "class_path" in (config.get(first) or {}) else [first, *rest]
-    at = config
-    for key in path[:-1]:
-        at[key] = at.get(key) or {}
-        at = at[key]
-    at[path[-1]] = value
-
-
-def class_of(section: Mapping[str, Any]) -> type:
-    """The class that a section of a config names."""
-    module, _, name = section["class_path"].rpartition(".")
-    found: type = getattr(importlib.import_module(module), name)
-    return found
-
-
-def flags(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config's values by the names of their flags, such as `model.optim.lr`."""
-    return dict(_flatten(config, ""))
-
-
-def _flatten(config: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    for key, value in config.items():
-        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
-        if key == "class_path":
-            yield prefix, value
-        elif isinstance(value, dict) and value:
-            yield from _flatten(value, name)
-        else:
-            yield name, value
-
-
-def as_yaml(config: Mapping[str, Any]) -> str:
-    """The config as YAML, in its own order."""
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

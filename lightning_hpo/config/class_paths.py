@@ -1,4 +1,4 @@
-"""Objects from a class path and its arguments, as a config names them."""
+"""Objects that a config names by class path and arguments."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ __all__ = ["instantiate"]
 
 
 def instantiate(base: type, config: Namespace, flag: str) -> Any:
-    """Make the object.
+    """Create the object.
 
     Args:
-        base: What its class derives from.
-        config: Its class path and its arguments.
-        flag: The flag that named it, for errors.
+        base: Base class of the object.
+        config: Class path and arguments.
+        flag: The flag that the user set, for error messages.
 
     Raises:
-        InputError: If the class refuses its arguments.
+        InputError: If the class raises a TypeError or ValueError for its arguments.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "it")
+    parser.add_subclass_arguments(base, "object")
     try:
-        return parser.instantiate(Namespace(it=config)).it  # type: ignore[no-untyped-call]
+        return parser.instantiate(Namespace(object=config)).object  # type: ignore[no-untyped-call]
     except (TypeError, ValueError) as error:
         name = config.class_path.rsplit(".", 1)[-1]
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise InputError(f"{flag}: {name} refused its arguments: {str(cause).splitlines()[0]}") from error
+        raise InputError(f"{flag}: {name} does not accept its arguments: {str(cause).splitlines()[0]}") from error

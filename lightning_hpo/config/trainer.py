@@ -1,4 +1,4 @@
-"""Lightning's Trainer, which also knows the precision `auto`."""
+"""Lightning's Trainer with one more precision, `auto`."""
 
 from typing import Any, Literal
 
@@ -31,13 +31,13 @@ Precision = Literal[
 
 
 class Trainer(LightningTrainer):
-    """The Trainer of every command.
+    """Trainer of every command.
 
     Args:
-        accelerator: As Lightning's: auto, cpu, gpu and others.
-        precision: Lightning's precisions, and `auto`: bf16-mixed where the device computes with bf16 by itself,
-            32-true elsewhere. Left out, it is 32-true.
-        options: Everything else that Lightning's Trainer takes.
+        accelerator: Accelerator, as in Lightning: auto, cpu, gpu, ...
+        precision: A precision of Lightning, or `auto`: bf16-mixed if the device has native bf16, otherwise 32-true.
+            Default: 32-true.
+        options: All other arguments of Lightning's Trainer.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Trainer(LightningTrainer):
 
 
 def native_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "32-true"]:
-    """Give bf16-mixed if the device that an accelerator stands for computes with bf16 by itself, else 32-true."""
+    """Return bf16-mixed if the device of an accelerator has native bf16, otherwise 32-true."""
     named = str(accelerator) if isinstance(accelerator, str) else type(accelerator).__name__.lower()
     if "cpu" in named or (named == "auto" and not torch.accelerator.is_available()):
         native = computes_bf16()

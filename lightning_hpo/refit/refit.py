@@ -14,7 +14,8 @@ import optuna
 from jsonargparse import Namespace
 from optuna.trial import TrialState
 
-from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
+from lightning_hpo.config.agent_cli import resolve
+from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import (

@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from torch import nn
 from yaml import YAMLError
 
-from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
 from lightning_hpo.serving.checksums import DIGEST, changed_file

@@ -1,1 +1,1 @@
-"""Hyperparameter search: search space, samplers, pruners, warm start."""
+"""Search space, samplers and pruners of a study, and the start from another study."""

@@ -1,4 +1,4 @@
-"""One searched flag: its values, and when it is sampled."""
+"""One searched flag: its range or choices, and its conditions."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-__all__ = ["Dimension", "label", "unlabelled"]
+__all__ = ["Dimension", "from_label", "label"]
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -19,14 +19,14 @@ class Dimension:
 
     Args:
         flag: The flag's name without dashes.
-        low: Lower end of a range.
+        low: Lower end of a range, included.
         high: Upper end of a range, included.
-        step: Distance of the values of a range.
+        step: Distance between the values of a range.
         log: Whether to sample a range on a logarithmic scale.
-        choices: The values of a categorical flag.
-        when: Values of other searched flags under which this one is sampled.
-        at_most: Shares of other searched flags' values that the range ends at, where that is below `high`.
-        fixed: Whether there is nothing to draw: its one choice is what the config has.
+        choices: Values of a categorical flag.
+        when: Condition for sampling the flag: the value, or list of values, that each other searched flag must have.
+        at_most: Further upper limits of a range: shares of the values of other searched flags.
+        fixed: Whether the flag is not sampled. Its only choice is the config's value.
     """
 
     flag: str
@@ -40,50 +40,51 @@ class Dimension:
     fixed: bool = False
 
     @property
-    def whole(self) -> bool:
-        """Whether the range holds whole numbers only."""
+    def is_integer(self) -> bool:
+        """Whether the range contains integers only."""
         return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
 
     def suggest(self, trial: optuna.Trial) -> Any:
-        """The trial's value of this flag."""
+        """Return the value of the flag in a trial."""
         if self.fixed:
             return self.choices[0]
         if self.choices:
-            # Optuna stores plain values; a list is searched by its JSON.
-            name = trial.suggest_categorical(self.flag, [label(choice) for choice in self.choices])
-            return next(choice for choice in self.choices if label(choice) == name)
-        if self.whole:
+            # Optuna stores plain values only, so a list is stored as JSON.
+            drawn = trial.suggest_categorical(self.flag, [label(choice) for choice in self.choices])
+            return next(choice for choice in self.choices if label(choice) == drawn)
+        if self.is_integer:
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
             return trial.suggest_int(self.flag, low, high, step=step, log=self.log)
         return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
 
     def sampled_with(self, values: Mapping[str, Any]) -> bool:
-        """Whether it is sampled where other flags have these values."""
-        return all(flag in values and _met(values[flag], wanted) for flag, wanted in self.when.items())
+        """Return whether the flag is sampled if other flags have these values."""
+        return all(flag in values and _matches(values[flag], wanted) for flag, wanted in self.when.items())
 
     def within(self, values: Mapping[str, Any]) -> "Dimension":
-        """The dimension as it is where other flags have these values."""
+        """Return the dimension with its range limited by the values of other flags."""
         limits = [share * values[flag] for flag, share in self.at_most.items() if flag in values]
         high = min([self.high, *limits])
         if high == self.high:
             return self
         if self.step is not None:
             high = self.low + self.step * math.floor((high - self.low) / self.step)
-        return replace(self, high=math.floor(high) if self.whole else high)
+        return replace(self, high=math.floor(high) if self.is_integer else high)
 
     def fixed_at(self, value: Any) -> "Dimension":
-        """The dimension with one value only."""
+        """Return the dimension with one value, which is not sampled."""
         return Dimension(self.flag, choices=(value,), when=self.when, fixed=True)
 
     def narrowed(self, around: float, share: float) -> "Dimension":
-        """The dimension with a part of its range; choices stay as they are.
+        """Return the dimension with a narrower range. Choices do not change.
 
-        The ends of a range with steps are moved outwards onto steps, so that the neighbours of a value stay. A range
-        that another flag may end keeps its lower end: that flag's values may reach down to it.
+        The ends of a range with steps are rounded outwards, so that the neighbours of the middle stay in the range. A
+        range with `at_most` keeps its lower end, because the other flag's value may limit the range to it.
 
         Args:
-            around: The middle of the part; the nearest end of the range, if it lies outside.
-            share: Share of the range, of its logarithm where that is what is sampled; cut off at the range's ends.
+            around: Middle of the new range. If it is outside the range, the nearest end is the middle.
+            share: Width of the new range, as a share of the range (of its logarithm if `log`). The new range does not
+                exceed the old one.
         """
         if self.choices:
             return self
@@ -98,33 +99,33 @@ class Dimension:
         return replace(self, low=self.low if self.at_most else low, high=high)
 
     def _on_step(self, value: float, rounded: Callable[[float], int]) -> float:
-        step = self.step or (1 if self.whole else None)
+        step = self.step or (1 if self.is_integer else None)
         if step is None:
             return value
-        # What is a whole number of steps but for the last digits is one.
+        # Rounding errors must not add a step.
         return self.low + step * rounded(round((value - self.low) / step, 9))
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """The choices, or both ends of the range."""
+        """All choices, or both ends of the range."""
         return self.choices or (self.low, self.high)
 
     @property
     def extremes(self) -> tuple[Any, ...]:
-        """Values that the flag must accept for the dimension to be sound."""
+        """Values to validate: all choices, or the first, second and last value of the range."""
         second = () if self.step is None else (min(self.low + self.step, self.high),)
         return self.choices or (self.low, *second, self.high)
 
 
 def label(choice: Any) -> bool | int | float | str | None:
-    """What Optuna stores for a choice."""
+    """Return the value that Optuna stores for a choice: the choice itself, or its JSON."""
     return choice if isinstance(choice, _PLAIN) else json.dumps(choice)
 
 
-def unlabelled(stored: Any) -> Any:
-    """The choice that Optuna has stored."""
+def from_label(stored: Any) -> Any:
+    """Return the choice for a value that Optuna has stored."""
     return json.loads(stored) if isinstance(stored, str) and stored.startswith(("[", "{")) else stored
 
 
-def _met(value: Any, wanted: Any) -> bool:
+def _matches(value: Any, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, list) else bool(value == wanted)

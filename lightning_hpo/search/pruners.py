@@ -1,4 +1,4 @@
-"""Optuna's pruners, by class path, and whether they can prune at all."""
+"""Optuna pruners by class path, and a check that a pruner can prune within a trial's epochs."""
 
 import optuna
 from jsonargparse import Namespace
@@ -9,12 +9,13 @@ from lightning_hpo.exceptions import InputError
 
 __all__ = ["build_pruner", "check_pruner"]
 
-_ENOUGH = 100
+_TRIALS = 100
+_MAX_REPORTS = 100
 _FAR = 1e12
 
 
 def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
-    """The configured pruner; by default one that compares with the median, from an early epoch on."""
+    """Create the configured pruner. Default: MedianPruner, from the second epoch on if there are several."""
     if config is None:
         return MedianPruner(n_startup_trials=4, n_warmup_steps=1 if max_epochs > 1 else 0)
     pruner: BasePruner = instantiate(BasePruner, config, "--study.pruner")
@@ -22,44 +23,44 @@ def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
 
 
 def check_pruner(pruner: BasePruner, *, reports: int) -> None:
-    """Refuse a pruner that could never prune a trial of so few epochs.
+    """Reject a pruner that can never prune a trial with so few epochs.
 
-    The pruner is asked: in a study in memory, every second trial gets worse with every epoch and the others get better.
+    The check runs an in-memory study in which every second trial diverges and the others improve steadily.
 
     Args:
         pruner: The pruner.
-        reports: Values that a trial reports at most: its validated epochs.
+        reports: Maximum number of values that a trial reports: its validated epochs.
 
     Raises:
-        InputError: If none of the failing trials would have been pruned.
+        InputError: If none of the diverging trials is pruned.
     """
-    if isinstance(pruner, NopPruner) or reports < 1 or _prunes_a_failing_trial(pruner, min(reports, _ENOUGH)):
+    if isinstance(pruner, NopPruner) or reports < 1 or _prunes_a_diverging_trial(pruner, min(reports, _MAX_REPORTS)):
         return
     raise InputError(
         f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
         "lower its warm-up or resource, raise --trainer.max_epochs, "
-        "or say that none shall be pruned: --study.pruner optuna.pruners.NopPruner"
+        "or turn pruning off: --study.pruner optuna.pruners.NopPruner"
     )
 
 
-def _prunes_a_failing_trial(pruner: BasePruner, reports: int) -> bool:
+def _prunes_a_diverging_trial(pruner: BasePruner, reports: int) -> bool:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        # Far below and far above, so that a pruner with a bound of its own has something to prune, too.
+        # Very low and very high values, so that a ThresholdPruner also has something to prune.
         return any(_prunes(pruner, reports, far) for far in (-_FAR, _FAR))
     finally:
         optuna.logging.set_verbosity(verbosity)
 
 
 def _prunes(pruner: BasePruner, reports: int, far: float) -> bool:
-    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="rehearsal")
-    for number in range(_ENOUGH):
-        failing = number % 2 == 1
+    study = optuna.create_study(direction="maximize", pruner=pruner, study_name="pruner-check")
+    for number in range(_TRIALS):
+        diverging = number % 2 == 1
         trial = study.ask()
         for step in range(reports):
-            trial.report(far * (step + 1) if failing else step + 1.0, step)
-            if trial.should_prune() and failing:  # asked of both: some pruners compare with what they were asked
+            trial.report(far * (step + 1) if diverging else step + 1.0, step)
+            if trial.should_prune() and diverging:  # called for all trials: some pruners store state in the call
                 return True
-        study.tell(trial, far if failing else float(reports))
+        study.tell(trial, far if diverging else float(reports))
     return False

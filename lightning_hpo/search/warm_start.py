@@ -1,39 +1,40 @@
-"""What a study takes over from another one: its best points, fixed values, and what ranges are narrowed around.
+"""Start of a study from another study: its best points, fixed flags and narrowed ranges.
 
-It is decided once, when the study begins, and kept in it: what becomes of the other study afterwards changes nothing.
+It is computed once, when a study begins, and stored in the study. Later changes of the other study have no effect.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from lightning_hpo.config.errors import nearest
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.search.dimension import unlabelled
+from lightning_hpo.search.dimension import from_label
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import find_study, load_study, ranked
 
 __all__ = ["STARTED_FROM", "WarmStart", "find_warm_start"]
 
 STARTED_FROM = "started_from"
-_MEASURED = ("monitor", "mode", "data_fingerprint")
+_COMPARED = ("monitor", "mode", "data_fingerprint")
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Another study, as far as a study starts from it. Values are as Optuna stores them.
+    """What a study takes over from another study. Values are stored as in Optuna.
 
     Args:
         study: Name of the other study.
         trial: Number of its best trial.
-        value: That trial's value.
-        best: That trial's values by flag, those that the other study had fixed among them.
-        points: Values of its best trials, as far as their flags are searched now, the best first.
-        measured: What the other study's values are of: metric, mode, fingerprint of the data.
-        queue: How many points were asked for.
-        narrow: Share of its range that a flag keeps.
+        value: Value of that trial.
+        best: Values of that trial by flag, including the flags that the other study has fixed.
+        points: Values of the best trials by flag, best first. Flags that are not searched now are left out.
+        measured: Metric, mode and data fingerprint of the other study.
+        queue: Maximum number of points, as requested by the user.
+        narrow: Share of its range that each flag keeps.
         fix: Flags that are fixed.
     """
 
@@ -49,66 +50,68 @@ class WarmStart:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """Value of each fixed flag; one that the best trial did not have keeps that of the config."""
-        return {flag: unlabelled(self.best[flag]) for flag in self.fix if flag in self.best}
+        """Value of each fixed flag. A flag that the best trial does not have keeps its value in the config."""
+        return {flag: from_label(self.best[flag]) for flag in self.fix if flag in self.best}
 
     def record(self) -> dict[str, Any]:
-        """What the study keeps of it."""
+        """Return the warm start as the study stores it."""
         return asdict(self)
 
     def problems(self, about: Mapping[str, Any]) -> list[str]:
-        """Why its best is not to be relied on: it is the best of something else.
+        """Explain why `narrow` and `fix` are refused: the other study used a different metric or data set.
 
         Args:
-            about: What the study that starts from it says of itself.
+            about: Attributes of the study that starts.
         """
-        other = self._other(about)
+        other = self._differences(about)
         flags = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]
         if not other or not flags:
             return []
         return [
-            f"{', '.join(flags)}: {self.study} was tuned with {other}, so that its best need not be the best here; "
-            "without them, its best points are tried all the same"
+            f"{', '.join(flags)}: {self.study} was tuned with {other}, so its best values may be bad ones here; remove "
+            f"{'this flag' if len(flags) == 1 else 'these flags'} to try only its best points"
         ]
 
     def line(self, about: Mapping[str, Any]) -> str:
-        """Say what is taken over.
+        """Return one line for the screen: what the study takes over.
 
         Args:
-            about: What the study that starts from it says of itself.
+            about: Attributes of the study that starts.
         """
-        within = "" if self.narrow is None else ", where they are in the ranges"
-        parts = [f"first the defaults, then {len(self.points)} of its best points{within}"]
-        parts += [f"fixed: {', '.join(self.fix)}"] if self.fix else []
-        parts += [f"ranges narrowed to {self.narrow:g} of them around its best"] if self.narrow is not None else []
-        other = self._other(about)
-        parts += [f"it was tuned with {other}, so its values cannot be compared with these"] if other else []
+        parts = [f"first the defaults, then {len(self.points)} of its best points"]
+        if self.narrow is not None:
+            parts = [f"{parts[0]}, if they are in the narrowed ranges"]
+            parts += [f"ranges narrowed to {100 * self.narrow:g}% around its best values"]
+        if self.fix:
+            parts += [f"fixed: {', '.join(self.fix)}"]
+        if other := self._differences(about):
+            parts += [f"it was tuned with {other}, so its values cannot be compared with those of this study"]
         return f"starts from {self.study}, best {self.value:.4f} in trial {self.trial}: {'; '.join(parts)}"
 
-    def _other(self, about: Mapping[str, Any]) -> str:
+    def _differences(self, about: Mapping[str, Any]) -> str:
         return ", ".join(
             f"{key} {self.measured.get(key)} (here {about[key]})"
-            for key in _MEASURED
+            for key in _COMPARED
             if self.measured.get(key) != about[key]
         )
 
 
 def find_warm_start(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart | None:
-    """What the study of these settings starts from; None if that is no other study.
+    """Return what a study takes over from another study, or None if it does not start from one.
 
     Args:
-        settings: The study's settings; none of them is a problem.
-        agent: What it tunes.
+        settings: Valid settings of the study.
+        agent: Name of the agent that it tunes.
         searched: The flags of its search space.
 
     Raises:
-        InputError: If the other study cannot be started from, or the study has begun otherwise.
+        InputError: If the other study cannot be used, or the study began with other settings.
     """
     own = find_study(settings)
     if own is None or "agent" not in own.user_attrs:
         return None if settings.from_ is None else _begin(settings, agent, searched)
-    had = own.user_attrs.get(STARTED_FROM)
-    warm_start = None if had is None else WarmStart(**had)
+    stored = own.user_attrs.get(STARTED_FROM)
+    warm_start = None if stored is None else WarmStart(**stored)
     if problems := _changes(own, warm_start, settings):
         raise InputError(problems)
     return warm_start
@@ -119,55 +122,72 @@ def _changes(own: optuna.Study, warm_start: WarmStart | None, settings: StudySet
     if warm_start is not None:
         pairs |= {flag: (getattr(warm_start, flag), getattr(settings, flag)) for flag in ("queue", "narrow", "fix")}
     return [
-        f"--study.{flag}: got {has}; {own.study_name} was begun with {had}: go on with the same, or give the study "
-        "another --study.name"
-        for flag, (had, has) in pairs.items()
-        if had != has
+        f"--study.{flag}: got {now}, but {own.study_name} began with {before}; use the same, or another --study.name"
+        for flag, (before, now) in pairs.items()
+        if before != now
     ]
 
 
 def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart:
     other = load_study(str(settings.from_), str(settings.storage), flag="--study.from", storage_flag="--study.storage")
-    about, name = other.user_attrs, other.study_name
-    if len(other.directions) != 1:
-        raise InputError(f"--study.from {name}: it has {len(other.directions)} objectives, and so no best trial")
-    if "refit_of" in about:
-        raise InputError(f"--study.from {name}: it is the refit of {about['refit_of']}; name that study")
-    if about.get("agent", agent) != agent:
-        raise InputError(f"--study.from {name}: its agent is {about['agent']}, and this is {agent}; name another study")
-    trials = ranked(other)
-    if not trials:
-        raise InputError(f"--study.from {name}: no trial of it is complete yet; tune it first, or name another study")
-    kept = WarmStart(**about[STARTED_FROM]) if STARTED_FROM in about else None
-    fixed = {} if kept is None else {flag: kept.best[flag] for flag in kept.fix if flag in kept.best}
-    # One that is searched here, too, may be of a choice that none of its trials has made.
-    known = {*fixed, *searched, *(flag for trial in trials for flag in trial.params)}
-    if unknown := [flag for flag in settings.fix if flag not in known]:
-        raise InputError(
-            [f"--study.fix: {flag}: {name} has no value of it{nearest(flag, known)}" for flag in unknown],
-        )
+    trials = _best_trials(other, agent)
+    about = other.user_attrs
+    earlier = WarmStart(**about[STARTED_FROM]) if STARTED_FROM in about else None
+    fixed = {} if earlier is None else {flag: earlier.best[flag] for flag in earlier.fix if flag in earlier.best}
+    # A flag of this search space may belong to a choice that no trial of the other study has drawn.
+    _check_fix(settings.fix, {*fixed, *searched, *(flag for trial in trials for flag in trial.params)}, searched, other)
     wanted = [flag for flag in searched if flag not in settings.fix]
-    if searched and not wanted:
-        raise InputError("--study.fix: it has every flag of the search space, so nothing is left to search; fix fewer")
-    points: list[Mapping[str, Any]] = []
-    for trial in trials:
-        values = fixed | trial.params
-        point = {flag: values[flag] for flag in wanted if flag in values}
-        if point and point not in points and len(points) < settings.queue:
-            points.append(point)
+    points = _points([fixed | trial.params for trial in trials], wanted, settings.queue)
     if settings.queue and not points and not settings.fix:
         raise InputError(
-            f"--study.from {name}: none of its trials has a value of a flag that is searched here, so there is nothing "
-            "to start from; name another study"
+            f"--study.from {other.study_name}: none of its trials has a value of a flag of this search space; "
+            "use another study, or search one of its flags"
         )
     return WarmStart(
-        study=name,
+        study=other.study_name,
         trial=trials[0].number,
         value=float(trials[0].value or 0.0),
         best=fixed | trials[0].params,
         points=points,
-        measured={key: about.get(key) for key in _MEASURED},
+        measured={key: about.get(key) for key in _COMPARED},
         queue=settings.queue,
         narrow=settings.narrow,
         fix=settings.fix,
     )
+
+
+def _best_trials(other: optuna.Study, agent: str) -> list[FrozenTrial]:
+    """Return the complete trials of the other study, best first, after checking that a study can start from it."""
+    about, where = other.user_attrs, f"--study.from {other.study_name}"
+    if len(other.directions) != 1:
+        raise InputError(f"{where}: it has {len(other.directions)} objectives; use a study with one")
+    if "refit_of" in about:
+        raise InputError(f"{where}: it is a refit of {about['refit_of']}; use that study")
+    if about.get("agent", agent) != agent:
+        raise InputError(f"{where}: it tunes {about['agent']}, and this study {agent}; use one of the same agent")
+    trials = ranked(other)
+    if not trials:
+        raise InputError(f"{where}: it has no complete trial; run `tune` for it first, or use another study")
+    return trials
+
+
+def _check_fix(fix: Sequence[str], known: Collection[str], searched: Collection[str], other: optuna.Study) -> None:
+    problems = [
+        f"--study.fix: {flag}: {other.study_name} has no value of it{nearest(flag, known) or '; remove it'}"
+        for flag in fix
+        if flag not in known
+    ]
+    if searched and not problems and set(searched) <= set(fix):
+        problems = ["--study.fix: it contains every flag of the search space; fix fewer, so that one is searched"]
+    if problems:
+        raise InputError(problems)
+
+
+def _points(trials: Sequence[Mapping[str, Any]], wanted: Sequence[str], most: int) -> list[Mapping[str, Any]]:
+    """Return the wanted values of the first trials that differ in them."""
+    points: list[Mapping[str, Any]] = []
+    for values in trials:
+        point = {flag: values[flag] for flag in wanted if flag in values}
+        if point and point not in points and len(points) < most:
+            points.append(point)
+    return points

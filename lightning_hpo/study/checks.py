@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.agent_cli import class_of
+from lightning_hpo.config.flags import class_of
 from lightning_hpo.databases import check_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus

@@ -6,7 +6,7 @@ import time
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.agent_cli import flags
+from lightning_hpo.config.flags import flags
 from lightning_hpo.storage.attributes import DATA_COUNTS, DATA_FINGERPRINT, HALVINGS, RUN_ID
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session

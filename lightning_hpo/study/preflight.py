@@ -10,7 +10,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_layers, load_encoder, longest_input
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
-from lightning_hpo.config.agent_cli import AgentCLI, flags
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.tokenizers import load_tokenizer

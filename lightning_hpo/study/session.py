@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from lightning_hpo.config.agent_cli import with_flags
+from lightning_hpo.config.flags import with_flags
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import LightningHpoError, StorageAwayError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus

@@ -8,7 +8,8 @@ import optuna
 from jsonargparse import Namespace
 from optuna.trial import TrialState
 
-from lightning_hpo.config.agent_cli import class_of, resolve
+from lightning_hpo.config.agent_cli import resolve
+from lightning_hpo.config.flags import class_of
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
 from lightning_hpo.storage.attributes import experiment_name
 from lightning_hpo.storage.settings import StudySettings

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lightning_hpo.config.agent_cli import as_yaml, flags, read_yaml, resolve
+from lightning_hpo.config.agent_cli import resolve
+from lightning_hpo.config.flags import as_yaml, flags, read_yaml
 from lightning_hpo.study_folder import write_whole
 from lightning_hpo.tracking.outbox import LogConfig, Outbox
 

@@ -23,7 +23,8 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
-from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.gpus import gpu_use
 from lightning_hpo.storage.attributes import WORKER

@@ -7,7 +7,8 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from lightning_hpo.config.agent_cli import AgentCLI, as_yaml, class_of, flags, resolve
+from lightning_hpo.config.agent_cli import AgentCLI, resolve
+from lightning_hpo.config.flags import as_yaml, flags
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.settings import StudySettings
 from tests.foreign import ForeignData, ForeignModule
@@ -24,18 +25,18 @@ def _trainer(cli: AgentCLI) -> Trainer:
     return cli.trainer
 
 
-def test_a_foreign_module_is_made_from_class_paths_and_flags(file: str) -> None:
+def test_any_module_is_created_from_class_paths_and_flags(file: str) -> None:
     cli = AgentCLI(["--config", file, "--model.lr", "0.5", "--data.rows", "32", "--trainer.max_epochs", "7"])
     assert isinstance(cli.model, ForeignModule)
     assert isinstance(cli.datamodule, ForeignData)
     assert (cli.model.lr, cli.datamodule.rows, _trainer(cli).max_epochs) == (0.5, 32, 7)
 
 
-def test_without_instantiate_nothing_is_made(file: str) -> None:
+def test_without_instantiate_no_object_is_created(file: str) -> None:
     assert not hasattr(AgentCLI(["--config", file], instantiate=False), "trainer")
 
 
-def test_the_values_are_a_config_that_gives_the_same_values(file: str, tmp_path: Path) -> None:
+def test_parsing_the_values_returns_the_same_values(file: str, tmp_path: Path) -> None:
     values = AgentCLI(["--config", file, "--model.lr", "0.5"], instantiate=False).values
     again = tmp_path / "again.yaml"
     again.write_text(as_yaml(values))
@@ -45,7 +46,7 @@ def test_the_values_are_a_config_that_gives_the_same_values(file: str, tmp_path:
     assert values["seed_everything"] == 17
 
 
-def test_a_study_s_sections_are_let_pass_and_are_no_values(file: str, tmp_path: Path) -> None:
+def test_the_sections_of_a_study_are_accepted_and_not_among_the_values(file: str, tmp_path: Path) -> None:
     sections = tmp_path / "study.yaml"
     space = {"model.lr": {"low": 0.1, "high": 1.0}}
     sections.write_text(yaml.safe_dump({"study": {"name": "first", "n_trials": 3}, "search_space": space}))
@@ -56,7 +57,7 @@ def test_a_study_s_sections_are_let_pass_and_are_no_values(file: str, tmp_path: 
     assert (cli.config.study.name, cli.config.study.n_trials, cli.config.search_space) == ("first", 3, space)
 
 
-def test_the_augmentation_and_the_encoder_reach_the_data_module() -> None:
+def test_augmentation_and_encoder_are_linked_to_the_data_module() -> None:
     config = {
         "model": {"class_path": "lightning_hpo.agents.CriteriaAgent", "init_args": {"name": "some/encoder"}},
         "data": {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {"posts": "posts.csv"}},
@@ -65,7 +66,7 @@ def test_the_augmentation_and_the_encoder_reach_the_data_module() -> None:
     cli = AgentCLI(config, instantiate=False)
     assert cli.config.data.init_args.tokenizer == "some/encoder"
     assert cli.values["aug"]["enabled"] is True
-    # What a link fills in is no value of its own: it would contradict another encoder later.
+    # A linked value is not stored: it would contradict an encoder that is set later.
     assert "tokenizer" not in cli.values["data"]["init_args"]
 
 
@@ -77,7 +78,7 @@ def test_the_augmentation_and_the_encoder_reach_the_data_module() -> None:
         ("trainer.max_epohcs", 1, "--trainer.max_epohcs: there is no such flag; did you mean trainer.max_epochs?"),
     ],
 )
-def test_resolve_refuses_what_a_flag_refuses(
+def test_resolve_rejects_unknown_flags_and_wrong_types(
     foreign_config: dict[str, Any], flag: str, value: Any, problem: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -85,7 +86,7 @@ def test_resolve_refuses_what_a_flag_refuses(
     assert caught.value.problems == [problem]
 
 
-def test_resolve_sets_flags_and_leaves_the_config_alone(foreign_config: dict[str, Any]) -> None:
+def test_resolve_sets_flags_and_does_not_change_the_config(foreign_config: dict[str, Any]) -> None:
     before = yaml.safe_dump(foreign_config)
     overrides = {"model.hidden": 8, "data.rows": 16, "trainer.max_epochs": 5, "aug.enabled": True, "aug.p_apply": 0.2}
     resolved = flags(resolve(foreign_config, overrides))
@@ -94,30 +95,7 @@ def test_resolve_sets_flags_and_leaves_the_config_alone(foreign_config: dict[str
     assert yaml.safe_dump(foreign_config) == before
 
 
-def test_flags_are_what_one_types() -> None:
-    config = {
-        "model": {"class_path": "a.B", "init_args": {"name": "x", "optim": {"lr": 0.1}, "loss": None}},
-        "aug": {"methods": ["swap"], "extra": {}},
-    }
-    assert flags(config) == {
-        "model": "a.B",
-        "model.name": "x",
-        "model.optim.lr": 0.1,
-        "model.loss": None,
-        "aug.methods": ["swap"],
-        "aug.extra": {},
-    }
-
-
-def test_as_yaml_keeps_order_and_letters() -> None:
-    assert as_yaml({"b": 1, "a": "é"}) == "b: 1\na: é\n"
-
-
-def test_class_of_a_section(foreign_config: dict[str, Any]) -> None:
-    assert class_of(foreign_config["model"]) is ForeignModule
-
-
-def test_the_caller_s_callbacks_stand_beside_the_config_s(foreign_config: dict[str, Any]) -> None:
+def test_callbacks_of_the_caller_are_added_to_those_of_the_config(foreign_config: dict[str, Any]) -> None:
     patience = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val_metric"}}
     foreign_config["trainer"]["callbacks"] = [patience]
     foreign_config["trainer"]["max_epochs"] = 9
@@ -137,14 +115,14 @@ def _fit(file: str, folder: Path, *more: str) -> Sequence[ModelCheckpoint]:
     return [callback for callback in cli.trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
 
-def test_fit_keeps_the_best_epoch_by_the_metric(file: str, tmp_path: Path) -> None:
+def test_fit_saves_the_best_epoch_by_val_metric(file: str, tmp_path: Path) -> None:
     [kept] = _fit(file, tmp_path)
     assert (kept.monitor, kept.mode) == ("val_metric", "max")
     assert Path(kept.best_model_path).name == "best.ckpt"
     assert Path(kept.best_model_path).is_file()
 
 
-def test_fit_keeps_what_the_config_says_if_it_says_so(file: str, tmp_path: Path) -> None:
+def test_a_checkpoint_callback_in_the_config_replaces_the_default_one(file: str, tmp_path: Path) -> None:
     config = tmp_path / "keeps.yaml"
     own = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"filename": "mine"}}
     config.write_text(yaml.safe_dump({"trainer": {"callbacks": [own]}}))
@@ -152,11 +130,11 @@ def test_fit_keeps_what_the_config_says_if_it_says_so(file: str, tmp_path: Path)
     assert Path(kept.best_model_path).name == "mine.ckpt"
 
 
-def test_fit_keeps_nothing_if_the_config_says_so(file: str, tmp_path: Path) -> None:
+def test_fit_saves_no_checkpoint_if_checkpointing_is_disabled(file: str, tmp_path: Path) -> None:
     assert _fit(file, tmp_path, "--trainer.enable_checkpointing", "false") == []
 
 
-def test_fit_trains_the_same_twice(file: str, tmp_path: Path) -> None:
+def test_fit_is_reproducible(file: str, tmp_path: Path) -> None:
     scores = [_fit(file, tmp_path / name)[0].best_model_score for name in ("one", "two")]
     assert scores[0] is not None
     assert scores[0] == scores[1]

@@ -38,18 +38,18 @@ _IN_BAD = [
     "model.hidden: Expected a int. Got value: many",
     "model.lrr: there is no such flag; did you mean model.lr?",
     "trainer.max_epohcs: there is no such flag; did you mean trainer.max_epochs?",
-    "trainr.x: there is no such flag",
+    "trainr.x: there is no such flag; --help lists all flags",
 ]
 
 
 @pytest.mark.parametrize("subcommand", [[], ["fit"], ["validate"]])
-def test_every_error_of_a_file_is_told_at_once_with_file_and_key(bad: str, subcommand: list[str]) -> None:
+def test_all_errors_of_a_file_are_reported_with_file_and_key(bad: str, subcommand: list[str]) -> None:
     problems = _problems([*subcommand, "--config", bad], run=bool(subcommand))
     assert sorted(problems) == [f"{bad}: {line}" for line in _IN_BAD]
 
 
 @pytest.mark.parametrize("subcommand", [[], ["fit"]])
-def test_every_error_of_the_flags_is_told_at_once(good: str, subcommand: list[str]) -> None:
+def test_all_errors_of_the_flags_are_reported_at_once(good: str, subcommand: list[str]) -> None:
     flags = ["--model.lr", "fast", "--trainer.max_epohcs=3", "--data.rows=few", "--aug.p_aply", "0.1"]
     assert sorted(_problems([*subcommand, "--config", good, *flags], run=bool(subcommand))) == [
         "--aug.p_aply: there is no such flag; did you mean aug.p_apply?",
@@ -59,19 +59,19 @@ def test_every_error_of_the_flags_is_told_at_once(good: str, subcommand: list[st
     ]
 
 
-def test_errors_of_files_and_flags_are_told_together(good: str, bad: str) -> None:
+def test_errors_of_files_and_flags_are_reported_together(good: str, bad: str) -> None:
     problems = _problems(["--config", good, f"--config={bad}", "--data.rows", "few"])
     assert sorted(problems) == ["--data.rows: Expected a int. Got value: few", *(f"{bad}: {line}" for line in _IN_BAD)]
 
 
-def test_errors_of_a_config_that_stands_in_no_file(bad: str) -> None:
+def test_errors_of_a_config_that_is_in_no_file(bad: str) -> None:
     config = yaml.safe_load(Path(bad).read_text())
     before = yaml.safe_dump(config)
     assert sorted(_problems(config)) == [f"--{line}" for line in _IN_BAD]
     assert yaml.safe_dump(config) == before
 
 
-def test_errors_of_a_study_are_told_where_there_is_one(good: str) -> None:
+def test_errors_of_study_settings_are_reported(good: str) -> None:
     flags = ["--study.n_trials", "many", "--study.seeed", "1", "--study.mode", "most"]
     assert sorted(_problems(["--config", good, *flags], study=StudySettings)) == [
         "--study.mode: Expected a typing.Literal['max', 'min']. Got value: most",
@@ -80,31 +80,33 @@ def test_errors_of_a_study_are_told_where_there_is_one(good: str) -> None:
     ]
 
 
-def test_a_file_that_is_not_there_and_one_that_is_no_yaml(tmp_path: Path) -> None:
+def test_missing_files_and_invalid_yaml_are_reported(tmp_path: Path) -> None:
     broken, gone, text = tmp_path / "broken.yaml", tmp_path / "gone.yaml", tmp_path / "text.yaml"
     broken.write_text("model:\n  lr: [1\n")
     text.write_text("just words")
     arguments = [word for path in (broken, gone, text) for word in ("--config", str(path))]
     problems = _problems(arguments)
-    assert problems[0].startswith(f"--config {broken} line 3: not YAML (")
+    assert problems[0].startswith(f"--config {broken} line 3: not valid YAML (")
     assert problems[1:] == [
         f"--config {gone}: No such file or directory",
-        f"--config {text}: holds no settings; a config is made of `key: value` lines",
+        f"--config {text}: contains no settings; write them as `key: value` lines",
     ]
 
 
-def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "weights.ckpt"
     path.write_bytes(b"\xff\xfe\x00\x81")
-    assert _problems(["--config", str(path)]) == [f"--config {path}: not YAML (unreadable)"]
+    assert _problems(["--config", str(path)]) == [f"--config {path}: not valid YAML (not UTF-8 text)"]
 
 
-def test_a_config_without_a_file_is_refused() -> None:
-    assert _problems(["--config"]) == ["--config: no file is named"]
+def test_config_without_a_path_is_rejected() -> None:
+    assert _problems(["--config"]) == ["--config: got no file; give the path of a YAML file"]
 
 
-def test_what_is_missing_is_named() -> None:
-    assert sorted(_problems([])) == ["--data: is needed", "--model: is needed"]
+def test_missing_sections_are_reported() -> None:
+    assert sorted(_problems([])) == [
+        f"--{key}: required; set it with a flag or in a --config file" for key in ("data", "model")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,11 +117,11 @@ def test_what_is_missing_is_named() -> None:
         ("tests.foreign.ForeignData", "Import path does not correspond to a subclass of LightningModule"),
     ],
 )
-def test_a_class_that_cannot_be_used_is_named(good: str, name: str, reason: str) -> None:
+def test_an_invalid_class_path_is_reported(good: str, name: str, reason: str) -> None:
     assert _problems(["--config", good, "--model", name]) == [f"--model: {reason}; got {name}"]
 
 
-def test_empty_arguments_of_a_class_are_no_crash(tmp_path: Path, foreign_config: dict[str, Any]) -> None:
+def test_empty_init_args_are_reported(tmp_path: Path, foreign_config: dict[str, Any]) -> None:
     foreign_config["model"]["init_args"] = None
     path = tmp_path / "empty.yaml"
     path.write_text(yaml.safe_dump(foreign_config))
@@ -128,11 +130,11 @@ def test_empty_arguments_of_a_class_are_no_crash(tmp_path: Path, foreign_config:
     assert "--data.rows: Expected a int. Got value: few" in problems
 
 
-def test_a_flag_without_its_value_is_named(good: str) -> None:
+def test_a_flag_without_a_value_is_reported(good: str) -> None:
     assert _problems(["--config", good, "--trainer.max_epochs"]) == ["--trainer.max_epochs: expected one argument"]
 
 
-def test_a_negative_number_is_a_value(good: str) -> None:
+def test_a_negative_number_is_not_taken_for_a_flag(good: str) -> None:
     assert _problems(["--config", good, "--model.lr", "-.5", "--model.hidden", "x"]) == [
         "--model.hidden: Expected a int. Got value: x"
     ]
@@ -148,12 +150,12 @@ def test_a_negative_number_is_a_value(good: str) -> None:
         ("something.else", None),
     ],
 )
-def test_the_nearest_name(name: str, offered: str | None) -> None:
+def test_the_most_similar_name_is_suggested(name: str, offered: str | None) -> None:
     known = ["trainer.logger", "trainer.max_epochs", "model.optim.lr", "model.head.layers"]
     assert nearest(name, known) == ("" if offered is None else f"; did you mean {offered}?")
 
 
-def test_lines_on_a_search_space_are_told_with_their_file(tmp_path: Path) -> None:
+def test_problems_of_a_search_space_are_reported_with_their_file(tmp_path: Path) -> None:
     spaces = {"a.yaml": "{model.lr: {low: 0}}", "b.yaml": "{data.stride: {low: 0}, 3: 4}", "c.yaml": "1"}
     arguments = ["tune"]
     for name, space in spaces.items():

@@ -23,7 +23,7 @@ def _quiet(**options: Any) -> Trainer:
         ({}, "32-true"),
     ],
 )
-def test_auto_is_bf16_where_the_processor_has_it(
+def test_auto_precision_is_bf16_on_a_cpu_with_native_bf16(
     known: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
@@ -32,10 +32,12 @@ def test_auto_is_bf16_where_the_processor_has_it(
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
-def test_auto_asks_the_graphics_gpu(native: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_is_bf16_on_a_gpu_with_native_bf16(
+    native: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    # An emulated bf16, on gpus of before 2020, is slower than float32.
+    # GPUs from before 2020 emulate bf16, which is slower than float32.
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert native_precision("gpu") == native_precision("auto") == precision
@@ -43,5 +45,5 @@ def test_auto_asks_the_graphics_gpu(native: bool, precision: str, monkeypatch: p
 
 
 @pytest.mark.parametrize(("given", "taken"), [(None, "32-true"), ("bf16-mixed", "bf16-mixed"), (64, "64-true")])
-def test_other_precisions_are_lightnings(given: object, taken: str) -> None:
+def test_other_precisions_are_passed_to_lightning(given: object, taken: str) -> None:
     assert _quiet(precision=given).precision == taken

@@ -1,4 +1,4 @@
-"""What a new user gets wrong with data and encoders: a line each, exit code 2, and no database."""
+"""Mistakes in data, encoders and flags: `tune` reports one line each, exits with code 2 and creates no database."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
-def test_a_line_says_it_and_nothing_is_written(
+def test_a_mistake_is_reported_in_one_line_and_no_database_is_created(
     sandbox: Path, capsys: pytest.CaptureFixture[str], agent: str, case: str
 ) -> None:
     change, flags, wanted = CASES[case]
@@ -86,24 +86,24 @@ def test_a_line_says_it_and_nothing_is_written(
     config = ["--config", str(ROOT / "configs" / f"demo_{agent}.yaml"), "--data.posts", "data/posts.csv"]
     config += ["--data.annotations", "data/annotations.csv", "--data.criteria", "data/criteria.yaml"]
     code = main(["tune", *config, "--model.name", "./encoder", "--study.name", "bad", *flags])
-    said = capsys.readouterr().err
-    assert code == 2, said
-    assert all(part in said for part in wanted), said
-    assert "Traceback" not in said
-    assert all(line.startswith(("error: ", "looking at the data")) for line in said.splitlines())
+    printed = capsys.readouterr().err
+    assert code == 2, printed
+    assert all(part in printed for part in wanted), printed
+    assert "Traceback" not in printed
+    assert all(line.startswith(("error: ", "looking at the data")) for line in printed.splitlines())
     assert not list(sandbox.rglob("*.db"))
 
 
 SPACES: dict[str, tuple[str, str]] = {
-    "an end that the flag refuses": (
+    "bound that violates a rule of the flag": (
         "model.optim.layer_decay: {low: 0.5, high: 1.5}",
-        "model.optim.layer_decay: 1.5 is refused by the flag: --model.optim.lay",
+        "model.optim.layer_decay: 1.5 is not valid: --model.optim.lay",
     ),
-    "two ends that leave no room for a post": (
+    "bounds without room for a post": (
         "data.max_length: {low: 64, high: 128}, data.stride: {low: 16, high: 60}",
         "with the encoder ./encoder: --data.max_length: 64 is too small: the criteria take up to ",
     ),
-    "more than one of the encoders reads": (
+    "longer than one of the encoders accepts": (
         "model.name: {choices: [./encoder, ./other]}, data.max_length: {low: 128, high: 576}",
         "with the encoder ./other: --data.max_length: 576 is more than the 519 tokens that the ",
     ),
@@ -115,10 +115,10 @@ SPACES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("case", SPACES)
-def test_an_end_of_the_search_space_is_refused_before_the_study(
+def test_an_invalid_bound_of_the_search_space_is_reported_before_the_study_begins(
     sandbox: Path, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
-    space, said = SPACES[case]
+    space, expected = SPACES[case]
     (sandbox / "other").symlink_to(sandbox / "encoder")
     _text(sandbox / "space.yaml", f"search_space: {{{space}}}\n")
     config = ["--config", str(ROOT / "configs" / "demo_criteria.yaml"), "--config", "space.yaml"]
@@ -126,5 +126,5 @@ def test_an_end_of_the_search_space_is_refused_before_the_study(
     flags = ["--data.criteria", "data/criteria.yaml", "--model.name", "./encoder", "--study.name", "bad"]
     assert main(["tune", *config, *flags]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert any(line.startswith(f"error: space.yaml: search_space: {said}") for line in lines), lines
+    assert any(line.startswith(f"error: space.yaml: search_space: {expected}") for line in lines), lines
     assert not list(sandbox.rglob("*.db"))

@@ -1,4 +1,4 @@
-"""The project's papers say the same as the project."""
+"""Documents, dependency lists and configs agree with the project."""
 
 import re
 import subprocess
@@ -23,14 +23,14 @@ def _requirements() -> set[str]:
     return {line for line in listed if not line.startswith("lightning_hpo[")}
 
 
-def test_the_conda_environment_says_what_the_project_says() -> None:
+def test_the_conda_environment_has_the_requirements_of_the_project() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    # bitsandbytes is for NVIDIA gpus alone.
+    # bitsandbytes needs an NVIDIA GPU.
     assert set(pip) == _requirements() - {"bitsandbytes"}
 
 
-def test_the_lock_holds_every_requirement_and_no_malware() -> None:
+def test_the_lock_contains_every_requirement_and_no_malware() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
     names = {_normal(name) for name in locked}
@@ -42,10 +42,10 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("paper", ["README.md", "CONTRIBUTING.md"])
-def test_what_a_map_names_is_there(paper: str) -> None:
-    text = (ROOT / paper).read_text(encoding="utf-8")
-    if paper == "README.md":
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_every_module_in_a_map_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    if document == "README.md":
         tree = text.split("## Where things are")[1].split("```")[1]
         named = [ROOT / line.split()[0] for line in tree.strip().splitlines()]
     else:
@@ -60,7 +60,7 @@ def test_what_a_map_names_is_there(paper: str) -> None:
     assert [path for path in named if not path.exists()] == []
 
 
-def test_there_are_a_config_a_search_space_and_a_demo_for_each_agent() -> None:
+def test_each_agent_has_a_config_two_search_spaces_and_a_demo() -> None:
     wanted = {
         f"{name}.yaml"
         for agent in ("criteria", "evidence")
@@ -71,7 +71,7 @@ def test_there_are_a_config_a_search_space_and_a_demo_for_each_agent() -> None:
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
 @pytest.mark.parametrize("kind", ["", "demo_"])
-def test_every_config_and_search_space_is_accepted(agent: str, kind: str) -> None:
+def test_every_config_and_search_space_is_valid(agent: str, kind: str) -> None:
     paths = [f"{kind}{agent}.yaml"] + ([] if kind else [f"{agent}_search_space.yaml"])
     arguments = [word for path in paths for word in ("--config", str(ROOT / "configs" / path))]
     cli = AgentCLI(arguments, instantiate=False, study=StudySettings)
@@ -79,8 +79,8 @@ def test_every_config_and_search_space_is_accepted(agent: str, kind: str) -> Non
     assert set(space.dimensions) == set(cli.config.search_space)
 
 
-def test_each_stage_starts_from_the_one_before_and_fixes_what_was_searched() -> None:
-    assert [f"criteria_{warm_start}.yaml" for warm_start in ("1_baseline", "2_augmentation", "3_joint")] == STAGES
+def test_each_stage_starts_from_the_previous_one_and_fixes_flags_searched_before() -> None:
+    assert [f"criteria_{stage}.yaml" for stage in ("1_baseline", "2_augmentation", "3_joint")] == STAGES
     searched: set[str] = set()
     before = None
     for name in STAGES:
@@ -93,7 +93,7 @@ def test_each_stage_starts_from_the_one_before_and_fixes_what_was_searched() -> 
         before = study.name
 
 
-def test_nothing_that_git_tracks_names_a_place_or_an_index() -> None:
+def test_no_tracked_file_contains_a_local_path_or_a_package_index() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     forbidden = re.compile("|".join(("/" + "work/", "/" + "root/", "files." + "pythonhosted", "pypi" + r"\.org")))
     found = [name for name in listed if forbidden.search((ROOT / name).read_text(encoding="utf-8", errors="ignore"))]

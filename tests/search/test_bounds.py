@@ -42,31 +42,31 @@ def _problems(space: Space, base: dict[str, Any]) -> list[str]:
         ("trainer.gradient_clip_val", {"low": -1.0, "high": 1.5}, "-1.0", "--trainer.gradient_clip_val: got -1.0; it"),
     ],
 )
-def test_an_end_that_the_flags_rule_refuses_is_named(
+def test_a_bound_that_violates_a_rule_of_its_flag_is_reported(
     base: dict[str, Any], flag: str, entry: Space, value: str, reason: str
 ) -> None:
     (line,) = _problems({flag: entry}, base)
-    assert line.startswith(f"search_space: {flag}: {value} is refused by the flag: {reason}")
+    assert line.startswith(f"search_space: {flag}: {value} is not valid: {reason}")
 
 
-def test_all_ends_are_told_at_once(base: dict[str, Any]) -> None:
+def test_all_bounds_are_reported_at_once(base: dict[str, Any]) -> None:
     space = {"model.dropout": {"low": -1.0, "high": 2.0}, "aug.max_share": {"choices": [0.2, 1.0]}}
-    assert [line.split(" is refused")[0] for line in _problems(space, base)] == [
+    assert [line.split(" is not valid")[0] for line in _problems(space, base)] == [
         "search_space: model.dropout: -1.0",
         "search_space: model.dropout: 2.0",
         "search_space: aug.max_share: 1.0",
     ]
 
 
-def test_two_flags_that_each_may_be_so_and_not_together(base: dict[str, Any]) -> None:
+def test_two_bounds_that_are_valid_alone_but_not_together_are_reported(base: dict[str, Any]) -> None:
     space = {"data.max_length": {"low": 192, "high": 512}, "data.stride": {"low": 32, "high": 256}}
     assert _problems(space, base) == [
-        "search_space: data.max_length: 192 with data.stride: 256 is refused by the flag: --data.stride: 256 is not "
+        "search_space: data.max_length: 192 with data.stride: 256 is not valid: --data.stride: 256 is not "
         "below --data.max_length, 192"
     ]
 
 
-def test_what_no_trial_can_have_is_not_refused(base: dict[str, Any]) -> None:
+def test_combinations_that_no_trial_can_have_are_accepted(base: dict[str, Any]) -> None:
     space = {
         "data.max_length": {"choices": [192, 512]},
         "data.stride": {"low": 32, "high": 256, "when": {"data.max_length": 512}},
@@ -75,7 +75,7 @@ def test_what_no_trial_can_have_is_not_refused(base: dict[str, Any]) -> None:
     assert set(SearchSpace(space, base).dimensions) == set(space)
 
 
-def test_what_the_config_has_wrong_already_is_not_told_of_the_space(base: dict[str, Any]) -> None:
+def test_problems_of_the_config_are_not_reported_for_the_space(base: dict[str, Any]) -> None:
     model = base["model"] | {"init_args": base["model"]["init_args"] | {"dropout": 3.0}}
     SearchSpace({"model.optim.lr": {"low": 1.0e-5, "high": 1.0e-3}}, base | {"model": model})
 
@@ -84,12 +84,12 @@ def _dimensions(*dimensions: Dimension) -> dict[str, Dimension]:
     return {dimension.flag: dimension for dimension in dimensions}
 
 
-def test_corners_are_every_combination_that_a_trial_may_have() -> None:
+def test_corners_are_all_combinations_of_bounds_that_a_trial_can_have() -> None:
     dimensions = _dimensions(
         Dimension("kind", choices=("a", "b")),
         Dimension("size", low=1, high=9, step=2),
         Dimension("power", low=0.5, high=2.0, when={"kind": "a"}),
-        Dimension("unasked", low=0, high=1),
+        Dimension("other", low=0, high=1),
     )
     assert corners(dimensions, ["size"]) == [{"size": 1}, {"size": 9}]
     assert corners(dimensions, ["power"]) == [
@@ -98,10 +98,10 @@ def test_corners_are_every_combination_that_a_trial_may_have() -> None:
         {"kind": "b"},
     ]
     assert len(corners(dimensions, ["power", "size"])) == 6
-    assert corners(dimensions, ["nowhere"]) == [{}]
+    assert corners(dimensions, ["unknown"]) == [{}]
 
 
-def test_corners_reach_a_flag_whose_condition_is_within_a_range() -> None:
+def test_corners_include_a_flag_whose_condition_is_inside_a_range() -> None:
     dimensions = _dimensions(Dimension("layers", low=0, high=4), Dimension("width", low=8, high=64, when={"layers": 2}))
     found = corners(dimensions, ["width"])
     assert [corner for corner in found if "width" in corner] == [

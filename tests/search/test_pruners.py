@@ -24,7 +24,7 @@ def test_the_default_pruner_can_prune_a_trial_of_any_length(epochs: int) -> None
 
 
 @pytest.mark.parametrize("epochs", [-1, 0, 1])
-def test_the_default_pruner_is_made_for_any_number_of_epochs(epochs: int) -> None:
+def test_the_default_pruner_is_a_median_pruner(epochs: int) -> None:
     assert isinstance(build_pruner(None, epochs), MedianPruner)
 
 
@@ -43,7 +43,7 @@ def _patient(patience: int) -> BasePruner:
         (lambda: HyperbandPruner(min_resource=9, max_resource=27), 5),
     ],
 )
-def test_a_pruner_that_comes_too_late_is_refused(make: Callable[[], BasePruner], reports: int) -> None:
+def test_a_pruner_that_starts_too_late_is_rejected(make: Callable[[], BasePruner], reports: int) -> None:
     pruner = make()
     with pytest.raises(InputError, match=rf"^--study.pruner: {type(pruner).__name__} can never prune .* {reports} epo"):
         check_pruner(pruner, reports=reports)
@@ -64,27 +64,27 @@ def test_a_pruner_that_comes_too_late_is_refused(make: Callable[[], BasePruner],
         (lambda: NopPruner(), 5),
     ],
 )
-def test_a_pruner_that_can_prune_passes(make: Callable[[], BasePruner], reports: int) -> None:
+def test_a_pruner_that_can_prune_is_accepted(make: Callable[[], BasePruner], reports: int) -> None:
     check_pruner(make(), reports=reports)
 
 
-def test_the_rehearsal_leaves_optuna_s_voice_as_it_was() -> None:
+def test_the_check_restores_the_verbosity_of_optuna() -> None:
     before = optuna.logging.get_verbosity()
     check_pruner(MedianPruner(), reports=3)
     assert optuna.logging.get_verbosity() == before
 
 
-def test_a_configured_pruner_is_made() -> None:
+def test_the_configured_pruner_is_created() -> None:
     flags = ["--study.pruner", "PercentilePruner", "--study.pruner.percentile", "20"]
     pruner = build_pruner(study_flags(*flags).pruner, 5)
     assert isinstance(pruner, PercentilePruner)
     assert isinstance(build_pruner(study_flags("--study.pruner", "NopPruner").pruner, 5), NopPruner)
 
 
-def test_a_pruner_that_refuses_its_arguments_is_one_line() -> None:
+def test_invalid_arguments_of_a_pruner_are_reported_in_one_line() -> None:
     flags = ["--study.pruner", "PercentilePruner", "--study.pruner.percentile", "200"]
     with pytest.raises(InputError) as caught:
         build_pruner(study_flags(*flags).pruner, 5)
     [line] = caught.value.problems
-    assert line.startswith("--study.pruner: PercentilePruner refused its arguments: ")
+    assert line.startswith("--study.pruner: PercentilePruner does not accept its arguments: ")
     assert "Percentile must be between 0 and 100" in line

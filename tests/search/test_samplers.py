@@ -22,7 +22,7 @@ Opened = Callable[..., optuna.Study]
 
 @pytest.fixture
 def opened(storage_url: str) -> Opened:
-    """Opens the study, as a new process would."""
+    """Return a function that opens a study, as a new process does."""
 
     def open_study(name: str, sampler: Any = None, seed: int = 17) -> optuna.Study:
         return create_study(StudySettings(name=name, storage=storage_url), build_sampler(sampler, seed), NopPruner())
@@ -57,20 +57,20 @@ def _draw(study: optuna.Study, trials: int) -> list[dict[str, Any]]:
     return drawn
 
 
-def test_an_interrupted_study_draws_what_an_uninterrupted_one_draws(opened: Opened) -> None:
+def test_a_resumed_study_draws_the_same_values_as_an_uninterrupted_one(opened: Opened) -> None:
     whole = _draw(opened("whole"), 20)
     parts = _draw(opened("parts"), 7) + _draw(opened("parts"), 13)
     assert parts == whole
     assert len({params["lr"] for params in whole}) == 20
 
 
-def test_a_configured_sampler_goes_on_likewise(opened: Opened) -> None:
+def test_a_resumed_study_with_a_configured_sampler_draws_the_same_values(opened: Opened) -> None:
     arguments = ["--study.sampler", "TPESampler", "--study.sampler.n_startup_trials", "3"]
     sampler = study_flags(*arguments).sampler
     assert _draw(opened("parts", sampler), 4) + _draw(opened("parts", sampler), 4) == _draw(opened("whole", sampler), 8)
 
 
-def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker: Tracker, tmp_path: Path) -> None:
+def test_a_paused_trial_does_not_change_the_drawn_values(opened: Opened, tracker: Tracker, tmp_path: Path) -> None:
     whole = _draw(opened("whole"), 14)
     first = opened("parts")
     drawn = _draw(first, 12)
@@ -83,7 +83,7 @@ def test_a_parked_trial_changes_nothing_of_what_is_drawn(opened: Opened, tracker
     assert [*drawn, resumed, *_draw(second, 1)] == whole
 
 
-def test_another_seed_draws_otherwise(opened: Opened) -> None:
+def test_another_seed_draws_other_values(opened: Opened) -> None:
     assert _draw(opened("one", seed=1), 1) != _draw(opened("two", seed=2), 1)
 
 
@@ -93,14 +93,14 @@ FIRST: list[dict[str, Any]] = [
 ]
 
 
-def test_the_first_trials_have_given_values_as_far_as_they_can(storage_url: str) -> None:
+def test_the_first_trials_have_the_given_values_if_they_are_possible(storage_url: str) -> None:
     def open_study(name: str) -> optuna.Study:
         sampler = build_sampler(None, 17, FIRST)
         return create_study(StudySettings(name=name, storage=storage_url), sampler, NopPruner())
 
     whole = _draw(open_study("whole"), 14)
     assert (whole[0]["lr"], whole[0]["augment"]) == (0.01, True)
-    assert 1 <= whole[0]["layers"] <= 4  # 9 is out of its range
+    assert 1 <= whole[0]["layers"] <= 4  # 9 is outside the range
     assert "p" in whole[0]
     assert (whole[1]["layers"], whole[1]["augment"]) == (2, False)
     assert "p" not in whole[1]
@@ -114,7 +114,7 @@ def test_the_first_trials_have_given_values_as_far_as_they_can(storage_url: str)
     assert parts == whole
 
 
-def test_a_sampler_of_a_grid_draws_all_of_it_beside_the_first_trials(storage_url: str) -> None:
+def test_a_grid_sampler_draws_its_whole_grid_after_the_first_trials(storage_url: str) -> None:
     sampler = study_flags("--study.sampler", "GridSampler", "--study.sampler.search_space", "{x: [1, 2, 3]}").sampler
     study = create_study(
         StudySettings(name="grid", storage=storage_url), build_sampler(sampler, 17, [{"x": 4}]), NopPruner()

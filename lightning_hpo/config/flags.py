@@ -1,0 +1,71 @@
+"""Values of a config by flag, such as `model.optim.lr`; reading and writing a config as YAML."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import yaml
+
+__all__ = ["as_yaml", "class_of", "flags", "read_yaml", "with_flags"]
+
+
+def flags(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a config by flag, without the `init_args` of its file: `model.optim.lr`.
+
+    The class path of a section is the value of the section's own flag, such as `model`.
+    """
+    return dict(_flatten(config, ""))
+
+
+def _flatten(config: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
+        if key == "class_path":
+            yield prefix, value
+        elif isinstance(value, dict) and value:
+            yield from _flatten(value, name)
+        else:
+            yield name, value
+
+
+def with_flags(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a config with some flags set. The values are not checked.
+
+    Args:
+        base: The config.
+        overrides: Value of each flag, by the flag's name without dashes.
+    """
+    config = deepcopy(dict(base))
+    for flag, value in overrides.items():
+        _set(config, flag, value)
+    return config
+
+
+def _set(config: dict[str, Any], flag: str, value: Any) -> None:
+    first, *rest = flag.split(".")
+    path = [first, "init_args", *rest] if rest and "class_path" in (config.get(first) or {}) else [first, *rest]
+    at = config
+    for key in path[:-1]:
+        at[key] = at.get(key) or {}
+        at = at[key]
+    at[path[-1]] = value
+
+
+def class_of(section: Mapping[str, Any]) -> type:
+    """Import the class that the `class_path` of a config section names."""
+    module, _, name = section["class_path"].rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """Parse a config from YAML."""
+    # libyaml, which PyYAML's wheels contain, is ten times as fast as PyYAML's Python reader.
+    config: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return config
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """Write a config as YAML, in the order of its keys."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,58 @@
+"""The objective of a study: its metric, and whether a higher or a lower value is better."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import optuna
+from optuna.study import StudyDirection
+
+__all__ = ["Objective"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Metric that a study optimizes, and whether a higher or a lower value of it is better.
+
+    Args:
+        monitor: Name of the metric.
+        mode: "max" if a higher value is better, "min" if a lower value is better.
+    """
+
+    monitor: str
+    mode: Literal["max", "min"]
+
+    @classmethod
+    def of(cls, study: optuna.Study) -> "Objective":
+        """Return the objective of an Optuna study.
+
+        Raises:
+            RuntimeError: If the study has several objectives.
+        """
+        mode: Literal["max", "min"] = "max" if study.direction == StudyDirection.MAXIMIZE else "min"
+        return cls(str(study.user_attrs.get("monitor", "score")), mode)
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        """The mode in Optuna's words."""
+        return "maximize" if self.mode == "max" else "minimize"
+
+    def gain(self, value: float, other: float) -> float:
+        """Return by how much a value is better than another one; negative if it is worse."""
+        return value - other if self.mode == "max" else other - value
+
+    def is_better(self, value: float, other: float) -> bool:
+        """Return whether a value is strictly better than another one; never true of NaN."""
+        return value > other if self.mode == "max" else value < other
+
+    def best(self, values: Iterable[float]) -> float:
+        """Return the best of the values.
+
+        Raises:
+            ValueError: If there are no values.
+        """
+        return max(values) if self.mode == "max" else min(values)
+
+    def sort_key(self, value: float) -> float:
+        """Return a key that sorts values from best to worst."""
+        return -value if self.mode == "max" else value

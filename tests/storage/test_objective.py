@@ -1,0 +1,44 @@
+import math
+from typing import Literal
+
+import optuna
+import pytest
+
+from lightning_hpo.storage.objective import Objective
+
+HIGHER, LOWER = Objective("val_metric", "max"), Objective("val_loss", "min")
+
+
+@pytest.mark.parametrize(("objective", "better", "worse"), [(HIGHER, 0.9, 0.2), (LOWER, 0.2, 0.9)])
+def test_values_are_compared_in_the_direction_of_the_objective(
+    objective: Objective, better: float, worse: float
+) -> None:
+    assert objective.is_better(better, worse)
+    assert not objective.is_better(worse, better)
+    assert not objective.is_better(better, better)
+    assert objective.gain(better, worse) == pytest.approx(0.7)
+    assert objective.best([worse, better, worse]) == better
+    assert sorted([worse, better], key=objective.sort_key) == [better, worse]
+
+
+@pytest.mark.parametrize("objective", [HIGHER, LOWER])
+def test_nan_is_never_better_and_never_beaten(objective: Objective) -> None:
+    assert not objective.is_better(math.nan, 0.5)
+    assert not objective.is_better(0.5, math.nan)
+
+
+@pytest.mark.parametrize(("direction", "mode"), [("maximize", "max"), ("minimize", "min")])
+def test_the_objective_of_a_study_is_read_from_its_direction_and_attributes(
+    direction: Literal["maximize", "minimize"], mode: str
+) -> None:
+    study = optuna.create_study(direction=direction)
+    assert Objective.of(study).monitor == "score"
+    study.set_user_attr("monitor", "val_metric")
+    objective = Objective.of(study)
+    assert (objective.monitor, objective.mode, objective.direction) == ("val_metric", mode, direction)
+
+
+def test_a_study_with_several_objectives_is_refused() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    with pytest.raises(RuntimeError):
+        Objective.of(study)
