@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lightning_hpo.storage.attributes import MODEL_URI, folder_of
+from lightning_hpo.storage.objective import Objective
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.outcome import Outcome
@@ -41,7 +41,7 @@ class CheckpointRetention(StudyCallback):
     def __init__(self, study: optuna.Study, tracker: Tracker, keep: int) -> None:
         self._tracker, self._keep = tracker, keep
         self._folder = folder_of(study)
-        self._maximizes = study.direction == StudyDirection.MAXIMIZE
+        self._objective = Objective.of(study)
         self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         models = {trial.number: trial.user_attrs.get(MODEL_URI) for trial in complete}
@@ -74,7 +74,7 @@ class CheckpointRetention(StudyCallback):
             self._delete(number, model_uri)
             return
         self._kept[number] = (value, model_uri)
-        ranked = sorted(self._kept, key=lambda n: self._kept[n][0], reverse=self._maximizes)
+        ranked = sorted(self._kept, key=lambda n: self._objective.sort_key(self._kept[n][0]))
         for surplus in ranked[self._keep :]:
             self._delete(surplus, self._kept.pop(surplus)[1])
 

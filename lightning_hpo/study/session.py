@@ -16,6 +16,7 @@ from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import EXHAUSTED, PRECISION, RUNTIME, update_attributes
+from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import create_study
 from lightning_hpo.study.checks import check_settings, check_start
@@ -129,6 +130,7 @@ class Session:
         self.spec, self.study, self.tracker = spec, study, tracker
         self.experiment, self.workers = experiment, workers
         self._space = space
+        self._objective = Objective(spec.settings.monitor, spec.settings.mode)
         self.console = Console(stderr=True, highlight=False)
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
@@ -185,7 +187,7 @@ class Session:
 
     def is_best(self, value: float) -> bool:
         """Return whether a value is better than that of every complete trial."""
-        return self.best is None or (value > self.best if self.spec.settings.mode == "max" else value < self.best)
+        return self.best is None or self._objective.is_better(value, self.best)
 
     def seconds_to_wait(self) -> float | None:
         """Return for how many seconds to wait for messages; None for no limit."""
