@@ -34,7 +34,7 @@ from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.serving.bundled_code import write_served_code
+from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, file_digests, seal
 from lightning_hpo.serving.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS, TOKENIZER, ServingSettings
 
@@ -154,7 +154,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
         names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
         # Two rows: torch.export takes a dimension of one for a constant.
         network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
-        code, loader = write_served_code(Path(folder))
+        code, loader = write_bundled_code(Path(folder))
         mlflow.pyfunc.save_model(
             str(path),
             loader_module=loader,

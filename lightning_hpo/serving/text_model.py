@@ -1,6 +1,6 @@
 """The registered model as MLflow's pyfunc: criteria and posts in, labels or spans out.
 
-A model brings this module along, and what it imports of this package (`served_code`): so neither this package nor
+A model brings this module along, and what it imports of this package (`bundled_code`): so neither this package nor
 Lightning nor transformers is needed where a model answers.
 """
 
