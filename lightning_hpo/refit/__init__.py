@@ -1,0 +1,1 @@
+"""The best trials of a study, trained with more seeds."""

@@ -1,0 +1,1 @@
+"""Registration of a study's models in MLflow."""

@@ -17,7 +17,7 @@ from yaml import YAMLError
 from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
-from lightning_hpo.serving.checksums import DIGEST, changed_file
+from lightning_hpo.serving.checksums import DIGEST, first_changed_file
 from lightning_hpo.study.recorder import run_id_of
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import BEST, CONFIG
@@ -231,7 +231,7 @@ def _checked(claim: _Claim) -> _Proof:
     mlflow.set_tracking_uri(claim.tracking_uri)
     folder = Path(mlflow.artifacts.download_artifacts(claim.uri))
     # A bit of a weight that has flipped need not show in the score.
-    changed = changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), claim.sealed)
+    changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), claim.sealed)
     if changed is not None:
         return _Proof(problem=f"its file {changed} is not the one that was logged, by its {DIGEST}")
     return _scored(claim, folder)

@@ -1,4 +1,4 @@
-"""Source code that is saved with a registered model: `serving.text_model`, and the modules of this package it imports."""
+"""Source code that is saved with a registered model: `serving.text_model` and the modules that it imports."""
 
 import hashlib
 import re
