@@ -22,7 +22,7 @@ from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.serving.text_model import TextModel, _load_pyfunc
-from tests.server import free_port, serving
+from tests.server import free_port, run_server
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
 pytestmark = [
@@ -199,7 +199,7 @@ def server(saved: Path, tmp_path: Path) -> Iterator[str]:
     ]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
-    with serving(command, port, "/ping", tmp_path / "server.log", environment) as address:
+    with run_server(command, port, "/ping", tmp_path / "server.log", environment) as address:
         yield f"{address}/invocations"
 
 
