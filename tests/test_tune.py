@@ -52,7 +52,7 @@ def test_a_sampler_with_nothing_left_to_draw_ends_the_study(
         assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
     said = capfd.readouterr().err
     assert said.count("the sampler has drawn everything that there is") == 1
-    assert "registered foreignmodule-best-model version 1, proven" in said
+    assert "registered foreignmodule-best-model version 1, verified" in said
 
 
 def test_a_study_leaves_one_story_in_both_databases(sandbox: StudySandbox) -> None:
