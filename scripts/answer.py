@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Ask a registered model about one post.
+"""Predict with a registered model for one post.
 
 python scripts/answer.py --agent criteria --criterion SLEEP_ISSUES --post "..."
 """
@@ -15,18 +15,18 @@ from lightning_hpo.databases import default_tracking_uri
 
 
 def main() -> None:
-    """Load the production model of an agent and print its answer as a line of JSON."""
-    parser = argparse.ArgumentParser(description="Ask a registered model about one post.")
+    """Load the production model of an agent, and print its predictions as lines of JSON."""
+    parser = argparse.ArgumentParser(description="Predict with a registered model for one post.")
     parser.add_argument("--agent", choices=["criteria", "evidence"], required=True)
-    parser.add_argument("--criterion", required=True, help="a criterion's id, or a text of one's own")
-    parser.add_argument("--post", required=True, help="the post")
+    parser.add_argument("--criterion", required=True, help="id or text of the criterion")
+    parser.add_argument("--post", required=True, help="text of the post")
     given = parser.parse_args()
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(default_tracking_uri())
     model = mlflow.pyfunc.load_model(f"models:/{given.agent}-best-model@production")
-    answers = model.predict(pd.DataFrame({"criterion": [given.criterion], "post": [given.post]}))
-    for answer in answers.to_dict("records"):
-        print(json.dumps({"agent": given.agent, "criterion": given.criterion, **answer}))
+    predictions = model.predict(pd.DataFrame({"criterion": [given.criterion], "post": [given.post]}))
+    for prediction in predictions.to_dict("records"):
+        print(json.dumps({"agent": given.agent, "criterion": given.criterion, **prediction}))
 
 
 if __name__ == "__main__":

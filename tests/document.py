@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.project_sandbox import ROOT, ProjectSandbox
-from tests.server import free_port, serving
+from tests.server import free_port, run_server
 from tests.shell import Shell
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
@@ -110,7 +110,7 @@ class Reader:
         command = [sys.executable, "-m", *shlex.split(words)]
         log, port = self._workplace.folder / "served.log", int(exported["port"])
         environment = self._workplace.environment | exported
-        return serving(command, port, "/ping", log, environment, self._workplace.folder)
+        return run_server(command, port, "/ping", log, environment, self._workplace.folder)
 
     @contextlib.contextmanager
     def _patched(self, diff: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A command that serves, for as long as a test asks it."""
+"""HTTP servers that run for the length of a test."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(
+def run_server(
     command: Sequence[str],
     port: int,
     health: str,
@@ -27,23 +27,23 @@ def serving(
     environment: Mapping[str, str],
     folder: Path | None = None,
 ) -> Iterator[str]:
-    """Start a command that serves at a port, wait until it answers at a path, give its address, stop it."""
+    """Start a command that serves on a port, wait for status 200 at `health`, yield the URL, and stop the server."""
     address = f"http://127.0.0.1:{port}"
-    with log.open("wb") as said:
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=said, stderr=said, start_new_session=True, env=environment, cwd=folder
+            command, stdout=output, stderr=output, start_new_session=True, env=environment, cwd=folder
         )
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         assert process.poll() is None, log.read_text(encoding="utf-8")
         try:
-            with urllib.request.urlopen(f"{address}{health}", timeout=5) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(f"{address}{health}", timeout=5) as response:
+                return bool(response.status == 200)
         except OSError:
             return False
 
     try:
-        wait_for(answers)
+        wait_for(is_ready)
         yield address
     finally:
         with contextlib.suppress(ProcessLookupError):

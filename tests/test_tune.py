@@ -50,7 +50,7 @@ def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.C
         assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
     said = capfd.readouterr().err
     assert said.count("the sampler has sampled the whole search space") == 1
-    assert "registered foreignmodule-best-model version 1, proven" in said
+    assert "registered foreignmodule-best-model version 1, verified" in said
 
 
 def test_both_databases_agree_after_a_study(sandbox: StudySandbox) -> None:

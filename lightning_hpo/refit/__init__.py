@@ -1,1 +1,1 @@
-"""The best trials of a study, trained again with other seeds."""
+"""The best trials of a study, trained with more seeds."""

@@ -1,1 +1,1 @@
-"""Registered models: register, verify, promote."""
+"""Registration of a study's models in MLflow."""

@@ -1,1 +1,1 @@
-"""Models for MLflow: export, loading, bundled code."""
+"""Models as MLflow registers and serves them."""

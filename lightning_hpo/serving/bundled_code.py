@@ -1,45 +1,51 @@
-"""The code that a registered model brings along: `text_model`, and what that imports of this package."""
+"""Source code that is saved with a registered model: `serving.text_model` and the modules that it imports."""
 
 import hashlib
 import re
 from pathlib import Path
 
-__all__ = ["write_served_code"]
+__all__ = ["write_bundled_code"]
 
-_PACKAGE = Path(__file__).parent
-_LOADER = "text_model"
+_ROOT = Path(__file__).parents[1]
+_LOADER = "serving.text_model"
+# Indented imports, such as those for the type checker, are not followed.
 _IMPORT = re.compile(r"^from lightning_hpo\.([\w.]+)", re.MULTILINE)
 
 
-def write_served_code(folder: Path) -> tuple[Path, str]:
-    """Write the modules as a package whose name holds a digest of them.
+def write_bundled_code(folder: Path) -> tuple[Path, str]:
+    """Write the modules as a package whose name holds a digest of their source.
 
-    So a model runs the code that it was proven with; models of several versions can be in one process, and none hides
-    an installed lightning_hpo.
+    A model therefore runs the code that it was verified with. One process can load models of several versions, and no
+    bundle shadows an installed `lightning_hpo`.
 
     Args:
-        folder: Where the package goes.
+        folder: Parent of the new package.
 
     Returns:
-        The package's folder, and the name of the module that loads a model.
+        The folder of the package, and the name of the module that loads a model.
     """
-    sources = _sources()
+    sources = _collect_sources()
     text = "".join(f"{module}\0{source}\0" for module, source in sorted(sources.items()))
     package = folder / f"lightning_hpo_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     for module, source in sources.items():
-        path = package / f"{module.replace('.', '/')}.py"
+        path = package / _file_name(module)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without their `__init__`, which import all of their rooms, folders are packages still.
+        # `__init__.py` is left out: ours imports every module of its folder, and Python imports folders without one.
         path.write_text(_IMPORT.sub(rf"from {package.name}.\1", source), encoding="utf-8")
     return package, f"{package.name}.{_LOADER}"
 
 
-def _sources() -> dict[str, str]:
-    found: dict[str, str] = {}
-    wanted = [_LOADER]
-    while wanted:
-        module = wanted.pop()
-        if module not in found:
-            found[module] = (_PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-            wanted += _IMPORT.findall(found[module])
-    return found
+def _collect_sources() -> dict[str, str]:
+    """Return the source of each module by its name below `lightning_hpo`."""
+    sources: dict[str, str] = {}
+    pending = [_LOADER]
+    while pending:
+        module = pending.pop()
+        if module not in sources:
+            sources[module] = (_ROOT / _file_name(module)).read_text(encoding="utf-8")
+            pending += _IMPORT.findall(sources[module])
+    return sources
+
+
+def _file_name(module: str) -> str:
+    return f"{module.replace('.', '/')}.py"

@@ -1,36 +1,36 @@
-"""Whether a model's files are still those that were logged: a digest of each, kept with the model."""
+"""Checksums that detect whether the files of a logged model have changed."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DIGEST", "changed_file", "file_digests", "seal"]
+__all__ = ["DIGEST", "combined_digest", "file_digests", "first_changed_file"]
 
 DIGEST = "sha256"
-"""Name of the digests in a model's metadata, and of the tag with the digest of them all."""
+"""Key of the files' digests in a model's metadata, and of the tag that holds the combined digest."""
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a model, by its path in the folder; `MLmodel`, which holds them, is left out."""
+    """Return the SHA-256 of each file of a model by its path in the folder, without `MLmodel`, which stores them."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "MLmodel")
     return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
 
 
-def seal(digests: Mapping[str, str]) -> str:
-    """One digest of all."""
+def combined_digest(digests: Mapping[str, str]) -> str:
+    """Return one digest for the digests of all files."""
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 
-def changed_file(folder: Path, digests: Mapping[str, str], sealed: str) -> str | None:
-    """The first file that is not as it was logged; None if all are.
+def first_changed_file(folder: Path, digests: Mapping[str, str], combined: str) -> str | None:
+    """Return the first file that differs from the logged one, or None.
 
     Args:
-        folder: The model's.
-        digests: What the model itself says of its files.
-        sealed: The digest of these that was recorded elsewhere when it was logged.
+        folder: The model's folder.
+        digests: Digest of each file, from the model's own metadata.
+        combined: Their combined digest, which was stored outside of the model when it was logged.
     """
-    if seal(digests) != sealed:
+    if combined_digest(digests) != combined:
         return "MLmodel"
     found = file_digests(folder)
     return next((name for name in digests if found.get(name) != digests[name]), None)

@@ -1,8 +1,11 @@
-"""How a model is registered: raw text in, labels or spans out, and the torch module beside it, both without pickle.
+"""MLflow flavor of the models: a pyfunc for raw text and the torch module, both without pickle.
 
-This is a flavor in MLflow's sense: `Model.log` calls `save_model`. A saved model holds its weights once, as a program
-of torch.export that both `mlflow.pytorch.load_model` and the pyfunc read; beside it lie the tokenizer, `serving.json`,
-which says how texts become windows and logits become answers, and the code that does so. It needs public packages only.
+`Model.log` calls `save_model`. A saved model consists of
+
+- the weights, as one program of torch.export that both `mlflow.pytorch.load_model` and the pyfunc read;
+- the tokenizer;
+- `serving.json`: the settings of the windows and of the decoding;
+- the source code of the pyfunc, which imports public packages only.
 """
 
 import importlib.metadata
@@ -34,8 +37,8 @@ from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.serving.bundled_code import write_served_code
-from lightning_hpo.serving.checksums import DIGEST, file_digests, seal
+from lightning_hpo.serving.bundled_code import write_bundled_code
+from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests
 from lightning_hpo.serving.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS, TOKENIZER, ServingSettings
 
 __all__ = ["log_model", "save_model", "saved_decoding"]
@@ -46,7 +49,7 @@ _EXAMPLE = "I have been too tired to get up since the start of the week."
 
 
 class TextData(Protocol):
-    """What is read of a data module: how it makes windows of texts."""
+    """The attributes of a data module that a saved model needs."""
 
     tokenizer: str
     max_length: int
@@ -63,27 +66,27 @@ def log_model(
     name: str = "model",
     step: int = 0,
 ) -> str:
-    """Log a trained module as a model of a run, with the weights that it has now.
+    """Log a trained module, with its current weights, as a model of an MLflow run.
 
     Args:
         module: One of the agents, or any LightningModule with an `example_input_array`.
         datamodule: The data module that an agent was trained with.
-        run_id: The run that the model belongs to.
-        tracking_uri: Where runs are recorded; None: where MLflow is set to.
-        name: The model's name in its run.
-        step: The epoch of the weights.
+        run_id: ID of the run.
+        tracking_uri: MLflow's database or server. None uses MLflow's current tracking URI.
+        name: Name of the model in the run.
+        step: Epoch of the weights.
 
     Returns:
-        The model's URI, to register or to load.
+        The model's URI.
 
     Raises:
-        LightningHpoError: If something is missing, or torch cannot export the module.
+        LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
     """
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking_uri or before)
     try:
         client = mlflow.MlflowClient()
-        # Made here: MLflow would put it into the process's current experiment, beside nothing that belongs to it.
+        # `Model.log` would create it in the process's current experiment, not in the experiment of the run.
         experiment_id = client.get_run(run_id).info.experiment_id
         model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
         info = Model.log(
@@ -97,17 +100,17 @@ def log_model(
             datamodule=datamodule,
             validate_serving_input=False,
         )
-        client.set_logged_model_tags(model.model_id, {DIGEST: seal((info.metadata or {})[DIGEST])})
+        client.set_logged_model_tags(model.model_id, {DIGEST: combined_digest((info.metadata or {})[DIGEST])})
     finally:
         mlflow.set_tracking_uri(before)
     return str(info.model_uri)
 
 
 def saved_decoding(folder: str | Path) -> Decoding:
-    """Give how a saved model of the evidence agent reads answers from logits, its calibrated threshold included.
+    """Return the decoding settings of a saved evidence model, with its calibrated threshold.
 
     Args:
-        folder: The model's, as MLflow has downloaded it.
+        folder: The downloaded folder of the model.
     """
     settings = Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")
     return Decoding.read(json.loads(settings)["decoding"])
@@ -119,32 +122,32 @@ def save_model(
     *,
     module: LightningModule,
     datamodule: TextData | Any | None = None,
-    validate_serving_input: bool = False,  # noqa: ARG001 - Model.log hands on what it was given
+    validate_serving_input: bool = False,  # noqa: ARG001 - Model.log passes it on
 ) -> None:
     """Save a module as an MLflow model in a new folder.
 
     Args:
-        path: The folder; there must be none yet.
-        mlflow_model: What is known of the model already.
+        path: The folder. It must not exist.
+        mlflow_model: Metadata to extend.
         module: One of the agents, or any LightningModule with an `example_input_array`.
         datamodule: The data module that an agent was trained with.
-        validate_serving_input: For MLflow alone.
+        validate_serving_input: Ignored. MLflow passes it to every flavor.
 
     Raises:
-        LightningHpoError: If something is missing, or torch cannot export the module.
+        LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
     """
     mlflow_model = mlflow_model or Model()
-    with _at_rest(module), _quiet_mlflow():
+    with _evaluating(module), _quiet_mlflow():
         if isinstance(module, TextAgent):
-            _save_agent(Path(path), mlflow_model, module, _checked(module, datamodule))
+            _save_agent(Path(path), mlflow_model, module, _require_text_data(module, datamodule))
         else:
-            _save_foreign(path, mlflow_model, module)
+            _save_custom_module(path, mlflow_model, module)
         mlflow_model.metadata = {**(mlflow_model.metadata or {}), DIGEST: file_digests(Path(path))}
         mlflow_model.save(str(Path(path, MLMODEL)))
 
 
 def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextData) -> None:
-    # Beside the target, so that moving the weights into it is no copy.
+    # In the folder of the target, so that the weights are moved and not copied.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
         texts, exported = Path(folder, _TEXTS), Path(folder, "network")
         tokenizer = load_tokenizer(data.tokenizer)
@@ -152,9 +155,9 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
         tokenizer.save_pretrained(texts / TOKENIZER)
         (texts / SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
         names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
-        # Two rows: torch.export takes a dimension of one for a constant.
+        # Two rows: torch.export treats a dimension of size one as a constant.
         network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
-        code, loader = write_served_code(Path(folder))
+        code, loader = write_bundled_code(Path(folder))
         mlflow.pyfunc.save_model(
             str(path),
             loader_module=loader,
@@ -168,13 +171,13 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
         _add_network(path, mlflow_model, exported, network)
 
 
-def _save_foreign(path: str, mlflow_model: Model, module: LightningModule) -> None:
+def _save_custom_module(path: str, mlflow_model: Model, module: LightningModule) -> None:
     example = module.example_input_array
     inputs = example if isinstance(example, tuple) else (example,)
     if not all(isinstance(value, Tensor) for value in inputs):
         raise LightningHpoError(
             f"{type(module).__name__} cannot be logged as a model: it has no `example_input_array`; set it to the"
-            " tensor, or tuple of tensors, that its forward takes"
+            " tensor, or tuple of tensors, that `forward` expects"
         )
     _export(module, cast(tuple[Tensor, ...], inputs), Path(path), mlflow_model)
 
@@ -182,36 +185,39 @@ def _save_foreign(path: str, mlflow_model: Model, module: LightningModule) -> No
 def _export(
     network: nn.Module, inputs: tuple[Tensor, ...], path: Path, mlflow_model: Model | None = None
 ) -> dict[str, Any]:
-    """Save a network as MLflow saves torch modules, without pickle; give what MLflow wrote down about it."""
+    """Save a network with `mlflow.pytorch`, without pickle, and return the flavor's entry in `MLmodel`."""
     mlflow_model = mlflow_model or Model()
-    free = [(-1, *value.shape[1:]) if value.is_floating_point() else (-1,) * value.ndim for value in inputs]
-    specs: list[ColSpec | TensorSpec] = [
-        TensorSpec(
-            np.dtype(str(value.dtype).removeprefix("torch.")), shape, f"input_{place}" if len(inputs) > 1 else None
-        )
-        for place, (value, shape) in enumerate(zip(inputs, free, strict=True))
-    ]
     try:
         mlflow.pytorch.save_model(
             network,
             str(path),
             mlflow_model=mlflow_model,
-            signature=ModelSignature(inputs=Schema(specs)),
+            signature=ModelSignature(inputs=Schema(_tensor_specs(inputs))),
             input_example=tuple(value.cpu() for value in inputs),
             pip_requirements=_requirements(),
             serialization_format="pt2",
         )
-    # torch.export raises whatever the operation that it cannot follow raises.
+    # torch.export passes on any exception of an operation that it cannot trace.
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), "")[:200]
         raise LightningHpoError(
-            f"{type(network).__name__} cannot be logged as a model: torch.export says {type(error).__name__}: {reason}"
+            f"{type(network).__name__} cannot be logged as a model: torch.export raised {type(error).__name__}: "
+            f"{reason}"
         ) from error
     flavor: dict[str, Any] = mlflow_model.flavors[mlflow.pytorch.FLAVOR_NAME]
     return flavor
 
 
+def _tensor_specs(inputs: tuple[Tensor, ...]) -> list[ColSpec | TensorSpec]:
+    """Return the signature of tensors: any number of rows, and any length of token ids."""
+    shapes = [(-1, *value.shape[1:]) if value.is_floating_point() else (-1,) * value.ndim for value in inputs]
+    names = [None] if len(inputs) == 1 else [f"input_{place}" for place in range(len(inputs))]
+    kinds = [np.dtype(str(value.dtype).removeprefix("torch.")) for value in inputs]
+    return [TensorSpec(*spec) for spec in zip(kinds, shapes, names, strict=True)]
+
+
 def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[str, Any]) -> None:
+    """Move an exported network into a saved model, and add its flavor."""
     data = path / flavor["model_data"]
     for file in (exported / flavor["model_data"]).iterdir():
         shutil.move(file, data / file.name)
@@ -220,8 +226,8 @@ def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[s
 
 
 @contextmanager
-def _at_rest(module: nn.Module) -> Iterator[None]:
-    """Keep a module on the CPU and in eval mode, and put it back as it was."""
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Move a module to the CPU and into eval mode, and restore its device and modes afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     module.eval().cpu()
@@ -236,7 +242,7 @@ def _at_rest(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet_mlflow() -> Iterator[None]:
-    """Keep what MLflow has to say about each step off the display, but not its warnings."""
+    """Silence MLflow's INFO messages, but not its warnings."""
     logger = logging.getLogger("mlflow")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -246,14 +252,13 @@ def _quiet_mlflow() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _checked(agent: TextAgent, data: Any) -> TextData:
-    wanted = ("tokenizer", "max_length", "stride", "corpus")
-    missing = [name for name in wanted if not hasattr(data, name)]
+def _require_text_data(agent: TextAgent, data: Any) -> TextData:
+    required = ("tokenizer", "max_length", "stride", "corpus")
+    missing = [name for name in required if not hasattr(data, name)]
     if missing:
-        given = "no data module" if data is None else type(data).__name__
+        got = "no data module" if data is None else f"{type(data).__name__}, which has no {', '.join(missing)}"
         raise LightningHpoError(
-            f"{type(agent).__name__} cannot be logged as a model that reads text: {given} was given, without "
-            f"{', '.join(missing)}; give the data module that it was trained with"
+            f"{type(agent).__name__} cannot be logged as a model: got {got}; pass the data module that trained it"
         )
     return cast(TextData, data)
 
@@ -266,25 +271,32 @@ def _settings(agent: TextAgent, data: TextData, template: PairTemplate) -> Servi
         max_length=data.max_length,
         stride=data.stride,
         template=asdict(template),
-        precision="32-true" if agent._trainer is None else str(agent.trainer.precision),
+        precision=_precision(agent),
         decoding=asdict(decoding) if isinstance(decoding, Decoding) else None,
     )
 
 
+def _precision(agent: TextAgent) -> str:
+    try:
+        return str(agent.trainer.precision)
+    except RuntimeError:  # the agent has no Trainer
+        return "32-true"
+
+
 def _signature(settings: ServingSettings) -> ModelSignature:
-    # Not required by MLflow, whose error would quote the whole input: the model itself says what is missing.
-    asked: list[ColSpec | TensorSpec] = [ColSpec("string", name, required=False) for name in COLUMNS]
+    # The columns are optional for MLflow, whose error would quote the whole input. `TextModel` reports missing ones.
+    inputs: list[ColSpec | TensorSpec] = [ColSpec("string", name, required=False) for name in COLUMNS]
     params = settings.params
-    answers = settings.answers(int(params.get("top_k", 1)))
-    answered: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in answers.items()]
-    taken = [ParamSpec(name, "long" if isinstance(value, int) else "double", value) for name, value in params.items()]
-    return ModelSignature(inputs=Schema(asked), outputs=Schema(answered), params=ParamSchema(taken))
+    columns = settings.outputs(int(params.get("top_k", 1)))
+    outputs: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns.items()]
+    specs = [ParamSpec(name, "long" if isinstance(value, int) else "double", value) for name, value in params.items()]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(specs))
 
 
 def _example(settings: ServingSettings) -> pd.DataFrame:
     return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS))
 
 
-def _requirements(*further: str) -> list[str]:
-    versions = {name: importlib.metadata.version(name) for name in (*_REQUIRED, *further)}
+def _requirements(*extra: str) -> list[str]:
+    versions = {name: importlib.metadata.version(name) for name in (*_REQUIRED, *extra)}
     return [f"{name}=={version.split('+')[0]}" for name, version in versions.items()]

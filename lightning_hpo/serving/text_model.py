@@ -1,7 +1,7 @@
-"""The registered model as MLflow's pyfunc: criteria and posts in, labels or spans out.
+"""The registered model as an MLflow pyfunc: criteria and posts in, labels or spans out.
 
-A model brings this module along, and what it imports of this package (`served_code`): so neither this package nor
-Lightning nor transformers is needed where a model answers.
+`bundled_code` saves this module and its imports with each model. A server therefore needs neither this package nor
+Lightning nor transformers.
 """
 
 import json
@@ -36,37 +36,37 @@ MLMODEL = "MLmodel"
 SETTINGS = "serving.json"
 TOKENIZER = "tokenizer"
 
-# More do not stay in a processor's caches, and each takes longer.
-_WINDOWS_AT_ONCE = 32
-_TOKENS_AT_ONCE = 2048
+# Larger batches do not fit in the processor's caches, and take longer per window.
+_MAX_WINDOWS = 32
+_MAX_TOKENS = 2048
 _BF16 = "bf16-mixed"
-# What each agent answers, and with which of MLflow's types.
-_ANSWERS = {
+# Output columns of each agent, with MLflow's types.
+_OUTPUTS = {
     "criteria": {"met": "boolean", "probability": "double"},
     "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
 }
-# What an agent that may give several answers adds: JSON, since a table of MLflow's scoring server holds no lists.
-_FURTHER_ANSWERS = {"answers": "string"}
-# pandas' types for MLflow's.
+# Additional column for top_k > 1. It holds JSON, since tables of MLflow's scoring server hold no lists.
+_TOP_K_OUTPUTS = {"answers": "string"}
+# pandas' name of each MLflow type.
 _TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
-_MOST_PROBLEMS = 20
-# What a call may set: the least and the most.
+_MAX_PROBLEMS = 20
+# Lowest and highest value of each parameter of `predict`.
 _BOUNDS = {"threshold": (0, 1), "null_threshold": (-1e38, 1e38), "top_k": (1, 1000)}
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How a model reads texts and answers: all that is in `serving.json`.
+    """Content of `serving.json`: how a model tokenizes texts and decodes logits.
 
     Attributes:
         agent: criteria or evidence.
         criteria: Text of each criterion by its id.
-        max_length: Most tokens in a window.
-        stride: Tokens of a post that neighbouring windows share.
+        max_length: Maximum number of tokens in a window.
+        stride: Number of tokens that neighbouring windows of a post share.
         template: The fields of a `PairTemplate`.
-        precision: Lightning's name of the precision that the model was scored with. What is bf16-mixed is answered in
-            bf16 where the processor computes with it by itself, and in float32 elsewhere, as everything else.
-        threshold: Least probability of a criterion that is met.
+        precision: Lightning's name of the precision in validation. With bf16-mixed the model computes in bf16 if the
+            processor supports it natively. In all other cases it computes in float32.
+        threshold: Lowest probability at which a criterion is met.
         decoding: The fields of the evidence agent's `Decoding`.
     """
 
@@ -81,19 +81,19 @@ class ServingSettings:
 
     @property
     def params(self) -> dict[str, float]:
-        """What a call may set, and what is taken where it does not."""
+        """Default of each parameter of `predict`."""
         if self.agent == "criteria":
             return {"threshold": self.threshold}
         decoding = Decoding.read(self.decoding)
         return {"null_threshold": decoding.threshold, "top_k": decoding.top_k}
 
-    def answers(self, top_k: int) -> dict[str, str]:
-        """What the model answers where it may give so many answers to a pair, and with which of MLflow's types."""
-        return _ANSWERS[self.agent] | (_FURTHER_ANSWERS if top_k > 1 else {})
+    def outputs(self, top_k: int) -> dict[str, str]:
+        """Return the output columns for at most `top_k` spans a row, with MLflow's types."""
+        return _OUTPUTS[self.agent] | (_TOP_K_OUTPUTS if top_k > 1 else {})
 
 
-class _Asked(NamedTuple):
-    """A row of the input: its criterion, its post, and the token range [first, stop) of the post in each window."""
+class _Row(NamedTuple):
+    """A tokenized row of the input, with the token range [first, stop) of the post in each window."""
 
     criterion: TokenizedText
     post: TokenizedText
@@ -101,49 +101,58 @@ class _Asked(NamedTuple):
 
 
 class TextModel:
-    """What `mlflow.pyfunc.load_model` gives: criteria and posts in, answers out."""
+    """Model that `mlflow.pyfunc.load_model` returns: criteria and posts in, labels or spans out.
+
+    Args:
+        settings: Content of the model's `serving.json`.
+        network: The exported network.
+        windows: Tokenizes texts and cuts posts into windows.
+    """
 
     def __init__(self, settings: ServingSettings, network: fx.GraphModule, windows: Windows) -> None:
         self._settings, self._network, self._windows = settings, network, windows
-        self._narrow = settings.precision == _BF16 and computes_bf16()
-        if self._narrow:
+        self._bf16 = settings.precision == _BF16 and computes_bf16()
+        if self._bf16:
             quicken_attention(network)
             round_weights(network)
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Answer each row.
+        """Predict the labels or spans of each row.
 
         Args:
-            data: A column `criterion`, with ids of criteria or their text, and a column `post`.
-            params: Criteria: `threshold`, the least probability, 0 to 1, with which a criterion is met. Evidence:
-                `null_threshold`, the highest logarithm of how much more probable "no evidence" may be than an answer
-                (the lower, the less evidence is found); `top_k`, the most answers to a row. The model's signature
-                says what is taken where a call leaves one out: that with which the model was scored.
+            data: Column `criterion`, with the ids or texts of criteria, and column `post`.
+            params: Criteria: `threshold`, the lowest probability (0 to 1) at which a criterion is met. Evidence:
+                `null_threshold`, the highest log odds of "no evidence" against a span at which the span is returned;
+                `top_k`, the maximum number of spans for a row. The model's signature holds the defaults.
 
         Returns:
-            A row for each row. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of the post,
-            `text`, `score`, `null`; where there is no evidence, -1, -1 and no text. If several answers are allowed,
-            also `answers`: all of them as a list in JSON, the best first, each with `start`, `end`, `text`, `score`.
+            One row for each row of `data`. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of
+            the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` > 1 also
+            `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`.
 
         Raises:
             InputError: If a row has no criterion or no post, a criterion leaves no room for the post, or a parameter
-                is out of its bounds.
-            NotFiniteError: If the network gives what is no number.
+                is unknown or out of bounds.
+            NotFiniteError: If a logit is NaN or infinite.
         """
         chosen = self._settings.params | (params or {})
         raise_problems(self._problems(chosen))
-        kinds = self._settings.answers(int(chosen.get("top_k", 1)))
-        if not len(data):  # nothing says of which type it is
+        kinds = self._settings.outputs(int(chosen.get("top_k", 1)))
+        if not len(data):  # pandas cannot infer the types of empty columns
             return pd.DataFrame({name: pd.Series(dtype=_TYPES[kind]) for name, kind in kinds.items()}, index=data.index)
-        criteria, posts = _read(data)
-        asked = self._asked([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
-        rows: list[dict[str, Any]] = [{} for _ in asked]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._narrow):
-            for places in _batches(asked):
-                answers = self._answer([asked[place] for place in places], chosen)
-                for place, answer in zip(places, answers, strict=True):
-                    rows[place] = _with_text(answer, posts[place]) if "null" in answer else answer
-        return pd.DataFrame(rows, columns=list(kinds), index=data.index)
+        return pd.DataFrame(self._predict(*_read(data), chosen), columns=list(kinds), index=data.index)
+
+    def _predict(
+        self, criteria: Sequence[str], posts: Sequence[str], chosen: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        rows = self._tokenize([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
+        predictions: list[dict[str, Any]] = [{} for _ in rows]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            for places in _batches(rows):
+                batch = self._predict_batch([rows[place] for place in places], chosen)
+                for place, prediction in zip(places, batch, strict=True):
+                    predictions[place] = _with_text(prediction, posts[place]) if "null" in prediction else prediction
+        return predictions
 
     def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
         known = self._settings.params
@@ -151,32 +160,32 @@ class TextModel:
             if name in known:
                 yield from outside(f"parameter {name}", value, *_BOUNDS[name])
             else:
-                yield f"parameter {name}: this model has none; there are {', '.join(known)}"
+                yield f"parameter {name}: no such parameter of this model; use {', '.join(known)}"
 
-    def _asked(self, criteria: Sequence[str], posts: Sequence[str]) -> list[_Asked]:
-        # Each text once: most tables ask about the same post with every criterion.
+    def _tokenize(self, criteria: Sequence[str], posts: Sequence[str]) -> list[_Row]:
+        # Each text once: most tables hold every post with every criterion.
         texts = list(dict.fromkeys((*criteria, *posts)))
         tokens = dict(zip(texts, self._windows.tokenize(texts), strict=True))
         raise_problems(
-            f"input row {row}, column criterion: its {len(tokens[criterion])} tokens leave no room for the post in a "
-            f"window of {self._windows.max_length}; use a shorter one"
+            f"input row {row}, column criterion: got {len(tokens[criterion])} tokens, which leave no room for the post "
+            f"in a window of {self._windows.max_length}; use a shorter criterion"
             for row, criterion in enumerate(criteria)
             if self._windows.room(tokens[criterion]) <= self._windows.stride
         )
         return [
-            _Asked(tokens[criterion], tokens[post], self._windows.ranges(len(tokens[post]), tokens[criterion]))
+            _Row(tokens[criterion], tokens[post], self._windows.ranges(len(tokens[post]), tokens[criterion]))
             for criterion, post in zip(criteria, posts, strict=True)
         ]
 
-    def _answer(self, asked: Sequence[_Asked], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-        windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in asked for part in row.ranges]
-        pair_index = torch.tensor([place for place, row in enumerate(asked) for _ in row.ranges])
+    def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+        windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in rows for part in row.ranges]
+        pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
         logits = self._logits(self._windows.collate(windows))
         if self._settings.agent == "criteria":
-            probabilities = pair_probabilities(logits, pair_index, len(asked)).tolist()
+            probabilities = pair_probabilities(logits, pair_index, len(rows)).tolist()
             return [{"met": value >= chosen["threshold"], "probability": value} for value in probabilities]
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
-        spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(asked), decoding)
+        spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
         return answer_rows(spans, chosen["null_threshold"])
 
     def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -185,7 +194,7 @@ class TextModel:
 
 
 def _load_pyfunc(path: str) -> TextModel:
-    """Load the data folder of a saved model; MLflow calls this by its name."""
+    """Load a model from its data folder. MLflow calls this function by name."""
     folder = Path(path)
     settings = ServingSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
@@ -195,36 +204,43 @@ def _load_pyfunc(path: str) -> TextModel:
     return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows)
 
 
-def _batches(asked: Sequence[_Asked]) -> list[list[int]]:
-    longest = [max(stop - first for first, stop in row.ranges) + len(row.criterion) for row in asked]
-    counts = [len(row.ranges) for row in asked]
-    batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _WINDOWS_AT_ONCE, _TOKENS_AT_ONCE)
+def _batches(rows: Sequence[_Row]) -> list[list[int]]:
+    """Return the places of the rows in each batch, with rows of similar length together."""
+    longest = [max(stop - first for first, stop in row.ranges) + len(row.criterion) for row in rows]
+    counts = [len(row.ranges) for row in rows]
+    batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _MAX_WINDOWS, _MAX_TOKENS)
     return [batch.tolist() for batch in batches]
 
 
-def _with_text(answer: dict[str, Any], post: str) -> dict[str, Any]:
-    if "answers" in answer:
-        further = [{**span, "text": post[span["start"] : span["end"]]} for span in answer["answers"]]
-        answer = {**answer, "answers": json.dumps(further, ensure_ascii=False)}
-    if answer["null"]:
-        return {**answer, "start": -1, "end": -1, "text": ""}
-    return {**answer, "text": post[answer["start"] : answer["end"]]}
+def _with_text(prediction: dict[str, Any], post: str) -> dict[str, Any]:
+    """Add the text of each span of a post."""
+    if "answers" in prediction:
+        spans = [{**span, "text": post[span["start"] : span["end"]]} for span in prediction["answers"]]
+        prediction = {**prediction, "answers": json.dumps(spans, ensure_ascii=False)}
+    if prediction["null"]:
+        return {**prediction, "start": -1, "end": -1, "text": ""}
+    return {**prediction, "text": post[prediction["start"] : prediction["end"]]}
 
 
 def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Return the criteria and the posts of a table.
+
+    Raises:
+        InputError: If a column is missing, or a cell holds no text.
+    """
     missing = [name for name in COLUMNS if name not in data.columns]
     if missing:
-        raise InputError(f"input: no column {' and no column '.join(missing)}; a row is a criterion and a post")
+        raise InputError(f"input: no column {' and no column '.join(missing)}; use the columns criterion and post")
     columns = [data[name].tolist() for name in COLUMNS]
     problems = [
-        f"input row {row}, column {name}: it is empty or no text"
+        f"input row {row}, column {name}: the cell is empty or not a text"
         for row, values in enumerate(zip(*columns, strict=True))
         for name, value in zip(COLUMNS, values, strict=True)
         if not _is_text(value)
     ]
     if problems:
-        more = len(problems) - _MOST_PROBLEMS
-        raise InputError(problems[:_MOST_PROBLEMS] + ([f"and {more} more like these"] if more > 0 else []))
+        more = len(problems) - _MAX_PROBLEMS
+        raise InputError(problems[:_MAX_PROBLEMS] + ([f"and {more} more rows"] if more > 0 else []))
     return columns[0], columns[1]
 
 
@@ -233,6 +249,6 @@ def _is_text(value: object) -> bool:
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # half of a character, which no tokenizer takes
+    except UnicodeEncodeError:  # an unpaired surrogate, which tokenizers reject
         return False
     return True

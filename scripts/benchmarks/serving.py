@@ -1,8 +1,7 @@
-"""Measures raw-text answers a second: a registered criteria model beside transformers' pipeline of the same encoder.
+"""Throughput of raw-text predictions: a registered criteria model against transformers' pipeline with its encoder.
 
-Both are given the whole list of (criterion, post) pairs, in alternation, and only posts that a window holds whole: the
-pipeline would cut a longer one, of which a registered model reads all. The pipeline has the best of three batch sizes,
-and float32, which is what it loads a model in.
+Both get the same list of (criterion, post) pairs, in alternation. All posts fit in one window, since the pipeline would
+truncate longer ones. The pipeline uses the best of three batch sizes, and float32, in which it loads models.
 """
 
 import statistics
@@ -33,27 +32,27 @@ _BATCH_SIZES = (1, 8, 32)
 
 
 def measure(posts: Sequence[str], number: int, *, max_length: int = 512, rounds: int = 5) -> dict[str, Any]:
-    """Ask about posts with each of the nine criteria.
+    """Measure predictions for posts with each of the nine criteria.
 
     Args:
-        posts: Texts.
-        number: About so many of them, the first that fit.
-        max_length: Tokens of a window.
-        rounds: How often each is measured.
+        posts: Texts of posts.
+        number: Number of posts to use: the first that fit in a window.
+        max_length: Number of tokens in a window.
+        rounds: Number of measurements of each model.
 
     Returns:
-        `pairs`; `answers_per_s`, the medians by who answers; `ratio`, of the registered model to the best pipeline.
+        `pairs`; `answers_per_s`, the median for each model; `ratio`, of the registered model to the best pipeline.
     """
-    with tempfile.TemporaryDirectory() as name, quiet_transformers():
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as root, quiet_transformers():
+        folder = Path(root)
         tokenizer = write_encoder(folder / "encoder", [*DSM5_CRITERIA.values(), *posts], max_length)
         fitting = (post for post in posts if _longest(tokenizer, post) <= max_length)
         pairs = [(criterion, post) for post in islice(fitting, number) for criterion in DSM5_CRITERIA.values()]
-        answers = _registered(folder, max_length, pairs) | _pipelines(folder / "encoder", max_length, pairs)
-        seconds = _seconds(answers, rounds)
-    rates = {who: len(pairs) / statistics.median(taken) for who, taken in seconds.items()}
-    own = max(rate for who, rate in rates.items() if who.startswith(_OWN))
-    best = max(rate for who, rate in rates.items() if not who.startswith(_OWN))
+        models = _registered(folder, max_length, pairs) | _pipelines(folder / "encoder", max_length, pairs)
+        seconds = _seconds(models, rounds)
+    rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
+    own = max(rate for name, rate in rates.items() if name.startswith(_OWN))
+    best = max(rate for name, rate in rates.items() if not name.startswith(_OWN))
     return {"pairs": len(pairs), "answers_per_s": rates, "ratio": own / best}
 
 
@@ -66,33 +65,33 @@ def _registered(folder: Path, max_length: int, pairs: Sequence[tuple[str, str]])
     corpus = SimpleNamespace(criteria=dict(DSM5_CRITERIA))
     data = SimpleNamespace(tokenizer=encoder, max_length=max_length, stride=max_length // 4, corpus=corpus)
     table = pd.DataFrame(pairs, columns=["criterion", "post"])
-    answers: dict[str, Callable[[], Any]] = {}
+    models: dict[str, Callable[[], Any]] = {}
     for precision in dict.fromkeys(("32-true", native_precision("cpu"))):
         agent = CriteriaAgent(encoder)
         agent.trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
         save_model(str(folder / precision), module=agent, datamodule=data)
         model = mlflow.pyfunc.load_model(str(folder / precision))
-        answers[f"{_OWN}, {precision}"] = lambda model=model: model.predict(table)  # type: ignore[misc]
-    return answers
+        models[f"{_OWN}, {precision}"] = lambda model=model: model.predict(table)  # type: ignore[misc]
+    return models
 
 
 def _pipelines(encoder: Path, max_length: int, pairs: Sequence[tuple[str, str]]) -> dict[str, Callable[[], Any]]:
     model = AutoModelForSequenceClassification.from_pretrained(encoder)
-    answer = pipeline("text-classification", model=model, tokenizer=load_tokenizer(str(encoder)), device="cpu")
-    asked = [{"text": criterion, "text_pair": post} for criterion, post in pairs]
-    cut = {"truncation": "only_second", "max_length": max_length}
+    predict = pipeline("text-classification", model=model, tokenizer=load_tokenizer(str(encoder)), device="cpu")
+    rows = [{"text": criterion, "text_pair": post} for criterion, post in pairs]
+    truncation = {"truncation": "only_second", "max_length": max_length}
     return {
-        f"pipeline, batch size {size}": lambda size=size: answer(asked, batch_size=size, **cut)  # type: ignore[misc]
+        f"pipeline, batch size {size}": lambda size=size: predict(rows, batch_size=size, **truncation)  # type: ignore[misc]
         for size in _BATCH_SIZES
     }
 
 
-def _seconds(answers: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round, after one that does not count."""
-    seconds: dict[str, list[float]] = {who: [] for who in answers}
+def _seconds(models: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each round, without the first, which warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(rounds + 1):
-        for who, ask in answers.items():
+        for name, predict in models.items():
             start = time.perf_counter()
-            ask()
-            seconds[who].append(time.perf_counter() - start)
-    return {who: taken[1:] for who, taken in seconds.items()}
+            predict()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: taken[1:] for name, taken in seconds.items()}

@@ -16,7 +16,7 @@ from lightning_hpo.cli import main
 from lightning_hpo.report.report import write_report
 from tests.browser import PROGRAMS, Box, Browser
 from tests.report.studies import WIDE, make_study, make_trial
-from tests.server import free_port, serving
+from tests.server import free_port, run_server
 from tests.study_sandbox import CONFIG, StudySandbox
 
 STUDY = "shown"
@@ -54,7 +54,7 @@ def address(sandbox: StudySandbox) -> Iterator[str]:
     command = [sys.executable, "-m", "lightning_hpo", "ui", "--port", str(port), "--tracking_uri", sandbox.tracking_uri]
     # One process answers, and none waits for jobs that nobody gives.
     few = {"MLFLOW_WORKERS": "1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with serving(command, port, "/health", sandbox.folder / "ui.log", os.environ | few) as address:
+    with run_server(command, port, "/health", sandbox.folder / "ui.log", os.environ | few) as address:
         yield address
 
 

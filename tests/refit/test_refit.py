@@ -145,7 +145,7 @@ def test_the_model_that_was_tested_can_be_registered(sandbox: StudySandbox, caps
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "3") == 0
     command = capsys.readouterr().out.splitlines()[-1].partition("lightning-hpo ")[2].split()
     assert main([*command, "--storage", sandbox.storage, "--tracking_uri", sandbox.tracking_uri]) == 0
-    assert "registered testedmodule-best-model version 1, proven" in capsys.readouterr().out
+    assert "registered testedmodule-best-model version 1, verified" in capsys.readouterr().out
 
 
 def test_what_cannot_be_refit_is_refused_and_nothing_is_written(sandbox: StudySandbox, capsys: Captured) -> None:

@@ -1,17 +1,17 @@
-"""What a model brings along needs no more than the model's own requirements, and is a package of its own."""
+"""The bundled code imports the model's own requirements and itself, and nothing else."""
 
 import ast
 import sys
 from pathlib import Path
 
-from lightning_hpo.serving.bundled_code import write_served_code
+from lightning_hpo.serving.bundled_code import write_bundled_code
 
-PUBLIC = {"mlflow", "numpy", "pandas", "tokenizers", "torch"}
+REQUIREMENTS = {"mlflow", "numpy", "pandas", "tokenizers", "torch"}
 
 
 def _imported(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports at run time."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    # What is imported for the type checker alone is no need.
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             node.body = []
@@ -20,17 +20,17 @@ def _imported(path: Path) -> set[str]:
     return {name.split(".")[0] for name in names | {str(n.module) for n in modules if isinstance(n, ast.ImportFrom)}}
 
 
-def test_it_needs_public_packages_and_itself(tmp_path: Path) -> None:
-    package, loader = write_served_code(tmp_path)
+def test_bundle_imports_only_requirements_and_itself(tmp_path: Path) -> None:
+    package, loader = write_bundled_code(tmp_path)
     files = list(package.rglob("*.py"))
-    assert loader == f"{package.name}.text_model"
-    assert package / "text_model.py" in files
+    assert loader == f"{package.name}.serving.text_model"
+    assert package / "serving/text_model.py" in files
     imported = set().union(*map(_imported, files))
-    assert imported - set(sys.stdlib_module_names) == PUBLIC | {package.name}
+    assert imported - set(sys.stdlib_module_names) == REQUIREMENTS | {package.name}
 
 
-def test_its_name_follows_from_what_it_holds(tmp_path: Path) -> None:
-    first, _ = write_served_code(tmp_path / "first")
-    again, _ = write_served_code(tmp_path / "again")
-    assert first.name == again.name
+def test_bundle_name_depends_on_content_only(tmp_path: Path) -> None:
+    first, _ = write_bundled_code(tmp_path / "first")
+    second, _ = write_bundled_code(tmp_path / "second")
+    assert first.name == second.name
     assert first.name.startswith("lightning_hpo_")

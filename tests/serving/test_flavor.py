@@ -1,4 +1,4 @@
-"""Both agents go into an MLflow of their own and come back: as a torch module, and as a model that reads raw text."""
+"""Both agents are logged to a separate MLflow store and loaded again, as a torch module and as a pyfunc."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from tests.conftest import Copy
 from tests.tiny import LONG_POST, tiny_data, write_tiny_encoder
 
 pytestmark = [
-    # torch's own, in torch.export
+    # Raised inside torch.export.
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -37,7 +37,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, ready_databases: Copy) -> Iterator[tuple[str, str]]:
-    """A tracking URI, and the id of an experiment there."""
+    """Return a tracking URI and the ID of an experiment in it."""
     folder = tmp_path_factory.mktemp("mlflow")
     uri = ready_databases(folder, "mlflow.db")
     before = mlflow.get_tracking_uri()
@@ -68,7 +68,7 @@ def _rows(*rows: tuple[str, str]) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_logged_agent_reads_raw_text(agent: Any, data: Any, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logged_agent_predicts_raw_text(agent: Any, data: Any, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = log_model(agent, data, run_id=run_id, step=3)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = mlflow.pyfunc.load_model(uri)
@@ -89,7 +89,7 @@ def test_a_logged_agent_reads_raw_text(agent: Any, data: Any, run_id: str, monke
 
 
 @pytest.mark.usefixtures("store")
-def test_raw_text_is_answered_as_the_agent_answers_it(agent: Any, encoder: str, run_id: str, tmp_path: Path) -> None:
+def test_pyfunc_predictions_equal_predict_step(agent: Any, encoder: str, run_id: str, tmp_path: Path) -> None:
     posts = {"a": LONG_POST, "b": "i am so tired", "c": "the dog is fine today"}
     pd.DataFrame(posts.items(), columns=["post_id", "text"]).to_csv(tmp_path / "posts.csv", index=False)
     kind = CriteriaDataModule if isinstance(agent, CriteriaAgent) else EvidenceDataModule
@@ -105,7 +105,7 @@ def test_raw_text_is_answered_as_the_agent_answers_it(agent: Any, encoder: str, 
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_precision_goes_with_the_model(precision: Precision, encoder: str, data: Any, tmp_path: Path) -> None:
+def test_precision_is_saved(precision: Precision, encoder: str, data: Any, tmp_path: Path) -> None:
     agent = CriteriaAgent(encoder)
     agent.trainer = Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
     save_model(str(tmp_path / "model"), module=agent, datamodule=data)
@@ -115,7 +115,7 @@ def test_the_precision_goes_with_the_model(precision: Precision, encoder: str, d
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("null_threshold", [-1000.0, 1000.0])
-def test_decoding_goes_with_the_model(null_threshold: float, encoder: str, data: Any, run_id: str) -> None:
+def test_decoding_settings_are_saved(null_threshold: float, encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder, decoding={"max_answer_tokens": 2, "null_threshold": null_threshold})  # type: ignore[arg-type]
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
     answer = model.predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
@@ -126,7 +126,7 @@ def test_decoding_goes_with_the_model(null_threshold: float, encoder: str, data:
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("threshold", [-1000.0, 1000.0])
-def test_a_calibrated_threshold_goes_with_the_model(threshold: float, encoder: str, data: Any, run_id: str) -> None:
+def test_calibrated_threshold_is_saved(threshold: float, encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
     agent.null_threshold.fill_(threshold)
     uri = log_model(agent, data, run_id=run_id)
@@ -136,7 +136,7 @@ def test_a_calibrated_threshold_goes_with_the_model(threshold: float, encoder: s
 
 
 @pytest.mark.usefixtures("store")
-def test_several_answers_are_a_list_in_json(encoder: str, data: Any, run_id: str) -> None:
+def test_top_k_spans_are_a_json_list(encoder: str, data: Any, run_id: str) -> None:
     decoding: Any = {"top_k": 3, "overlap": 0.0, "max_answer_tokens": 4, "null_policy": "none"}
     model = mlflow.pyfunc.load_model(log_model(EvidenceAgent(encoder, decoding=decoding), data, run_id=run_id))
     answers = model.predict(_rows(("FATIGUE", LONG_POST)))
@@ -152,7 +152,7 @@ def test_several_answers_are_a_list_in_json(encoder: str, data: Any, run_id: str
 
 
 @pytest.mark.usefixtures("store")
-def test_a_network_that_gives_no_numbers_gives_no_answers(encoder: str, data: Any, run_id: str) -> None:
+def test_non_finite_logits_raise(encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder)
     nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
@@ -161,7 +161,7 @@ def test_a_network_that_gives_no_numbers_gives_no_answers(encoder: str, data: An
 
 
 @pytest.mark.usefixtures("store")
-def test_the_torch_module_is_the_network(agent: Any, data: Any, run_id: str) -> None:
+def test_torch_module_equals_network(agent: Any, data: Any, run_id: str) -> None:
     network = mlflow.pytorch.load_model(log_model(agent, data, run_id=run_id))
     agent.eval()
     for batch, length in ((1, 5), (3, 16), (7, 64)):
@@ -171,7 +171,7 @@ def test_the_torch_module_is_the_network(agent: Any, data: Any, run_id: str) -> 
 
 
 @pytest.mark.usefixtures("store")
-def test_a_model_is_one_copy_without_pickle_or_posts(agent: Any, data: Any, run_id: str) -> None:
+def test_model_holds_weights_once_without_pickle(agent: Any, data: Any, run_id: str) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(log_model(agent, data, run_id=run_id)))
     files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert {"MLmodel", "data/model.pt2", "data/texts/serving.json", "data/texts/tokenizer/tokenizer.json"} <= files
@@ -181,7 +181,7 @@ def test_a_model_is_one_copy_without_pickle_or_posts(agent: Any, data: Any, run_
     assert "FATIGUE" in example
 
 
-def test_a_model_belongs_to_its_run(agent: Any, data: Any, store: tuple[str, str], run_id: str) -> None:
+def test_model_is_linked_to_its_run(agent: Any, data: Any, store: tuple[str, str], run_id: str) -> None:
     uri = log_model(agent, data, run_id=run_id, tracking_uri=store[0], step=2)
     outputs = MlflowClient(store[0]).get_run(run_id).outputs
     assert outputs is not None
@@ -197,7 +197,7 @@ def test_a_model_belongs_to_its_run(agent: Any, data: Any, store: tuple[str, str
 
 
 @pytest.mark.usefixtures("store")
-def test_logging_leaves_the_agent_as_it_was_and_says_nothing(
+def test_logging_does_not_change_the_agent_or_print(
     agent: Any, data: Any, run_id: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     agent.train()
@@ -212,12 +212,12 @@ def test_logging_leaves_the_agent_as_it_was_and_says_nothing(
 
 
 @pytest.mark.usefixtures("store")
-def test_an_agent_without_its_data_module_is_refused(agent: Any, run_id: str) -> None:
-    with pytest.raises(LightningHpoError, match="no data module was given, without tokenizer"):
+def test_agent_without_data_module_is_refused(agent: Any, run_id: str) -> None:
+    with pytest.raises(LightningHpoError, match="got no data module; pass the data module that trained it"):
         log_model(agent, None, run_id=run_id)
 
 
-class _Foreign(LightningModule):
+class _Custom(LightningModule):
     def __init__(self, example: Any, forward: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.layer = nn.Linear(3, 2)
@@ -230,33 +230,33 @@ class _Foreign(LightningModule):
 
 
 @pytest.mark.usefixtures("store")
-def test_a_foreign_module_is_logged_by_its_example(run_id: str) -> None:
-    module = _Foreign(torch.zeros(2, 3))
+def test_custom_module_is_logged_with_its_example_input(run_id: str) -> None:
+    module = _Custom(torch.zeros(2, 3))
     network = mlflow.pytorch.load_model(log_model(module, run_id=run_id))
     features = torch.from_numpy(np.arange(15, dtype=np.float32).reshape(5, 3))
     torch.testing.assert_close(network(features), module(features))
 
 
 @pytest.mark.usefixtures("store")
-def test_a_foreign_module_can_still_have_its_trainer(run_id: str, tmp_path: Path) -> None:
-    module = _Foreign(torch.zeros(2, 3))
+def test_custom_module_with_trainer_is_logged(run_id: str, tmp_path: Path) -> None:
+    module = _Custom(torch.zeros(2, 3))
     module.trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
     network = mlflow.pytorch.load_model(log_model(module, run_id=run_id))
     assert network(torch.zeros(4, 3)).shape == (4, 2)
 
 
 @pytest.mark.usefixtures("store")
-def test_a_foreign_module_without_example_is_refused(run_id: str) -> None:
+def test_custom_module_without_example_input_is_refused(run_id: str) -> None:
     with pytest.raises(
-        LightningHpoError, match=r"_Foreign cannot be logged as a model: it has no `example_input_array`"
+        LightningHpoError, match=r"_Custom cannot be logged as a model: it has no `example_input_array`"
     ):
-        log_model(_Foreign(None), run_id=run_id)
+        log_model(_Custom(None), run_id=run_id)
 
 
 @pytest.mark.usefixtures("store")
-def test_a_module_that_torch_cannot_export_is_refused(run_id: str) -> None:
+def test_module_that_torch_cannot_export_is_refused(run_id: str) -> None:
     def depends(values: Tensor) -> Tensor:
         return values if values.sum() > 0 else -values
 
-    with pytest.raises(LightningHpoError, match=r"_Foreign cannot be logged as a model: torch.export says"):
-        log_model(_Foreign(torch.zeros(2, 3), depends), run_id=run_id)
+    with pytest.raises(LightningHpoError, match=r"_Custom cannot be logged as a model: torch.export raised"):
+        log_model(_Custom(torch.zeros(2, 3), depends), run_id=run_id)

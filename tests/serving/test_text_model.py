@@ -1,4 +1,4 @@
-"""The served model itself, read from a saved one by this package's own code."""
+"""`TextModel`, loaded from a saved model by this package instead of by the bundled code."""
 
 import json
 import os
@@ -22,11 +22,11 @@ from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.serving.text_model import TextModel, _load_pyfunc
-from tests.server import free_port, serving
+from tests.server import free_port, run_server
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
 pytestmark = [
-    # torch's own, in torch.export
+    # Raised inside torch.export.
     pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -37,7 +37,7 @@ TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of both agents' models, each in one of its agent's name."""
+    """Return the folder that holds the saved model of each agent under the agent's name."""
     folder = tmp_path_factory.mktemp("models")
     encoder = write_tiny_encoder(folder / "encoder")
     torch.manual_seed(1)
@@ -49,7 +49,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def models(saved: Path) -> dict[str, TextModel]:
-    """Both agents' models, by agent."""
+    """Return both models by the name of their agent."""
     return {agent: _load_pyfunc(str(saved / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
 
 
@@ -58,7 +58,7 @@ def _rows(*rows: tuple[Any, Any]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
-def test_a_table_is_answered_as_its_rows_are_one_by_one(models: dict[str, TextModel], agent: str) -> None:
+def test_predictions_do_not_depend_on_the_batch(models: dict[str, TextModel], agent: str) -> None:
     table = _rows(*TABLE).set_index(pd.Index(range(100, 100 + len(TABLE))))
     together = models[agent].predict(table)
     alone = pd.concat([models[agent].predict(table.iloc[place : place + 1]) for place in range(len(table))])
@@ -66,7 +66,7 @@ def test_a_table_is_answered_as_its_rows_are_one_by_one(models: dict[str, TextMo
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
-def test_what_was_scored_in_bf16_is_answered_in_it_where_the_processor_has_it(
+def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     saved: Path, models: dict[str, TextModel], agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "model"
@@ -83,7 +83,7 @@ def test_what_was_scored_in_bf16_is_answered_in_it_where_the_processor_has_it(
     np.testing.assert_allclose(narrow, exact, atol=0.05)
 
 
-def test_a_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     def counted(tokenizer: Any, texts: Any) -> Any:
@@ -95,7 +95,7 @@ def test_a_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pyt
     assert sorted(seen) == sorted({*CRITERIA.values(), *POSTS})
 
 
-def test_the_threshold_decides_what_is_met(models: dict[str, TextModel]) -> None:
+def test_threshold_parameter(models: dict[str, TextModel]) -> None:
     model, table = models["criteria"], _rows(*TABLE)
     probability = model.predict(table)["probability"]
     assert model.predict(table)["met"].tolist() == (probability >= 0.5).tolist()
@@ -104,7 +104,7 @@ def test_the_threshold_decides_what_is_met(models: dict[str, TextModel]) -> None
     assert model.predict(table, {"threshold": 0.0})["met"].all()
 
 
-def test_the_null_threshold_decides_what_is_evidence(models: dict[str, TextModel]) -> None:
+def test_null_threshold_parameter(models: dict[str, TextModel]) -> None:
     model, table = models["evidence"], _rows(*TABLE)
     score = model.predict(table)["score"]
     assert not model.predict(table)["null"].any()
@@ -115,7 +115,7 @@ def test_the_null_threshold_decides_what_is_evidence(models: dict[str, TextModel
     np.testing.assert_allclose(answers["score"], score, rtol=1e-6)
 
 
-def test_top_k_asks_for_several_answers(models: dict[str, TextModel]) -> None:
+def test_top_k_parameter(models: dict[str, TextModel]) -> None:
     model, table = models["evidence"], _rows(("FATIGUE", LONG_POST))
     assert "answers" not in model.predict(table)
     answers = json.loads(model.predict(table, {"top_k": 3})["answers"][0])
@@ -134,10 +134,14 @@ def test_top_k_asks_for_several_answers(models: dict[str, TextModel]) -> None:
             {"null_threshold": float("inf")},
             "parameter null_threshold: got inf; it must be from -1e+38 to 1e+38",
         ),
-        ("evidence", {"threshold": 0.5}, "parameter threshold: this model has none; there are null_threshold, top_k"),
+        (
+            "evidence",
+            {"threshold": 0.5},
+            "parameter threshold: no such parameter of this model; use null_threshold, top_k",
+        ),
     ],
 )
-def test_parameters_out_of_bounds_are_refused(
+def test_invalid_parameters_are_refused(
     models: dict[str, TextModel], agent: str, params: dict[str, float], problem: str
 ) -> None:
     with pytest.raises(InputError) as caught:
@@ -145,39 +149,40 @@ def test_parameters_out_of_bounds_are_refused(
     assert caught.value.problems == [problem]
 
 
-def test_rows_that_cannot_be_answered_are_named_but_not_shown(models: dict[str, TextModel]) -> None:
+def test_errors_name_invalid_rows_without_their_text(models: dict[str, TextModel]) -> None:
     model = models["criteria"]
     with pytest.raises(InputError) as caught:
         model.predict(_rows(("FATIGUE", "secret"), ("FATIGUE", " "), (None, "secret")))
     assert caught.value.problems == [
-        "input row 1, column post: it is empty or no text",
-        "input row 2, column criterion: it is empty or no text",
+        "input row 1, column post: the cell is empty or not a text",
+        "input row 2, column criterion: the cell is empty or not a text",
     ]
     with pytest.raises(InputError) as caught:
         model.predict(_rows(("FATIGUE", "secret"), ("secret " * 20, "secret")))
     assert caught.value.problems == [
-        "input row 1, column criterion: its 20 tokens leave no room for the post in a window of 24; use a shorter one"
+        "input row 1, column criterion: got 20 tokens, which leave no room for the post in a window of 24; "
+        "use a shorter criterion"
     ]
-    with pytest.raises(InputError, match=r"^input: no column post; a row is a criterion and a post$"):
+    with pytest.raises(InputError, match=r"^input: no column post; use the columns criterion and post$"):
         model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
     with pytest.raises(InputError) as caught:
         model.predict(pd.DataFrame([("FATIGUE", "\ud800")] * 23, columns=["criterion", "post"], dtype=object))
-    assert caught.value.problems[0] == "input row 0, column post: it is empty or no text"
-    assert caught.value.problems[20:] == ["and 3 more like these"]
+    assert caught.value.problems[0] == "input row 0, column post: the cell is empty or not a text"
+    assert caught.value.problems[20:] == ["and 3 more rows"]
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
-def test_nothing_is_answered_with_nothing_of_the_right_types(models: dict[str, TextModel], agent: str) -> None:
+def test_empty_table_has_the_output_types(models: dict[str, TextModel], agent: str) -> None:
     one, none = models[agent].predict(_rows(("FATIGUE", "secret"))), models[agent].predict(pd.DataFrame())
     assert none.empty
-    kinds = {"str": "object"}  # a pandas that has a type of texts
+    kinds = {"str": "object"}  # newer pandas
     assert [kinds.get(str(kind), str(kind)) for kind in one.dtypes] == [str(kind) for kind in none.dtypes]
     assert list(none.columns) == list(one.columns)
 
 
 @pytest.fixture
 def server(saved: Path, tmp_path: Path) -> Iterator[str]:
-    """`mlflow models serve` of the evidence agent, where what this package needs cannot be imported, nor itself."""
+    """Run `mlflow models serve` where this package and its dependencies cannot be imported; return the URL."""
     (tmp_path / "sitecustomize.py").write_text(_ABSENT)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     port = free_port()
@@ -194,7 +199,7 @@ def server(saved: Path, tmp_path: Path) -> Iterator[str]:
     ]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
-    with serving(command, port, "/ping", tmp_path / "server.log", environment) as address:
+    with run_server(command, port, "/ping", tmp_path / "server.log", environment) as address:
         yield f"{address}/invocations"
 
 
@@ -223,9 +228,7 @@ def _ask(url: str, rows: Any, params: dict[str, Any]) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_a_server_answers_over_http_without_this_package(
-    server: str, models: dict[str, TextModel], tmp_path: Path
-) -> None:
+def test_scoring_server_needs_no_package_of_ours(server: str, models: dict[str, TextModel], tmp_path: Path) -> None:
     table = _rows(*TABLE)
     records = table.to_dict("records")
     status, body = _ask(server, records, {})
@@ -237,8 +240,8 @@ def test_a_server_answers_over_http_without_this_package(
     assert json.loads(body)["predictions"][0]["null"]
     for rows, params, problem in (
         (records[:1], {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
-        ([{"criterion": "FATIGUE", "text": POSTS[0]}], {}, "input: no column post; a row is a criterion and a post"),
-        ([{"criterion": " ", "post": POSTS[0]}], {}, "input row 0, column criterion: it is empty or no text"),
+        ([{"criterion": "FATIGUE", "text": POSTS[0]}], {}, "input: no column post; use the columns criterion and post"),
+        ([{"criterion": " ", "post": POSTS[0]}], {}, "input row 0, column criterion: the cell is empty or not a text"),
     ):
         status, body = _ask(server, rows, params)
         assert status == 400
@@ -247,7 +250,7 @@ def test_a_server_answers_over_http_without_this_package(
     assert POSTS[0] not in (tmp_path / "server.log").read_text()
 
 
-def test_the_scoring_server_takes_the_threshold_of_criteria(saved: Path) -> None:
+def test_scoring_server_accepts_the_threshold(saved: Path) -> None:
     model = mlflow.pyfunc.load_model(str(saved / "criteria"))
     body = json.dumps({"dataframe_records": _rows(*TABLE).to_dict("records"), "params": {"threshold": 0.0}})
     schema = model.metadata.get_input_schema()

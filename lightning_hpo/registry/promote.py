@@ -1,0 +1,72 @@
+"""Promotion of a registered model: the alias `production` points to the best version on the same data."""
+
+import warnings
+
+import optuna
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial
+
+from lightning_hpo.storage.attributes import COLLAPSED
+from lightning_hpo.storage.objective import Objective
+from lightning_hpo.tracking.tracker import Tracker
+
+__all__ = ["ALIAS", "update_alias"]
+
+ALIAS = "production"
+_COLLAPSED = "the model has collapsed: it predicts the same for every input"
+
+
+def update_alias(
+    study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion, *, promote: bool | None = None
+) -> str:
+    """Move the alias to a version.
+
+    Args:
+        study: The study.
+        trial: The trial that trained the model.
+        tracker: MLflow's side of the study.
+        version: The verified version.
+        promote: False: never move it. True: always move it. None: move it only if no version has it, or if the model
+            beats that version on the same data. A collapsed model then never replaces another.
+
+    Returns:
+        A clause that states where the alias points to, and why.
+    """
+    if promote is False:
+        return f"{ALIAS} is not moved"
+    obstacle = "" if promote else _obstacle(study, trial, tracker, version)
+    if obstacle:
+        command = f"lightning-hpo register --study {study.study_name} --trial {trial.number} --promote"
+        return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
+    _move_alias(tracker, version)
+    warning = f"; {_COLLAPSED}" if trial.user_attrs.get(COLLAPSED) else ""
+    return f"{ALIAS}: models:/{version.name}@{ALIAS}{warning}"
+
+
+def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion) -> str:
+    """Return why the alias stays where it is, or an empty text."""
+    try:
+        current = tracker.client.get_model_version_by_alias(version.name, ALIAS)
+    except MlflowException:
+        return ""
+    if current.version == version.version:
+        return ""
+    if trial.user_attrs.get(COLLAPSED):
+        return _COLLAPSED
+    old, new = current.tags, version.tags
+    if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):
+        return f"version {current.version} was scored on other data or with another metric"
+    if not Objective.of(study).is_better(float(new["value"]), float(old["value"])):
+        return f"version {current.version} scores {float(old['value']):.4f}, and this one {float(new['value']):.4f}"
+    return ""
+
+
+def _move_alias(tracker: Tracker, version: ModelVersion) -> None:
+    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
+    with warnings.catch_warnings():
+        # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
+        warnings.simplefilter("ignore", FutureWarning)
+        tracker.client.transition_model_version_stage(
+            version.name, version.version, "Production", archive_existing_versions=True
+        )

@@ -1,0 +1,179 @@
+"""Verification of a registered model: load it in a fresh process, and compare its score with that of its trial."""
+
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from optuna.trial import FrozenTrial
+from torch import nn
+from yaml import YAMLError
+
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import read_yaml
+from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.hardware.bf16 import quicken_attention
+from lightning_hpo.serving.checksums import DIGEST, first_changed_file
+from lightning_hpo.storage.attributes import DATA_FINGERPRINT, MONITOR
+from lightning_hpo.study.workers import ProcessExit, Workers
+from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.tracker import Tracker
+
+__all__ = ["verify"]
+
+_TOLERANCE = 1e-4
+_TOLERANCE_16_BIT = 5e-3
+
+
+@dataclass(frozen=True)
+class _Expectation:
+    """The files and the score that a version must have."""
+
+    uri: str
+    tracking_uri: str
+    digest: str
+    trial_folder: TrialFolder
+    monitor: str
+    value: float
+    data_fingerprint: str | None
+
+
+@dataclass(frozen=True)
+class _Result:
+    value: float = 0.0
+    expected: float = 0.0
+    problem: str = ""
+
+
+def verify(
+    study: optuna.Study,
+    trial: FrozenTrial,
+    folder: TrialFolder,
+    tracker: Tracker,
+    workers: Workers,
+    version: ModelVersion,
+) -> None:
+    """Check in a fresh process that a version has the logged files and the score of its trial.
+
+    Args:
+        study: The study.
+        trial: The trial that trained the model.
+        folder: Folder of the trial.
+        tracker: MLflow's side of the study.
+        workers: Starts the fresh process.
+        version: The registered version.
+
+    Raises:
+        LightningHpoError: If the model cannot be loaded, or its files, data or score differ.
+    """
+    expectation = _Expectation(
+        uri=f"models:/{version.name}/{version.version}",
+        tracking_uri=tracker.uri,
+        digest=version.tags.get(DIGEST, ""),
+        trial_folder=folder,
+        monitor=study.user_attrs[MONITOR],
+        value=float(trial.value or 0.0),
+        data_fingerprint=study.user_attrs[DATA_FINGERPRINT],
+    )
+    result = workers.call(_send_result, expectation, log=folder.path / "proof.log")
+    if isinstance(result, ProcessExit):
+        result = _Result(problem=f"the process that loads it did not finish: {result.reason}")
+    problem = result.problem
+    if not problem and not abs(result.value - result.expected) <= _tolerance(folder):
+        problem = f"its score is {result.value:.6f}, and the score of its trial {result.expected:.6f}"
+    if problem:
+        raise LightningHpoError(
+            f"{expectation.uri} is registered, but verification failed, so no alias is moved: {problem}"
+        )
+
+
+def _tolerance(trial_folder: TrialFolder) -> float:
+    """Return the allowed difference from the score of a trial, which may have used another precision or device."""
+    precision = _precision(trial_folder)
+    # `auto` may have selected bf16 on the machine that trained the trial.
+    return _TOLERANCE_16_BIT if "16" in precision or precision == "auto" else _TOLERANCE
+
+
+def _precision(trial_folder: TrialFolder) -> str:
+    config = read_yaml(trial_folder.config.read_text(encoding="utf-8"))
+    return str(config["trainer"].get("precision"))
+
+
+def _send_result(expectation: _Expectation, pipe: Connection) -> None:
+    try:
+        pipe.send(_verify_files_and_score(expectation))
+    except (LightningHpoError, MlflowException, OSError, RuntimeError, ValueError, KeyError, YAMLError) as error:
+        pipe.send(_Result(problem=f"it cannot be loaded and run: {type(error).__name__}"))
+
+
+def _verify_files_and_score(expectation: _Expectation) -> _Result:
+    import mlflow
+    from mlflow.models import Model
+
+    mlflow.set_tracking_uri(expectation.tracking_uri)
+    folder = Path(mlflow.artifacts.download_artifacts(expectation.uri))
+    # The score alone may not reveal a flipped bit of a weight.
+    changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.digest)
+    if changed is not None:
+        return _Result(problem=f"the {DIGEST} of {changed} differs from that of the logged file")
+    return _score(expectation, folder)
+
+
+def _score(expectation: _Expectation, folder: Path) -> _Result:
+    """Score a downloaded model on the validation split of its trial."""
+    import mlflow.pytorch
+
+    from lightning_hpo.serving.flavor import saved_decoding
+
+    loaded = mlflow.pytorch.load_model(str(folder))
+    cli = _cli(expectation.trial_folder)
+    if not hasattr(cli.model, "network"):
+        return _compare_outputs(cli.model, loaded, expectation.trial_folder)
+    quicken_attention(loaded)  # as in the trial
+    cli.model.network = _Network(loaded)
+    if hasattr(cli.model, "decoding"):
+        # From the model, since the config does not hold a calibrated threshold.
+        cli.model.decoding = saved_decoding(folder)
+    cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+    fingerprint = getattr(cli.datamodule, "fingerprint", None)
+    if fingerprint != expectation.data_fingerprint:
+        return _Result(
+            problem="the data have changed since the trial was trained: their fingerprint was "
+            f"{expectation.data_fingerprint}, and is now {fingerprint}"
+        )
+    return _Result(float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value)
+
+
+def _cli(trial_folder: TrialFolder) -> AgentCLI:
+    # In the precision of the trial, if a CPU supports it: another one may change predictions close to a threshold.
+    precision = "bf16-mixed" if "bf16" in _precision(trial_folder) else "32-true"
+    kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    kwargs |= {"precision": precision, "enable_checkpointing": False}
+    return AgentCLI(["--config", str(trial_folder.config)], trainer_kwargs=kwargs)
+
+
+def _compare_outputs(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> _Result:
+    """Compare a custom module, with the best weights of its trial, and the loaded one on the example input."""
+    weights = torch.load(trial_folder.best, map_location="cpu", weights_only=True)
+    model.load_state_dict(weights["state_dict"])
+    model.eval()
+    with torch.no_grad():
+        difference = (model(model.example_input_array) - loaded(model.example_input_array)).abs().max()
+    return _Result(float(difference), 0.0)
+
+
+class _Network(nn.Module):
+    """Wrapper that hides the module of an exported program, whose `train()` and `eval()` raise, from Lightning."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._hidden = (module,)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Call the hidden module."""
+        result: torch.Tensor = self._hidden[0](*inputs)
+        return result
