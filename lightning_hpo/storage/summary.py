@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import (
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import Connection, Float, Select, cast, func, select
+
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.optuna_private import (
+    TRIAL_START,
     StudyDirectionModel,
     StudyModel,
     StudyUserAttributeModel,
@@ -15,19 +21,13 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
     TrialValueModel,
 )
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
-from sqlalchemy import Connection, Float, Select, cast, func, select
 
-from lightning_hpo.exceptions import InputError
-
-__all__ = ["TrialSummary", "StudySummary", "summarize_study", "study_names"]
+__all__ = ["StudySummary", "TrialSummary", "study_names", "summarize_study"]
 
 _MOST = 20
 _MOST_OPEN = 200
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_BEGAN = TrialModel.__table__.c.datetime_start  # in UTC; the class has it under a private name
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _seconds(connection: Connection, study_id: int) -> float | None:
 
 
 def _latest(connection: Connection, study_id: int) -> list[TrialSummary]:
-    columns = (TrialModel.trial_id, TrialModel.number, TrialModel.state, _BEGAN)
+    columns = (TrialModel.trial_id, TrialModel.number, TrialModel.state, TRIAL_START)
     own = select(*columns).where(TrialModel.study_id == study_id)
     rows = {
         row[0]: row

@@ -1,0 +1,97 @@
+"""The only module that uses private names of Optuna.
+
+Optuna has no public way to pause a trial, to attach to a running trial from another object, to read one trial by its
+number, or to count trials in SQL. The private names are those of Optuna 5 (`optuna>=5,<6` in pyproject.toml). Before
+that bound is raised, `tests/storage/test_optuna_private.py` has to pass with the new version.
+"""
+
+from typing import Any, Final
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.storages._rdb.models import (
+    StudyDirectionModel,
+    StudyModel,
+    StudyUserAttributeModel,
+    TrialIntermediateValueModel,
+    TrialModel,
+    TrialUserAttributeModel,
+    TrialValueModel,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+__all__ = [
+    "TRIAL_START",
+    "StudyDirectionModel",
+    "StudyModel",
+    "StudyUserAttributeModel",
+    "TrialIntermediateValueModel",
+    "TrialModel",
+    "TrialUserAttributeModel",
+    "TrialValueModel",
+    "has_reported",
+    "pause_trial",
+    "reattach",
+    "set_trial_user_attr",
+    "storage_of",
+    "stored_trial",
+    "trial_by_number",
+    "trial_id_of",
+]
+
+# The mapped class hides this column behind a private attribute.
+TRIAL_START: Final = TrialModel.__table__.c.datetime_start
+"""Column of the time (UTC) at which a trial was first started."""
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage of a study, to open the same study a second time without a second connection."""
+    return study._storage
+
+
+def trial_id_of(trial: optuna.Trial | FrozenTrial) -> int:
+    """Return the id of a trial, which is unique in the storage; the number is unique only in the study."""
+    return trial._trial_id
+
+
+def trial_by_number(study: optuna.Study, number: int) -> FrozenTrial | None:
+    """Return one trial without reading the others, or None if the study has no such trial."""
+    try:
+        trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+    except KeyError:
+        return None
+    return study._storage.get_trial(trial_id)
+
+
+def stored_trial(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> FrozenTrial:
+    """Return a trial as it is in the storage now."""
+    return study._storage.get_trial(trial._trial_id)
+
+
+def reattach(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> optuna.Trial:
+    """Return a new `optuna.Trial` of a running trial.
+
+    Args:
+        study: The study whose sampler and pruner the new object uses.
+        trial: A running trial of the study.
+    """
+    return optuna.Trial(study, trial._trial_id)
+
+
+def pause_trial(study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> None:
+    """Set a running trial to WAITING. The next `study.ask()` returns it with its number, parameters and reports."""
+    study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def set_trial_user_attr(study: optuna.Study, trial: optuna.Trial | FrozenTrial, key: str, value: Any) -> None:
+    """Store an attribute of an unfinished trial, also of one that is not running in this process.
+
+    Raises:
+        optuna.exceptions.UpdateFinishedTrialError: If the trial is finished.
+    """
+    study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+
+def has_reported(trial: optuna.Trial, step: int) -> bool:
+    """Return whether a trial has reported a value for this step."""
+    return step in trial._cached_frozen_trial.intermediate_values
