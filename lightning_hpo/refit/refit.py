@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.result import CANDIDATES, SEED, TRIAL, RefitResult
 from lightning_hpo.storage.settings import StudySettings
@@ -50,7 +51,7 @@ class RefitSettings:
     """
 
     study: str
-    storage: str
+    storage: DatabaseUrl
     tracking_uri: str
     trials: int = 3
     seeds: int = 5
@@ -116,7 +117,7 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
         raise InputError(f"{settings.study}: it was not tuned here, so there are no configs of its trials")
     if _OF in searched.user_attrs:
         raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[_OF]}")
-    begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage))
+    begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage.url))
     if begun is not None and CANDIDATES in begun.user_attrs:
         had: list[int] = begun.user_attrs[CANDIDATES]
         if len(had) != settings.trials:
@@ -153,7 +154,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, config: dict[str, Any
         outdir=str(Path(about["outdir"]).parent),
         keep=candidates * settings.seeds,  # which of them is wanted shows at the end
         register=False,
-        storage=settings.storage,
+        storage=settings.storage.url,
         tracking_uri=settings.tracking_uri,
     )
     command = f"lightning-hpo refit {shlex.quote(settings.study)} --trials {candidates} --seeds {settings.seeds}"

@@ -127,7 +127,7 @@ def _changes(own: optuna.Study, warm_start: WarmStart | None, settings: StudySet
 
 
 def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart:
-    other = load_study(str(settings.from_), str(settings.storage), flag="--study.from", storage_flag="--study.storage")
+    other = load_study(str(settings.from_), settings.storage_url, flag="--study.from")
     about, name = other.user_attrs, other.study_name
     if len(other.directions) != 1:
         raise InputError(f"--study.from {name}: it has {len(other.directions)} objectives, and so no best trial")

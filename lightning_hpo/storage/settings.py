@@ -9,7 +9,7 @@ from typing import Literal
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from lightning_hpo.databases import default_storage, default_tracking_uri
+from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
 
 __all__ = ["StudySettings"]
 
@@ -81,6 +81,15 @@ class StudySettings:
     def folder(self) -> Path:
         """Folder of the study's trials."""
         return Path(self.outdir) / str(self.name)
+
+    @property
+    def storage_url(self) -> DatabaseUrl:
+        """Optuna's database.
+
+        Raises:
+            InputError: If it is not a URL.
+        """
+        return DatabaseUrl(str(self.storage), "--study.storage")
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["lock_study", "lock_holder"]
+__all__ = ["lock_holder", "lock_study"]
 
 
 _LOCK = ".lock"

@@ -4,13 +4,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.studies import reading
+from lightning_hpo.storage.connection import connect
 from lightning_hpo.storage.summary import StudySummary, study_names, summarize_study
 
 
 def _standing(url: str, name: str = "first") -> StudySummary:
-    with reading(url, "--storage") as connection:
+    with connect(DatabaseUrl(url, "--storage")) as connection:
         return summarize_study(connection, name)
 
 
@@ -84,7 +85,7 @@ def test_a_study_with_two_objectives_has_no_best_trial(storage_url: str) -> None
 
 
 def test_a_study_that_is_not_there_is_refused_with_those_that_are(study: optuna.Study, storage_url: str) -> None:
-    with reading(storage_url, "--storage") as connection:
+    with connect(DatabaseUrl(storage_url, "--storage")) as connection:
         assert study_names(connection) == [study.study_name]
         with pytest.raises(InputError, match="--study second: no such study in this database; there are: first"):
             summarize_study(connection, "second")
