@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
@@ -84,3 +86,13 @@ def test_start_column_belongs_to_the_trial_table(study: optuna.Study, storage_ur
         )
     assert trial.datetime_start is not None
     assert len(starts) == 2
+
+
+def test_no_other_module_of_the_storage_uses_private_names() -> None:
+    private = ("._storage", "._trial_id", "._study_id", "._cached_frozen_trial", "optuna.storages._")
+    used = {
+        path.name
+        for path in Path(optuna_private.__file__).parent.rglob("*.py")
+        if any(name in path.read_text(encoding="utf-8") for name in private)
+    }
+    assert used == {"optuna_private.py"}
