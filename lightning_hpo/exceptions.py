@@ -36,4 +36,4 @@ class NotFiniteError(LightningHpoError):
 
 
 class StorageAwayError(LightningHpoError):
-    """Optuna's database has not answered for as long as it was to be waited for."""
+    """Optuna's database has not accepted a connection within --study.storage_wait seconds."""

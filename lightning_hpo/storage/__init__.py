@@ -1,0 +1,1 @@
+"""Optuna's side: settings, connections, studies, summaries, and the import of studies."""

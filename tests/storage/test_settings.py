@@ -24,7 +24,7 @@ def test_every_problem_is_reported_at_once() -> None:
     )
     assert [line.split(":")[0] for line in settings.problems()] == [f"--study.{flag}" for flag in flags]
     assert StudySettings().problems() == [
-        "--study.name: needed; give the study a name, such as --study.name first-search"
+        "--study.name: required; give the study a name, such as --study.name first-search"
     ]
     assert StudySettings(name="first-search_1.0").problems() == []
 
