@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,10 +88,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _add_storage(parser: _Parser) -> None:
-    from lightning_hpo.databases import default_storage, masked
+    from lightning_hpo.databases import DatabaseUrl, default_storage, masked
 
     text = f"URL of Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
-    parser.add_argument("--storage", default=default_storage(), help=text)
+    parser.add_argument("--storage", default=default_storage(), type=partial(DatabaseUrl, flag="--storage"), help=text)
 
 
 def _add_tracking(parser: _Parser) -> None:
@@ -101,11 +102,9 @@ def _add_tracking(parser: _Parser) -> None:
 
 
 def _require_database(uri: str) -> None:
-    from lightning_hpo.databases import require_file, sqlite_path
+    from lightning_hpo.databases import DatabaseUrl
 
-    path = sqlite_path(uri, "--tracking_uri")
-    if path is not None:
-        require_file(path, "--tracking_uri")
+    DatabaseUrl(uri, "--tracking_uri").require()
 
 
 def _version(arguments: Sequence[str]) -> int:
@@ -313,8 +312,12 @@ def _reconcile(arguments: Sequence[str]) -> int:
 
 
 def _import_study(arguments: Sequence[str]) -> int:
-    parser = _Parser("import-study", "Bring the studies of another Optuna database over; again, what has been added.")
-    parser.add_argument("--from", dest="source", required=True, help="the other database; nothing in it is changed")
+    from lightning_hpo.databases import DatabaseUrl
+
+    parser = _Parser("import-study", "Copy studies with all their trials from another Optuna database.")
+    source = partial(DatabaseUrl, flag="--from")
+    text = "the other database; nothing in it is changed"
+    parser.add_argument("--from", dest="source", required=True, type=source, help=text)
     parser.add_argument("--study", help="name of the study; default: all studies")
     _add_storage(parser)
     given = parser.parse_args(arguments)

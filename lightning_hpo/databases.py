@@ -1,9 +1,10 @@
-"""The URLs of the two databases, and SQLite made fit for many processes."""
+"""URLs of the two databases: Optuna's storage, and MLflow's database or server."""
 
 import contextlib
 import os
 import re
 import sqlite3
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
@@ -11,103 +12,112 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = [
-    "SQLITE_TIMEOUT_S",
-    "check_sqlite",
-    "default_storage",
-    "default_tracking_uri",
-    "masked",
-    "prepare_sqlite",
-    "require_file",
-    "sqlite_path",
-]
+__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "masked"]
 
 SQLITE_TIMEOUT_S = 60
+"""Seconds for which SQLite waits for a lock that another process holds."""
 
 
 def default_storage() -> str:
-    """Optuna's database where none is named."""
+    """Return the URL of Optuna's database if no flag names one."""
     return os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db"
 
 
 def default_tracking_uri() -> str:
-    """MLflow's database or server where none is named."""
+    """Return the URL of MLflow's database or server if no flag names one."""
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
 
 
-def masked(url: str) -> str:
-    """The URL, or a text that holds it, with its password replaced by ***."""
-    # Up to the last @: a password may hold one.
-    url = re.sub(r"(?<=://)([^/@:\s]*):[^\s'\"]*@", r"\1:***@", url)
-    # A server's lone user is a token.
-    url = re.sub(r"(?<=http://|ttps://)[^/@:\s]+@", "***@", url)
-    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", url)
+def masked(text: str) -> str:
+    """Return a URL, or a text that contains URLs, with each password replaced by `***`."""
+    # Up to the last @: a password may contain one.
+    text = re.sub(r"(?<=://)([^/@:\s]*):[^\s'\"]*@", r"\1:***@", text)
+    # The user of a server's URL without a password is a token.
+    text = re.sub(r"(?<=http://|ttps://)[^/@:\s]+@", "***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
 
 
-def sqlite_path(url: str, flag: str) -> Path | None:
-    """The file of an SQLite URL; None for any other database or server.
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """A parsed database URL. The methods do nothing for databases other than SQLite files.
 
     Args:
-        url: The URL.
+        url: An SQLAlchemy URL, or the address of an HTTP server.
         flag: The flag that named it, for errors.
 
-    Raises:
-        InputError: If it is no URL at all.
-    """
-    if re.match(r"https?://", url):
-        return None
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise InputError(f"{flag}: {masked(url)!r} is no database URL; use e.g. sqlite:///studies.db") from error
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        return None
-    return Path(parsed.database).absolute()
-
-
-def prepare_sqlite(path: Path) -> None:
-    """Make the folder, and set write-ahead logging, which lets many processes write at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=SQLITE_TIMEOUT_S)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
-
-
-def check_sqlite(path: Path, flag: str) -> None:
-    """Refuse a file that is no SQLite database; one that is not there is fine, and nothing is written.
-
-    Args:
-        path: The file.
-        flag: The flag that named it.
+    Attributes:
+        path: The SQLite file; None for any other database or server.
 
     Raises:
-        InputError: If SQLite cannot read it.
+        InputError: If it is not a URL.
     """
-    if not path.exists():
-        return
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            [(answer, *_), *_] = connection.execute("PRAGMA quick_check(1)")
-    except sqlite3.Error as error:
-        raise InputError(f"{flag}: {path} cannot be read as an SQLite database: {error}") from error
-    if answer != "ok":
-        raise InputError(
-            f"{flag}: {path} is damaged ({answer.splitlines()[0]}); nothing was written; take a copy of yesterday, or "
-            f"save what can be read: sqlite3 {path} .recover | sqlite3 mended.db"
-        )
 
+    url: str = field(repr=False)
+    flag: str
+    path: Path | None = field(init=False)
 
-def require_file(path: Path, flag: str) -> None:
-    """Refuse a database file that is not there.
+    def __post_init__(self) -> None:
+        """Parse the URL."""
+        object.__setattr__(self, "path", None if self.is_server else self._sqlite_path())
 
-    Args:
-        path: The file.
-        flag: The flag that named it.
+    def _sqlite_path(self) -> Path | None:
+        try:
+            parsed = make_url(self.url)
+        except ArgumentError as error:
+            raise InputError(
+                f"{self.flag}: {self.masked!r} is not a database URL; use e.g. sqlite:///studies.db"
+            ) from error
+        if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+            return None
+        return Path(parsed.database).absolute()
 
-    Raises:
-        InputError: If it is not there.
-    """
-    if not path.is_file():
-        raise InputError(f"{flag}: there is no database {path}; tune a study first, or name another")
+    @property
+    def masked(self) -> str:
+        """The URL with its password replaced by `***`."""
+        return masked(self.url)
+
+    @property
+    def is_server(self) -> bool:
+        """Whether it is the address of an HTTP server."""
+        return self.url.startswith(("http://", "https://"))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is an SQLite file that does not exist."""
+        return self.path is not None and not self.path.is_file()
+
+    def require(self) -> None:
+        """Check that the file exists.
+
+        Raises:
+            InputError: If it does not.
+        """
+        if self.is_missing:
+            raise InputError(f"{self.flag}: there is no database {self.path}; tune a study first, or name another")
+
+    def check(self) -> None:
+        """Check that SQLite can read the file, if it exists. Nothing is written.
+
+        Raises:
+            InputError: If the file is not an SQLite database, or is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
+                [(answer, *_), *_] = connection.execute("PRAGMA quick_check(1)")
+        except sqlite3.Error as error:
+            raise InputError(f"{self.flag}: {self.path} cannot be read as an SQLite database: {error}") from error
+        if answer != "ok":
+            raise InputError(
+                f"{self.flag}: {self.path} is damaged ({answer.splitlines()[0]}); nothing was written; restore a "
+                f"backup, or save what can be read: sqlite3 {self.path} .recover | sqlite3 recovered.db"
+            )
+
+    def prepare(self) -> None:
+        """Create the folder and turn on write-ahead logging, with which many processes can write at the same time."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self.path, timeout=SQLITE_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")

@@ -36,4 +36,4 @@ class NotFiniteError(LightningHpoError):
 
 
 class StorageAwayError(LightningHpoError):
-    """Optuna's database did not respond within `--study.storage_wait`."""
+    """Optuna's database has not accepted a connection within --study.storage_wait seconds."""

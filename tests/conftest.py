@@ -11,7 +11,8 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.databases import DatabaseUrl
+from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
@@ -32,7 +33,7 @@ def ready_databases(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     folder = tmp_path_factory.mktemp("databases")
     with contextlib.chdir(folder):  # MLflow puts the default experiment's folder wherever it is called
         Tracker(f"sqlite:///{folder}/mlflow.db").experiment("Default")
-    open_storage(f"sqlite:///{folder}/optuna.db")
+    open_storage(DatabaseUrl(f"sqlite:///{folder}/optuna.db", "--study.storage"))
 
     def copy(target: Path, name: str) -> str:
         with sqlite3.connect(folder / name) as ready, sqlite3.connect(target / name) as made:
@@ -73,7 +74,7 @@ def storage_url(ready_databases: Copy, tmp_path: Path) -> str:
 def study(storage_url: str) -> optuna.Study:
     return optuna.create_study(
         study_name="first",
-        storage=open_storage(storage_url),
+        storage=open_storage(DatabaseUrl(storage_url, "--study.storage")),
         direction="maximize",
         sampler=optuna.samplers.RandomSampler(seed=0),
         pruner=optuna.pruners.NopPruner(),

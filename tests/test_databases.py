@@ -1,9 +1,11 @@
+import dataclasses
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from lightning_hpo.databases import default_storage, default_tracking_uri, masked, prepare_sqlite, sqlite_path
+from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri, masked
 from lightning_hpo.exceptions import InputError
 
 
@@ -18,52 +20,99 @@ from lightning_hpo.exceptions import InputError
         ("cannot reach 'mysql://a:secret@b/c' now", "cannot reach 'mysql://a:***@b/c' now"),
     ],
 )
-def test_a_password_is_masked(url: str, shown: str) -> None:
+def test_password_is_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite:///mlflow.db", "http://localhost:5000", "postgresql://host:5432/db", "postgresql://user@host/db"]
 )
-def test_a_url_without_a_password_stays_as_it_is(url: str) -> None:
-    assert masked(url) == url
+def test_url_without_a_password_is_unchanged(url: str) -> None:
+    assert masked(url) == DatabaseUrl(url, "--x").masked == url
 
 
-def test_the_path_of_a_relative_url_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_is_not_in_the_repr() -> None:
+    url = DatabaseUrl("postgresql://user:secret@host/db", "--x")
+    assert url.masked == "postgresql://user:***@host/db"
+    assert "secret" not in repr(url)
+
+
+def test_relative_url_has_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert sqlite_path("sqlite:///_optuna/dataaug.db", "--x") == tmp_path / "_optuna" / "dataaug.db"
+    assert DatabaseUrl("sqlite:///_optuna/dataaug.db", "--x").path == tmp_path / "_optuna" / "dataaug.db"
 
 
-def test_the_path_of_an_absolute_url() -> None:
-    assert sqlite_path("sqlite:////data/mlflow.db", "--x") == Path("/data/mlflow.db")
+def test_absolute_url_has_its_path() -> None:
+    assert DatabaseUrl("sqlite:////data/mlflow.db", "--x").path == Path("/data/mlflow.db")
 
 
 @pytest.mark.parametrize(
     "url", ["sqlite://", "sqlite:///:memory:", "postgresql://u:p@host/db", "mysql+pymysql://host/db", "http://host:1"]
 )
-def test_what_is_no_sqlite_file_has_no_path(url: str) -> None:
-    assert sqlite_path(url, "--x") is None
+def test_other_databases_have_no_path_and_are_not_checked(url: str) -> None:
+    parsed = DatabaseUrl(url, "--x")
+    assert (parsed.path, parsed.is_missing, parsed.is_server) == (None, False, url.startswith("http"))
+    parsed.require()
+    parsed.check()
+    parsed.prepare()
 
 
-def test_what_is_no_url_is_refused() -> None:
-    with pytest.raises(InputError, match=r"'mlflow\.db' is no database URL; use e\.g\. sqlite:///studies\.db"):
-        sqlite_path("mlflow.db", "--x")
+def test_text_that_is_not_a_url_is_refused() -> None:
+    message = r"--x: 'mlflow\.db' is not a database URL; use e\.g\. sqlite:///studies\.db"
+    with pytest.raises(InputError, match=message):
+        DatabaseUrl("mlflow.db", "--x")
+
+
+def test_url_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DatabaseUrl("sqlite:///a.db", "--x").url = "sqlite:///b.db"  # type: ignore[misc]
+
+
+def test_missing_file_is_refused_where_it_is_required_and_passes_the_check(tmp_path: Path) -> None:
+    url = DatabaseUrl(f"sqlite:///{tmp_path}/none.db", "--x")
+    assert url.is_missing
+    with pytest.raises(InputError, match=rf"^--x: there is no database {tmp_path}/none\.db; tune a study first, or "):
+        url.require()
+    url.check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is no database" * 99)
+    with pytest.raises(InputError, match=r"^--x: .*text\.db cannot be read as an SQLite database: file is not a data"):
+        DatabaseUrl(f"sqlite:///{tmp_path}/text.db", "--x").check()
+
+
+def test_damaged_database_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (x PRIMARY KEY)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(f"{number:0100}",) for number in range(500)])
+        connection.commit()
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 : 4 * 4096] = bytes(4096)
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        DatabaseUrl(f"sqlite:///{path}", "--x").check()
+    [line] = caught.value.problems
+    assert line.startswith("--x: ")
+    assert "\n" not in line
+    assert path.read_bytes() == content
 
 
 def test_sqlite_is_prepared_for_many_writers(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "study.db"
-    prepare_sqlite(path)
-    with sqlite3.connect(path) as connection:
+    url = DatabaseUrl(f"sqlite:///{tmp_path}/new/folder/study.db", "--x")
+    url.prepare()
+    assert url.path is not None
+    with closing(sqlite3.connect(url.path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.execute("CREATE TABLE kept (x)")
-    connection.close()
-    prepare_sqlite(path)
-    with sqlite3.connect(path) as connection:
+    url.prepare()
+    with closing(sqlite3.connect(url.path)) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
-    connection.close()
 
 
-def test_the_environment_names_the_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_names_the_default_databases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_storage() == "sqlite:///_optuna/dataaug.db"
     assert default_tracking_uri() == "sqlite:///mlflow.db"
     monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///a.db")

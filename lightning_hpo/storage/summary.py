@@ -1,4 +1,4 @@
-"""How a study stands, as figures: asked of Optuna's tables, so that no trial but the last few is loaded."""
+"""Summary of a study, read by SQL queries from Optuna's tables. Only the last trials are loaded."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from optuna.storages._rdb.models import (
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import Connection, Float, Select, cast, func, select
+
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.optuna_private import (
+    TRIAL_START,
     StudyDirectionModel,
     StudyModel,
     StudyUserAttributeModel,
@@ -15,32 +21,26 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
     TrialValueModel,
 )
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
-from sqlalchemy import Connection, Float, Select, cast, func, select
-
-from lightning_hpo.exceptions import InputError
 
 __all__ = ["StudySummary", "TrialSummary", "study_names", "summarize_study"]
 
-_MOST = 20
-_MOST_OPEN = 200
-_OPEN = (TrialState.RUNNING, TrialState.WAITING)
+_LAST = 20
+_MAX_UNFINISHED = 200
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
-_BEGAN = TrialModel.__table__.c.datetime_start  # in UTC; the class has it under a private name
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """A trial that is not over, or one of the last.
+    """Summary of an unfinished trial, or of one of the last trials.
 
     Args:
-        number: Its number.
-        state: Its state.
-        value: Its value, or the last that it has reported.
-        epochs: Validated epochs.
-        began: When it was first started, in seconds since 1970.
-        attributes: What it says of itself.
+        number: Number of the trial in its study.
+        state: State of the trial.
+        value: Its value, or the last reported value if it has none.
+        epochs: Number of validated epochs.
+        began: Time of its first start in seconds since 1970.
+        attributes: Its user attributes.
     """
 
     number: int
@@ -53,17 +53,17 @@ class TrialSummary:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """How a study stands.
+    """Summary of a study.
 
     Args:
-        name: Its name.
-        about: What it says of itself.
+        name: Name of the study.
+        about: Its user attributes.
         counts: Number of trials by state.
-        best: Number and value of the best complete trial; None where none is complete, or there are several objectives.
-        failures: Number of failed trials by what they say it was; "" for those that say nothing.
-        collapsed: Number of trials that give one answer to everything.
-        seconds: Mean seconds of the trials that are complete or pruned, where they were trained here.
-        latest: The trials that are not over, and the last ones, by number.
+        best: Number and value of the best complete trial; None if no trial is complete or there are several objectives.
+        failures: Number of failed trials by reason; "" for an unknown reason.
+        collapsed: Number of trials whose model predicts the same for every input.
+        seconds: Mean training time of complete and pruned trials; None if no trial has one.
+        latest: Unfinished trials (at most 200) and the last 20 trials, by number.
     """
 
     name: str
@@ -77,28 +77,28 @@ class StudySummary:
 
     @property
     def done(self) -> int:
-        """Number of trials that count towards the number of trials of the study."""
+        """Number of trials that count towards --study.n_trials: complete and pruned ones."""
         return sum(self.counts.get(state, 0) for state in _COUNTED)
 
     def of(self, state: TrialState) -> list[TrialSummary]:
-        """The trials in a state among the latest: all, if it is one of trials that are not over."""
+        """Return the latest trials that are in a state. For RUNNING and WAITING these are all trials (at most 200)."""
         return [trial for trial in self.latest if trial.state == state]
 
 
 def study_names(connection: Connection) -> list[str]:
-    """The names of all studies, by age."""
+    """Return the names of all studies, the oldest first."""
     return list(connection.scalars(select(StudyModel.study_name).order_by(StudyModel.study_id)))
 
 
 def summarize_study(connection: Connection, name: str) -> StudySummary:
-    """How a study stands.
+    """Summarize a study.
 
     Args:
-        connection: To Optuna's database.
-        name: The study.
+        connection: Connection to Optuna's database.
+        name: Name of the study.
 
     Raises:
-        InputError: If there is no such study.
+        InputError: If the study does not exist.
     """
     study_id = connection.scalar(select(StudyModel.study_id).where(StudyModel.study_name == name))
     if study_id is None:
@@ -118,14 +118,14 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
 
 
 def _about(connection: Connection, study_id: int) -> dict[str, Any]:
-    kept = StudyUserAttributeModel
-    rows = connection.execute(select(kept.key, kept.value_json).where(kept.study_id == study_id))
+    attribute = StudyUserAttributeModel
+    rows = connection.execute(select(attribute.key, attribute.value_json).where(attribute.study_id == study_id))
     return {key: json.loads(value) for key, value in rows}
 
 
 def _best(connection: Connection, study_id: int) -> tuple[int, float] | None:
-    aim = select(StudyDirectionModel.direction).where(StudyDirectionModel.study_id == study_id)
-    directions = list(connection.scalars(aim))
+    direction = select(StudyDirectionModel.direction).where(StudyDirectionModel.study_id == study_id)
+    directions = list(connection.scalars(direction))
     if len(directions) != 1:
         return None
     value = TrialValueModel.value
@@ -140,20 +140,20 @@ def _best(connection: Connection, study_id: int) -> tuple[int, float] | None:
 
 
 def _with_attribute(study_id: int, key: str, *columns: Any) -> Select[Any]:
-    kept = TrialUserAttributeModel
-    with_it = select(*columns).join_from(TrialModel, kept, kept.trial_id == TrialModel.trial_id)
-    return with_it.where(TrialModel.study_id == study_id, kept.key == key)
+    attribute = TrialUserAttributeModel
+    matching = select(*columns).join_from(TrialModel, attribute, attribute.trial_id == TrialModel.trial_id)
+    return matching.where(TrialModel.study_id == study_id, attribute.key == key)
 
 
 def _failures(connection: Connection, study_id: int) -> dict[str, int]:
-    kept = TrialUserAttributeModel
+    attribute = TrialUserAttributeModel
     reasons = (
-        select(kept.value_json, func.count())
+        select(attribute.value_json, func.count())
         .select_from(TrialModel)
-        .outerjoin(kept, (kept.trial_id == TrialModel.trial_id) & (kept.key == "ended_by"))
+        .outerjoin(attribute, (attribute.trial_id == TrialModel.trial_id) & (attribute.key == "ended_by"))
         .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.FAIL)
-        .group_by(kept.value_json)
-        .order_by(func.count().desc(), kept.value_json)
+        .group_by(attribute.value_json)
+        .order_by(func.count().desc(), attribute.value_json)
     )
     return {"" if reason is None else json.loads(reason): count for reason, count in connection.execute(reasons)}
 
@@ -165,20 +165,20 @@ def _seconds(connection: Connection, study_id: int) -> float | None:
 
 
 def _latest(connection: Connection, study_id: int) -> list[TrialSummary]:
-    columns = (TrialModel.trial_id, TrialModel.number, TrialModel.state, _BEGAN)
-    own = select(*columns).where(TrialModel.study_id == study_id)
+    columns = (TrialModel.trial_id, TrialModel.number, TrialModel.state, TRIAL_START)
+    trials = select(*columns).where(TrialModel.study_id == study_id)
     rows = {
         row[0]: row
         for query in (
-            own.where(TrialModel.state.in_(_OPEN)).limit(_MOST_OPEN),
-            own.order_by(TrialModel.number.desc()).limit(_MOST),
+            trials.where(TrialModel.state.in_(_UNFINISHED)).limit(_MAX_UNFINISHED),
+            trials.order_by(TrialModel.number.desc()).limit(_LAST),
         )
         for row in connection.execute(query)
     }
     attributes: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in rows}
-    kept = TrialUserAttributeModel
+    attribute = TrialUserAttributeModel
     for trial_id, key, value in connection.execute(
-        select(kept.trial_id, kept.key, kept.value_json).where(kept.trial_id.in_(rows))
+        select(attribute.trial_id, attribute.key, attribute.value_json).where(attribute.trial_id.in_(rows))
     ):
         attributes[trial_id][key] = json.loads(value)
     values, reported = _values(connection, list(rows))
@@ -200,11 +200,11 @@ def _since_1970(utc: datetime) -> float:
 
 
 def _values(connection: Connection, trial_ids: list[int]) -> tuple[dict[int, float], dict[int, list[float]]]:
-    """The trials' values, and what they have reported, by epoch."""
-    final, epoch = TrialValueModel, TrialIntermediateValueModel
-    ends = select(final.trial_id, final.value).where(final.trial_id.in_(trial_ids), final.objective == 0)
-    reports = select(epoch.trial_id, epoch.intermediate_value).where(epoch.trial_id.in_(trial_ids))
+    """Return the final value of each trial, and its reported values by epoch."""
+    final, report = TrialValueModel, TrialIntermediateValueModel
+    finals = select(final.trial_id, final.value).where(final.trial_id.in_(trial_ids), final.objective == 0)
+    reports = select(report.trial_id, report.intermediate_value).where(report.trial_id.in_(trial_ids))
     reported: dict[int, list[float]] = {}
-    for trial_id, value in connection.execute(reports.order_by(epoch.step)):
+    for trial_id, value in connection.execute(reports.order_by(report.step)):
         reported.setdefault(trial_id, []).append(value)
-    return {row[0]: row[1] for row in connection.execute(ends)}, reported
+    return {row[0]: row[1] for row in connection.execute(finals)}, reported

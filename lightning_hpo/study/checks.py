@@ -7,7 +7,6 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import class_of
-from lightning_hpo.databases import check_sqlite, sqlite_path
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.pruners import build_pruner, check_pruner
@@ -62,7 +61,7 @@ def check_settings(spec: StudySpec) -> tuple[StudySpec, SearchSpace, optuna.prun
             "trials at the same time: --study.workers"
         )
     try:
-        _check_storage(str(settings.storage))
+        settings.storage_url.check()
         spec = spec if problems else spec.with_warm_start()
     except InputError as error:
         problems += error.problems
@@ -83,12 +82,6 @@ def check_settings(spec: StudySpec) -> tuple[StudySpec, SearchSpace, optuna.prun
     if problems:
         raise InputError(problems)
     return spec, space, pruner
-
-
-def _check_storage(url: str) -> None:
-    path = sqlite_path(url, "--study.storage")
-    if path is not None:
-        check_sqlite(path, "--study.storage")
 
 
 def _several(devices: object) -> bool:

@@ -1,65 +1,61 @@
-"""One process at a time tunes a study."""
+"""Lock of a study's folder: at most one process tunes a study."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import lock_descriptor
+
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["lock_holder", "lock_study"]
-
 
 _LOCK = ".lock"
 
 
 def lock_holder(folder: Path) -> str | None:
-    """The number of the process on this machine that holds a study's folder; None if none does.
+    """Return the number of the process on this machine that holds the lock, or None if no process holds it.
 
     Args:
         folder: OUTDIR/STUDY.
     """
-    with suppress(OSError), (folder / _LOCK).open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return lock.read().strip()
+    with suppress(OSError), (folder / _LOCK).open() as file:
+        if not lock_descriptor(file.fileno(), blocking=False):
+            return file.read().strip()
     return None
 
 
 @contextmanager
 def lock_study(folder: Path) -> Iterator[bool]:
-    """Hold a study's folder; the lock ends with the process, however that ends.
+    """Hold the lock of a study's folder. The operating system releases it when the process exits, also when killed.
 
     Args:
-        folder: OUTDIR/STUDY; made when it is missing.
+        folder: OUTDIR/STUDY; created if missing.
 
     Yields:
-        Whether the folder has been held before.
+        Whether the folder has been locked before.
 
     Raises:
-        InputError: If the folder cannot be written, or another process holds it.
+        InputError: If the folder cannot be written, or another process holds the lock.
     """
     path = folder / _LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        known = path.exists()
-        lock = path.open("a+")
+        used_before = path.exists()
+        file = path.open("a+")
     except OSError as error:
         raise InputError(
             f"--study.outdir: cannot write in {folder}: {error.strerror}; name a folder that you may write"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
+    with file:
+        if not lock_descriptor(file.fileno(), blocking=False):
+            file.seek(0)
             raise InputError(
-                f"--study.name: {folder.name} is being tuned by process {lock.read().strip()}; "
-                "wait for it, or stop it and give one study more --study.workers"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield known
+                f"--study.name: process {file.read().strip()} is tuning {folder.name}; wait until it exits, or stop it "
+                "and use more --study.workers"
+            )
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield used_before

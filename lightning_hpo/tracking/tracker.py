@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_hpo.databases import SQLITE_TIMEOUT_S, check_sqlite, masked, prepare_sqlite, sqlite_path
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, masked
 from lightning_hpo.exceptions import InputError
 
 # Before the import: by default, MLflow tries for minutes to reach a server, and training would wait.
@@ -59,16 +59,15 @@ def check_tracking(uri: str) -> None:
     Raises:
         InputError: If no server answers, or the file is no SQLite database.
     """
-    if uri.startswith(("http://", "https://")):
+    url = DatabaseUrl(uri, "--study.tracking_uri")
+    if url.is_server:
         parts = urlsplit(uri)
         try:
             with socket.create_connection((parts.hostname or "", parts.port or _PORTS[parts.scheme]), _ANSWER_S):
                 return
         except (OSError, ValueError) as error:
-            raise InputError(f"--study.tracking_uri: no server answers at {masked(uri)}: {error}") from error
-    path = sqlite_path(uri, "--study.tracking_uri")
-    if path is not None:
-        check_sqlite(path, "--study.tracking_uri")
+            raise InputError(f"--study.tracking_uri: no server answers at {url.masked}: {error}") from error
+    url.check()
 
 
 def is_refusal(error: Exception) -> bool:
@@ -106,11 +105,10 @@ class Tracker:
     """
 
     def __init__(self, uri: str) -> None:
-        self._given = uri
         self.away_since = NEVER
-        self._path = sqlite_path(uri, "--study.tracking_uri")
-        self._artifacts = _artifacts_of(uri, self._path)
-        self.uri = uri if self._path is None else f"sqlite:///{self._path}?timeout={SQLITE_TIMEOUT_S}"
+        self._url = DatabaseUrl(uri, "--study.tracking_uri")
+        self._artifacts = _artifacts_of(self._url)
+        self.uri = uri if self._url.path is None else f"sqlite:///{self._url.path}?timeout={SQLITE_TIMEOUT_S}"
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -120,14 +118,13 @@ class Tracker:
             InputError: If MLflow cannot be reached.
         """
         try:
-            if self._path is not None:
-                prepare_sqlite(self._path)
-            elif not self.uri.startswith(("http://", "https://")):
+            self._url.prepare()
+            if self._url.path is None and not self._url.is_server:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
             reason = masked(str(error)).splitlines()[0]
-            raise InputError(f"--study.tracking_uri: cannot open {masked(self._given)}: {reason}") from error
+            raise InputError(f"--study.tracking_uri: cannot open {self._url.masked}: {reason}") from error
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; create the experiment if it is missing.
@@ -304,10 +301,10 @@ def _run(run: mlflow.entities.Run) -> Run:
     return Run(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
 
 
-def _artifacts_of(uri: str, path: Path | None) -> Path | None:
-    if uri.startswith(("http://", "https://")):
+def _artifacts_of(url: DatabaseUrl) -> Path | None:
+    if url.is_server:
         return None
-    return (Path.cwd() if path is None else path.parent) / "mlruns"
+    return (Path.cwd() if url.path is None else url.path.parent) / "mlruns"
 
 
 def _connect(uri: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 import optuna
 import yaml
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.storage.connection import open_storage
 from scripts.benchmarks.demo_study import CONFIG, DemoStudy, between, write_data
 from scripts.benchmarks.figures import Figures, Ratio
 from scripts.benchmarks.trial_copies import copy_trials
@@ -87,7 +88,9 @@ def _sampling(demo: DemoStudy) -> list[float]:
     config = yaml.safe_load((demo.trials / "trial_0" / "config.yaml").read_text(encoding="utf-8"))
     space = SearchSpace(ranges, config)
     study = optuna.load_study(
-        study_name=demo.name, storage=open_storage(demo.storage), sampler=build_sampler(None, seed=17)
+        study_name=demo.name,
+        storage=open_storage(DatabaseUrl(demo.storage, "--study.storage")),
+        sampler=build_sampler(None, seed=17),
     )
     taken = []
     for _ in range(_ASKED):

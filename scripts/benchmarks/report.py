@@ -10,9 +10,10 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.report import PAGE, write_report
 from lightning_hpo.storage.attributes import RUN_ID
-from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.tracking.tracker import Tracker
 
 __all__ = ["measure"]
@@ -42,7 +43,9 @@ def measure(trials: int = _TRIALS) -> dict[str, float]:
         folder = Path(name)
         tracker = Tracker(f"sqlite:///{folder}/mlflow.db")
         study = optuna.create_study(
-            study_name=_NAME, storage=open_storage(f"sqlite:///{folder}/optuna.db"), direction="maximize"
+            study_name=_NAME,
+            storage=open_storage(DatabaseUrl(f"sqlite:///{folder}/optuna.db", "--study.storage")),
+            direction="maximize",
         )
         for key, value in {"agent": "criteria", "monitor": "val_metric", "n_trials": trials}.items():
             study.set_user_attr(key, value)

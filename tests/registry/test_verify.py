@@ -9,6 +9,7 @@ from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry.register import register
 from lightning_hpo.registry.verify import _tolerance
 from lightning_hpo.study.workers import LocalWorkers
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
 from tests.registry.conftest import copy_study, production, tiny_config
 from tests.study_sandbox import StudySandbox
@@ -58,7 +59,7 @@ def test_flipped_bit_of_a_weight_fails(tiny: StudySandbox, register_other: Calla
 )
 def test_tolerance_is_larger_for_16_bit_precision(tmp_path: Path, precision: str | None, tolerance: float) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {"precision": precision}}))
-    assert _tolerance(tmp_path) == tolerance
+    assert _tolerance(TrialFolder(tmp_path)) == tolerance
 
 
 def test_calibrated_model_is_verified_with_its_threshold(

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.status import print_status
 from lightning_hpo.storage.attributes import RUNTIME, WORKER
 from lightning_hpo.study.lock import lock_study
@@ -52,7 +53,7 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
 
 
 def _json(name: str | None, url: str, capsys: Captured) -> Any:
-    print_status(name, url, as_json=True)
+    print_status(name, DatabaseUrl(url, "--storage"), as_json=True)
     return json.loads(capsys.readouterr().out)
 
 
@@ -60,7 +61,7 @@ def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
     tuned: optuna.Study, storage_url: str, capsys: Captured
 ) -> None:
     Path(tuned.user_attrs["outdir"]).mkdir(parents=True)
-    print_status("first", storage_url)
+    print_status("first", DatabaseUrl(storage_url, "--storage"))
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
         "study first (criteria, val_metric)",
@@ -130,7 +131,7 @@ def test_a_study_from_elsewhere_is_shown_as_far_as_it_is_known(
     study.tell(study.ask(), 0.5)
     found = _json("first", storage_url, capsys)
     assert (found["total"], found["seconds_left"], found["outdir"]) == (None, None, None)
-    print_status("first", storage_url)
+    print_status("first", DatabaseUrl(storage_url, "--storage"))
     assert "1 of ?" in capsys.readouterr().out
 
 

@@ -1,19 +1,18 @@
 import sqlite3
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
-from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.import_study import Import, import_studies
+from lightning_hpo.databases import DatabaseUrl
+from lightning_hpo.storage.import_study import import_studies
+from tests.postgres import Postgres
 
 Captured = pytest.CaptureFixture[str]
 
@@ -21,7 +20,7 @@ _STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.R
 
 
 class Old:
-    """An Optuna database as another tool has left it."""
+    """An Optuna database that another tool has written."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -56,7 +55,7 @@ def _fill(study: optuna.Study) -> None:
     study._storage.set_study_system_attr(study._study_id, "by", "hand")
     for state in (*_STATES, TrialState.COMPLETE):
         _run(study, state)
-    study.enqueue_trial({"lr": 0.01}, user_attrs={"why": "a guess"})
+    study.enqueue_trial({"lr": 0.01}, user_attrs={"why": "guess"})
 
 
 @pytest.fixture
@@ -81,33 +80,37 @@ def _whole(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _files(path: Path) -> dict[str, bytes]:
-    """Without SQLite's shared memory, in which a reader leaves its mark."""
+    """Return the content of every file except SQLite's shared memory, which every reader changes."""
     return {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
 
 
-def test_every_trial_comes_over_as_it_is(old: Old, target: str) -> None:
+def _import(source: str, target: str, name: str | None = None) -> list[str]:
+    return import_studies(DatabaseUrl(source, "--from"), DatabaseUrl(target, "--storage"), name)
+
+
+def test_every_trial_is_imported_as_it_is(old: Old, target: str) -> None:
     before = _files(old.path)
-    assert import_studies(old.url, target) == [Import("noaug", new=6, known=0, stale=0)]
+    assert _import(old.url, target) == [
+        "noaug: 6 trials imported; 1 of them was running and is stored as failed",
+    ]
     assert _files(old.path) == before
     study = optuna.load_study(study_name="noaug", storage=target)
     assert study.direction == StudyDirection.MAXIMIZE
     assert study.user_attrs == {"data": "redsm5"}
     assert study._storage.get_study_system_attrs(study._study_id) == {"by": "hand"}
-    source, brought = _trials(old.url), _trials(target)
-    assert [t.number for t in brought] == list(range(6))
+    source, imported = _trials(old.url), _trials(target)
+    assert [t.number for t in imported] == list(range(6))
     assert {len(t.params) for t in source if t.state.is_finished()} == {2, 3}
-    for number in (0, 1, 2, 4):
-        assert _whole(brought[number]) == _whole(source[number])
-    running, waiting = brought[3], brought[5]
+    for number in (0, 1, 2, 4, 5):
+        assert _whole(imported[number]) == _whole(source[number])
+    running, waiting = imported[3], imported[5]
     assert (source[3].state, running.state) == (TrialState.RUNNING, TrialState.FAIL)
-    assert running.params == source[3].params
-    assert running.user_attrs["ended_by"] == "it was running when its study was brought over"
+    assert (running.params, running.distributions) == (source[3].params, source[3].distributions)
+    assert running.user_attrs == {"note": {"host": "a"}, "ended_by": "it was running when its study was imported"}
     assert waiting.state == TrialState.WAITING
-    assert waiting.system_attrs == source[5].system_attrs
-    assert waiting.user_attrs == {"why": "a guess", "imported_as": "WAITING"}
 
 
-def test_nothing_is_left_beside_a_source_at_rest(old: Old, target: str, tmp_path: Path) -> None:
+def test_no_file_is_left_next_to_a_source_that_no_process_has_open(old: Old, target: str, tmp_path: Path) -> None:
     path = tmp_path / "rest" / "noaug.db"
     path.parent.mkdir()
     with sqlite3.connect(old.path) as written, sqlite3.connect(path) as made:
@@ -116,110 +119,82 @@ def test_nothing_is_left_beside_a_source_at_rest(old: Old, target: str, tmp_path
     made.close()
     before = path.read_bytes()
     assert before[18:20] == b"\2\2"  # write-ahead logging
-    assert import_studies(f"sqlite:///{path}", target) == [Import("noaug", 6, 0, 0)]
+    _import(f"sqlite:///{path}", target)
     assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("noaug.db", before)]
 
 
-def test_again_and_after_growth_nothing_is_doubled(old: Old, target: str) -> None:
-    import_studies(old.url, target)
-    assert import_studies(old.url, target) == [Import("noaug", new=0, known=6, stale=0)]
-    study = old.study()
-    study.tell(3, 0.25)
-    _run(study, TrialState.COMPLETE)  # takes up the trial that waits
-    _run(study, TrialState.PRUNED)
-    _run(study, TrialState.COMPLETE)
-    before = _trials(target)
-    [again] = import_studies(old.url, target)
-    assert again == Import("noaug", new=2, known=6, stale=2)
-    assert str(again) == (
-        "noaug: 2 trials brought over, 6 already there (2 of them had not ended then, and stay as they came)"
-    )
-    after = _trials(target)
-    assert [_whole(t) for t in after[:6]] == [_whole(t) for t in before]
-    assert [_whole(t) for t in after[6:]] == [_whole(t) for t in _trials(old.url)[6:]]
+def test_study_that_exists_is_refused_and_nothing_is_written(old: Old, target: str, capsys: Captured) -> None:
+    _import(old.url, target)
+    old.study("another")
+    before = [_whole(t) for t in _trials(target)]
+    for _ in range(2):
+        assert main(["import-study", "--from", old.url, "--storage", target]) == 2
+        assert capsys.readouterr().err == (
+            f"error: --study noaug: {target} has a study of that name already, and an import does not add to it; name "
+            "another --storage, or import the other studies one by one with --study\n"
+        )
+    assert optuna.get_all_study_names(target) == ["noaug"]
+    assert [_whole(t) for t in _trials(target)] == before
 
 
-def test_an_import_that_was_broken_off_is_finished(old: Old, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = RDBStorage.create_new_trial
-    made: list[int] = []
+def test_interrupted_import_can_be_repeated(old: Old, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    create = RDBStorage._create_new_trial
+    made: list[Any] = []
 
-    def create_three(self: RDBStorage, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+    def create_three(*arguments: Any) -> Any:
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(create(self, study_id, template_trial))
+        made.append(create(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(RDBStorage, "create_new_trial", create_three)
+    monkeypatch.setattr(RDBStorage, "_create_new_trial", create_three)
     with pytest.raises(KeyboardInterrupt):
-        import_studies(old.url, target)
+        _import(old.url, target)
     monkeypatch.undo()
-    assert import_studies(old.url, target) == [Import("noaug", new=3, known=3, stale=0)]
-    assert optuna.load_study(study_name="noaug", storage=target).user_attrs == {"data": "redsm5"}
+    assert optuna.get_all_study_names(target) == []
+    _import(old.url, target)
+    assert len(_trials(target)) == 6
 
 
-def test_a_study_goes_on_where_it_was_brought_to(old: Old, target: str) -> None:
-    import_studies(old.url, target)
+def test_imported_study_is_resumed_with_the_trial_that_waits(old: Old, target: str) -> None:
+    _import(old.url, target)
     study = optuna.load_study(study_name="noaug", storage=target)
     trial = study.ask()
     assert (trial.number, trial.suggest_float("lr", 1e-5, 1e-1, log=True)) == (5, 0.01)
     study.tell(trial, 0.9)
-    _run(study, TrialState.COMPLETE)
-    assert import_studies(old.url, target) == [Import("noaug", new=0, known=6, stale=0)]
-    _run(old.study(), TrialState.COMPLETE)
-    _run(old.study(), TrialState.COMPLETE)
-    before = [_whole(t) for t in _trials(target)]
-    with pytest.raises(InputError, match=r"and another origin: its trial 6 is not the same; name another --storage"):
-        import_studies(old.url, target)
-    assert [_whole(t) for t in _trials(target)] == before
+    assert study.ask().number == 6
 
 
-def test_all_studies_come_or_the_one_that_is_named(old: Old, target: str, tmp_path: Path) -> None:
+def test_all_studies_are_imported_or_the_named_one(old: Old, target: str, tmp_path: Path) -> None:
     _run(old.study("second", StudyDirection.MINIMIZE), TrialState.COMPLETE)
-    assert [each.study for each in import_studies(old.url, target, "second")] == ["second"]
+    assert _import(old.url, target, "second") == ["second: 1 trials imported"]
     assert optuna.get_all_study_names(target) == ["second"]
-    assert import_studies(old.url, target) == [Import("noaug", 6, 0, 0), Import("second", 0, 1, 0)]
     assert optuna.load_study(study_name="second", storage=target).direction == StudyDirection.MINIMIZE
+    both = f"sqlite:///{tmp_path}/both.db"
+    assert [line.split(":")[0] for line in _import(old.url, both)] == ["noaug", "second"]
+    assert optuna.get_all_study_names(both) == ["noaug", "second"]
 
 
-@pytest.mark.parametrize("direction", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE])
-def test_a_study_of_another_origin_is_refused_and_nothing_is_written(
-    old: Old, target: str, direction: StudyDirection
-) -> None:
-    old.study("another")
-    Path(target.removeprefix("sqlite:///")).parent.mkdir()
-    study = optuna.create_study(study_name="noaug", storage=target, direction=direction)
-    study.add_trial(create_trial(value=1.0, params={"x": 0.5}, distributions={"x": FloatDistribution(0, 1)}))
-    with pytest.raises(InputError) as caught:
-        import_studies(old.url, target)
-    [line] = caught.value.problems
-    said = (
-        "another origin: its trial 0 is"
-        if direction == StudyDirection.MAXIMIZE
-        else "would minimize, and this one would maximiz"
-    )
-    assert said in line
-    assert optuna.get_all_study_names(target) == ["noaug"]
-    assert len(_trials(target)) == 1
-
-
-def test_the_same_params_at_another_time_are_another_trial(old: Old, target: str) -> None:
-    import_studies(old.url, target)
-    with sqlite3.connect(old.path) as connection:
-        connection.execute("UPDATE trials SET datetime_start = '2001-01-01 00:00:00.000000' WHERE number = 0")
-    connection.close()
-    assert _trials(old.url)[0].params == _trials(target)[0].params
-    assert _trials(target)[0].datetime_start - _trials(old.url)[0].datetime_start > timedelta(days=1)  # type: ignore[operator]
-    with pytest.raises(InputError, match="its trial 0 is not the same"):
-        import_studies(old.url, target)
-
-
-def test_a_source_that_is_being_written_is_read_as_it_stands(old: Old, target: str) -> None:
+def test_source_that_is_being_written_is_read_in_its_last_consistent_state(old: Old, target: str) -> None:
     with sqlite3.connect(old.path) as writing:
         writing.execute("PRAGMA journal_mode=WAL")
         writing.execute("UPDATE trials SET state = 'FAIL' WHERE number = 0")
-        assert import_studies(old.url, target) == [Import("noaug", 6, 0, 0)]
+        _import(old.url, target)
     writing.close()
     assert _trials(target)[0].state == TrialState.COMPLETE
+
+
+def test_server_is_only_read(tmp_path: Path, target: str) -> None:
+    server = Postgres(tmp_path / "postgres")
+    try:
+        url = server.database("old")
+        _fill(Old(url).study())
+        before = [_whole(t) for t in _trials(url)]
+        assert _import(url, target) == ["noaug: 6 trials imported; 1 of them was running and is stored as failed"]
+        assert [_whole(t) for t in _trials(url)] == before
+        assert [_whole(t) for t in _trials(target)][:3] == before[:3]
+    finally:
+        server.cleanup()
 
 
 def _nothing(path: Path) -> None:
@@ -256,18 +231,18 @@ def _ancient(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (_nothing, "--from: there is no database {}; name the file of an Optuna database"),
+        (_nothing, "--from: there is no database {}; tune a study first, or name another"),
         (_text, "--from: {} cannot be read as an SQLite database: file is not a database"),
         (_other_tables, "--from: sqlite:///{} holds no studies"),
         (_no_studies, "--from: sqlite:///{} holds no studies; name another database"),
         (
             _old_version,
-            "--from: sqlite:///{} is of an older Optuna; copy it, run `optuna storage upgrade --storage URL`",
+            "--from: sqlite:///{} was written by an older Optuna; copy it, run `optuna storage upgrade --storage URL`",
         ),
-        (_ancient, "--from: sqlite:///{} is of an older Optuna"),
+        (_ancient, "--from: sqlite:///{} was written by an older Optuna"),
     ],
 )
-def test_a_source_that_cannot_be_used_is_one_line_and_nothing_is_made(
+def test_unusable_source_is_one_line_and_nothing_is_written(
     make: Any, said: str, tmp_path: Path, target: str, capsys: Captured
 ) -> None:
     path = tmp_path / "old.db"
@@ -283,11 +258,9 @@ def test_a_source_that_cannot_be_used_is_one_line_and_nothing_is_made(
     assert _files(path) == before
 
 
-def test_the_command_says_a_line_a_study(old: Old, target: str, capsys: Captured) -> None:
-    assert main(["import-study", "--from", old.url, "--storage", target]) == 0
-    assert capsys.readouterr().out == "noaug: 6 trials brought over, 0 already there\n"
+def test_command_prints_one_line_for_each_study(old: Old, target: str, capsys: Captured) -> None:
     assert main(["import-study", "--from", old.url, "--storage", target, "--study", "noaug"]) == 0
-    assert capsys.readouterr().out == "noaug: 0 trials brought over, 6 already there\n"
+    assert capsys.readouterr().out == "noaug: 6 trials imported; 1 of them was running and is stored as failed\n"
 
 
 @pytest.mark.parametrize(
@@ -295,7 +268,7 @@ def test_the_command_says_a_line_a_study(old: Old, target: str, capsys: Captured
     [
         (["--study", "none"], "error: --study none: no such study in sqlite:///{}; there are: noaug"),
         (["--storage", "sqlite:///{}"], "error: --from: sqlite:///{} is the storage itself"),
-        (["--storage", "{}"], "error: --storage: '{}' is no database URL"),
+        (["--storage", "{}"], "error: --storage: '{}' is not a database URL"),
     ],
 )
 def test_bad_arguments_are_one_line(old: Old, target: str, capsys: Captured, arguments: list[str], said: str) -> None:
@@ -306,7 +279,7 @@ def test_bad_arguments_are_one_line(old: Old, target: str, capsys: Captured, arg
     assert not Path(target.removeprefix("sqlite:///")).exists()
 
 
-def test_a_password_is_not_shown(target: str, capsys: Captured) -> None:
+def test_password_is_not_shown(target: str, capsys: Captured) -> None:
     assert main(["import-study", "--from", "postgresql://me:secret@localhost:1/db", "--storage", target]) == 2
     shown = capsys.readouterr().err
     assert "--from: cannot open postgresql://me:***@localhost:1/db" in shown

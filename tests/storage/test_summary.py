@@ -4,13 +4,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.studies import reading
+from lightning_hpo.storage.connection import connect
 from lightning_hpo.storage.summary import StudySummary, study_names, summarize_study
 
 
-def _standing(url: str, name: str = "first") -> StudySummary:
-    with reading(url, "--storage") as connection:
+def _summary(url: str, name: str = "first") -> StudySummary:
+    with connect(DatabaseUrl(url, "--storage")) as connection:
         return summarize_study(connection, name)
 
 
@@ -23,13 +24,13 @@ def _tell(study: optuna.Study, state: TrialState, *reports: float, **attributes:
     study.tell(trial, max(reports) if state == TrialState.COMPLETE else None, state)
 
 
-def test_a_study_without_trials(study: optuna.Study, storage_url: str) -> None:
-    found = _standing(storage_url)
+def test_summary_of_a_study_without_trials(study: optuna.Study, storage_url: str) -> None:
+    found = _summary(storage_url)
     assert (found.done, found.best, found.failures, found.seconds, found.latest) == (0, None, {}, None, [])
     assert found.name == study.study_name
 
 
-def test_it_says_what_optuna_says(study: optuna.Study, storage_url: str) -> None:
+def test_summary_agrees_with_optuna(study: optuna.Study, storage_url: str) -> None:
     study.set_user_attr("data_counts", {"posts": 3})
     _tell(study, TrialState.COMPLETE, 0.2, 0.6, 0.4, runtime_s=10.0)
     _tell(study, TrialState.PRUNED, 0.1, runtime_s=4.0)
@@ -40,7 +41,7 @@ def test_it_says_what_optuna_says(study: optuna.Study, storage_url: str) -> None
     study.enqueue_trial({})
     study.ask().report(0.5, 0)
     study.enqueue_trial({})
-    found = _standing(storage_url)
+    found = _summary(storage_url)
     trials = study.get_trials()
     assert found.about == study.user_attrs
     assert found.counts == {state: sum(trial.state == state for trial in trials) for state in TrialState}
@@ -48,43 +49,43 @@ def test_it_says_what_optuna_says(study: optuna.Study, storage_url: str) -> None
     assert found.best == (study.best_trial.number, study.best_value) == (0, 0.6)
     assert found.failures == {"out of memory": 2, "": 1}
     assert found.collapsed == 1
-    assert found.seconds == pytest.approx(7.0)  # of those that count
+    assert found.seconds == pytest.approx(7.0)  # of complete and pruned trials
     assert [trial.number for trial in found.latest] == list(range(8))
-    for trial, told in zip(trials, found.latest, strict=True):
-        assert (told.state, told.epochs, told.attributes) == (
+    for trial, summary in zip(trials, found.latest, strict=True):
+        assert (summary.state, summary.epochs, summary.attributes) == (
             trial.state, len(trial.intermediate_values), trial.user_attrs,
         )  # fmt: skip
-        assert told.value == (trial.value if trial.value is not None else trial.intermediate_values.get(0))
+        assert summary.value == (trial.value if trial.value is not None else trial.intermediate_values.get(0))
         began = None if trial.datetime_start is None else trial.datetime_start.timestamp()
-        assert told.began == began
+        assert summary.began == began
     [running] = found.of(TrialState.RUNNING)
     assert running.number == 6
 
 
-def test_the_least_is_the_best_where_less_is_better_and_infinity_is_not(storage_url: str) -> None:
+def test_lowest_value_is_best_when_minimizing_and_infinity_is_ignored(storage_url: str) -> None:
     study = optuna.create_study(study_name="loss", storage=storage_url)
     for value in (0.3, -math.inf, 0.1):
         study.tell(study.ask(), value)
-    assert _standing(storage_url, "loss").best == (2, 0.1)
+    assert _summary(storage_url, "loss").best == (2, 0.1)
 
 
-def test_of_many_trials_the_last_are_told_and_those_that_are_not_over(study: optuna.Study, storage_url: str) -> None:
+def test_last_and_unfinished_trials_are_listed(study: optuna.Study, storage_url: str) -> None:
     study.ask()
     for value in range(30):
         study.add_trial(optuna.create_trial(value=value))
-    found = _standing(storage_url)
+    found = _summary(storage_url)
     assert [trial.number for trial in found.latest] == [0, *range(11, 31)]
     assert found.done == 30
 
 
-def test_a_study_with_two_objectives_has_no_best_trial(storage_url: str) -> None:
+def test_study_with_two_objectives_has_no_best_trial(storage_url: str) -> None:
     study = optuna.create_study(study_name="two", storage=storage_url, directions=["maximize", "minimize"])
     study.tell(study.ask(), (0.5, 0.2))
-    assert _standing(storage_url, "two").best is None
+    assert _summary(storage_url, "two").best is None
 
 
-def test_a_study_that_is_not_there_is_refused_with_those_that_are(study: optuna.Study, storage_url: str) -> None:
-    with reading(storage_url, "--storage") as connection:
+def test_missing_study_is_refused_with_the_names_of_the_others(study: optuna.Study, storage_url: str) -> None:
+    with connect(DatabaseUrl(storage_url, "--storage")) as connection:
         assert study_names(connection) == [study.study_name]
         with pytest.raises(InputError, match="--study second: no such study in this database; there are: first"):
             summarize_study(connection, "second")

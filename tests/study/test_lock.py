@@ -15,36 +15,55 @@ with lock_study(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
+# What the first version did.
+_HOLD_BY_FLOCK = """
+import fcntl, os, sys
+with open(sys.argv[1] + "/.lock", "a+") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-def test_a_second_process_is_refused_until_the_first_has_died(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hold", [_HOLD, _HOLD_BY_FLOCK])
+def test_second_process_is_refused_until_the_first_exits(tmp_path: Path, hold: str) -> None:
     folder = tmp_path / "outputs" / "first"
-    command = [sys.executable, "-c", _HOLD, str(folder)]
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", hold, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         assert lock_holder(folder) == str(process.pid)
-        with pytest.raises(InputError, match=rf"--study.name: first is being tuned by process {process.pid}; "):
+        with pytest.raises(InputError, match=rf"--study.name: process {process.pid} is tuning first; "):
             lock_study(folder).__enter__()
         process.kill()
     assert lock_holder(folder) is None
-    with lock_study(folder):
-        assert folder.is_dir()
+    with lock_study(folder) as used_before:
+        assert used_before
 
 
-def test_a_claim_ends_with_its_block(tmp_path: Path) -> None:
-    with lock_study(tmp_path / "first"), pytest.raises(InputError, match="is being tuned"):
+def test_lock_is_released_on_exit_of_the_block(tmp_path: Path) -> None:
+    with lock_study(tmp_path / "first") as used_before, pytest.raises(InputError, match="is tuning first"):
         lock_study(tmp_path / "first").__enter__()
-    with lock_study(tmp_path / "first"):
-        pass
+    assert not used_before
+    with lock_study(tmp_path / "first") as used_before:
+        assert used_before
 
 
-def test_another_study_is_free(tmp_path: Path) -> None:
+def test_lock_holder_writes_nothing(tmp_path: Path) -> None:
+    assert lock_holder(tmp_path / "first") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_of_another_study_is_free(tmp_path: Path) -> None:
     with lock_study(tmp_path / "first"), lock_study(tmp_path / "second"):
         assert (tmp_path / "second").is_dir()
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--study.outdir: cannot write in .*file/first: Not a directory"):
         lock_study(tmp_path / "file" / "first").__enter__()

@@ -6,8 +6,9 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.storage.attributes import RUN_ID, RUNTIME
-from lightning_hpo.storage.studies import open_storage
+from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
@@ -33,7 +34,9 @@ def _record(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome:
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
     """The trial as another process sees it, and its run."""
     storage_url = str(study._storage._backend.url)  # type: ignore[attr-defined]
-    trial = optuna.load_study(study_name=study.study_name, storage=open_storage(storage_url)).trials[number]
+    trial = optuna.load_study(
+        study_name=study.study_name, storage=open_storage(DatabaseUrl(storage_url, "--study.storage"))
+    ).trials[number]
     return trial, tracker.client.get_run(trial.user_attrs[RUN_ID])
 
 

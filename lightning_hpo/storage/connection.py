@@ -1,0 +1,140 @@
+"""Connections to Optuna's database: opening it, and waiting while it does not accept connections."""
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
+
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, masked
+from lightning_hpo.exceptions import InputError, StorageAwayError
+
+__all__ = ["NoStudiesError", "connect", "open_storage"]
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 5.0
+
+
+class NoStudiesError(InputError):
+    """A database without Optuna's tables."""
+
+
+def open_storage(url: DatabaseUrl, *, create: bool = True, wait_s: float | None = None) -> RDBStorage:
+    """Open Optuna's database.
+
+    With `wait_s`, every new connection waits until the database accepts it. A server that restarts between two
+    transactions is therefore waited for. A server that exits within a transaction is not: Optuna's call raises
+    `StorageInternalError`, which ends the command. An SQLite file that another process has locked is waited for by
+    SQLite itself, up to `wait_s` and 60 seconds.
+
+    Args:
+        url: The database.
+        create: Whether to create a missing file and missing tables. Without it nothing is written.
+        wait_s: Seconds for which a connection waits, now and later. None: it does not wait.
+
+    Returns:
+        The storage. It does not wait any more after it was pickled.
+
+    Raises:
+        InputError: If the database does not exist or cannot be opened.
+        StorageAwayError: If the database has not accepted a connection within `wait_s`.
+    """
+    with _one_line_errors(url):
+        if create:
+            url.prepare()
+        else:
+            url.require()
+        options = _engine_options(url, SQLITE_TIMEOUT_S if wait_s is None else min(wait_s, SQLITE_TIMEOUT_S))
+        if wait_s is not None:  # Optuna connects while it opens its own engine
+            with _engine(url, options) as engine:
+                _wait_for_connections(engine, url, wait_s)
+                engine.connect().close()
+        elif not create:
+            with connect(url):
+                pass
+        storage = RDBStorage(url.url, engine_kwargs=options, skip_table_creation=not create)
+        if wait_s is not None:
+            _wait_for_connections(storage.engine, url, wait_s)
+        return storage
+
+
+@contextmanager
+def connect(url: DatabaseUrl) -> Iterator[sqlalchemy.Connection]:
+    """Connect to Optuna's database to read its tables, which is faster than opening an Optuna storage.
+
+    Raises:
+        InputError: If the database does not exist, cannot be opened, or contains no studies.
+    """
+    url.require()
+    options = _engine_options(url, SQLITE_TIMEOUT_S)
+    with _one_line_errors(url), _engine(url, options) as engine, engine.connect() as connection:
+        if not sqlalchemy.inspect(connection).has_table("studies"):
+            raise NoStudiesError(f"{url.flag}: {url.masked} holds no studies; tune one first, or name another")
+        yield connection
+
+
+@contextmanager
+def _engine(url: DatabaseUrl, options: dict[str, Any]) -> Iterator[sqlalchemy.Engine]:
+    engine = sqlalchemy.create_engine(url.url, **options)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _engine_options(url: DatabaseUrl, timeout_s: float) -> dict[str, Any]:
+    # The pre-ping replaces a connection that a restarted server has closed.
+    return {"pool_pre_ping": True} if url.path is None else {"connect_args": {"timeout": timeout_s}}
+
+
+def _wait_for_connections(engine: sqlalchemy.Engine, url: DatabaseUrl, wait_s: float) -> None:
+    """Let each new connection of an engine wait until the database accepts it.
+
+    A wrong password cannot be told from a server that is down. `tune` reports it at once even so, because its checks
+    open the database without waiting.
+    """
+
+    def connect_when_accepted(dialect: sqlalchemy.Dialect, record: Any, args: Any, options: Any) -> Any:
+        del record
+        start, pause, waiting = time.monotonic(), _FIRST_PAUSE_S, False
+        while True:
+            try:
+                connection = dialect.connect(*args, **options)
+            except dialect.loaded_dbapi.OperationalError as error:
+                reason = next(iter(masked(str(error)).splitlines()), type(error).__name__)
+                left = start + wait_s - time.monotonic()
+                if left <= 0:
+                    raise StorageAwayError(
+                        f"Optuna's database {url.masked} has not accepted a connection for {wait_s:g} seconds: "
+                        f"{reason}; run the same command again when it does"
+                    ) from error
+                if not waiting:
+                    waiting = True
+                    _print(f"Optuna's database {url.masked} does not accept connections: {reason}; waiting for it")
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            else:
+                if waiting:
+                    _print(f"Optuna's database accepts connections again, after {time.monotonic() - start:.0f} s")
+                return connection
+
+    sqlalchemy.event.listen(engine, "do_connect", connect_when_accepted)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _one_line_errors(url: DatabaseUrl) -> Iterator[None]:
+    """Raise what the database raises as an `InputError` of one line, without a password."""
+    try:
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
+        reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
+        raise InputError(f"{url.flag}: cannot open {url.masked}: {reason}") from error
