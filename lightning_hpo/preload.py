@@ -1,17 +1,17 @@
-"""What the server of the trials' processes does once, before it forks: a process then starts in a tenth of a second.
+"""Imports of the fork server: done once, so that a trial process starts in a tenth of a second.
 
-Importing it is its use. Beside the imports it pays what libraries put off until their first call: a second a trial.
+Importing this module is its only use. It also makes the first calls that libraries defer, which cost a second a trial.
 """
 
-# ruff: noqa: E402 - the garbage collector would look through all that is imported in vain
+# ruff: noqa: E402 - the garbage collector is off during the imports, which it would traverse for nothing
 import gc
 
 gc.disable()
 
 # isort: split
-# First: Python keeps one object for Optional[Union[int, float]] and Optional[Union[float, int]], the one that was asked
-# for first. After a library that wants it the other way round, Trainer's `limit_train_batches: 1` would be read as 1.0,
-# all batches, in the trials and nowhere else.
+# First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the one that was created
+# first. After a library that creates the second, Trainer's `limit_train_batches: 1` would be parsed as 1.0 (all batches)
+# in trial processes and nowhere else.
 import lightning.pytorch
 
 # isort: split
@@ -46,10 +46,10 @@ _CONFIG = {
 sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
 tokenizer_class_from_name("BertTokenizer")
-for _family in _FAMILIES:  # of the encoders that are asked for most; transformers imports one at its first use
+for _family in _FAMILIES:  # the most common encoders; transformers imports one at its first use
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
 keep_freed_memory()
 gc.enable()
 gc.collect()
-gc.freeze()  # so that no child looks through all that for garbage, and copies the memory that it looks at
+gc.freeze()  # so that no child collects garbage in the imported modules, which would copy their memory
