@@ -149,7 +149,7 @@ class Reconciliation:
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
 
     def _listed(self, experiment_id: str, of_unfinished: Iterable[str | None]) -> dict[str, Run]:
-        """Return the runs to compare by id: all of them, or those that have not ended and those of unfinished trials."""
+        """Return the runs to compare, by id: all, or those that have not ended and those of unfinished trials."""
         statuses = _OPEN_STATUSES if self._open_only else (None,)
         runs = {run.run_id: run for status in statuses for run in self._tracker.runs(experiment_id, status)}
         for run_id in of_unfinished:
