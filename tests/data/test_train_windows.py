@@ -61,7 +61,7 @@ def test_augmentation_that_never_applies_changes_no_byte(tokenizer: PreTrainedTo
     assert not plain["augmented"].any()
 
 
-_BUILT_IN = [name for name in METHODS if "nlpaug" not in name and name not in {"spelling", "synonyms"}]
+_BUILT_IN = [name for name in METHODS if name != "synonyms"]
 
 
 @given(
@@ -108,7 +108,7 @@ def test_what_cannot_be_augmented_is_counted_apart(tokenizer: PreTrainedTokenize
 # What the machine is, not what the code does.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*", "ignore:.*worker processes in total.*")
 def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTokenizerFast) -> None:
-    methods = ["swap", "keyboard", "nlpaug/char/RandomCharAug"]
+    methods = ["swap", "keyboard", "ocr"]
     dataset = _dataset(tokenizer, enabled=True, p_apply=0.8, methods=methods, operations=2, max_share=0.5)
     batches = [DRAWS[start : start + 3] for start in range(0, len(DRAWS), 3)]
     made = [

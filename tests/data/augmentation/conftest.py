@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 _TAGGER = "averaged_perceptron_tagger_eng"
-_SYNSETS = {"adj": [("a", ["sad", "blue", "unhappy"])], "noun": [("n", ["sleep", "rest"])]}
-_TAGS = {"sad": "JJ", "sleep": "NN"}
+_SYNSETS = {
+    "adj": [("a", ["sad", "blue", "unhappy"])],
+    "noun": [("n", ["sleep", "rest", "go_under"]), ("n", ["a"])],
+    "verb": [("v", ["sad", "grieve"])],
+}
+_TAGS = {"a": "DT", "Sad": "JJ", "sad": "JJ", "sleep": "NN"}
 
 
 def _write_wordnet(folder: Path) -> None:

@@ -19,8 +19,8 @@ def test_all_bad_values_are_named_at_once() -> None:
         Augmentation(methods=["swop", "delete", "delete"], p_apply=1.5, operations=0, max_share=0.0)
     flags = [problem.split(":")[0] for problem in caught.value.problems]
     assert flags == ["--aug.methods", "--aug.methods", "--aug.p_apply", "--aug.operations", "--aug.max_share"]
-    assert "'swop' is no method; did you mean swap? or choose from swap, delete, split" in caught.value.problems[0]
-    with pytest.raises(InputError, match="it is empty; choose from swap"):
+    assert "'swop' is not a method; did you mean swap? or choose from swap, delete, split" in caught.value.problems[0]
+    with pytest.raises(InputError, match="got an empty list; choose from swap"):
         Augmentation(methods=[])
 
 
@@ -41,5 +41,7 @@ def test_an_epoch_may_be_without_effect_where_it_is_asked_for_or_chance(
 
 
 def test_an_epoch_without_effect_is_refused() -> None:
-    with pytest.raises(InputError, match=r"--aug\.enabled: .* none of the 200 samples .* by swap, delete; choose"):
+    with pytest.raises(
+        InputError, match=r"--aug\.methods: swap, delete changed none of the 200 samples .*; choose other"
+    ):
         Augmentation(enabled=True, p_apply=0.1).require_effect(0.0, 200)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpo.data.augmentation.method import Method
+from lightning_hpo.data.augmentation.methods import Method
 from lightning_hpo.data.augmentation.pieces import Pieces
 
 CHANCE = np.random.default_rng(0)
