@@ -6,11 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.labels import WindowTarget, criteria_labels
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.pair_table import PairTable
-from lightning_hpo.data.window_labels import criteria_labels
-from lightning_hpo.data.window_target import WindowTarget
+from lightning_hpo.data.pairs import Pair, PairTable
 
 __all__ = ["CriteriaDataModule"]
 

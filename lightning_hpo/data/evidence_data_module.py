@@ -6,11 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.labels import WindowTarget, evidence_labels
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.pair_table import UNKNOWN, PairTable
-from lightning_hpo.data.window_labels import evidence_labels
-from lightning_hpo.data.window_target import WindowTarget
+from lightning_hpo.data.pairs import UNKNOWN, Pair, PairTable
 
 __all__ = ["EvidenceDataModule"]
 

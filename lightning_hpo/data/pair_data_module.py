@@ -13,18 +13,16 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.batching import TrainBatchSampler
-from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.pair_table import PairTable
-from lightning_hpo.data.redsm5 import read_corpus, read_criteria, read_posts
-from lightning_hpo.data.scored_pairs import ScoredPairs
+from lightning_hpo.data.corpus import Corpus, read_corpus
+from lightning_hpo.data.criteria import read_criteria
+from lightning_hpo.data.datasets import EvalDataset, TrainDataset
+from lightning_hpo.data.hub import load_tokenizer
+from lightning_hpo.data.labels import WindowTarget
+from lightning_hpo.data.pairs import Pair, PairTable
+from lightning_hpo.data.posts import TokenizedPosts, read_posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.data.train_loader import TrainLoader, as_made
 from lightning_hpo.data.train_samples import TrainSamples
-from lightning_hpo.data.train_windows import TrainWindows
-from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
@@ -125,7 +123,7 @@ class PairDataModule(LightningDataModule):
         if problems := self.flag_problems(vars(self)):
             raise InputError(problems)
         self._split: Split | None = None
-        self._datasets: dict[str, ScoredPairs] = {}
+        self._datasets: dict[str, EvalDataset] = {}
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
@@ -213,7 +211,7 @@ class PairDataModule(LightningDataModule):
             seed=self.draw_seed,
         )
         return TrainLoader(
-            self._train_windows, sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
+            self._train_dataset, sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -278,7 +276,7 @@ class PairDataModule(LightningDataModule):
             lacking = "training windows that --data.negative_ratio asks for and the corpus does not have"
             self.counts[lacking] = self._drawn - others
         self.class_counts = (kept - positives + min(self._drawn, others), positives)
-        self._train_windows = TrainWindows(
+        self._train_dataset = TrainDataset(
             self._samples,
             texts=self.corpus.posts.texts,
             posts=self._posts,
@@ -289,8 +287,8 @@ class PairDataModule(LightningDataModule):
             seed=self.draw_seed,
         )
 
-    def _dataset(self, pairs: PairTable, *, known: bool = True) -> ScoredPairs:
-        return ScoredPairs(
+    def _dataset(self, pairs: PairTable, *, known: bool = True) -> EvalDataset:
+        return EvalDataset(
             pairs,
             posts=self._posts,
             criteria=self._criteria,

@@ -1,15 +1,57 @@
-"""The posts of a corpus: ids in memory, texts on disk."""
+"""Posts of a corpus: read from `posts.csv` or its cache, as texts and as tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.ragged import Ragged
-from lightning_hpo.data.texts import Texts, text_stretches
+from lightning_hpo.data.csv_table import CsvTable, opened, shown
+from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.tokenization import TokenizedText, token_stretches
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["Posts"]
+__all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_stretches"]
+
+_FLAG = "--data.posts"
+_COLUMNS = ("post_id", "text")
+
+# A few megabytes of posts.
+_ROWS_AT_ONCE = 2048
+
+
+class Texts:
+    """Texts over their bytes in UTF-8.
+
+    Args:
+        rows: The bytes of each text.
+    """
+
+    def __init__(self, rows: Ragged) -> None:
+        self._rows = rows
+
+    def __getitem__(self, row: int) -> str:
+        return self._rows[row].tobytes().decode()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def text_stretches(texts: Iterable[str]) -> Iterator[Stretch]:
+    """Texts as the rows that `Texts` reads."""
+    rows = (text.encode() for text in texts)
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield np.frombuffer(b"".join(some), np.uint8), map(len, some)
 
 
 class Posts(Mapping[str, str]):
@@ -52,3 +94,68 @@ class Posts(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def read_posts(path: str | Path) -> Posts:
+    """The posts of a file. Its bytes decide whether it is the one that was kept, not its date.
+
+    Raises:
+        InputError: Every problem of the file, each by line and column.
+    """
+    path = Path(path)
+    with opened(path, flag=_FLAG) as file:
+        cache = Cache(path.parent, hashlib.file_digest(file, "sha256").hexdigest()[:32])
+    kept = cache.ragged("posts", lambda: text_stretches(_texts(path)), np.uint8)
+    texts = Texts(kept)
+    about: dict[str, Any] = json.loads(texts[len(texts) - 1])
+    return Posts(about["ids"], texts, cache, about["repeated"])
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """The text of each post, and at last the ids and how many rows said nothing new, in JSON."""
+    table = CsvTable(path, flag=_FLAG, columns=_COLUMNS)
+    # Of a text no more than a number, so that the posts need not be in memory all at once.
+    known: dict[str, int] = {}
+    problems, rows = [], 0
+    for line, row in table.rows():
+        rows += 1
+        post_id, text = row["post_id"], row["text"]
+        if not post_id.strip():
+            problems.append(table.problem(line, "post_id", "it is empty; every post needs an id"))
+        elif not text.strip():
+            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; remove it or give its text"))
+        elif post_id not in known:
+            known[post_id] = hash(text)
+            yield text
+        elif known[post_id] != hash(text):
+            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; ids must differ"))
+    if problems:
+        raise InputError(problems)
+    yield json.dumps({"ids": list(known), "repeated": rows - len(known)})
+
+
+class TokenizedPosts:
+    """The tokens of every post by its row, read from a cache where there is one.
+
+    Args:
+        texts: Text of each post.
+        tokenizer: The tokenizer.
+        cache: That of the posts; nothing is kept without one.
+    """
+
+    def __init__(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Cache | None = None) -> None:
+        backend = tokenizer.backend_tokenizer
+        name = "tokens-" + hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+        self._tokens = (cache or Cache()).ragged(name, lambda: token_stretches(backend, texts), np.int32, (3,))
+
+    def __getitem__(self, row: int) -> TokenizedText:
+        tokens = self._tokens[row]
+        return TokenizedText(tokens[:, 0], tokens[:, 1:])
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each post, shape [posts]."""
+        return self._tokens.sizes

@@ -1,8 +1,9 @@
-"""Splits posts into parts that share neither a post nor a text, and says in one word what was split."""
+"""Split posts into training, validation and test, and fingerprint the result."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,18 @@ from numpy.typing import NDArray
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.csv_table import shown
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.split import Split
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["Split", "check_disjoint", "fingerprint", "split_posts"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Post ids by part, each in the order of the corpus."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: float) -> Split:

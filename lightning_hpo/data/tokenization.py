@@ -1,6 +1,7 @@
-"""Tokenizes texts once, by the tokenizers library alone: a registered model does it, too, without transformers."""
+"""Tokenize texts with the `tokenizers` library only, so that a registered model needs no `transformers`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import numpy as np
@@ -8,14 +9,46 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from lightning_hpo.data.ragged import Ragged, Stretch
-from lightning_hpo.data.tokenized_text import TokenizedText
 
-__all__ = ["token_stretches", "tokenize"]
+__all__ = ["TokenizedText", "token_stretches", "tokenize"]
 
 # The tokenizer library takes a batch at a time; this bounds its memory.
 _TEXTS_AT_ONCE = 256
 # Whether a character is white space, by its number; behind the last that is, none is.
 _WHITE = np.array([chr(code).isspace() for code in range(0x3002)])
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """Tokens of a text, without any special token.
+
+    Attributes:
+        ids: Token ids, shape [tokens].
+        offsets: Character range [start, end) of each token, shape [tokens, 2], without white space at either end;
+            (-1, -1) for a token that is nothing but white space.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, first: int, stop: int) -> "TokenizedText":
+        """The tokens [first, stop); their offsets still count from the start of the text."""
+        return TokenizedText(self.ids[first:stop], self.offsets[first:stop])
+
+    def characters(self) -> tuple[int, int]:
+        """The character range [start, end) from the first to the last token; (0, 0) where there is none."""
+        real = self.offsets[self.offsets[:, 0] >= 0]
+        return (int(real[0, 0]), int(real[:, 1].max())) if len(real) else (0, 0)
+
+    def tokens_of(self, span: tuple[int, int]) -> tuple[int, int] | None:
+        """First and last token (inclusive) that hold any character of a span, or None where none does."""
+        touched = np.flatnonzero(
+            (self.offsets[:, 1] > span[0]) & (self.offsets[:, 0] < span[1]) & (self.offsets[:, 0] >= 0)
+        )
+        return (int(touched[0]), int(touched[-1])) if len(touched) else None
 
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str]) -> list[TokenizedText]:

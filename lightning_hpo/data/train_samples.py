@@ -1,20 +1,30 @@
-"""The windows that are trained on or drawn from, by number; most are cut only when they are asked for."""
+"""Training windows by number; windows of unannotated pairs are cut on demand."""
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hpo.data.pair_table import UNKNOWN, PairTable
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.train_window import TrainWindow
-from lightning_hpo.data.window_labels import window_targets
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.labels import IGNORED, WindowTarget, window_targets
+from lightning_hpo.data.pairs import UNKNOWN, PairTable
+from lightning_hpo.data.posts import TokenizedPosts
+from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
 
-__all__ = ["TrainSamples"]
+__all__ = ["TrainSamples", "TrainWindow"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWindow:
+    """The tokens [first, stop) of a post, by its row, beside a criterion."""
+
+    row: int
+    criterion: str
+    first: int
+    stop: int
+    target: WindowTarget
 
 
 class TrainSamples:

@@ -1,6 +1,7 @@
-"""Composes criterion and post into windows of a bounded length that together cover the whole post."""
+"""Combine criterion and post into windows of bounded length that together cover the whole post."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -10,18 +11,36 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_hpo.data.pair_template import PairTemplate
-from lightning_hpo.data.tokenization import tokenize
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.window import Window
+from lightning_hpo.data.tokenization import TokenizedText, tokenize
 from lightning_hpo.exceptions import InputError
 
 if TYPE_CHECKING:  # a registered model makes windows without transformers
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["TokenizedText", "Window", "Windows"]
+__all__ = ["Window", "Windows"]
 
 # Tensor cores like lengths that are multiples of this, and fewer different lengths are fewer shapes to plan for.
 _LENGTH_STEP = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """One input of the encoder, without padding.
+
+    Attributes:
+        ids: Token ids with the special tokens, shape [tokens].
+        types: Token type ids, shape [tokens].
+        offsets: Character range of each token in the post, shape [tokens, 2]; (-1, -1) for a token not of the post.
+        post_start: Index of the first token of the post.
+    """
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    post_start: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 class Windows:

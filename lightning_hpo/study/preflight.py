@@ -12,8 +12,8 @@ from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI, flags
 from lightning_hpo.data.augmentation.methods import load_methods
+from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["BY_ENCODER", "Findings", "run_preflight"]

@@ -10,7 +10,7 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from lightning_hpo.data.tokenizers import load_tokenizer
+from lightning_hpo.data.hub import load_tokenizer
 
 # The same examples every time, on a machine of any speed.
 settings.register_profile("data", deadline=None, derandomize=True, database=None)

@@ -1,9 +1,8 @@
 from pathlib import Path
 
-from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.demo_sentences import NOT_EVIDENCE, SYMPTOMS
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
-from lightning_hpo.data.redsm5 import read_corpus
+from lightning_hpo.data.corpus import read_corpus
+from lightning_hpo.data.criteria import DSM5_CRITERIA
+from lightning_hpo.data.demo_corpus import NOT_EVIDENCE, SYMPTOMS, DemoCorpus
 
 
 def test_it_has_the_shape_that_the_loader_reads(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from lightning_hpo.data import hub
+from lightning_hpo.data.hub import load_tokenizer
+from lightning_hpo.exceptions import InputError
 
 
 def _unreachable(*_: object) -> None:
@@ -31,3 +33,21 @@ def test_behind_a_proxy_names_say_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
     monkeypatch.setattr(socket, "getaddrinfo", _unreachable)
     assert not hub.local_files_only("some/encoder")
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "/no/such", "a/b/c"])
+def test_a_folder_that_is_not_there(name: str) -> None:
+    with pytest.raises(InputError, match=r"--model\.name: there is no folder"):
+        load_tokenizer(name)
+
+
+def test_an_encoder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_hpo.data.hub.local_files_only", lambda _: True)
+    with pytest.raises(InputError, match=r"--model\.name: no tokenizer can be loaded from 'no-such/encoder'") as caught:
+        load_tokenizer("no-such/encoder")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--model\.name: no tokenizer"):
+        load_tokenizer(str(tmp_path))

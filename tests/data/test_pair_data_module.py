@@ -243,4 +243,4 @@ def test_names_that_no_search_may_vary_are_arguments() -> None:
 def test_a_draw_is_what_the_dataset_takes(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
-    assert module._train_windows[[Draw(0, 0)]]["labels"].shape == (1,)
+    assert module._train_dataset[[Draw(0, 0)]]["labels"].shape == (1,)

@@ -5,7 +5,7 @@ import pytest
 
 from lightning_hpo.data.cache import Cache
 from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.exceptions import InputError, LightningHpoError

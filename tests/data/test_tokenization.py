@@ -1,7 +1,8 @@
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data.tokenization import tokenize
+from lightning_hpo.data.tokenization import TokenizedText, tokenize
 
 
 def test_nothing_is_cut_or_padded_whatever_the_file_asks_for(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -24,3 +25,23 @@ def test_white_space_is_no_part_of_a_token() -> None:
     backend.decoder = decoders.ByteLevel()
     (text,) = tokenize(backend, ["b a\n b"])
     assert text.offsets.tolist() == [[0, 1], [2, 3], [-1, -1], [-1, -1], [5, 6]]
+
+
+def _text() -> TokenizedText:
+    offsets = [(0, 3), (4, 6), (-1, -1), (8, 9), (9, 12)]
+    return TokenizedText(np.arange(5, dtype=np.int32), np.array(offsets, np.int32))
+
+
+def test_the_tokens_of_a_span() -> None:
+    text = _text()
+    assert text.tokens_of((4, 9)) == (1, 3)
+    assert text.tokens_of((2, 5)) == (0, 1)
+    assert text.tokens_of((6, 8)) is None
+    assert text.tokens_of((0, 100)) == (0, 4)
+
+
+def test_a_part_keeps_its_place_in_the_text() -> None:
+    assert _text().part(1, 3).characters() == (4, 6)
+    assert _text().characters() == (0, 12)
+    assert _text().part(2, 3).characters() == (0, 0)
+    assert len(_text().part(3, 5)) == 2

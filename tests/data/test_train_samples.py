@@ -3,13 +3,10 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.train_samples import TrainSamples
-from lightning_hpo.data.train_window import TrainWindow
-from lightning_hpo.data.window_labels import window_targets
-from lightning_hpo.data.window_target import IGNORED
+from lightning_hpo.data.labels import IGNORED, window_targets
+from lightning_hpo.data.pairs import Pair
+from lightning_hpo.data.posts import Posts, TokenizedPosts
+from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
 from lightning_hpo.data.windows import Windows
 
 # Each word is a token, and three characters.

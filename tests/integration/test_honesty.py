@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule, PairDataModule
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.redsm5 import read_posts
+from lightning_hpo.data.posts import read_posts
 from tests.fault_agents import TWIN
 from tests.hub import write_hub
 from tests.study_sandbox import StudySandbox

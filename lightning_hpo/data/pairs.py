@@ -1,4 +1,4 @@
-"""Many (post, criterion) pairs, as columns."""
+"""(post, criterion) pairs: one pair, and a table of many as columns."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,27 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hpo.data.pair import Pair
-
-__all__ = ["UNKNOWN", "PairTable"]
+__all__ = ["UNKNOWN", "Pair", "PairTable"]
 
 UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One (post, criterion) pair.
+
+    Attributes:
+        post_id: The post.
+        criterion: Id of the criterion.
+        met: Whether the post meets the criterion.
+        spans: Evidence as character ranges [start, end) of the post, sorted. Empty where the criterion is not met,
+            and where it is met but no evidence sentence was found in the post.
+    """
+
+    post_id: str
+    criterion: str
+    met: bool
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

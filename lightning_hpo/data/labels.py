@@ -1,14 +1,33 @@
-"""Decides what each window of a pair is trained towards, and turns that into tensors."""
+"""Targets of windows, and the label tensors of both agents."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.tokenization import TokenizedText
 
-__all__ = ["criteria_labels", "evidence_labels", "window_targets"]
+__all__ = ["IGNORED", "WindowTarget", "criteria_labels", "evidence_labels", "window_targets"]
+
+# PyTorch's losses skip this label.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class WindowTarget:
+    """Label and evidence of one window.
+
+    Attributes:
+        label: 1 where the window shows the evidence, 0 where it shows none of it, -100 where its border cuts it.
+        spans: First and last token (inclusive, counted from the window's first token of the post) of each piece of
+            evidence in the window; any of them is right.
+        partial: Whether the evidence is the largest part of a sentence that no window holds whole.
+    """
+
+    label: int
+    spans: tuple[tuple[int, int], ...] = ()
+    partial: bool = False
 
 
 def window_targets(

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_hpo.data.evidence_matching import find_sentence
+from lightning_hpo.data.annotations import find_sentence
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,13 @@ from transformers import PreTrainedTokenizerFast
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.augmentation.methods import METHODS
 from lightning_hpo.data.batching import Draw
-from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
+from lightning_hpo.data.corpus import Corpus
+from lightning_hpo.data.datasets import EvalDataset, TrainDataset, fitting
+from lightning_hpo.data.labels import WindowTarget, criteria_labels, evidence_labels
+from lightning_hpo.data.pairs import Pair
+from lightning_hpo.data.posts import Posts, TokenizedPosts
 from lightning_hpo.data.train_loader import as_made
-from lightning_hpo.data.train_window import TrainWindow
-from lightning_hpo.data.train_windows import TrainWindows, fitting
-from lightning_hpo.data.window_labels import evidence_labels
-from lightning_hpo.data.window_target import WindowTarget
+from lightning_hpo.data.train_samples import TrainWindow
 from lightning_hpo.data.windows import Windows
 
 from .conftest import WORDS
@@ -36,9 +36,9 @@ def _dataset(
     texts: Mapping[str, str] = TEXTS,
     sample: TrainWindow = SAMPLE,
     **augmentation: Any,
-) -> TrainWindows:
+) -> TrainDataset:
     windows, posts = Windows.of(tokenizer, max_length=30, stride=4), Posts.of(texts)
-    return TrainWindows(
+    return TrainDataset(
         [sample],
         texts=posts.texts,
         posts=TokenizedPosts(posts.texts, tokenizer),
@@ -178,3 +178,37 @@ def test_what_is_too_long_is_cut_away_from_the_evidence(
 def test_no_cache_is_made_without_a_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     _dataset(tokenizer)
     assert not list(tmp_path.iterdir())
+
+
+EVAL_TEXTS = {"one": "w2 w3", "long": " ".join(["w1"] * 30), "other": "w2 w3"}
+
+
+def _eval_dataset(tokenizer: PreTrainedTokenizerFast, *pairs: Pair, **how: object) -> EvalDataset:
+    windows = Windows.of(tokenizer, max_length=16, stride=4)
+    corpus = Corpus(Posts.of(EVAL_TEXTS), {"SAD": "sad"}, pairs)
+    return EvalDataset(
+        corpus.pairs_of(tuple(EVAL_TEXTS)),
+        posts=TokenizedPosts(corpus.posts.texts, tokenizer),
+        criteria={"SAD": windows.tokenize(["sad"])[0]},
+        windows=windows,
+        batch_size=3,
+        **how,  # type: ignore[arg-type]
+    )
+
+
+def test_windows_of_a_pair_stay_together(tokenizer: PreTrainedTokenizerFast) -> None:
+    dataset = _eval_dataset(tokenizer, offsets=True)
+    first, second = (dataset[index] for index in range(len(dataset)))
+    assert first["post_ids"] == ["long"]
+    assert first["pair_index"].tolist() == [0, 0, 0, 0]
+    assert second["post_ids"] == ["one", "other"]
+    assert second["input_ids"].shape == (2, 8)
+    assert torch.equal(second["offsets"][0, 3:5], torch.tensor([[0, 2], [3, 5]]))
+    assert "labels" not in first
+
+
+def test_each_window_has_the_target_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+    dataset = _eval_dataset(
+        tokenizer, Pair("long", "SAD", True, ((0, 2),)), Pair("other", "SAD", True), labels=criteria_labels
+    )
+    assert [dataset[index]["labels"].tolist() for index in range(2)] == [[1, 0, 0, 0], [0, 1]]

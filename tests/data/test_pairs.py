@@ -1,5 +1,5 @@
 from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.posts import Posts
 
 ANNOTATED = (Pair("c", "B", True, ((0, 1),)), Pair("a", "B", False), Pair("a", "A", True))

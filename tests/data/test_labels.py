@@ -3,9 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.window_labels import criteria_labels, evidence_labels, window_targets
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.labels import IGNORED, WindowTarget, criteria_labels, evidence_labels, window_targets
+from lightning_hpo.data.tokenization import TokenizedText
 
 # Ten tokens of two characters each, and windows of five that share two.
 POST = TokenizedText(np.zeros(10, np.int32), np.array([(3 * place, 3 * place + 2) for place in range(10)], np.int32))

@@ -1,15 +1,29 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data import post_file
-from lightning_hpo.data.post_file import read_posts
+from lightning_hpo.data import posts
+from lightning_hpo.data.cache import Cache
+from lightning_hpo.data.posts import Texts, TokenizedPosts, read_posts, text_stretches
+from lightning_hpo.data.ragged import Ragged
 from lightning_hpo.exceptions import InputError
 
 from .conftest import WriteCsv
 
 ROWS = [("post_id", "text"), ("b", "one\r\n☺"), ("a", "two"), ("b", "one\r\n☺")]
+TEXTS = ["w1 w2 w3", "\u200b", "w4"]
+
+MANY = [f"☺ {number}\r\n" * (number % 3) for number in range(5000)]
+
+
+def test_texts_come_back_as_they_were_one_by_one_and_in_any_order() -> None:
+    texts = Texts(Ragged.gathered(text_stretches(MANY), np.uint8))
+    assert list(texts) == MANY
+    assert len(texts) == len(MANY)
+    assert [texts[4000], texts[1]] == [MANY[4000], MANY[1]]
 
 
 def test_posts_with_problems(write_csv: WriteCsv) -> None:
@@ -26,7 +40,7 @@ def test_the_same_post_twice_is_read_once(write_csv: WriteCsv) -> None:
 def test_the_second_time_what_was_kept_is_read(write_csv: WriteCsv, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_csv("posts.csv", ROWS)
     first = read_posts(path)
-    monkeypatch.setattr(post_file, "CsvTable", None)
+    monkeypatch.setattr(posts, "CsvTable", None)
     second = read_posts(path)
     assert list(first.items()) == list(second.items()) == [ROWS[1], ROWS[2]]
     assert first.repeated == second.repeated == 1
@@ -52,3 +66,26 @@ def test_a_file_with_problems_is_not_kept(write_csv: WriteCsv) -> None:
 def test_a_missing_file_names_the_flag(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"--data\.posts: .*cannot be read"):
         read_posts(tmp_path / name)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("the cache was not read")
+
+
+def test_the_second_time_the_tokens_are_read(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    assert first.lengths.tolist() == [len(first[row]) for row in range(len(first))] == [3, 0, 1]
+    monkeypatch.setattr(posts, "token_stretches", _never)
+    second = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    for row in range(len(TEXTS)):
+        assert np.array_equal(first[row].ids, second[row].ids)
+        assert np.array_equal(first[row].offsets, second[row].offsets)
+
+
+def test_another_tokenizer_has_other_tokens(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    plain = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    more = tokenizer.__class__.from_pretrained(tokenizer.name_or_path)
+    more.add_tokens("w1 w2")
+    assert len(TokenizedPosts(TEXTS, more, Cache(tmp_path, "key"))[0]) < len(plain[0])

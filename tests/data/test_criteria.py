@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.data.criteria_file import read_criteria
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
+from lightning_hpo.data.criteria import DSM5_CRITERIA, read_criteria
 from lightning_hpo.exceptions import InputError
 
 

@@ -1,14 +1,26 @@
-"""Reads the criteria: a YAML file of ids and texts."""
+"""Criteria: the nine symptoms of DSM-5, or those of a YAML file."""
 
 from pathlib import Path
 
 import yaml
 
 from lightning_hpo.data.csv_table import refuse_unreadable
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["read_criteria"]
+__all__ = ["DSM5_CRITERIA", "read_criteria"]
+
+DSM5_CRITERIA: dict[str, str] = {
+    "DEPRESSED_MOOD": "The writer feels sad, empty, hopeless or tearful for most of the day.",
+    "ANHEDONIA": "The writer no longer finds interest or pleasure in things that used to be enjoyable.",
+    "APPETITE_CHANGE": "The writer eats much more or much less than usual, or gains or loses weight without trying.",
+    "SLEEP_ISSUES": "The writer cannot fall or stay asleep, or sleeps far too much.",
+    "PSYCHOMOTOR": "The writer is restless and cannot sit still, or moves and speaks unusually slowly.",
+    "FATIGUE": "The writer is tired and without energy, so that small tasks are exhausting.",
+    "WORTHLESSNESS": "The writer feels worthless, or guilty beyond reason.",
+    "COGNITIVE_ISSUES": "The writer has trouble thinking, concentrating, remembering or deciding.",
+    "SUICIDAL_THOUGHTS": "The writer thinks about death, about not being alive, or about suicide.",
+}
+
 
 _FORM = "it should be `ID: text of the criterion`"
 

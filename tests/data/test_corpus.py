@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.data.redsm5 import Pair, read_corpus
+from lightning_hpo.data.corpus import read_corpus
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import InputError
 
 from .conftest import WriteCsv
