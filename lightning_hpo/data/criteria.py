@@ -9,6 +9,7 @@ from lightning_hpo.exceptions import InputError
 
 __all__ = ["DSM5_CRITERIA", "read_criteria"]
 
+# In this project's own words, not those of the manual.
 DSM5_CRITERIA: dict[str, str] = {
     "DEPRESSED_MOOD": "The writer feels sad, empty, hopeless or tearful for most of the day.",
     "ANHEDONIA": "The writer no longer finds interest or pleasure in things that used to be enjoyable.",
@@ -20,16 +21,14 @@ DSM5_CRITERIA: dict[str, str] = {
     "COGNITIVE_ISSUES": "The writer has trouble thinking, concentrating, remembering or deciding.",
     "SUICIDAL_THOUGHTS": "The writer thinks about death, about not being alive, or about suicide.",
 }
-
-
-_FORM = "it should be `ID: text of the criterion`"
+_FORM = "use `ID: text of the criterion`"
 
 
 def read_criteria(path: str | Path | None) -> dict[str, str]:
-    """Text by criterion id, from a YAML file, or the nine symptoms of DSM-5 where there is no file.
+    """Return text by criterion id, from a YAML file, or the nine symptoms of DSM-5 if no file is given.
 
     Raises:
-        InputError: The file is not a mapping of ids to texts.
+        InputError: The file cannot be read or is not a mapping of ids to texts.
     """
     if path is None:
         return dict(DSM5_CRITERIA)
@@ -41,12 +40,12 @@ def read_criteria(path: str | Path | None) -> dict[str, str]:
         where = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{where}: not valid YAML; {_FORM}") from None
     if not isinstance(node, yaml.MappingNode) or not node.value:
-        raise InputError(f"{path}: not a mapping; {_FORM}, a line for each criterion")
+        raise InputError(f"{path}: not a mapping; {_FORM}, one line for each criterion")
     return _criteria_of(node, path)
 
 
 def _criteria_of(node: yaml.MappingNode, path: str | Path) -> dict[str, str]:
-    """Ids and texts as they are written: YAML's own types would make the id `NO` false."""
+    """Return ids and texts as written. YAML's implicit types would turn the id `NO` into false."""
     criteria: dict[str, str] = {}
     problems = []
     for key, value in node.value:
@@ -56,7 +55,7 @@ def _criteria_of(node: yaml.MappingNode, path: str | Path) -> dict[str, str]:
         elif not key.value.strip() or not value.value.strip():
             problems.append(f"{where}: the id or the text is empty; {_FORM}")
         elif key.value in criteria:
-            problems.append(f"{where}: this id is there twice; keep one of them")
+            problems.append(f"{where}: this id occurs twice; keep one of them")
         else:
             criteria[key.value] = value.value
     if problems:

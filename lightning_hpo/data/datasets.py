@@ -1,6 +1,6 @@
-"""PyTorch datasets of ready batches: for training, and for evaluation and prediction."""
+"""Datasets whose items are batches: one for training, one for evaluation and prediction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,18 +11,18 @@ from torch.utils.data import Dataset
 
 from lightning_hpo.data.augmentation import Augmentation, Augmenter
 from lightning_hpo.data.batching import Draw, pair_batches
+from lightning_hpo.data.corpus import TokenizedCorpus
 from lightning_hpo.data.labels import WindowTarget, window_targets
 from lightning_hpo.data.pairs import Pair, PairTable
-from lightning_hpo.data.posts import Texts, TokenizedPosts
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.train_samples import TrainWindow
-from lightning_hpo.data.windows import Window, Windows
+from lightning_hpo.data.windows import Window
 
 __all__ = ["EvalDataset", "Labels", "PairKeys", "Samples", "TrainDataset", "fitting"]
 
 PairKeys = Callable[[Sequence[Pair]], dict[str, Any]]
 
-# A change of letters may not fit into the window any more, or not reach the tokens; another one then does.
+# An augmented text may not fit into the window, or have the same tokens as before; then the augmentation is redrawn.
 _ATTEMPTS = 4
 
 Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
@@ -37,38 +37,33 @@ class Samples(Protocol):
 
 
 class TrainDataset(Dataset[dict[str, Tensor]]):
-    """Makes a batch from a list of draws.
+    """Dataset that returns a batch for a list of draws.
 
-    A sample depends on the seed, its epoch and its index alone, so it is the same whichever process makes it.
+    A sample depends only on the seed, its epoch and its index. So it is the same in every worker process.
 
     Args:
         samples: The windows to draw from.
-        texts: Text of each post, by its row.
-        posts: The posts as tokens.
-        criteria: The criteria as tokens, by id.
-        windows: Composes and collates.
-        labels: Turns targets into an agent's label tensors.
-        augmentation: How samples are changed.
+        tokens: The tokenized corpus.
+        labels: Converts targets to the agent's label tensors.
+        augmentation: Settings of the augmentation.
         seed: The data's seed.
 
     Raises:
-        InputError: What a method of the augmentation needs is not on this machine.
+        InputError: A method of the augmentation needs a package or data that is missing.
     """
 
     def __init__(
         self,
         samples: Samples,
+        tokens: TokenizedCorpus,
         *,
-        texts: Texts,
-        posts: TokenizedPosts,
-        criteria: Mapping[str, TokenizedText],
-        windows: Windows,
         labels: Labels,
         augmentation: Augmentation,
         seed: int,
     ) -> None:
-        self._samples, self._texts, self._posts, self._criteria = samples, texts, posts, criteria
-        self._windows, self._labels = windows, labels
+        self._samples, self._labels = samples, labels
+        self._texts, self._posts, self._criteria = tokens.texts, tokens.posts, tokens.criteria
+        self._windows = tokens.windows
         self._augmentation, self._seed = augmentation, seed
         self._augmenter = Augmenter(augmentation)
 
@@ -76,10 +71,10 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
         return len(self._samples)
 
     def __getitem__(self, draws: list[Draw]) -> dict[str, Tensor]:
-        """A batch.
+        """Return a batch.
 
-        Beside the window's tensors and the labels it has `augmented` [windows], whether a window was changed, and
-        `unaugmentable` [windows], whether it should have been and could not.
+        In addition to the windows and the labels, it has `augmented` [windows] (whether a window was changed) and
+        `unaugmentable` [windows] (whether it was drawn for augmentation, but could not be changed).
         """
         made = [self._sample(draw) for draw in draws]
         windows, targets, drawn, changed = (list(column) for column in zip(*made, strict=True))
@@ -89,7 +84,7 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
         return {**self._windows.collate(windows), **labels, "augmented": augmented, "unaugmentable": unaugmentable}
 
     def _sample(self, draw: Draw) -> tuple[Window, WindowTarget, bool, bool]:
-        """A window, its target, whether it was to be augmented, and whether it was."""
+        """Return a window, its target, whether it was drawn for augmentation, and whether it was changed."""
         sample = self._samples[draw.index]
         part = self._posts[sample.row].part(sample.first, sample.stop)
         generator = np.random.default_rng([self._seed, draw.epoch, draw.index])
@@ -101,10 +96,10 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
     def _augmented(
         self, sample: TrainWindow, part: TokenizedText, generator: np.random.Generator
     ) -> tuple[TokenizedText, WindowTarget] | None:
-        """Tokens and target of the changed text, or None where nothing could be changed."""
+        """Return tokens and target of the augmented text, or None if nothing could be changed."""
         text = self._texts[sample.row]
         start, end = part.characters()
-        # Byte-level tokenizers count the space before a word as the word's.
+        # Byte-level tokenizers include the space before a word in its token.
         start -= text[start - 1 : start].isspace()
         ranges = [part.part(first, last + 1).characters() for first, last in sample.target.spans]
         spans = [(first - start, last - start) for first, last in ranges]
@@ -120,7 +115,7 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
     def _fitted(
         self, sample: TrainWindow, text: TokenizedText, spans: Sequence[tuple[int, int]]
     ) -> tuple[TokenizedText, WindowTarget] | None:
-        """The part of a changed text that fits into the window; None where not all of the evidence does."""
+        """Cut an augmented text so that it fits into the window; return None if not all of its evidence fits."""
         room, target = self._windows.room(self._criteria[sample.criterion]), sample.target
         evidence = [found for span in spans if (found := text.tokens_of(span))]
         if target.partial:
@@ -134,15 +129,17 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
 
 
 def fitting(tokens: int, room: int, evidence: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
-    """Where a text is cut so that it fits with all of its evidence: first on the side that has more without any.
+    """Return the part of a text that fits and contains all evidence.
+
+    Tokens are removed from the end with more tokens outside the evidence, and from the other end if that is not enough.
 
     Args:
-        tokens: How many it has.
-        room: How many fit, at least one.
+        tokens: Number of tokens of the text.
+        room: Number of tokens that fit, at least one.
         evidence: First and last token (inclusive) of each piece.
 
     Returns:
-        The token range [first, stop), or None where the evidence does not fit, or there is no token.
+        The token range [first, stop), or None if the evidence does not fit or the text has no tokens.
     """
     excess = max(0, tokens - room)
     before = min((first for first, _ in evidence), default=0)
@@ -155,40 +152,42 @@ def fitting(tokens: int, room: int, evidence: Sequence[tuple[int, int]]) -> tupl
 
 
 class EvalDataset(Dataset[dict[str, Any]]):
-    """Item i is batch i: all windows of some pairs.
+    """Dataset whose item i is batch i: all windows of some pairs.
 
-    A batch has `input_ids`, `attention_mask`, perhaps `token_type_ids` [windows, tokens], `pair_index` [windows] (the
-    pair of each window, from 0), `post_ids` and `criteria` (lists, one entry a pair), and what an agent adds.
+    Keys of a batch:
+
+    - `input_ids`, `attention_mask` and, if the encoder has them, `token_type_ids` [windows, tokens]
+    - `pair_index` [windows]: index in this batch of each window's pair
+    - `post_ids` and `criteria`: lists with one entry for each pair
+    - `offsets`, labels and keys of pairs, as the arguments below say
 
     Args:
         pairs: The pairs.
-        posts: The posts as tokens.
-        criteria: The criteria as tokens, by id.
-        windows: Composes and collates.
-        batch_size: Windows in a batch, about.
-        labels: An agent's label tensors, for pairs whose targets are known.
-        pair_keys: What an agent wants to know of each pair.
-        offsets: Whether batches hold `offsets` [windows, tokens, 2], characters in the post.
+        tokens: The tokenized corpus.
+        batch_size: Maximum number of windows in a batch; a single pair may have more.
+        labels: Converts targets to the agent's label tensors; None if the targets are not known.
+        pair_keys: Returns further keys of the agent, given the pairs; None for no further keys.
+        offsets: Whether batches have `offsets` [windows, tokens, 2], character ranges in the post.
     """
 
     def __init__(
         self,
         pairs: PairTable,
+        tokens: TokenizedCorpus,
         *,
-        posts: TokenizedPosts,
-        criteria: Mapping[str, TokenizedText],
-        windows: Windows,
         batch_size: int,
         labels: Labels | None = None,
         pair_keys: PairKeys | None = None,
         offsets: bool = False,
     ) -> None:
-        self._pairs, self._posts, self._criteria, self._windows = pairs, posts, criteria, windows
+        self._pairs, self._posts, self._criteria, self._windows = pairs, tokens.posts, tokens.criteria, tokens.windows
         self._labels, self._pair_keys, self._offsets = labels, pair_keys, offsets
-        lengths = np.array([len(criterion) for criterion in criteria.values()])[pairs.columns]
-        rooms = np.array([windows.room(criterion) for criterion in criteria.values()])[pairs.columns]
-        tokens = posts.lengths[pairs.rows]
-        self._batches = pair_batches(np.minimum(tokens, rooms) + lengths, windows.count(tokens, rooms), batch_size)
+        criteria = list(self._criteria.values())
+        criterion_lengths = np.array([len(criterion) for criterion in criteria])[pairs.columns]
+        rooms = np.array([self._windows.room(criterion) for criterion in criteria])[pairs.columns]
+        post_lengths = self._posts.lengths[pairs.rows]
+        longest = np.minimum(post_lengths, rooms) + criterion_lengths
+        self._batches = pair_batches(longest, self._windows.count(post_lengths, rooms), batch_size)
 
     def __len__(self) -> int:
         return len(self._batches)

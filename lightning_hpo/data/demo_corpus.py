@@ -159,7 +159,7 @@ _SPECIAL = "SPECIAL_CASE"
 
 @dataclass(frozen=True)
 class _Line:
-    """A sentence of a post; without a label nobody annotated it."""
+    """A sentence of a post; without a label it is not annotated."""
 
     text: str
     label: str = ""
@@ -167,28 +167,28 @@ class _Line:
 
 
 class DemoCorpus:
-    """A corpus that is made up, sentence by sentence, from a seed.
+    """Corpus of sentences that are drawn from templates.
 
-    Most posts are short and a few are long; some have the text of another, and some rows are special cases.
+    Most posts are short and a few are long. Some posts have the text of another, and some rows are special cases.
 
     Args:
-        posts: How many posts.
-        seed: Decides everything.
+        posts: Number of posts.
+        seed: Seed of everything that is random.
     """
 
     def __init__(self, posts: int, seed: int) -> None:
         draw = random.Random(seed)
         self._posts = [_post(draw) for _ in range(posts)]
-        # ReDSM5 has a few texts under two ids; a split must keep these together.
+        # ReDSM5 has a few texts under two ids, which must be in the same split.
         for place in range(80, posts, 80):
             self._posts[place] = self._posts[place - 1]
 
     def texts(self) -> list[str]:
-        """The text of each post."""
+        """Return the text of each post."""
         return [" ".join(line.text for line in post) for post in self._posts]
 
     def write(self, folder: Path) -> None:
-        """Write posts.csv, annotations.csv and criteria.yaml."""
+        """Write `posts.csv`, `annotations.csv` and `criteria.yaml`."""
         ids = [f"demo_{place:04d}" for place in range(len(self._posts))]
         _write_csv(folder / "posts.csv", ("post_id", "text"), list(zip(ids, self.texts(), strict=True)))
         rows = [
@@ -204,7 +204,7 @@ class DemoCorpus:
 
 
 def sentence(template: str, draw: random.Random) -> str:
-    """A sentence of a template with each slot filled."""
+    """Fill the slots of a sentence template."""
     return re.sub(r"{(\w+)}", lambda slot: draw.choice(SLOTS[slot[1]]), template)
 
 

@@ -28,21 +28,21 @@ __all__ = ["pretrain", "write_encoder"]
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LONGEST = 512
 _WIDTH, _LAYERS, _HEADS = 128, 2, 4
-# Features of an embedding: first what a word is about, then the word itself, then its place.
+# Features of an embedding: topic of the word, then the word itself, then its position.
 _TOPIC, _PLACE = slice(0, 64), slice(96, 128)
 _STEPS = 220
 
 _BATCH = 32
 _RATE = 3e-3
-# A token is outside the related sentence, or its first, middle or last.
+# Tag of a token: outside the related sentence, or its first, middle or last token.
 _OUTSIDE, _FIRST, _MIDDLE, _LAST = range(4)
-# Tokens have three times the weight of the passage: where the sentence is decides whether it is there.
+# The token loss weighs three times the passage loss: a model that locates the sentence also knows that it exists.
 _TOKEN_WEIGHT = 3.0
 
 
 @dataclass(frozen=True)
 class _Example:
-    """A question, a passage, and the characters of the passage's sentence on the same topic, if it has one."""
+    """A question, a passage, and the character range of the passage's sentence on the same topic, if any."""
 
     question: str
     passage: str
@@ -50,13 +50,13 @@ class _Example:
 
 
 def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
-    """Train an encoder to find related sentences; what is evidence and what is not it never hears.
+    """Train an encoder to find related sentences, without using any labels of evidence.
 
     Args:
         encoder: The encoder, changed in place.
         tokenizer: Its tokenizer.
-        steps: Batches to train on.
-        seed: Decides the passages; the caller seeds torch.
+        steps: Number of training batches.
+        seed: Seed of the passages. The caller seeds torch.
     """
     draw = random.Random(seed)
     width = encoder.config.hidden_size
@@ -67,7 +67,7 @@ def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: i
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_RATE, total_steps=steps + 1, pct_start=0.1)
     encoder.train()
     console = Console(stderr=True)
-    for _ in track(range(steps), "preparing the encoder", console=console, disable=not console.is_terminal):
+    for _ in track(range(steps), "pretraining the demo encoder", console=console, disable=not console.is_terminal):
         examples = [_example(draw) for _ in range(_BATCH)]
         inputs, related, tags = _tensors(examples, tokenizer)
         hidden = encoder(**inputs).last_hidden_state
@@ -81,7 +81,7 @@ def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: i
 
 
 def _example(draw: random.Random) -> _Example:
-    """A passage on some topics, and a question on one of them or on another."""
+    """Draw a passage on some topics, and a question on one of them or on another topic."""
     topic, *others = draw.sample(sorted(SYMPTOMS), draw.randint(2, 3))
     answered = draw.random() < 0.5
     lines = [(sentence(draw.choice(EVERYDAY), draw), False) for _ in range(draw.randint(0, 2))]
@@ -95,7 +95,7 @@ def _example(draw: random.Random) -> _Example:
 
 
 def _tensors(examples: list[_Example], tokenizer: PreTrainedTokenizerFast) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Inputs of the encoder; whether each passage is related [batch]; the tag of each token [batch, tokens]."""
+    """Return the encoder's inputs, whether passages are related [batch], and the tags of tokens [batch, tokens]."""
     questions, passages = [one.question for one in examples], [one.passage for one in examples]
     encoded = tokenizer(questions, passages, padding=True, return_offsets_mapping=True, return_tensors="pt")
     offsets = encoded.pop("offset_mapping").tolist()
@@ -120,17 +120,17 @@ def _tag(offset: list[int], related: tuple[int, int] | None) -> int:
 def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     """Write a small BERT and its tokenizer, as `AutoModel` and `AutoTokenizer` read them.
 
-    It has never seen the demo's posts or annotations, only other sentences of the same kind.
+    Its pretraining uses other posts than those of the demo corpus, and no annotations.
 
     Args:
-        folder: Where to write config.json, model.safetensors and the tokenizer's files.
-        seed: Decides everything.
-        steps: Steps of its pretraining.
+        folder: Output folder of `config.json`, `model.safetensors` and the tokenizer's files.
+        seed: Seed of everything that is random.
+        steps: Number of pretraining steps.
     """
     texts = DemoCorpus(600, seed + 1).texts()
     sentences = [line for text in texts for line in re.split(r"(?<=\.) ", text)]
     tokenizer = _tokenizer([*texts, *DSM5_CRITERIA.values()])
-    # A generator of its own: the caller's random state is nobody's business here.
+    # Forked, so that the caller's random state does not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = _encoder(len(tokenizer))
@@ -142,15 +142,15 @@ def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     tokenizer.save_pretrained(folder)
     encoder.config.architectures = ["BertModel"]
     encoder.config.save_pretrained(folder)
-    # transformers' own way of saving draws a progress bar.
+    # `save_pretrained` of transformers would show a progress bar.
     weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Whole words where the texts have them, letters for all others.
+    """Make a WordPiece tokenizer that knows the words of some texts, and splits all others into letters.
 
-    A trained vocabulary breaks ties by chance, and the same seed would not give the same files.
+    It is not trained: training breaks ties at random, so the same seed would not give the same files.
     """
     words = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
     signs = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation})
@@ -179,7 +179,9 @@ def _encoder(vocabulary: int) -> BertModel:
 
 
 def _topics(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> Tensor:
-    """Unit vectors, alike for words that stand in the same sentences: the PPMI of word pairs, factorised.
+    """Return unit vectors that are similar for words of the same sentences: the factorised PPMI of word pairs.
+
+    Source: Levy and Goldberg, Neural Word Embedding as Implicit Matrix Factorization, NeurIPS 2014.
 
     Returns:
         Shape [vocabulary, features of a topic].
@@ -192,7 +194,7 @@ def _topics(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> Ten
     np.fill_diagonal(together, 0)
     ratio = together * len(sentences) / np.outer(alone, alone)
     ppmi = np.where(together < 2, 0.0, np.log(np.maximum(ratio, 1.0)))
-    # Symmetric, so its eigenvectors are the singular vectors; torch keeps to the threads that the caller allows it.
+    # The matrix is symmetric, so its eigenvectors are its singular vectors. torch respects the caller's thread limit.
     values, vectors = torch.linalg.eigh(torch.from_numpy(ppmi))
     largest = values.abs().argsort(descending=True)[: _TOPIC.stop]
     topics = vectors[:, largest] * values[largest].abs().sqrt()
@@ -213,10 +215,10 @@ def _start_embeddings(encoder: BertModel, topics: Tensor) -> None:
 
 
 def _start_attention(encoder: BertModel) -> None:
-    """Let tokens look at like words with half of the heads, and at their neighbours with the others.
+    """Initialise attention so that half of the heads attend to similar words, and the others to neighbours.
 
-    Keys that equal the queries are what attention in trained language models looks like (Trockman and Kolter, Mimetic
-    Initialization of Self-Attention Layers, ICML 2023); from there, seconds of training are enough.
+    Keys are equal to queries, as they nearly are in trained language models (Trockman and Kolter, Mimetic
+    Initialization of Self-Attention Layers, ICML 2023). With this start, seconds of training are enough.
     """
     size = _WIDTH // _HEADS
     for attention in (module for module in encoder.modules() if isinstance(module, BertSelfAttention)):

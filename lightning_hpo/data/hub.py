@@ -12,13 +12,13 @@ from lightning_hpo.exceptions import InputError
 
 __all__ = ["load_tokenizer", "local_files_only"]
 
-_WHAT_WORKS = "give the id of an encoder on the hub or a folder with its config.json and tokenizer.json"
+_WHAT_WORKS = "use the hub id of an encoder, or a folder with its config.json and tokenizer.json"
 
 
 def local_files_only(name: str) -> bool:
-    """Whether to look for an encoder on this machine alone: for `from_pretrained(local_files_only=...)`.
+    """Return whether the hub is unreachable or not needed: the value for `from_pretrained(local_files_only=...)`.
 
-    Without a network the hub's client tries each file again for most of a minute; one look-up of its name says as much.
+    Without a network, the hub's client retries each file for most of a minute. One DNS lookup finds out much faster.
 
     Args:
         name: Hub id or folder of the encoder.
@@ -35,17 +35,17 @@ def local_files_only(name: str) -> bool:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The fast tokenizer of an encoder.
+    """Load the fast tokenizer of an encoder.
 
     Args:
         name: Hub id or folder of the encoder.
 
     Raises:
-        InputError: There is no such encoder, or it has no fast tokenizer.
+        InputError: The encoder does not exist, or it has no fast tokenizer.
     """
     is_path = name.startswith((".", "/", "~")) or name.count("/") != name.strip("/").count("/") or name.count("/") > 1
     if is_path and not Path(name).is_dir():
-        raise InputError(f"--model.name: there is no folder {name!r}; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: the folder {name!r} does not exist; {_WHAT_WORKS}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             name, use_fast=True, trust_remote_code=False, local_files_only=local_files_only(name)
@@ -54,10 +54,10 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise InputError(f"--model.name: no tokenizer can be loaded from {name!r} ({reason}); {_WHAT_WORKS}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"--model.name: the tokenizer of {name!r} is not a fast one; {_WHAT_WORKS}")
-    # Of a folder without a tokenizer's files, transformers makes one that knows its special tokens only.
+        raise InputError(f"--model.name: the tokenizer of {name!r} is not a fast tokenizer; {_WHAT_WORKS}")
+    # From a folder without tokenizer files, transformers makes a tokenizer that only knows its special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1:
-        raise InputError(f"--model.name: {name!r} holds no tokenizer; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: {name!r} contains no tokenizer; {_WHAT_WORKS}")
     if not tokenizer("probe", add_special_tokens=False)["input_ids"]:
         raise InputError(f"--model.name: the tokenizer of {name!r} knows no words; {_WHAT_WORKS}")
     return tokenizer

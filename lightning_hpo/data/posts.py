@@ -23,15 +23,15 @@ __all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_stretches"]
 _FLAG = "--data.posts"
 _COLUMNS = ("post_id", "text")
 
-# A few megabytes of posts.
+# Texts encoded at a time: a few megabytes.
 _ROWS_AT_ONCE = 2048
 
 
 class Texts:
-    """Texts over their bytes in UTF-8.
+    """Texts that are decoded on demand.
 
     Args:
-        rows: The bytes of each text.
+        rows: The UTF-8 bytes of each text.
     """
 
     def __init__(self, rows: Ragged) -> None:
@@ -48,7 +48,7 @@ class Texts:
 
 
 def text_stretches(texts: Iterable[str]) -> Iterator[Stretch]:
-    """Texts as the rows that `Texts` reads."""
+    """Encode texts as the rows that `Texts` reads."""
     rows = (text.encode() for text in texts)
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         yield np.frombuffer(b"".join(some), np.uint8), map(len, some)
@@ -59,15 +59,15 @@ class Posts(Mapping[str, str]):
 
     Args:
         ids: Id of each post.
-        texts: Text of each post; there may be more texts.
-        cache: Keeps what is made of the posts.
-        repeated: Rows of the file that said nothing new.
+        texts: Text of each post; there may be more texts than posts.
+        cache: Cache of arrays that are computed from the posts.
+        repeated: Number of rows of the file that repeat an earlier row.
 
     Attributes:
-        ids: The same.
-        texts: The same.
-        cache: The same.
-        repeated: The same.
+        ids: The argument of this name.
+        texts: The argument of this name.
+        cache: The argument of this name.
+        repeated: The argument of this name.
     """
 
     def __init__(self, ids: Sequence[str], texts: Texts, cache: Cache, repeated: int = 0) -> None:
@@ -75,12 +75,12 @@ class Posts(Mapping[str, str]):
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Posts":
-        """Posts in memory, of which nothing is kept."""
+        """Make posts in memory, without a cache."""
         return cls(list(texts), Texts(Ragged.gathered(text_stretches(texts.values()), np.uint8)), Cache())
 
     @cached_property
     def row(self) -> Mapping[str, int]:
-        """The place of each id among the posts."""
+        """Row of each id."""
         return {post_id: row for row, post_id in enumerate(self.ids)}
 
     def __getitem__(self, post_id: str) -> str:
@@ -97,50 +97,50 @@ class Posts(Mapping[str, str]):
 
 
 def read_posts(path: str | Path) -> Posts:
-    """The posts of a file. Its bytes decide whether it is the one that was kept, not its date.
+    """Read posts from a CSV file, or from its cache if a file of the same content was read before.
 
     Raises:
-        InputError: Every problem of the file, each by line and column.
+        InputError: The file has problems; one line each, with the line and column of the file.
     """
     path = Path(path)
     with opened(path, flag=_FLAG) as file:
         cache = Cache(path.parent, hashlib.file_digest(file, "sha256").hexdigest()[:32])
-    kept = cache.ragged("posts", lambda: text_stretches(_texts(path)), np.uint8)
-    texts = Texts(kept)
+    rows = cache.ragged("posts", lambda: text_stretches(_texts(path)), np.uint8)
+    texts = Texts(rows)
     about: dict[str, Any] = json.loads(texts[len(texts) - 1])
     return Posts(about["ids"], texts, cache, about["repeated"])
 
 
 def _texts(path: Path) -> Iterator[str]:
-    """The text of each post, and at last the ids and how many rows said nothing new, in JSON."""
+    """Yield the text of each post, then the ids and the number of repeated rows as JSON."""
     table = CsvTable(path, flag=_FLAG, columns=_COLUMNS)
-    # Of a text no more than a number, so that the posts need not be in memory all at once.
+    # Hashes only, so that the texts need not be in memory at the same time.
     known: dict[str, int] = {}
     problems, rows = [], 0
     for line, row in table.rows():
         rows += 1
         post_id, text = row["post_id"], row["text"]
         if not post_id.strip():
-            problems.append(table.problem(line, "post_id", "it is empty; every post needs an id"))
+            problems.append(table.problem(line, "post_id", "the cell is empty; add the id of the post"))
         elif not text.strip():
-            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; remove it or give its text"))
+            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; add text or remove it"))
         elif post_id not in known:
             known[post_id] = hash(text)
             yield text
         elif known[post_id] != hash(text):
-            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; ids must differ"))
+            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; change the id"))
     if problems:
         raise InputError(problems)
     yield json.dumps({"ids": list(known), "repeated": rows - len(known)})
 
 
 class TokenizedPosts:
-    """The tokens of every post by its row, read from a cache where there is one.
+    """Tokens of every post by its row, computed once and cached.
 
     Args:
         texts: Text of each post.
         tokenizer: The tokenizer.
-        cache: That of the posts; nothing is kept without one.
+        cache: The cache of the posts; without it, the tokens stay in memory.
     """
 
     def __init__(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Cache | None = None) -> None:

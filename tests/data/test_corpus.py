@@ -76,7 +76,7 @@ def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
     with pytest.raises(InputError) as caught:
         read_corpus(posts, annotations)
     first, second = caught.value.problems
-    assert first.startswith(f"{annotations}, line 2, column DSM5_symptom: 'LEEP_ISSUES' is no criterion")
+    assert first.startswith(f"{annotations}, line 2, column DSM5_symptom: 'LEEP_ISSUES' is not a criterion")
     assert "did you mean SLEEP_ISSUES?" in first
     assert "--data.aliases" in first
     assert "the criteria are DEPRESSED_MOOD" in second
@@ -108,8 +108,8 @@ def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCs
     ("aliases", "leave_out", "words"),
     [
         ({"X": "FATIQUE"}, [], "did you mean FATIGUE"),
-        ({"X": "FATIGUE"}, ["X"], "is in --data.leave_out as well"),
-        ({}, ["A"], "leaves out every row"),
+        ({"X": "FATIGUE"}, ["X"], "is also in --data.leave_out"),
+        ({}, ["A"], "removes every row"),
     ],
 )
 def test_labels_that_make_no_sense(
@@ -124,5 +124,5 @@ def test_a_study_of_no_criteria_is_refused(write_csv: WriteCsv, tmp_path: Path) 
     criteria = tmp_path / "criteria.yaml"
     criteria.write_text("A: one\n")
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
-    with pytest.raises(InputError, match="leaves out every criterion"):
+    with pytest.raises(InputError, match="removes every criterion"):
         read_corpus(write_csv("posts.csv", POSTS), annotations, criteria, leave_out=["A"])

@@ -22,7 +22,7 @@ def test_ids_are_read_as_they_are_written(tmp_path: Path) -> None:
     [
         ("", "not a mapping"),
         ("- a\n- b\n", "not a mapping"),
-        ("A: one\nA: two\n", "line 2: this id is there twice"),
+        ("A: one\nA: two\n", "line 2: this id occurs twice"),
         ("A: one\nB:\n", "line 2: the id or the text is empty"),
         ("A: one\nB: [x]\n", "line 2: not an id and a text"),
         ("A: one: two\n", "line 1: not valid YAML"),

@@ -29,7 +29,7 @@ def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
         (b"", ["is empty", "post_id, text"]),
         (b"post_id,text\n", ["no row"]),
         (b"post_id,Text \na,b\n", ["no column text", "did you mean Text?"]),
-        (b"post_id,text,text\na,b,c\n", ["column text is there twice"]),
+        (b"post_id,text,text\na,b,c\n", ["column text occurs twice"]),
         (b"post_id,text\na,b\nb,c,d\n", ["line 3", "3 cells", "header has 2"]),
         (b'post_id,text\na,"b\nc\n', ["line 2", "not valid CSV"]),
         (b"post_id,text\na,b\xff\n", ["line 2", "not UTF-8"]),

@@ -14,14 +14,13 @@ from transformers import PreTrainedTokenizerFast
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.augmentation.methods import METHODS
 from lightning_hpo.data.batching import Draw
-from lightning_hpo.data.corpus import Corpus
+from lightning_hpo.data.corpus import Corpus, TokenizedCorpus
 from lightning_hpo.data.datasets import EvalDataset, TrainDataset, fitting
 from lightning_hpo.data.labels import WindowTarget, criteria_labels, evidence_labels
 from lightning_hpo.data.pairs import Pair
-from lightning_hpo.data.posts import Posts, TokenizedPosts
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.train_loader import as_made
 from lightning_hpo.data.train_samples import TrainWindow
-from lightning_hpo.data.windows import Windows
 
 from .conftest import WORDS
 
@@ -37,13 +36,10 @@ def _dataset(
     sample: TrainWindow = SAMPLE,
     **augmentation: Any,
 ) -> TrainDataset:
-    windows, posts = Windows.of(tokenizer, max_length=30, stride=4), Posts.of(texts)
+    corpus = Corpus(Posts.of(texts), {"SAD": "sad"})
     return TrainDataset(
         [sample],
-        texts=posts.texts,
-        posts=TokenizedPosts(posts.texts, tokenizer),
-        criteria={"SAD": windows.tokenize(["sad"])[0]},
-        windows=windows,
+        TokenizedCorpus.of(corpus, tokenizer, max_length=30, stride=4),
         labels=evidence_labels,
         augmentation=Augmentation(**augmentation),
         seed=3,
@@ -184,13 +180,10 @@ EVAL_TEXTS = {"one": "w2 w3", "long": " ".join(["w1"] * 30), "other": "w2 w3"}
 
 
 def _eval_dataset(tokenizer: PreTrainedTokenizerFast, *pairs: Pair, **how: object) -> EvalDataset:
-    windows = Windows.of(tokenizer, max_length=16, stride=4)
     corpus = Corpus(Posts.of(EVAL_TEXTS), {"SAD": "sad"}, pairs)
     return EvalDataset(
         corpus.pairs_of(tuple(EVAL_TEXTS)),
-        posts=TokenizedPosts(corpus.posts.texts, tokenizer),
-        criteria={"SAD": windows.tokenize(["sad"])[0]},
-        windows=windows,
+        TokenizedCorpus.of(corpus, tokenizer, max_length=16, stride=4),
         batch_size=3,
         **how,  # type: ignore[arg-type]
     )

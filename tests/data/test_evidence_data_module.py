@@ -75,7 +75,7 @@ def test_null_examples_that_the_corpus_does_not_have_are_counted(corpus_folder: 
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=100)
     module.setup("fit")
     name = "training windows that --data.negative_ratio asks for and the corpus does not have"
-    assert module.counts[name] == module._drawn - (len(module._samples) - len(module._samples.kept)) > 0
+    assert module.counts[name] == module._samples.drawn - (len(module._samples) - len(module._samples.kept)) > 0
 
 
 def test_evidence_that_was_not_found_is_left_out_and_counted(

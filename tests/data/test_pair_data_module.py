@@ -142,9 +142,9 @@ def test_negatives_are_drawn_anew_by_the_ratio(corpus_folder: Path, tokenizer_fo
     sampler: Any = module.train_dataloader().sampler
     kept = set(module._samples.kept.tolist())
     drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} - kept for epoch in range(3)]
-    assert len(drawn[0]) == len(drawn[1]) == module._drawn
+    assert len(drawn[0]) == len(drawn[1]) == module._samples.drawn
     assert drawn[0] != drawn[1]
-    assert module._drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
+    assert module._samples.drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
 
 
 @BOTH
@@ -191,8 +191,8 @@ def test_bad_values_are_named_at_once(corpus_folder: Path, tokenizer_folder: Pat
         "--data.batch_size",
         "--data.eval_batch_size",
         "--data.negative_ratio",
-        "--data.num_workers",
         "--data.val_fraction",
+        "--data.num_workers",
     ]
 
 
@@ -202,14 +202,14 @@ def test_windows_too_small_for_the_criteria_are_refused(corpus_folder: Path, tok
 
 
 def test_windows_that_share_all_they_hold_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
-    with pytest.raises(InputError, match=r"--data\.stride: 32 is not below --data\.max_length, 32"):
+    with pytest.raises(InputError, match=r"--data\.stride: got 32; it must be below --data\.max_length, 32"):
         make(CriteriaDataModule, corpus_folder, tokenizer_folder, stride=32)
 
 
 def test_flags_are_judged_without_a_module_and_a_subclass_may_have_fewer() -> None:
     assert PairDataModule.flag_problems({"batch_size": 0, "test_fraction": 2.0}) == [
-        "--data.batch_size: 0 is too small; it must be 1 or more",
-        "--data.test_fraction: 2.0 is not between 0 and 1; 0.15 is usual",
+        "--data.batch_size: got 0; it must be 1 or more",
+        "--data.test_fraction: got 2.0; it must be above 0 and below 1",
     ]
     assert PairDataModule.flag_problems({}) == []
 

@@ -46,7 +46,7 @@ def test_fractions_that_cannot_be(val: float, test: float) -> None:
 
 
 def test_a_part_that_would_be_empty_is_refused() -> None:
-    with pytest.raises(InputError, match="none is left for the part val"):
+    with pytest.raises(InputError, match="2 different texts are too few, the split val is empty"):
         split_posts(Posts.of({"a": "x", "b": "y", "c": "X"}), seed=1, val_fraction=0.1, test_fraction=0.4)
 
 

@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data.corpus import Corpus
+from lightning_hpo.data.corpus import Corpus, TokenizedCorpus
 from lightning_hpo.data.labels import IGNORED, window_targets
 from lightning_hpo.data.pairs import Pair
-from lightning_hpo.data.posts import Posts, TokenizedPosts
+from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
-from lightning_hpo.data.windows import Windows
 
 # Each word is a token, and three characters.
 TEXTS = {f"p{words}": " ".join(["w1"] * words) for words in (30, 1, 12, 7, 40)}
@@ -19,20 +18,18 @@ PAIRS = (Pair("p30", "SAD", True, ((24, 32),)), Pair("p12", "TIRED", False), Pai
 @pytest.fixture
 def made(tokenizer: PreTrainedTokenizerFast) -> tuple[TrainSamples, list[TrainWindow]]:
     """The samples, and what they should be: every pair cut at once."""
-    windows = Windows.of(tokenizer, max_length=16, stride=2)
     corpus = Corpus(Posts.of(TEXTS), CRITERIA, PAIRS)
-    posts = TokenizedPosts(corpus.posts.texts, tokenizer)
-    criteria = dict(zip(CRITERIA, windows.tokenize(CRITERIA.values()), strict=True))
+    tokens = TokenizedCorpus.of(corpus, tokenizer, max_length=16, stride=2)
     pairs = corpus.pairs_of(tuple(TEXTS))
     expected = []
     for pair in pairs:
         row = list(TEXTS).index(pair.post_id)
-        ranges = windows.ranges(len(posts[row]), criteria[pair.criterion])
-        targets = window_targets(posts[row], ranges, pair.spans, met=pair.met)
+        ranges = tokens.windows.ranges(len(tokens.posts[row]), tokens.criteria[pair.criterion])
+        targets = window_targets(tokens.posts[row], ranges, pair.spans, met=pair.met)
         expected += [
             TrainWindow(row, pair.criterion, *cut, target) for cut, target in zip(ranges, targets, strict=True)
         ]
-    samples = TrainSamples(pairs, posts=posts, criteria=criteria, windows=windows)
+    samples = TrainSamples(pairs, tokens, negative_ratio=1.0)
     return samples, [window for window in expected if window.target.label != IGNORED]
 
 
@@ -56,6 +53,8 @@ def test_annotated_windows_are_kept_and_what_is_left_out_is_counted(
     annotated = {(list(TEXTS).index(pair.post_id), pair.criterion) for pair in PAIRS}
     kept = [number for number, window in enumerate(expected) if (window.row, window.criterion) in annotated]
     assert samples.kept.tolist() == kept
-    assert samples.positives == sum(window.target.label == 1 for window in expected) > 1
+    positives = sum(window.target.label == 1 for window in expected)
+    assert samples.drawn == positives > 1
+    assert samples.class_counts == (len(kept), positives)
     assert all(samples.counts.values())
     assert len(samples.counts) == 2

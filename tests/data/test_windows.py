@@ -76,9 +76,9 @@ def test_windows_cover_the_whole_post_and_overlap_as_asked(
 
 
 def test_lengths_that_cannot_be_name_their_flag(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"--data\.max_length: 129 is more than the 128"):
+    with pytest.raises(InputError, match=r"--data\.max_length: got 129; the encoder reads at most 128"):
         _windows(tokenizer, 129)
-    with pytest.raises(InputError, match=r"--data\.stride: -1"):
+    with pytest.raises(InputError, match=r"--data\.stride: got -1"):
         _windows(tokenizer, 100, -1)
     windows = _windows(tokenizer, 16, 12)
     with pytest.raises(InputError, match=r"use 18 or more, or --data\.stride must be below 11"):

@@ -1,11 +1,13 @@
 """Flags of the augmentation."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from lightning_hpo.data.augmentation.methods import METHODS, unknown_methods
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.flag_types import Bounds, bounds_problems
 
 __all__ = ["Augmentation"]
 
@@ -24,17 +26,17 @@ class Augmentation:
         methods: Ways to change words. Choices: swap (exchange two neighbouring words), delete, split (insert a space
             into a word), keyboard (replace a letter by one of a neighbouring key), ocr (replace a letter by one that
             looks similar), synonyms (from WordNet; needs the extra `augment`).
-        p_apply: Probability that a sample is augmented, 0 to 1.
-        operations: Number of methods applied to an augmented sample, one after another, 1 to 10.
-        max_share: Largest share of a sample's words that all operations together change, above 0 and below 1.
-            A sample too short for a single change within this share still gets one.
+        p_apply: Probability that a sample is augmented.
+        operations: Number of methods applied to an augmented sample, one after another.
+        max_share: Largest share of a sample's words that all operations together change. A sample too short for a
+            single change within this share still gets one.
     """
 
     enabled: bool = False
     methods: list[str] = field(default_factory=lambda: ["swap", "delete"])
-    p_apply: float = 0.15
-    operations: int = 1
-    max_share: float = 0.2
+    p_apply: Annotated[float, Bounds(0, 1)] = 0.15
+    operations: Annotated[int, Bounds(1, 10)] = 1
+    max_share: Annotated[float, Bounds(0, 1, exclusive=True)] = 0.2
 
     def __post_init__(self) -> None:
         problems = unknown_methods(self.methods)
@@ -42,12 +44,7 @@ class Augmentation:
             problems.append(f"--aug.methods: got an empty list; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
             problems.append(f"--aug.methods: got {', '.join(self.methods)}; name each once")
-        if not 0 <= self.p_apply <= 1:
-            problems.append(f"--aug.p_apply: {self.p_apply} is not a probability; use a value from 0 to 1")
-        if not 1 <= self.operations <= 10:
-            problems.append(f"--aug.operations: got {self.operations}; it must be from 1 to 10")
-        if not 0 < self.max_share < 1:
-            problems.append(f"--aug.max_share: got {self.max_share}; use a value above 0 and below 1")
+        problems += bounds_problems("--aug", type(self), vars(self))
         if problems:
             raise InputError(problems)
 
