@@ -100,10 +100,8 @@ class TrainSamples:
         )
 
     def _choose_draws(self, negative_ratio: float) -> None:
-        positives, others = (
-            sum(sample.target.label == 1 for sample in self._samples.values()),
-            len(self) - len(self.kept),
-        )
+        positives = sum(sample.target.label == 1 for sample in self._samples.values())
+        others = len(self) - len(self.kept)
         if not positives:
             raise InputError("--data.annotations: no post of the training split has evidence; add annotated posts")
         self.drawn = round(negative_ratio * positives)

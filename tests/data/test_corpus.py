@@ -16,7 +16,7 @@ def _row(post: str, sentence: str, label: str, status: str) -> tuple[str, ...]:
     return (post, "x", sentence, label, status, "")
 
 
-def test_repeats_and_conflicts_are_decided_for_evidence_and_counted(write_csv: WriteCsv) -> None:
+def test_repeats_and_conflicts_are_resolved_and_counted(write_csv: WriteCsv) -> None:
     rows = [
         HEADER,
         _row("a", "I am sad.", "DEPRESSED_MOOD", "0"),
@@ -47,7 +47,7 @@ def test_repeats_and_conflicts_are_decided_for_evidence_and_counted(write_csv: W
     assert corpus.posts["b"] == "Fine here.\nAll  good."
 
 
-def test_a_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
+def test_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
     posts = write_csv("posts.csv", [POSTS[0], ("a", "So sad. Hm. So sad.")])
     rows = [HEADER, _row("a", "So sad.", "DEPRESSED_MOOD", "1"), _row("a", "sad", "DEPRESSED_MOOD", "1")]
     corpus = read_corpus(posts, write_csv("annotations.csv", rows))
@@ -55,7 +55,7 @@ def test_a_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> 
     assert corpus.counts == {"evidence sentences that occur more than once": 2}
 
 
-def test_all_pairs_of_posts_include_those_that_nobody_annotated(write_csv: WriteCsv) -> None:
+def test_pairs_of_posts_include_unannotated_ones(write_csv: WriteCsv) -> None:
     rows = [HEADER, _row("a", "I am sad.", "DEPRESSED_MOOD", "1")]
     corpus = read_corpus(write_csv("posts.csv", POSTS), write_csv("annotations.csv", rows))
     pairs = corpus.pairs_of(("c", "a"))
@@ -64,7 +64,7 @@ def test_all_pairs_of_posts_include_those_that_nobody_annotated(write_csv: Write
     assert pairs[0].post_id == "c"
 
 
-def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
+def test_label_is_mapped_left_out_or_an_error(write_csv: WriteCsv) -> None:
     posts = write_csv("posts.csv", POSTS)
     annotations = write_csv(
         "annotations.csv", [HEADER, _row("a", "I am sad.", "LEEP_ISSUES", "1"), _row("b", "Fine", "OTHER", "1")]
@@ -82,7 +82,7 @@ def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
     assert "the criteria are DEPRESSED_MOOD" in second
 
 
-def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCsv) -> None:
+def test_all_problems_are_reported_at_once_without_post_text(write_csv: WriteCsv) -> None:
     rows = [
         HEADER,
         _row("z", "I am sad.", "FATIGUE", "1"),
@@ -112,7 +112,7 @@ def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCs
         ({}, ["A"], "removes every row"),
     ],
 )
-def test_labels_that_make_no_sense(
+def test_contradictory_label_flags_are_errors(
     write_csv: WriteCsv, aliases: dict[str, str], leave_out: list[str], words: str
 ) -> None:
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
@@ -120,7 +120,7 @@ def test_labels_that_make_no_sense(
         read_corpus(write_csv("posts.csv", POSTS), annotations, aliases=aliases, leave_out=leave_out)
 
 
-def test_a_study_of_no_criteria_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_no_criteria_left_is_an_error(write_csv: WriteCsv, tmp_path: Path) -> None:
     criteria = tmp_path / "criteria.yaml"
     criteria.write_text("A: one\n")
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])

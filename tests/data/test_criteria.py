@@ -6,12 +6,12 @@ from lightning_hpo.data.criteria import DSM5_CRITERIA, read_criteria
 from lightning_hpo.exceptions import InputError
 
 
-def test_without_a_file_the_criteria_are_the_nine_of_dsm5() -> None:
+def test_default_criteria_are_those_of_dsm5() -> None:
     assert read_criteria(None) == DSM5_CRITERIA
     assert len(DSM5_CRITERIA) == 9
 
 
-def test_ids_are_read_as_they_are_written(tmp_path: Path) -> None:
+def test_ids_are_read_as_text(tmp_path: Path) -> None:
     path = tmp_path / "criteria.yaml"
     path.write_text("NO: The writer refuses.\n1: 'The writer: counts.'\n")
     assert read_criteria(path) == {"NO": "The writer refuses.", "1": "The writer: counts."}
@@ -28,7 +28,7 @@ def test_ids_are_read_as_they_are_written(tmp_path: Path) -> None:
         ("A: one: two\n", "line 1: not valid YAML"),
     ],
 )
-def test_another_form_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_invalid_criteria_file_is_an_error(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "criteria.yaml"
     path.write_text(content)
     with pytest.raises(InputError, match=words):

@@ -50,7 +50,7 @@ def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_augmentation_that_never_applies_changes_no_byte(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_disabled_augmentation_changes_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
     plain = _dataset(tokenizer)[DRAWS]
     assert _same(plain, _dataset(tokenizer, enabled=True, p_apply=0.0)[DRAWS])
     assert _same(plain, _dataset(tokenizer, enabled=False, p_apply=1.0)[DRAWS])
@@ -66,7 +66,7 @@ _BUILT_IN = [name for name in METHODS if name != "synonyms"]
     st.lists(st.sampled_from(_BUILT_IN), min_size=1, unique=True),
     st.integers(0, 9),
 )
-def test_with_no_probability_any_window_stays(
+def test_augmentation_with_probability_0_changes_nothing(
     tokenizer: PreTrainedTokenizerFast, words: list[str], data: st.DataObject, methods: list[str], epoch: int
 ) -> None:
     first = data.draw(st.integers(0, len(words) - 1))
@@ -81,7 +81,7 @@ def test_with_no_probability_any_window_stays(
 
 
 @pytest.mark.parametrize("p_apply", [0.05, 0.3, 1.0])
-def test_as_many_samples_are_augmented_as_asked_for(tokenizer: PreTrainedTokenizerFast, p_apply: float) -> None:
+def test_share_of_augmented_samples_is_p_apply(tokenizer: PreTrainedTokenizerFast, p_apply: float) -> None:
     dataset = _dataset(tokenizer, enabled=True, p_apply=p_apply, methods=["swap", "keyboard"])
     draws = [Draw(epoch, 0) for epoch in range(1000)]
     batch, plain = dataset[draws], _dataset(tokenizer)[draws[:1]]
@@ -94,14 +94,16 @@ def test_as_many_samples_are_augmented_as_asked_for(tokenizer: PreTrainedTokeniz
 @pytest.mark.parametrize(
     ("text", "method"), [("i am i", "split"), ("☺ ☻ ☺", "swap")], ids=["no letter to change", "the same tokens"]
 )
-def test_what_cannot_be_augmented_is_counted_apart(tokenizer: PreTrainedTokenizerFast, text: str, method: str) -> None:
+def test_samples_that_cannot_change_are_unaugmentable(
+    tokenizer: PreTrainedTokenizerFast, text: str, method: str
+) -> None:
     sample = TrainWindow(0, "SAD", 0, 3, WindowTarget(0, ()))
     batch = _dataset(tokenizer, {"a": text}, sample, enabled=True, p_apply=0.5, methods=[method])[DRAWS]
     assert not batch["augmented"].any()
     assert batch["unaugmentable"].float().mean() == pytest.approx(0.5, abs=0.25)
 
 
-# What the machine is, not what the code does.
+# Depends on the machine, not on the code.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*", "ignore:.*worker processes in total.*")
 def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTokenizerFast) -> None:
     methods = ["swap", "keyboard", "ocr"]
@@ -119,7 +121,7 @@ def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTo
     [(["swap", "delete"], 5), (["ocr"], 0), (["ocr"], 20)],
     ids=["fewer tokens", "cut at the end", "cut at the start"],
 )
-def test_augmented_evidence_is_still_evidence(
+def test_labels_of_augmented_samples_mark_the_evidence(
     tokenizer: PreTrainedTokenizerFast, methods: list[str], first: int
 ) -> None:
     sample = TrainWindow(0, "SAD", 5, 30, WindowTarget(1, ((first, first + 4),)))
@@ -141,7 +143,7 @@ def test_augmented_evidence_is_still_evidence(
     assert changed
 
 
-def test_a_sample_depends_on_its_epoch_and_index_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_sample_depends_only_on_epoch_and_index(tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = _dataset(tokenizer, enabled=True, p_apply=0.8)
     np.random.default_rng(0)
     assert _same(dataset[DRAWS], dataset[DRAWS])
@@ -165,13 +167,13 @@ def test_a_sample_depends_on_its_epoch_and_index_alone(tokenizer: PreTrainedToke
         (0, 8, [], None),
     ],
 )
-def test_what_is_too_long_is_cut_away_from_the_evidence(
+def test_fitting_cuts_away_from_the_evidence(
     tokens: int, room: int, evidence: list[tuple[int, int]], expected: tuple[int, int] | None
 ) -> None:
     assert fitting(tokens, room, evidence) == expected
 
 
-def test_no_cache_is_made_without_a_folder(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_dataset_writes_no_files(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     _dataset(tokenizer)
     assert not list(tmp_path.iterdir())
 
@@ -189,7 +191,7 @@ def _eval_dataset(tokenizer: PreTrainedTokenizerFast, *pairs: Pair, **how: objec
     )
 
 
-def test_windows_of_a_pair_stay_together(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_windows_of_a_pair_are_in_one_batch(tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = _eval_dataset(tokenizer, offsets=True)
     first, second = (dataset[index] for index in range(len(dataset)))
     assert first["post_ids"] == ["long"]
@@ -200,7 +202,7 @@ def test_windows_of_a_pair_stay_together(tokenizer: PreTrainedTokenizerFast) -> 
     assert "labels" not in first
 
 
-def test_each_window_has_the_target_of_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_each_window_has_its_own_label(tokenizer: PreTrainedTokenizerFast) -> None:
     dataset = _eval_dataset(
         tokenizer, Pair("long", "SAD", True, ((0, 2),)), Pair("other", "SAD", True), labels=criteria_labels
     )

@@ -8,7 +8,7 @@ from lightning_hpo.data.demo_encoder import _example, _tensors, write_encoder
 from lightning_hpo.data.hub import load_tokenizer
 
 
-def test_it_loads_and_the_seed_decides(tmp_path: Path) -> None:
+def test_demo_encoder_loads_and_depends_on_the_seed(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     for name in ("one", "same"):
         write_encoder(tmp_path / name, 3, steps=2)
@@ -24,7 +24,7 @@ def test_it_loads_and_the_seed_decides(tmp_path: Path) -> None:
     assert tokenizer.unk_token_id not in inputs["input_ids"]
 
 
-def test_tags_mark_the_related_sentence_from_its_first_to_its_last_token(tmp_path: Path) -> None:
+def test_tags_mark_the_related_sentence(tmp_path: Path) -> None:
     write_encoder(tmp_path, 0, steps=1)
     draw = random.Random(0)
     examples = [_example(draw) for _ in range(40)]

@@ -19,25 +19,25 @@ TEXTS = ["w1 w2 w3", "\u200b", "w4"]
 MANY = [f"☺ {number}\r\n" * (number % 3) for number in range(5000)]
 
 
-def test_texts_come_back_as_they_were_one_by_one_and_in_any_order() -> None:
+def test_texts_are_read_in_any_order() -> None:
     texts = Texts(Ragged.gathered(text_stretches(MANY), np.uint8))
     assert list(texts) == MANY
     assert len(texts) == len(MANY)
     assert [texts[4000], texts[1]] == [MANY[4000], MANY[1]]
 
 
-def test_posts_with_problems(write_csv: WriteCsv) -> None:
+def test_problems_of_posts_are_reported_by_line(write_csv: WriteCsv) -> None:
     rows = [("post_id", "text"), ("a", "one"), ("a", "two"), ("", "three"), ("b", "  "), ("a", "one")]
     with pytest.raises(InputError) as caught:
         read_posts(write_csv("posts.csv", rows))
     assert [problem.split(", ")[1] for problem in caught.value.problems] == ["line 3", "line 4", "line 5"]
 
 
-def test_the_same_post_twice_is_read_once(write_csv: WriteCsv) -> None:
+def test_repeated_post_is_read_once(write_csv: WriteCsv) -> None:
     assert read_posts(write_csv("posts.csv", [("post_id", "text"), ("a", "one"), ("a", "one")])) == {"a": "one"}
 
 
-def test_the_second_time_what_was_kept_is_read(write_csv: WriteCsv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_posts_are_read_from_the_cache(write_csv: WriteCsv, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_csv("posts.csv", ROWS)
     first = read_posts(path)
     monkeypatch.setattr(posts, "CsvTable", None)
@@ -46,7 +46,7 @@ def test_the_second_time_what_was_kept_is_read(write_csv: WriteCsv, monkeypatch:
     assert first.repeated == second.repeated == 1
 
 
-def test_another_file_is_read_whatever_its_date(write_csv: WriteCsv) -> None:
+def test_changed_file_is_read_even_with_the_same_date(write_csv: WriteCsv) -> None:
     path = write_csv("posts.csv", ROWS)
     read_posts(path)
     date = path.stat().st_mtime_ns
@@ -55,7 +55,7 @@ def test_another_file_is_read_whatever_its_date(write_csv: WriteCsv) -> None:
     assert read_posts(path)["a"] == "owt"
 
 
-def test_a_file_with_problems_is_not_kept(write_csv: WriteCsv) -> None:
+def test_invalid_file_is_not_cached(write_csv: WriteCsv) -> None:
     path = write_csv("posts.csv", [*ROWS, ("a", "three")])
     for _ in range(2):
         with pytest.raises(InputError, match="line 7, column post_id: 'a' has another text"):
@@ -63,7 +63,7 @@ def test_a_file_with_problems_is_not_kept(write_csv: WriteCsv) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
-def test_a_missing_file_names_the_flag(tmp_path: Path, name: str) -> None:
+def test_unreadable_file_is_an_error_that_names_the_flag(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"--data\.posts: .*cannot be read"):
         read_posts(tmp_path / name)
 
@@ -72,7 +72,7 @@ def _never(*_: object) -> None:
     raise AssertionError("the cache was not read")
 
 
-def test_the_second_time_the_tokens_are_read(
+def test_tokens_are_read_from_the_cache(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
@@ -84,7 +84,7 @@ def test_the_second_time_the_tokens_are_read(
         assert np.array_equal(first[row].offsets, second[row].offsets)
 
 
-def test_another_tokenizer_has_other_tokens(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_cached_tokens_depend_on_the_tokenizer(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     plain = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
     more = tokenizer.__class__.from_pretrained(tokenizer.name_or_path)
     more.add_tokens("w1 w2")

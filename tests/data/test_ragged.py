@@ -22,5 +22,5 @@ def test_rows_are_the_same_in_memory_and_in_files(tmp_path: Path) -> None:
         assert rows.sizes.tolist() == [1, 2, 0]
 
 
-def test_no_rows_at_all() -> None:
+def test_no_rows() -> None:
     assert len(Ragged.gathered([], np.int32, (3,))) == 0

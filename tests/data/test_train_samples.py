@@ -8,7 +8,7 @@ from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
 
-# Each word is a token, and three characters.
+# Each word is one token and takes three characters with its space.
 TEXTS = {f"p{words}": " ".join(["w1"] * words) for words in (30, 1, 12, 7, 40)}
 CRITERIA = {"SAD": "sad", "TIRED": "so tired am i"}
 # The first evidence is cut by two windows, and the third is longer than any.
@@ -17,7 +17,7 @@ PAIRS = (Pair("p30", "SAD", True, ((24, 32),)), Pair("p12", "TIRED", False), Pai
 
 @pytest.fixture
 def made(tokenizer: PreTrainedTokenizerFast) -> tuple[TrainSamples, list[TrainWindow]]:
-    """The samples, and what they should be: every pair cut at once."""
+    """Samples, and the expected windows: all pairs cut at once."""
     corpus = Corpus(Posts.of(TEXTS), CRITERIA, PAIRS)
     tokens = TokenizedCorpus.of(corpus, tokenizer, max_length=16, stride=2)
     pairs = corpus.pairs_of(tuple(TEXTS))
@@ -33,20 +33,19 @@ def made(tokenizer: PreTrainedTokenizerFast) -> tuple[TrainSamples, list[TrainWi
     return samples, [window for window in expected if window.target.label != IGNORED]
 
 
-def test_a_window_is_what_it_would_be_if_all_were_cut_at_once(
+def test_windows_equal_those_cut_all_at_once(
     made: tuple[TrainSamples, list[TrainWindow]],
 ) -> None:
     samples, expected = made
     assert [samples[number] for number in range(len(samples))] == expected
     criteria = {"SAD": 1, "TIRED": 4}
     lengths = [window.stop - window.first + criteria[window.criterion] for window in expected]
-    # "tired" and "am" and "so" and "i" are words that the tokenizer knows, and so is "sad".
     assert samples.lengths(np.arange(len(samples))).tolist() == lengths
     order = np.random.default_rng(0).permutation(len(samples))
     assert samples.lengths(order).tolist() == [lengths[number] for number in order]
 
 
-def test_annotated_windows_are_kept_and_what_is_left_out_is_counted(
+def test_annotated_windows_are_kept_and_others_counted(
     made: tuple[TrainSamples, list[TrainWindow]],
 ) -> None:
     samples, expected = made

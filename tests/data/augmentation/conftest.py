@@ -1,4 +1,4 @@
-"""A WordNet of two synsets and a tagger that knows their words, in the files that NLTK reads."""
+"""A small WordNet and a part-of-speech tagger in the files that NLTK reads."""
 
 import json
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def _forget_wordnet() -> None:
 
 @pytest.fixture
 def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NLTK finds nothing, whatever this machine has."""
+    """Make NLTK find no data, whatever is on this machine."""
     import nltk
 
     _forget_wordnet()
@@ -61,7 +61,7 @@ def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def nltk_data(nltk_folder: Path) -> Iterator[Path]:
-    """NLTK finds the data above, and nothing else."""
+    """Make NLTK find the data of `nltk_folder` only."""
     import nltk
 
     _forget_wordnet()
