@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.ragged import Chunk, Ragged
 
 __all__ = ["Cache"]
 
@@ -51,7 +51,7 @@ class Cache:
         return made
 
     def ragged(
-        self, name: str, make: Callable[[], Iterable[Stretch]], dtype: DTypeLike, shape: tuple[int, ...] = ()
+        self, name: str, make: Callable[[], Iterable[Chunk]], dtype: DTypeLike, shape: tuple[int, ...] = ()
     ) -> Ragged:
         """Return rows of different lengths from the cache, or compute and store them.
 

@@ -89,7 +89,7 @@ class TokenizedCorpus:
         """
         windows, posts = Windows.of(tokenizer, max_length=max_length, stride=stride), corpus.posts
         criteria = dict(zip(corpus.criteria, windows.tokenize(corpus.criteria.values()), strict=True))
-        windows.refuse_criteria(criteria.values())
+        windows.check_criteria(criteria.values())
         return cls(posts.texts, TokenizedPosts(posts.texts, tokenizer, posts.cache), criteria, windows)
 
 
@@ -116,7 +116,7 @@ def read_corpus(
         InputError: A file has problems; one line each, with the line and column of the file.
     """
     known = {key: text for key, text in read_criteria(criteria).items() if key not in leave_out}
-    _refuse_labels(aliases or {}, known, leave_out)
+    _check_labels(aliases or {}, known, leave_out)
     counts: Counter[str] = Counter()
     texts = read_posts(posts)
     counts["repeated post rows"] = texts.repeated
@@ -126,7 +126,7 @@ def read_corpus(
     return Corpus(texts, known, pairs, {name: count for name, count in counts.items() if count})
 
 
-def _refuse_labels(aliases: Mapping[str, str], criteria: Mapping[str, str], leave_out: Sequence[str]) -> None:
+def _check_labels(aliases: Mapping[str, str], criteria: Mapping[str, str], leave_out: Sequence[str]) -> None:
     problems = [
         f"--data.aliases: {shown(name)} is mapped to {shown(target)}, which is not a criterion"
         f"{nearest(target, list(criteria)) or '; the criteria are ' + ', '.join(criteria)}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_hpo.data.csv_table import refuse_unreadable
+from lightning_hpo.data.csv_table import check_readable
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["DSM5_CRITERIA", "read_criteria"]
@@ -32,7 +32,7 @@ def read_criteria(path: str | Path | None) -> dict[str, str]:
     """
     if path is None:
         return dict(DSM5_CRITERIA)
-    refuse_unreadable(Path(path), flag="--data.criteria")
+    check_readable(Path(path), flag="--data.criteria")
     try:
         node = yaml.compose(Path(path).read_bytes().decode("utf-8-sig"), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:

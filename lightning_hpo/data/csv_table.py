@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["CsvTable", "nearest", "opened", "refuse_unreadable", "shown"]
+__all__ = ["CsvTable", "check_readable", "nearest", "opened", "shown"]
 
 # The C parser's limit is a C `long`, which has 32 bits on some platforms.
 _LARGEST_FIELD = 2**31 - 1
@@ -31,7 +31,7 @@ class CsvTable:
 
     def __init__(self, path: str | Path, *, flag: str, columns: Sequence[str]) -> None:
         self.path = Path(path)
-        refuse_unreadable(self.path, flag=flag)
+        check_readable(self.path, flag=flag)
         self._records = _records(self.path)
         first = next(self._records, None)
         if first is None:
@@ -80,7 +80,7 @@ class CsvTable:
         ]
 
 
-def refuse_unreadable(path: Path, *, flag: str) -> None:
+def check_readable(path: Path, *, flag: str) -> None:
     """Check that a file can be read and is UTF-8.
 
     Raises:

@@ -19,7 +19,7 @@ from lightning_hpo.data.labels import WindowTarget
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.posts import read_posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
-from lightning_hpo.data.train_loader import TrainLoader, as_made
+from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
@@ -133,7 +133,7 @@ class PairDataModule(LightningDataModule):
             InputError: The lengths do not work. The message has lengths that would.
         """
         windows = Windows.of(tokenizer, max_length=max_length, stride=stride)
-        windows.refuse_criteria(windows.tokenize(self.corpus.criteria.values()))
+        windows.check_criteria(windows.tokenize(self.corpus.criteria.values()))
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Return the pairs of these posts that are evaluated, the same in every trial."""
@@ -238,7 +238,7 @@ def _eval_loader(dataset: EvalDataset, num_workers: int) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_size=None,
-        collate_fn=as_made,
+        collate_fn=unchanged,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,

@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.cache import Cache
 from lightning_hpo.data.csv_table import CsvTable, opened, shown
-from lightning_hpo.data.ragged import Ragged, Stretch
-from lightning_hpo.data.tokenization import TokenizedText, token_stretches
+from lightning_hpo.data.ragged import Chunk, Ragged
+from lightning_hpo.data.tokenization import TokenizedText, token_chunks
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_stretches"]
+__all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_chunks"]
 
 _FLAG = "--data.posts"
 _COLUMNS = ("post_id", "text")
@@ -47,7 +47,7 @@ class Texts:
         return map(self.__getitem__, range(len(self)))
 
 
-def text_stretches(texts: Iterable[str]) -> Iterator[Stretch]:
+def text_chunks(texts: Iterable[str]) -> Iterator[Chunk]:
     """Encode texts as the rows that `Texts` reads."""
     rows = (text.encode() for text in texts)
     while some := list(islice(rows, _ROWS_AT_ONCE)):
@@ -55,19 +55,13 @@ def text_stretches(texts: Iterable[str]) -> Iterator[Stretch]:
 
 
 class Posts(Mapping[str, str]):
-    """Text by post id, byte for byte as in the file, in the order of the file.
+    """Text by post id, byte for byte as in the file, in the order of the file. All arguments are also attributes.
 
     Args:
         ids: Id of each post.
         texts: Text of each post; there may be more texts than posts.
         cache: Cache of arrays that are computed from the posts.
         repeated: Number of rows of the file that repeat an earlier row.
-
-    Attributes:
-        ids: The argument of this name.
-        texts: The argument of this name.
-        cache: The argument of this name.
-        repeated: The argument of this name.
     """
 
     def __init__(self, ids: Sequence[str], texts: Texts, cache: Cache, repeated: int = 0) -> None:
@@ -76,7 +70,7 @@ class Posts(Mapping[str, str]):
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Posts":
         """Make posts in memory, without a cache."""
-        return cls(list(texts), Texts(Ragged.gathered(text_stretches(texts.values()), np.uint8)), Cache())
+        return cls(list(texts), Texts(Ragged.gathered(text_chunks(texts.values()), np.uint8)), Cache())
 
     @cached_property
     def row(self) -> Mapping[str, int]:
@@ -105,7 +99,7 @@ def read_posts(path: str | Path) -> Posts:
     path = Path(path)
     with opened(path, flag=_FLAG) as file:
         cache = Cache(path.parent, hashlib.file_digest(file, "sha256").hexdigest()[:32])
-    rows = cache.ragged("posts", lambda: text_stretches(_texts(path)), np.uint8)
+    rows = cache.ragged("posts", lambda: text_chunks(_texts(path)), np.uint8)
     texts = Texts(rows)
     about: dict[str, Any] = json.loads(texts[len(texts) - 1])
     return Posts(about["ids"], texts, cache, about["repeated"])
@@ -146,7 +140,7 @@ class TokenizedPosts:
     def __init__(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Cache | None = None) -> None:
         backend = tokenizer.backend_tokenizer
         name = "tokens-" + hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
-        self._tokens = (cache or Cache()).ragged(name, lambda: token_stretches(backend, texts), np.int32, (3,))
+        self._tokens = (cache or Cache()).ragged(name, lambda: token_chunks(backend, texts), np.int32, (3,))
 
     def __getitem__(self, row: int) -> TokenizedText:
         tokens = self._tokens[row]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Ragged", "Stretch"]
+__all__ = ["Chunk", "Ragged"]
 
-Stretch = tuple[NDArray[Any], Iterable[int]]
+Chunk = tuple[NDArray[Any], Iterable[int]]
 """Concatenated values of some rows, and the number of values of each row."""
 
 
@@ -28,31 +28,31 @@ class Ragged:
         self._values, self._bounds = values, bounds
 
     @classmethod
-    def gathered(cls, stretches: Iterable[Stretch], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
+    def gathered(cls, chunks: Iterable[Chunk], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
         """Collect rows in memory.
 
         Args:
-            stretches: The rows, several at a time.
+            chunks: The rows, several at a time.
             dtype: Type of a value.
             shape: Shape of a value.
         """
         sizes = array("q")
         parts: list[NDArray[Any]] = [np.empty((0, *shape), dtype)]
-        for values, counts in stretches:
+        for values, counts in chunks:
             parts.append(values)
             sizes.extend(counts)
         return cls(np.concatenate(parts), _bounds(sizes))
 
     @staticmethod
-    def write(stretches: Iterable[Stretch], values: Path, bounds: Path) -> None:
-        """Write rows to two files, with at most one stretch in memory.
+    def write(chunks: Iterable[Chunk], values: Path, bounds: Path) -> None:
+        """Write rows to two files, with at most one chunk in memory.
 
         Raises:
             OSError: The files cannot be written.
         """
         sizes = array("q")
         with values.open("wb") as file:
-            for part, counts in stretches:
+            for part, counts in chunks:
                 file.write(np.ascontiguousarray(part).data)
                 sizes.extend(counts)
             file.flush()
@@ -92,10 +92,9 @@ class _Stored:
 
     Args:
         path: The file.
-        dtype: Type of a value, with its shape.
+        dtype: Type of a value, with its shape; also an attribute.
 
     Attributes:
-        dtype: The argument of this name.
         size: Size of the file in bytes.
     """
 

@@ -1,4 +1,4 @@
-"""Split posts into training, validation and test, and fingerprint the result."""
+"""Split posts into training, validation and test posts, and fingerprint the result."""
 
 import hashlib
 import json
@@ -40,15 +40,15 @@ def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: 
     Raises:
         InputError: A fraction is not between 0 and 1, or a split would be empty.
     """
-    _refuse_fractions(val_fraction, test_fraction)
+    _check_fractions(val_fraction, test_fraction)
     places = _places(posts, seed)
     sizes = np.bincount(places)
     test = _groups(sizes, test_fraction * len(posts))
     val = test + _groups(sizes[test:], val_fraction * len(posts))
     masks = {"train": places >= val, "val": (places >= test) & (places < val), "test": places < test}
-    parts = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
-    _refuse_empty(parts, len(sizes))
-    return Split(**parts)
+    splits = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+    _check_not_empty(splits, len(sizes))
+    return Split(**splits)
 
 
 def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
@@ -62,17 +62,17 @@ def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
     Raises:
         LightningHpoError: The splits share posts or texts. The message has their numbers and one example.
     """
-    parts, places = vars(split), _places(posts, seed)
-    ids = sum(len(part) for part in parts.values()) - len(set().union(*parts.values()))
-    rows = {part: np.fromiter(map(posts.row.__getitem__, post_ids), np.int64) for part, post_ids in parts.items()}
+    splits, places = vars(split), _places(posts, seed)
+    ids = sum(len(post_ids) for post_ids in splits.values()) - len(set().union(*splits.values()))
+    rows = {name: np.fromiter(map(posts.row.__getitem__, post_ids), np.int64) for name, post_ids in splits.items()}
     drawn = np.array([np.bincount(places[own], minlength=len(posts)) > 0 for own in rows.values()])
     shared = np.flatnonzero(drawn.sum(axis=0) > 1)
     if len(shared):
         everything = np.concatenate([places[own] for own in rows.values()])
         first = everything[np.isin(everything, shared)][0]
-        owners = {part: own[places[own] == first] for part, own in rows.items()}
+        owners = {name: own[places[own] == first] for name, own in rows.items()}
         example = " is also that of ".join(
-            f"post {shown(posts.ids[own[0]])} in {part}" for part, own in owners.items() if len(own)
+            f"post {shown(posts.ids[own[0]])} in {name}" for name, own in owners.items() if len(own)
         )
         raise LightningHpoError(
             f"leak: the splits share {ids} posts and {len(shared)} texts, and must share none; for example, the text of"
@@ -90,8 +90,8 @@ def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:
     """
     posts = corpus.posts
     pairs = sorted((pair.post_id, pair.criterion, pair.met, pair.spans) for pair in corpus.pairs)
-    parts = {name: sorted(part) for name, part in vars(split).items()}
-    rest = json.dumps([sorted(corpus.criteria.items()), pairs, parts, more])
+    splits = {name: sorted(post_ids) for name, post_ids in vars(split).items()}
+    rest = json.dumps([sorted(corpus.criteria.items()), pairs, splits, more])
 
     def digest() -> NDArray[np.uint8]:
         # The digest of one JSON list, written post by post to save memory.
@@ -126,7 +126,7 @@ def _normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _refuse_fractions(val_fraction: float, test_fraction: float) -> None:
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
     problems = [
         f"--data.{name}: got {value}; use a value above 0 and below 1"
         for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction))
@@ -141,8 +141,8 @@ def _refuse_fractions(val_fraction: float, test_fraction: float) -> None:
         raise InputError(problems)
 
 
-def _refuse_empty(parts: Mapping[str, tuple[str, ...]], texts: int) -> None:
-    empty = [name for name, part in parts.items() if not part]
+def _check_not_empty(splits: Mapping[str, tuple[str, ...]], texts: int) -> None:
+    empty = [name for name, post_ids in splits.items() if not post_ids]
     if empty:
         raise InputError(
             f"--data.posts: {texts} different texts are too few, the split {' and '.join(empty)} is empty;"

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.ragged import Chunk, Ragged
 
-__all__ = ["TokenizedText", "token_stretches", "tokenize"]
+__all__ = ["TokenizedText", "token_chunks", "tokenize"]
 
 # Texts tokenized at a time; bounds the memory.
 _TEXTS_AT_ONCE = 256
@@ -53,11 +53,11 @@ class TokenizedText:
 
 def tokenize(tokenizer: Tokenizer, texts: Iterable[str]) -> list[TokenizedText]:
     """Tokenize texts without truncation and without special tokens."""
-    rows = Ragged.gathered(token_stretches(tokenizer, texts), np.int32, (3,))
+    rows = Ragged.gathered(token_chunks(tokenizer, texts), np.int32, (3,))
     return [TokenizedText(rows[row][:, 0], rows[row][:, 1:]) for row in range(len(rows))]
 
 
-def token_stretches(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Stretch]:
+def token_chunks(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Chunk]:
     """Tokenize texts batch by batch, and yield id, start and end of each token, shape [tokens, 3]."""
     # Explicit, since a tokenizer.json may enable truncation and padding.
     tokenizer.no_truncation()

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_hpo.data.batching import TrainBatchSampler
 
-__all__ = ["TrainLoader", "as_made"]
+__all__ = ["TrainLoader", "unchanged"]
 
 
 class TrainLoader(DataLoader[Any]):
@@ -30,7 +30,7 @@ class TrainLoader(DataLoader[Any]):
         super().__init__(
             dataset,
             batch_size=None,
-            collate_fn=as_made,
+            collate_fn=unchanged,
             sampler=sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
@@ -59,6 +59,6 @@ class TrainLoader(DataLoader[Any]):
         self._batches.start_at(state["epoch"], state["batches"])
 
 
-def as_made(batch: Any) -> Any:
+def unchanged(batch: Any) -> Any:
     """Return a batch unchanged. The default `collate_fn` would turn its tuples into lists."""
     return batch

@@ -60,7 +60,7 @@ class Windows:
         self.max_length, self.stride = max_length, stride
         self.pad_id = template.pad_id
         self._tokenizer = tokenizer
-        self._refuse_lengths(template.longest)
+        self._check_lengths(template.longest)
         self._pieces = [np.array(piece, np.int64) for piece in template.pieces]
         self._piece_types = [np.array(types, np.int64) for types in template.piece_types]
         self._section_types = template.section_types
@@ -76,7 +76,7 @@ class Windows:
         """Tokenize criteria or posts, without truncation."""
         return tokenize(self._tokenizer, texts)
 
-    def refuse_criteria(self, criteria: Iterable[TokenizedText]) -> None:
+    def check_criteria(self, criteria: Iterable[TokenizedText]) -> None:
         """Check that windows have room for more than `stride` tokens of the post, even with the longest criterion.
 
         Raises:
@@ -152,7 +152,7 @@ class Windows:
             batch[index, : len(row)] = row
         return torch.from_numpy(batch)
 
-    def _refuse_lengths(self, readable: int) -> None:
+    def _check_lengths(self, readable: int) -> None:
         problems = []
         if self.max_length > readable:
             problems.append(f"--data.max_length: got {self.max_length}; the encoder reads at most {readable} tokens")

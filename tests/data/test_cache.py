@@ -5,23 +5,23 @@ import numpy as np
 import pytest
 
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.ragged import Chunk, Ragged
 from lightning_hpo.exceptions import InputError
 
 ROWS = [[1, 2, 3], [], [4]]
 
 
-def _stretches() -> Iterator[Stretch]:
+def _chunks() -> Iterator[Chunk]:
     yield np.array([1, 2, 3]), [3, 0]
     yield np.array([4]), [1]
 
 
-def _never() -> Iterator[Stretch]:
+def _never() -> Iterator[Chunk]:
     raise AssertionError("the cache was not read")
 
 
 def _ragged(folder: Path | None, key: str = "key") -> Ragged:
-    return Cache(folder, key).ragged("rows", _stretches, np.int64)
+    return Cache(folder, key).ragged("rows", _chunks, np.int64)
 
 
 def _rows(ragged: Ragged) -> list[list[int]]:
@@ -54,7 +54,7 @@ def test_damaged_files_are_computed_again(tmp_path: Path, suffix: str, content: 
 
 
 def test_error_leaves_no_files(tmp_path: Path) -> None:
-    def refuse() -> Iterator[Stretch]:
+    def refuse() -> Iterator[Chunk]:
         yield np.array([1]), [1]
         raise InputError("no")
 

@@ -19,7 +19,7 @@ from lightning_hpo.data.datasets import EvalDataset, TrainDataset, fitting
 from lightning_hpo.data.labels import WindowTarget, criteria_labels, evidence_labels
 from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.train_loader import as_made
+from lightning_hpo.data.train_loader import unchanged
 from lightning_hpo.data.train_samples import TrainWindow
 
 from .conftest import WORDS
@@ -110,7 +110,7 @@ def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTo
     dataset = _dataset(tokenizer, enabled=True, p_apply=0.8, methods=methods, operations=2, max_share=0.5)
     batches = [DRAWS[start : start + 3] for start in range(0, len(DRAWS), 3)]
     made = [
-        list(DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=as_made, num_workers=workers))
+        list(DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=unchanged, num_workers=workers))
         for workers in (0, 1, 3)
     ]
     assert all(_same(one, other) for others in made[1:] for one, other in zip(made[0], others, strict=True))

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data import posts
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.posts import Texts, TokenizedPosts, read_posts, text_stretches
+from lightning_hpo.data.posts import Texts, TokenizedPosts, read_posts, text_chunks
 from lightning_hpo.data.ragged import Ragged
 from lightning_hpo.exceptions import InputError
 
@@ -20,7 +20,7 @@ MANY = [f"☺ {number}\r\n" * (number % 3) for number in range(5000)]
 
 
 def test_texts_are_read_in_any_order() -> None:
-    texts = Texts(Ragged.gathered(text_stretches(MANY), np.uint8))
+    texts = Texts(Ragged.gathered(text_chunks(MANY), np.uint8))
     assert list(texts) == MANY
     assert len(texts) == len(MANY)
     assert [texts[4000], texts[1]] == [MANY[4000], MANY[1]]
@@ -77,7 +77,7 @@ def test_tokens_are_read_from_the_cache(
 ) -> None:
     first = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
     assert first.lengths.tolist() == [len(first[row]) for row in range(len(first))] == [3, 0, 1]
-    monkeypatch.setattr(posts, "token_stretches", _never)
+    monkeypatch.setattr(posts, "token_chunks", _never)
     second = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
     for row in range(len(TEXTS)):
         assert np.array_equal(first[row].ids, second[row].ids)

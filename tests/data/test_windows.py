@@ -64,7 +64,7 @@ def test_windows_cover_the_post_and_overlap_by_the_stride(
     room = windows.room(criterion)
     if room <= stride:
         with pytest.raises(InputError, match=r"--data\.max_length.*--data\.stride"):
-            windows.refuse_criteria([criterion])
+            windows.check_criteria([criterion])
         return
     ranges = windows.ranges(tokens, criterion)
     assert (ranges[0][0], ranges[-1][1]) == (0, tokens)
@@ -82,10 +82,10 @@ def test_invalid_lengths_are_errors_that_name_the_flag(tokenizer: PreTrainedToke
         _windows(tokenizer, 100, -1)
     windows = _windows(tokenizer, 16, 12)
     with pytest.raises(InputError, match=r"use 18 or more, or --data\.stride must be below 11"):
-        windows.refuse_criteria(windows.tokenize(["w1 w2"]))
+        windows.check_criteria(windows.tokenize(["w1 w2"]))
     windows = _windows(tokenizer, 4, 0)
     with pytest.raises(InputError, match=r"no --data\.stride is small enough"):
-        windows.refuse_criteria(windows.tokenize(["w1 w2 w3"]))
+        windows.check_criteria(windows.tokenize(["w1 w2 w3"]))
 
 
 _ROBERTA = _roberta()
