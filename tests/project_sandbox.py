@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.redsm5 import read_posts
+from lightning_hpo.data.posts import read_posts
 from tests.hub import encoder_in, write_hub
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Corpora in ReDSM5's form: read, split, cut into windows, batched."""
+"""Data of the agents: corpora in ReDSM5's format, splits, windows, batches and augmentation."""
 
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.criteria_data_module import CriteriaDataModule

@@ -1,4 +1,4 @@
-"""Decides which windows go into a batch: in training by chance and length, in scoring by pair and length."""
+"""Batches of windows: random windows of similar length in training, whole pairs in evaluation."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from torch.utils.data import Sampler
 
 __all__ = ["Draw", "TrainBatchSampler", "pair_batches"]
 
-# At most so many batches, as many as in transformers' own sampler, are cut from one sorted stretch: less padding with
-# more, more chance with fewer.
-_BATCHES_SORTED_TOGETHER = 50
+# Number of batches that are cut from one sorted block, as in transformers' LengthGroupedSampler: more batches mean less
+# padding, fewer mean more randomness.
+_BATCHES_A_BLOCK = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """A window drawn for training; with the data's seed it decides all there is to a sample."""
+    """A window drawn for training. Together with the data's seed it determines the sample."""
 
     epoch: int
     index: int
 
 
 class TrainBatchSampler(Sampler[list[Draw]]):
-    """Batches of windows of like length, drawn anew each epoch from a seed.
+    """Batches of windows of similar length, redrawn in each epoch.
 
     Args:
-        lengths: Gives the tokens of some windows, shape [windows], by their numbers.
-        windows: How many there are.
-        kept: Numbers of those that are in every epoch, in order; from all others each epoch draws.
-        drawn: How many each epoch draws.
-        batch_size: Windows in a batch; the last may have fewer.
+        lengths: Returns the number of tokens of windows, shape [windows], given their numbers.
+        windows: Number of windows.
+        kept: Sorted numbers of the windows that are in every epoch. Each epoch draws from all others.
+        drawn: Number of windows that each epoch draws.
+        batch_size: Windows in a batch; one batch may have fewer.
         seed: The data's seed.
     """
 
@@ -52,42 +52,42 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass draws; a place in the middle of another epoch is forgotten."""
+        """Set the epoch of the next pass. A start position within another epoch is reset."""
         if epoch != self.epoch:
             self.epoch, self._next_batch = epoch, 0
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Let the next pass start within an epoch: at this batch, or with the next epoch where none is left."""
+        """Start the next pass at a batch of an epoch, or at the next epoch if the epoch has no such batch."""
         past = batch >= len(self)
         self.epoch, self._next_batch = (epoch + 1, 0) if past else (epoch, batch)
 
     @property
     def next_batch(self) -> int:
-        """The batch that the next pass starts at."""
+        """First batch of the next pass."""
         return self._next_batch
 
     def batches(self, epoch: int) -> Iterator[list[Draw]]:
-        """All batches of an epoch."""
+        """Yield all batches of an epoch."""
         return ([Draw(epoch, number) for number in batch.tolist()] for batch in self._batches(epoch))
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, epoch])
         others = generator.choice(self._others, self._drawn, replace=False)
-        # Numbered without those that are kept; behind each of these, numbers are one higher.
+        # The draw counts only the windows that are not kept, so each kept window before one adds 1 to its number.
         others += np.searchsorted(self._kept - np.arange(len(self._kept)), others, side="right")
         chosen = np.concatenate([self._kept, others])
         generator.shuffle(chosen)
-        # All about as long, since a short one at the end would be mostly padding.
-        stretches = -(-len(self) // _BATCHES_SORTED_TOGETHER)
-        ends = self._batch_size * (len(self) * np.arange(1, stretches) // stretches)
+        # Blocks of about equal size: a short one at the end would be mostly padding.
+        blocks = -(-len(self) // _BATCHES_A_BLOCK)
+        ends = self._batch_size * (len(self) * np.arange(1, blocks) // blocks)
         cut = []
-        for part, lengths in zip(np.split(chosen, ends), np.split(self._lengths(chosen), ends), strict=True):
-            part = part[np.argsort(lengths, kind="stable")]
-            cut += [part[first : first + self._batch_size] for first in range(0, len(part), self._batch_size)]
+        for block, lengths in zip(np.split(chosen, ends), np.split(self._lengths(chosen), ends), strict=True):
+            block = block[np.argsort(lengths, kind="stable")]
+            cut += [block[first : first + self._batch_size] for first in range(0, len(block), self._batch_size)]
         return [cut[place] for place in generator.permutation(len(cut))]
 
     def __len__(self) -> int:
-        """Batches in an epoch, the same for every epoch."""
+        """Return the number of batches in an epoch, which is the same for all epochs."""
         return -(-(len(self._kept) + self._drawn) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -98,16 +98,17 @@ class TrainBatchSampler(Sampler[list[Draw]]):
 def pair_batches(
     longest: NDArray[np.int64], counts: NDArray[np.int64], windows: int, tokens: int | None = None
 ) -> list[NDArray[np.int64]]:
-    """Batches of whole pairs, the longest windows first, so that memory runs out at once or never.
+    """Group whole pairs into batches, longest windows first, so that an out-of-memory error occurs at the start.
 
     Args:
         longest: Tokens of the longest window of each pair, shape [pairs].
         counts: Windows of each pair, shape [pairs].
-        windows: Most windows in a batch; only a pair that has more by itself exceeds it.
-        tokens: Most tokens in a batch, but for one of a single pair; None: any number.
+        windows: Maximum number of windows in a batch. Only a batch of a single pair may have more.
+        tokens: Maximum number of tokens in a batch, padding included; None for no limit. Only a batch of a single pair
+            may have more.
 
     Returns:
-        The pairs of each batch.
+        Indices of the pairs of each batch.
     """
     order = np.argsort(-longest, kind="stable")
     starts, room = [], 0

@@ -1,4 +1,4 @@
-"""What takes long to make of a file, kept beside it and shared by every process that uses it."""
+"""Cache of arrays computed from a file, next to the file and shared by all processes."""
 
 import stat
 import tempfile
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.ragged import Chunk, Ragged
 
 __all__ = ["Cache"]
 
@@ -18,25 +18,25 @@ _FORMAT = 2
 
 
 class Cache:
-    """Arrays that were made of one file, by name.
+    """Arrays computed from one file, by name.
 
-    Tokens are a post's text in another spelling, so the cache lies in the file's own folder and nowhere else. What is
-    kept under a name and a key is always the same, so processes that write at once do no harm.
+    Tokens reveal the text of a post, so the cache is in the file's folder and nowhere else. The same name and key
+    always mean the same values, so processes may write at the same time.
 
     Args:
-        folder: The folder of the file; None keeps nothing.
-        key: Stands for the file's content.
+        folder: The folder of the file; None disables the cache.
+        key: Digest of the file's content.
     """
 
     def __init__(self, folder: Path | None = None, key: str = "") -> None:
         self._folder, self._key = folder, key
 
     def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """An array, made if it is not there.
+        """Return an array from the cache, or compute and store it.
 
         Args:
-            name: What it is.
-            make: Makes it; nothing but the file and the name may decide what it is.
+            name: Its name.
+            make: Computes it. The result may depend on the file and the name only.
         """
         path = self._path(name, "npy")
         with suppress(OSError, ValueError, EOFError):
@@ -51,15 +51,15 @@ class Cache:
         return made
 
     def ragged(
-        self, name: str, make: Callable[[], Iterable[Stretch]], dtype: DTypeLike, shape: tuple[int, ...] = ()
+        self, name: str, make: Callable[[], Iterable[Chunk]], dtype: DTypeLike, shape: tuple[int, ...] = ()
     ) -> Ragged:
-        """Rows of different lengths, made if they are not there.
+        """Return rows of different lengths from the cache, or compute and store them.
 
         Args:
-            name: What they are.
-            make: Makes them, some at a time; nothing but the file and the name may decide what they are.
-            dtype: Of a value.
-            shape: Of a value.
+            name: Their name.
+            make: Computes them, several rows at a time. The result may depend on the file and the name only.
+            dtype: Type of a value.
+            shape: Shape of a value.
         """
         values, bounds = self._path(name, "bin"), self._path(name, "npy")
         if values is None or bounds is None:
@@ -69,10 +69,10 @@ class Cache:
         with suppress(OSError), self._writing() as folder:
             if folder:
                 Ragged.write(make(), folder / values.name, folder / bounds.name)
-                # The bounds last: who finds them finds the values.
+                # Bounds last: a process that finds them also finds the values.
                 for path in (values, bounds):
                     (folder / path.name).replace(path)
-        # In a read-only folder or on a full disk they are in memory, and the next trial makes them again.
+        # If the folder is read-only or the disk is full, the rows stay in memory and each trial computes them again.
         return Ragged.stored(values, bounds, dtype, shape) or Ragged.gathered(make(), dtype, shape)
 
     def _path(self, name: str, suffix: str) -> Path | None:
@@ -80,8 +80,8 @@ class Cache:
 
     @contextmanager
     def _writing(self) -> Iterator[Path | None]:
-        """A folder for files that are not whole yet, so near that the last step is a mere change of name."""
-        if self._folder is None or not _may_write(self._folder):
+        """Yield a temporary folder on the same file system, so that a finished file only needs to be renamed."""
+        if self._folder is None or not _is_writable(self._folder):
             yield None
             return
         (self._folder / ".cache").mkdir(exist_ok=True)
@@ -89,6 +89,6 @@ class Cache:
             yield Path(folder)
 
 
-def _may_write(folder: Path) -> bool:
-    """Whether the folder's own permissions let anybody write; to root the system would not say no."""
+def _is_writable(folder: Path) -> bool:
+    """Return whether the permissions of a folder allow writing; the system itself would allow root everything."""
     return bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

@@ -1,27 +1,36 @@
-"""What the loader hands on: posts, criteria, annotated pairs, and counts of what it repaired or left out."""
+"""Read and check a corpus in ReDSM5's format: `posts.csv`, `annotations.csv` and optionally `criteria.yaml`."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.pair_table import UNKNOWN, PairTable
-from lightning_hpo.data.posts import Posts
+from lightning_hpo.data.annotations import AnnotationRows
+from lightning_hpo.data.criteria import read_criteria
+from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.pairs import UNKNOWN, Pair, PairTable
+from lightning_hpo.data.posts import Posts, Texts, TokenizedPosts, read_posts
+from lightning_hpo.data.tokenization import TokenizedText
+from lightning_hpo.data.windows import Windows
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["Corpus"]
+__all__ = ["Corpus", "TokenizedCorpus", "read_corpus"]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Posts and their annotations, checked.
+    """Validated posts and annotations.
 
     Attributes:
         posts: Text by post id, byte for byte as in the file, in the order of the file.
         criteria: Text by criterion id.
         pairs: The annotated (post, criterion) pairs. Any other pair is not met.
-        counts: How many rows, labels or sentences were left out or repaired, by what happened to them.
+        counts: Number of rows, labels and sentences left out or repaired, by what was done.
     """
 
     posts: Posts
@@ -30,7 +39,7 @@ class Corpus:
     counts: dict[str, int] = field(default_factory=dict)
 
     def pairs_of(self, post_ids: Sequence[str]) -> PairTable:
-        """Every (post, criterion) pair of these posts, annotated or not, in the order of the posts."""
+        """Return every (post, criterion) pair of these posts, annotated or not, in the order of the posts."""
         row, width = self.posts.row, len(self.criteria)
         rows = np.repeat(np.fromiter((row[post_id] for post_id in post_ids), np.int64, len(post_ids)), width)
         columns = np.tile(np.arange(width), len(post_ids))
@@ -39,11 +48,97 @@ class Corpus:
         )
 
     def _places(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Place among the annotated pairs of each cell: row of the post x criteria + place of the criterion."""
+        """Return the index in `pairs` of each cell: row of the post x number of criteria + index of the criterion."""
         row, column = self.posts.row, {criterion: place for place, criterion in enumerate(self.criteria)}
         annotated = (row[pair.post_id] * len(column) + column[pair.criterion] for pair in self.pairs)
-        # An end that no cell has.
+        # Sentinel: larger than any cell, so that the search always finds an entry.
         known = np.fromiter((*annotated, np.iinfo(np.int64).max), np.int64)
         order = np.argsort(known)
         nearest = order[np.searchsorted(known, cells, sorter=order)]
         return np.where(known[nearest] == cells, nearest, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """Posts and criteria as tokens, and the windows that combine them.
+
+    Attributes:
+        texts: Text of each post, by its row.
+        posts: The tokenized posts.
+        criteria: The tokenized criteria, by id.
+        windows: Cuts, composes and collates windows.
+    """
+
+    texts: Texts
+    posts: TokenizedPosts
+    criteria: Mapping[str, TokenizedText]
+    windows: Windows
+
+    @classmethod
+    def of(cls, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, max_length: int, stride: int) -> Self:
+        """Tokenize a corpus.
+
+        Args:
+            corpus: The corpus.
+            tokenizer: The encoder's tokenizer.
+            max_length: Maximum number of tokens in a window.
+            stride: Number of tokens of a post that neighbouring windows share.
+
+        Raises:
+            InputError: The encoder cannot read such windows, or the criteria leave no room for a post.
+        """
+        windows, posts = Windows.of(tokenizer, max_length=max_length, stride=stride), corpus.posts
+        criteria = dict(zip(corpus.criteria, windows.tokenize(corpus.criteria.values()), strict=True))
+        windows.check_criteria(criteria.values())
+        return cls(posts.texts, TokenizedPosts(posts.texts, tokenizer, posts.cache), criteria, windows)
+
+
+def read_corpus(
+    posts: str | Path,
+    annotations: str | Path,
+    criteria: str | Path | None = None,
+    aliases: Mapping[str, str] | None = None,
+    leave_out: Sequence[str] = ("SPECIAL_CASE",),
+) -> Corpus:
+    """Read a corpus and check all of it.
+
+    Annotations may conflict: a sentence with both labels is evidence, and a pair with any evidence sentence is met.
+    All occurrences of an evidence sentence in its post are evidence.
+
+    Args:
+        posts: CSV with the columns `post_id,text`.
+        annotations: CSV with the columns `post_id,sentence_text,DSM5_symptom,status` and any others.
+        criteria: YAML of criterion id to text. Default: the nine symptoms of DSM-5.
+        aliases: Other spellings of a criterion: spelling to id.
+        leave_out: Labels whose rows are left out.
+
+    Raises:
+        InputError: A file has problems; one line each, with the line and column of the file.
+    """
+    known = {key: text for key, text in read_criteria(criteria).items() if key not in leave_out}
+    _check_labels(aliases or {}, known, leave_out)
+    counts: Counter[str] = Counter()
+    texts = read_posts(posts)
+    counts["repeated post rows"] = texts.repeated
+    table = CsvTable(annotations, flag="--data.annotations", columns=AnnotationRows.columns())
+    pairs = AnnotationRows(texts, known, aliases or {}, leave_out, counts).read(table)
+    counts["posts without annotation"] = len(texts) - len({pair.post_id for pair in pairs})
+    return Corpus(texts, known, pairs, {name: count for name, count in counts.items() if count})
+
+
+def _check_labels(aliases: Mapping[str, str], criteria: Mapping[str, str], leave_out: Sequence[str]) -> None:
+    problems = [
+        f"--data.aliases: {shown(name)} is mapped to {shown(target)}, which is not a criterion"
+        f"{nearest(target, list(criteria)) or '; the criteria are ' + ', '.join(criteria)}"
+        for name, target in aliases.items()
+        if target not in criteria
+    ]
+    problems += [
+        f"--data.aliases: {shown(name)} is also in --data.leave_out; remove it from one of them"
+        for name in aliases
+        if name in leave_out
+    ]
+    if not criteria:
+        problems.append("--data.leave_out: it removes every criterion; keep at least one")
+    if problems:
+        raise InputError(problems)

@@ -1,43 +1,42 @@
-"""Data of the criteria agent: does this post meet this criterion?"""
+"""Data of the criteria agent, which decides whether a post meets a criterion."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.labels import WindowTarget, criteria_labels
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.pair_table import PairTable
-from lightning_hpo.data.window_labels import criteria_labels
-from lightning_hpo.data.window_target import WindowTarget
+from lightning_hpo.data.pairs import Pair, PairTable
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["CriteriaDataModule"]
 
 
 class CriteriaDataModule(PairDataModule):
-    """Every post with every criterion; a pair that nobody annotated is not met.
+    """Every post with every criterion. A pair without annotation is labelled as not met.
 
     Args:
-        negative_ratio: Windows of pairs that nobody annotated, drawn anew each epoch, for each window with evidence.
-        kwargs: The other arguments of every pair data module.
+        negative_ratio: Number of windows of unannotated pairs, redrawn each epoch, for each window with evidence.
+        kwargs: The other arguments of `PairDataModule`.
     """
 
-    def __init__(self, *, negative_ratio: float = 4.0, **kwargs: Any) -> None:
+    def __init__(self, *, negative_ratio: Annotated[float, Bounds(0)] = 4.0, **kwargs: Any) -> None:
         super().__init__(negative_ratio=negative_ratio, **kwargs)
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Every post with every criterion."""
+        """Return every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Every post with every criterion."""
+        """Return every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-        """`labels` [windows]."""
+        """Return `labels` [windows]."""
         return criteria_labels(targets, post_starts)
 
     def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """`met` [pairs]: 1 where the post meets the criterion."""
+        """Return `met` [pairs]: 1 if the post meets the criterion."""
         return {"met": torch.tensor([int(pair.met) for pair in pairs])}

@@ -1,4 +1,4 @@
-"""Reads a CSV file so that every later complaint can name its line and column."""
+"""Read a CSV file, keeping the line of each row for error messages."""
 
 import csv
 import difflib
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["CsvTable", "nearest", "opened", "refuse_unreadable", "shown"]
+__all__ = ["CsvTable", "check_readable", "nearest", "opened", "shown"]
 
-# The C parser's limit is a C long, which has 32 bits on some platforms.
+# The C parser's limit is a C `long`, which has 32 bits on some platforms.
 _LARGEST_FIELD = 2**31 - 1
 
 
 class CsvTable:
-    """The rows of a CSV file with the line that each starts at, read one by one.
+    """Rows of a CSV file with the line at which each starts, read one by one.
 
     Args:
-        path: The file: UTF-8, with or without a byte order mark, any mixture of line ends.
-        flag: The flag that named the file.
-        columns: Columns that must be there; others are ignored.
+        path: The file: UTF-8, with or without a byte order mark, any mixture of line endings.
+        flag: The flag that names the file.
+        columns: Required columns; others are ignored.
 
     Raises:
         InputError: The file cannot be read, is empty, or lacks a column.
@@ -31,21 +31,22 @@ class CsvTable:
 
     def __init__(self, path: str | Path, *, flag: str, columns: Sequence[str]) -> None:
         self.path = Path(path)
-        refuse_unreadable(self.path, flag=flag)
+        check_readable(self.path, flag=flag)
         self._records = _records(self.path)
         first = next(self._records, None)
         if first is None:
             raise InputError(f"{self.path}: the file is empty; it needs the columns {', '.join(columns)}")
         self._header = [name.strip() for name in first[1]]
         if problems := self._missing(columns):
-            deque(self._records, maxlen=0)  # a file that is no CSV at all is said to be just that
+            deque(self._records, maxlen=0)  # raises if the file is not a CSV file at all, which explains more
             raise InputError(problems)
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Line and cells of each row, once.
+        """Yield line and cells of each row, once.
 
         Raises:
-            InputError: At the end: there was no row, or there were rows of another width, which have been left out.
+            InputError: After the last row: the file has no rows, or some have too many or too few cells. The latter are
+                not yielded.
         """
         width, problems, line = len(self._header), [], None
         for line, cells in self._records:
@@ -53,16 +54,16 @@ class CsvTable:
                 yield line, dict(zip(self._header, cells, strict=True))
             else:
                 problems.append(
-                    f"{self.path}, line {line}: {len(cells)} cells, but the header has {width}; quote text that has"
-                    " commas"
+                    f"{self.path}, line {line}: got {len(cells)} cells, but the header has {width}; put text that"
+                    " contains commas in quotes"
                 )
         if line is None:
-            problems.append(f"{self.path}: there is a header and no row; add at least one row")
+            problems.append(f"{self.path}: the file has a header and no rows; add at least one row")
         if problems:
             raise InputError(problems)
 
     def problem(self, line: int, column: str, message: str) -> str:
-        """One line about a cell, in the form that every problem of a table has."""
+        """Return an error line about a cell."""
         return f"{self.path}, line {line}, column {column}: {message}"
 
     def _missing(self, columns: Sequence[str]) -> list[str]:
@@ -73,15 +74,17 @@ class CsvTable:
             if column not in self._header
         ]
         return problems + [
-            f"{self.path}: the column {column} is there twice" for column in columns if self._header.count(column) > 1
+            f"{self.path}: the column {column} occurs twice; rename or remove one"
+            for column in columns
+            if self._header.count(column) > 1
         ]
 
 
-def refuse_unreadable(path: Path, *, flag: str) -> None:
-    """Refuse a file before anything is read from it.
+def check_readable(path: Path, *, flag: str) -> None:
+    """Check that a file can be read and is UTF-8.
 
     Raises:
-        InputError: No such file, no right to read it, or not UTF-8.
+        InputError: The file does not exist, may not be read, or is not UTF-8.
     """
     with opened(path, flag=flag) as file:
         for number, line in enumerate(file, start=1):
@@ -93,10 +96,10 @@ def refuse_unreadable(path: Path, *, flag: str) -> None:
 
 @contextmanager
 def opened(path: Path, *, flag: str) -> Iterator[BufferedReader]:
-    """The file's bytes, or one line about why it cannot be read.
+    """Open a file for reading bytes.
 
     Raises:
-        InputError: No such file, or no right to read it.
+        InputError: The file does not exist or may not be read.
     """
     try:
         with path.open("rb") as file:
@@ -109,12 +112,12 @@ def opened(path: Path, *, flag: str) -> Iterator[BufferedReader]:
 
 
 def shown(value: str) -> str:
-    """A cell as an error may show it: an identifier is repeated, anything else may be text of a post."""
+    """Return a cell as errors may show it: an identifier as it is, anything else (perhaps post text) by its length."""
     return repr(value) if re.fullmatch(r"[\w.:-]{1,40}", value) else f"a value of {len(value)} characters"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """`; did you mean X?` for the closest of the names, or nothing where none is close."""
+    """Return `; did you mean X?` for the closest of the names, or an empty string if none is close."""
     by_key = {_key(candidate): candidate for candidate in names}
     close = difflib.get_close_matches(_key(name), by_key, n=1, cutoff=0.6)
     partial = [key for key in by_key if min(len(key), len(_key(name))) > 3 and (key in _key(name) or _key(name) in key)]
@@ -127,11 +130,11 @@ def _key(name: str) -> str:
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line the record starts at, cells) of every record that is not blank."""
+    """Yield (first line, cells) of every record that is not blank."""
     csv.field_size_limit(_LARGEST_FIELD)
     line = 1
     with path.open(encoding="utf-8-sig", newline="") as file:
-        # Strict, since an unclosed quote would otherwise swallow the rest of the file without a word.
+        # Strict: otherwise an unclosed quote would silently turn the rest of the file into one cell.
         reader = csv.reader(file, strict=True)
         try:
             for cells in reader:
@@ -139,4 +142,4 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{path}, line {line}: this row is not valid CSV ({error}); check its quotes") from None
+            raise InputError(f"{path}, line {line}: the row is not valid CSV ({error}); check its quotes") from None

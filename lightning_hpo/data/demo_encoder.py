@@ -1,47 +1,136 @@
-"""A small BERT for the demo, made in seconds from made-up sentences alone."""
+"""A small BERT for the demo, pretrained in seconds on made-up sentences."""
 
+import itertools
 import math
+import random
 import re
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel, BertTokenizer, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertSelfAttention
 
-from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.demo_pretraining import pretrain
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
+from lightning_hpo.data.criteria import DSM5_CRITERIA
+from lightning_hpo.data.demo_corpus import EVERYDAY, NOT_EVIDENCE, SYMPTOMS, DemoCorpus, sentence
 
-__all__ = ["write_encoder"]
+__all__ = ["pretrain", "write_encoder"]
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _LONGEST = 512
 _WIDTH, _LAYERS, _HEADS = 128, 2, 4
-# Features of an embedding: first what a word is about, then the word itself, then its place.
+# Features of an embedding: topic of the word, then the word itself, then its position.
 _TOPIC, _PLACE = slice(0, 64), slice(96, 128)
 _STEPS = 220
+
+_BATCH = 32
+_RATE = 3e-3
+# Tag of a token: outside the related sentence, or its first, middle or last token.
+_OUTSIDE, _FIRST, _MIDDLE, _LAST = range(4)
+# The token loss weighs three times the passage loss: a model that locates the sentence also knows that it exists.
+_TOKEN_WEIGHT = 3.0
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A question, a passage, and the character range of the passage's sentence on the same topic, if any."""
+
+    question: str
+    passage: str
+    related: tuple[int, int] | None
+
+
+def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
+    """Train an encoder to find related sentences, without using any labels of evidence.
+
+    Args:
+        encoder: The encoder, changed in place.
+        tokenizer: Its tokenizer.
+        steps: Number of training batches.
+        seed: Seed of the passages. The caller seeds torch.
+    """
+    draw = random.Random(seed)
+    width = encoder.config.hidden_size
+    passage_head, token_head = nn.Linear(width, 2), nn.Linear(width, 4)
+    parts = (encoder, passage_head, token_head)
+    parameters = list(itertools.chain.from_iterable(part.parameters() for part in parts))
+    optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=_RATE, total_steps=steps + 1, pct_start=0.1)
+    encoder.train()
+    console = Console(stderr=True)
+    for _ in track(range(steps), "pretraining the demo encoder", console=console, disable=not console.is_terminal):
+        examples = [_example(draw) for _ in range(_BATCH)]
+        inputs, related, tags = _tensors(examples, tokenizer)
+        hidden = encoder(**inputs).last_hidden_state
+        loss = cross_entropy(passage_head(hidden[:, 0]), related)
+        loss = loss + _TOKEN_WEIGHT * cross_entropy(token_head(hidden).flatten(0, 1), tags.flatten())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+
+
+def _example(draw: random.Random) -> _Example:
+    """Draw a passage on some topics, and a question on one of them or on another topic."""
+    topic, *others = draw.sample(sorted(SYMPTOMS), draw.randint(2, 3))
+    answered = draw.random() < 0.5
+    lines = [(sentence(draw.choice(EVERYDAY), draw), False) for _ in range(draw.randint(0, 2))]
+    for named in [*others, topic] if answered else others:
+        line = sentence(draw.choice(SYMPTOMS[named] + NOT_EVIDENCE[named]), draw)
+        lines.insert(draw.randint(0, len(lines)), (line, named == topic))
+    question = DSM5_CRITERIA[topic] if draw.random() < 0.5 else sentence(draw.choice(SYMPTOMS[topic]), draw)
+    starts = [0, *itertools.accumulate(len(line) + 1 for line, _ in lines)]
+    spans = [(start, start + len(line)) for start, (line, about) in zip(starts, lines, strict=False) if about]
+    return _Example(question, " ".join(line for line, _ in lines), spans[0] if spans else None)
+
+
+def _tensors(examples: list[_Example], tokenizer: PreTrainedTokenizerFast) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Return the encoder's inputs, whether passages are related [batch], and the tags of tokens [batch, tokens]."""
+    questions, passages = [one.question for one in examples], [one.passage for one in examples]
+    encoded = tokenizer(questions, passages, padding=True, return_offsets_mapping=True, return_tensors="pt")
+    offsets = encoded.pop("offset_mapping").tolist()
+    tags = [
+        [
+            _tag(offset, one.related) if part == 1 else -100
+            for offset, part in zip(row, encoded.sequence_ids(i), strict=True)
+        ]
+        for i, (one, row) in enumerate(zip(examples, offsets, strict=True))
+    ]
+    return dict(encoded), torch.tensor([int(one.related is not None) for one in examples]), torch.tensor(tags)
+
+
+def _tag(offset: list[int], related: tuple[int, int] | None) -> int:
+    if related is None or not related[0] <= offset[0] < related[1]:
+        return _OUTSIDE
+    if offset[0] == related[0]:
+        return _FIRST
+    return _LAST if offset[1] == related[1] else _MIDDLE
 
 
 def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     """Write a small BERT and its tokenizer, as `AutoModel` and `AutoTokenizer` read them.
 
-    It has never seen the demo's posts or annotations, only other sentences of the same kind.
+    Its pretraining uses other posts than those of the demo corpus, and no annotations.
 
     Args:
-        folder: Where to write config.json, model.safetensors and the tokenizer's files.
-        seed: Decides everything.
-        steps: Steps of its pretraining.
+        folder: Output folder of `config.json`, `model.safetensors` and the tokenizer's files.
+        seed: Seed of everything that is random.
+        steps: Number of pretraining steps.
     """
     texts = DemoCorpus(600, seed + 1).texts()
     sentences = [line for text in texts for line in re.split(r"(?<=\.) ", text)]
     tokenizer = _tokenizer([*texts, *DSM5_CRITERIA.values()])
-    # A generator of its own: the caller's random state is nobody's business here.
+    # Forked, so that the caller's random state does not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = _encoder(len(tokenizer))
@@ -53,15 +142,15 @@ def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     tokenizer.save_pretrained(folder)
     encoder.config.architectures = ["BertModel"]
     encoder.config.save_pretrained(folder)
-    # transformers' own way of saving draws a progress bar.
+    # `save_pretrained` of transformers would show a progress bar.
     weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Whole words where the texts have them, letters for all others.
+    """Make a WordPiece tokenizer that knows the words of some texts, and splits all others into letters.
 
-    A trained vocabulary breaks ties by chance, and the same seed would not give the same files.
+    It is not trained: training breaks ties at random, so the same seed would not give the same files.
     """
     words = sorted(set(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower())))
     signs = sorted({*string.ascii_lowercase, *string.digits, *string.punctuation})
@@ -90,7 +179,9 @@ def _encoder(vocabulary: int) -> BertModel:
 
 
 def _topics(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> Tensor:
-    """Unit vectors, alike for words that stand in the same sentences: the PPMI of word pairs, factorised.
+    """Return unit vectors that are similar for words of the same sentences: the factorised PPMI of word pairs.
+
+    Source: Levy and Goldberg, Neural Word Embedding as Implicit Matrix Factorization, NeurIPS 2014.
 
     Returns:
         Shape [vocabulary, features of a topic].
@@ -103,7 +194,7 @@ def _topics(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> Ten
     np.fill_diagonal(together, 0)
     ratio = together * len(sentences) / np.outer(alone, alone)
     ppmi = np.where(together < 2, 0.0, np.log(np.maximum(ratio, 1.0)))
-    # Symmetric, so its eigenvectors are the singular vectors; torch keeps to the threads that the caller allows it.
+    # The matrix is symmetric, so its eigenvectors are its singular vectors. torch respects the caller's thread limit.
     values, vectors = torch.linalg.eigh(torch.from_numpy(ppmi))
     largest = values.abs().argsort(descending=True)[: _TOPIC.stop]
     topics = vectors[:, largest] * values[largest].abs().sqrt()
@@ -124,10 +215,10 @@ def _start_embeddings(encoder: BertModel, topics: Tensor) -> None:
 
 
 def _start_attention(encoder: BertModel) -> None:
-    """Let tokens look at like words with half of the heads, and at their neighbours with the others.
+    """Initialise attention so that half of the heads attend to similar words, and the others to neighbours.
 
-    Keys that equal the queries are what attention in trained language models looks like (Trockman and Kolter, Mimetic
-    Initialization of Self-Attention Layers, ICML 2023); from there, seconds of training are enough.
+    Keys are equal to queries, as they nearly are in trained language models (Trockman and Kolter, Mimetic
+    Initialization of Self-Attention Layers, ICML 2023). With this start, seconds of training are enough.
     """
     size = _WIDTH // _HEADS
     for attention in (module for module in encoder.modules() if isinstance(module, BertSelfAttention)):

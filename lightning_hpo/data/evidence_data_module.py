@@ -1,4 +1,4 @@
-"""Data of the evidence agent: where does this post show this criterion?"""
+"""Data of the evidence agent, which finds the evidence for a criterion in a post."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -6,25 +6,23 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.labels import WindowTarget, evidence_labels
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.pair_table import UNKNOWN, PairTable
-from lightning_hpo.data.window_labels import evidence_labels
-from lightning_hpo.data.window_target import WindowTarget
+from lightning_hpo.data.pairs import UNKNOWN, Pair, PairTable
 
 __all__ = ["EvidenceDataModule"]
 
 
 class EvidenceDataModule(PairDataModule):
-    """Pairs with evidence, and pairs without any; the arguments are those of every pair data module."""
+    """Pairs with evidence and pairs without. The arguments are those of `PairDataModule`."""
 
     needs_offsets: ClassVar[bool] = True
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """The pairs with evidence and as many without.
+        """Return all pairs with evidence and as many without.
 
-        Without are all that the annotator calls so and, where these are fewer, some that nobody annotated: a hash
-        of the data's seed and their names decides which, so they are the same for every trial.
+        Pairs without evidence are all that are annotated as such and, if these are too few, unannotated pairs. The
+        data's seed determines the latter, so they are the same in every trial.
         """
         pairs = self._known(post_ids)
         sure, others = np.flatnonzero(pairs.places != UNKNOWN), np.flatnonzero(pairs.places == UNKNOWN)
@@ -33,7 +31,7 @@ class EvidenceDataModule(PairDataModule):
         return pairs.take(np.concatenate([sure, others[np.sort(chosen)]]))
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Every post with every criterion, but for those that are met by evidence that was not found."""
+        """Return every post with every criterion, except pairs that are met by evidence not found in the post."""
         pairs = self._known(post_ids)
         left_out = len(post_ids) * len(self.corpus.criteria) - len(pairs)
         if left_out:
@@ -41,11 +39,11 @@ class EvidenceDataModule(PairDataModule):
         return pairs
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-        """`start_positions` and `end_positions` [windows, pieces]."""
+        """Return `start_positions` and `end_positions` [windows, pieces]."""
         return evidence_labels(targets, post_starts)
 
     def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """`spans`: the evidence of each pair, as character ranges of the post."""
+        """Return `spans`: the evidence of each pair, as character ranges of the post."""
         return {"spans": [list(pair.spans) for pair in pairs]}
 
     def _known(self, post_ids: tuple[str, ...]) -> PairTable:

@@ -1,8 +1,7 @@
-"""What the data of both agents share: reading, splitting, windows, loaders."""
+"""Base of the agents' data modules: reads and splits a corpus, and makes the data loaders."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
@@ -12,83 +11,66 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.augmentation import Augmentation
-from lightning_hpo.data.batching import TrainBatchSampler
-from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
-from lightning_hpo.data.pair_table import PairTable
-from lightning_hpo.data.redsm5 import read_corpus, read_criteria, read_posts
-from lightning_hpo.data.scored_pairs import ScoredPairs
+from lightning_hpo.data.corpus import Corpus, TokenizedCorpus, read_corpus
+from lightning_hpo.data.criteria import read_criteria
+from lightning_hpo.data.datasets import EvalDataset, TrainDataset
+from lightning_hpo.data.hub import load_tokenizer
+from lightning_hpo.data.labels import WindowTarget
+from lightning_hpo.data.pairs import Pair, PairTable
+from lightning_hpo.data.posts import read_posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.tokenizers import load_tokenizer
-from lightning_hpo.data.train_loader import TrainLoader, as_made
+from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
-from lightning_hpo.data.train_windows import TrainWindows
-from lightning_hpo.data.window_target import WindowTarget
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.flag_types import Bounds, bounds_problems
 
 __all__ = ["PairDataModule"]
 
-
-_LEAST = {
-    "batch_size": 1,
-    "eval_batch_size": 1,
-    "max_length": 1,
-    "stride": 0,
-    "negative_ratio": 0,
-    "num_workers": 0,
-    "seed": 0,
-    "draw_seed": 0,
-}
+Count = Annotated[int, Bounds(1)]
+Fraction = Annotated[float, Bounds(0, 1, exclusive=True)]
 
 
 class PairDataModule(LightningDataModule):
-    """(criterion, post) pairs of a corpus in ReDSM5's form; each agent's module says which pairs and which labels.
+    """(criterion, post) pairs of a corpus in ReDSM5's format. Subclasses choose the pairs and their labels.
 
     Args:
-        posts: CSV of the posts, with the columns post_id and text.
-        annotations: CSV of the annotations, with the columns post_id, sentence_text, DSM5_symptom and status;
-            predict does without.
-        criteria: YAML of criterion id to text; the nine symptoms of DSM-5 where there is none.
-        tokenizer: Hub id or folder of the tokenizer; the command line takes that of the model.
-        max_length: Most tokens in a window, criterion and special tokens included.
-        stride: Tokens of a post that neighbouring windows share.
+        posts: CSV file of the posts, with the columns post_id and text.
+        annotations: CSV file of the annotations, with the columns post_id, sentence_text, DSM5_symptom and status. Not
+            needed for predict.
+        criteria: YAML file of criterion id to text. Default: the nine symptoms of DSM-5.
+        tokenizer: Hub id or folder of the tokenizer. The command line uses that of the model.
+        max_length: Maximum number of tokens in a window, including criterion and special tokens.
+        stride: Number of tokens of a post that neighbouring windows share.
         batch_size: Windows in a training batch.
-        eval_batch_size: Windows in a batch that is only scored, about; the windows of a pair stay together.
-        negative_ratio: The share of null examples: windows of pairs that nobody annotated, drawn anew each epoch, for
-            each window with evidence. All windows of annotated pairs, explicit negatives among them, are kept.
-        seed: Seed of the split and of all that is drawn from the data.
-        draw_seed: Seed of what is drawn anew each epoch: the order, null examples, augmentation. None: the seed above.
-        val_fraction: Share of the posts for validation.
-        test_fraction: Share of the posts for the test.
-        num_workers: Processes that prepare batches.
+        eval_batch_size: Windows in an evaluation batch, approximately: the windows of a pair are in the same batch.
+        negative_ratio: Number of windows of unannotated pairs (null examples), redrawn each epoch, for each window with
+            evidence. Windows of annotated pairs, explicit negatives among them, are in every epoch.
+        seed: Seed of the split and of everything else that is drawn from the data.
+        draw_seed: Seed of what is redrawn each epoch: order, null examples and augmentation. Default: the seed above.
+        val_fraction: Share of the posts in the validation split.
+        test_fraction: Share of the posts in the test split.
+        num_workers: Number of data loader worker processes.
         aliases: Other spellings of a criterion in the annotations: spelling to id.
         leave_out: Labels whose annotations are left out.
-        aug: How training samples are augmented.
+        aug: Augmentation of the training samples.
     """
 
     MEASURES: ClassVar[frozenset[str]] = frozenset(
-        {
-            "posts",
-            "annotations",
-            "criteria",
-            "aliases",
-            "leave_out",
-            "val_fraction",
-            "test_fraction",
-            "seed",
-            "draw_seed",
-        }
+        {"posts", "annotations", "criteria", "aliases", "leave_out", "seed", "draw_seed"}
+        | {"val_fraction", "test_fraction"}
     )
-    """Arguments that no search may vary: they change what is measured, or are luck."""
+    """Arguments that must not be searched: they change the evaluation data, or only the random draw."""
+
+    needs_offsets: ClassVar[bool] = False
+    """Whether evaluation batches have the character range of each token in the post."""
 
     corpus: Corpus
     counts: dict[str, int]
     class_counts: tuple[int, int]
-    """Windows of a training epoch without and with the criterion or its evidence."""
+    """Numbers of negative and of positive windows in a training epoch."""
     test_pairs: PairTable
-    """Those of the test part, once `setup("test")` has asked for them."""
+    """Pairs of the test split, after `setup("test")`."""
     fingerprint: str
     val_pairs: PairTable
 
@@ -99,16 +81,16 @@ class PairDataModule(LightningDataModule):
         tokenizer: str,
         annotations: str | None = None,
         criteria: str | None = None,
-        max_length: int = 512,
-        stride: int = 128,
-        batch_size: int = 16,
-        eval_batch_size: int = 64,
-        negative_ratio: float = 1.0,
-        seed: int = 17,
-        draw_seed: int | None = None,
-        val_fraction: float = 0.15,
-        test_fraction: float = 0.15,
-        num_workers: int = 0,
+        max_length: Count = 512,
+        stride: Annotated[int, Bounds(0)] = 128,
+        batch_size: Count = 16,
+        eval_batch_size: Count = 64,
+        negative_ratio: Annotated[float, Bounds(0)] = 1.0,
+        seed: Annotated[int, Bounds(0)] = 17,
+        draw_seed: Annotated[int | None, Bounds(0)] = None,
+        val_fraction: Fraction = 0.15,
+        test_fraction: Fraction = 0.15,
+        num_workers: Annotated[int, Bounds(0)] = 0,
         aliases: dict[str, str] | None = None,
         leave_out: tuple[str, ...] = ("SPECIAL_CASE",),
         aug: Augmentation | None = None,
@@ -119,125 +101,96 @@ class PairDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
         self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
         self.draw_seed = seed if draw_seed is None else draw_seed
-        self.num_workers, self.aliases = num_workers, aliases or {}
-        self.leave_out = tuple(leave_out)
+        self.num_workers, self.aliases, self.leave_out = num_workers, aliases or {}, tuple(leave_out)
         self.aug = aug or Augmentation()
         if problems := self.flag_problems(vars(self)):
             raise InputError(problems)
         self._split: Split | None = None
-        self._datasets: dict[str, ScoredPairs] = {}
+        self._datasets: dict[str, EvalDataset] = {}
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """One line for each flag with which no module can be made; no file is needed to say so.
+        """Return an error line for each flag that is out of bounds. No file is read.
 
         Args:
-            values: Arguments of the module, as plain values; a subclass may have fewer.
+            values: Arguments of the module as plain values; some may be missing.
         """
-        problems = [
-            f"--data.{name}: {values[name]} is too small; it must be {least} or more"
-            for name, least in _LEAST.items()
-            if values.get(name) is not None and not values[name] >= least
-        ]
-        problems += [
-            f"--data.{name}: {values[name]} is not between 0 and 1; 0.15 is usual"
-            for name in ("val_fraction", "test_fraction")
-            if name in values and not 0 < values[name] < 1
-        ]
-        length, stride = values.get("max_length", math.inf), values.get("stride", 0)
-        if not problems and stride >= length:
-            problems.append(f"--data.stride: {stride} is not below --data.max_length, {length}")
+        problems = bounds_problems("--data", PairDataModule.__init__, values)
+        if not problems and "max_length" in values and values.get("stride", 0) >= values["max_length"]:
+            limit = values["max_length"]
+            problems.append(f"--data.stride: got {values['stride']}; it must be below --data.max_length, {limit}")
         return problems
 
     def refuse_windows(self, tokenizer: PreTrainedTokenizerFast, max_length: int, stride: int) -> None:
-        """Refuse windows that an encoder cannot read, or in which the criteria leave no room for a post.
+        """Check that an encoder can read such windows, and that the criteria leave room for a post.
 
         Args:
             tokenizer: The encoder's tokenizer.
-            max_length: Most tokens in a window.
-            stride: Tokens of a post that neighbouring windows share.
+            max_length: Maximum number of tokens in a window.
+            stride: Number of tokens of a post that neighbouring windows share.
 
         Raises:
-            InputError: Naming the lengths that would work.
+            InputError: The lengths do not work. The message has lengths that would.
         """
         windows = Windows.of(tokenizer, max_length=max_length, stride=stride)
-        windows.refuse_criteria(windows.tokenize(list(self.corpus.criteria.values())))
-
-    # What an agent's module decides.
+        windows.check_criteria(windows.tokenize(self.corpus.criteria.values()))
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """The pairs of a part that are scored, the same for every trial."""
+        """Return the pairs of these posts that are evaluated, the same in every trial."""
         raise NotImplementedError
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """The pairs of a part that are trained on, or drawn from."""
+        """Return the pairs of these posts that training uses or draws from."""
         raise NotImplementedError
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-        """Label tensors of some windows."""
+        """Return the label tensors of windows."""
         raise NotImplementedError
 
     def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
-        """What a scored batch says of its pairs."""
+        """Return further keys of an evaluation batch with these pairs."""
         raise NotImplementedError
 
-    needs_offsets: ClassVar[bool] = False
-    """Whether scored batches hold where each token stands in the post."""
-
-    # Lightning's hooks.
-
-    def setup(self, warm_start: str) -> None:
-        """Read what a warm_start needs, and say what was repaired or left out; the test part's pairs only for `test`."""
-        if warm_start == "predict":
+    def setup(self, stage: str) -> None:
+        """Read the data of a stage and log what was repaired or left out. Only `test` computes the test pairs."""
+        if stage == "predict":
             self._set_up_predict()
             return
         split = self._read()
-        if warm_start == "fit":
+        if stage == "fit":
             self._set_up_training(split)
-        if warm_start in ("fit", "validate"):
+        if stage in ("fit", "validate"):
             self._datasets["val"] = self._dataset(self.val_pairs)
-        if warm_start == "test":
+        if stage == "test":
             self.test_pairs = self.scored_pairs(split.test)
             self._datasets["test"] = self._dataset(self.test_pairs)
         if self.counts:
             rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches of windows, drawn anew each epoch; their number is the same for every epoch."""
-        sampler = TrainBatchSampler(
-            self._samples.lengths,
-            windows=len(self._samples),
-            kept=self._samples.kept,
-            drawn=self._drawn,
-            batch_size=self.batch_size,
-            seed=self.draw_seed,
-        )
-        return TrainLoader(
-            self._train_windows, sampler, num_workers=self.num_workers, pin_memory=torch.cuda.is_available()
-        )
+        """Return a loader of batches that are redrawn each epoch. All epochs have the same number of batches."""
+        sampler = self._samples.batches(self.batch_size, self.draw_seed)
+        pin_memory = torch.cuda.is_available()
+        return TrainLoader(self._train_dataset, sampler, num_workers=self.num_workers, pin_memory=pin_memory)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of whole pairs of the validation part."""
-        return self._eval_loader("val")
+        """Return a loader of batches of whole pairs of the validation split."""
+        return _eval_loader(self._datasets["val"], self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of whole pairs of the test part."""
-        return self._eval_loader("test")
+        """Return a loader of batches of whole pairs of the test split."""
+        return _eval_loader(self._datasets["test"], self.num_workers)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Batches of whole pairs: every post with every criterion."""
-        return self._eval_loader("predict")
-
-    # The rest is private.
+        """Return a loader of batches of whole pairs: every post with every criterion."""
+        return _eval_loader(self._datasets["predict"], self.num_workers)
 
     def _read(self) -> Split:
-        """Read and split the corpus, once; count, and take the fingerprint."""
+        """Read, split and tokenize the corpus once, and compute its fingerprint."""
         if self._split:
             return self._split
         if self.annotations is None:
-            raise InputError(
-                "--data.annotations: it is not given; only predict does without, give the path of a CSV file"
-            )
+            raise InputError("--data.annotations: missing; give the path of a CSV file (only predict works without)")
         self.corpus = read_corpus(self.posts, self.annotations, self.criteria, self.aliases, self.leave_out)
         split = split_posts(
             self.corpus.posts, seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction
@@ -247,67 +200,47 @@ class PairDataModule(LightningDataModule):
         self.val_pairs = self.scored_pairs(split.val)
         scored = sorted(map(self.val_pairs.key, range(len(self.val_pairs))))
         self.fingerprint = fingerprint(self.corpus, split, type(self).__name__, self.seed, scored)
-        self._tokenize()
+        self._tokens = self._tokenized()
         self._split = split
         return split
 
-    def _tokenize(self) -> None:
-        tokenizer, criteria, posts = load_tokenizer(self.tokenizer), self.corpus.criteria, self.corpus.posts
-        self._windows = Windows.of(tokenizer, max_length=self.max_length, stride=self.stride)
-        self._criteria = dict(zip(criteria, self._windows.tokenize(list(criteria.values())), strict=True))
-        self._windows.refuse_criteria(self._criteria.values())
-        self._posts = TokenizedPosts(posts.texts, tokenizer, posts.cache)
+    def _tokenized(self) -> TokenizedCorpus:
+        tokenizer = load_tokenizer(self.tokenizer)
+        return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
     def _set_up_predict(self) -> None:
         posts, criteria = read_posts(self.posts), read_criteria(self.criteria)
         self.corpus = Corpus(posts, {key: text for key, text in criteria.items() if key not in self.leave_out})
-        self.counts = {}
-        self._split = None
-        self._tokenize()
+        self.counts, self._split = {}, None
+        self._tokens = self._tokenized()
         self._datasets["predict"] = self._dataset(self.corpus.pairs_of(posts.ids), known=False)
 
     def _set_up_training(self, split: Split) -> None:
-        pairs = self.training_pairs(split.train)
-        self._samples = TrainSamples(pairs, posts=self._posts, criteria=self._criteria, windows=self._windows)
+        self._samples = TrainSamples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
         self.counts |= {name: count for name, count in self._samples.counts.items() if count}
-        positives, kept = self._samples.positives, len(self._samples.kept)
-        if not positives:
-            raise InputError("--data.annotations: no post of the training part has evidence; use more annotated posts")
-        self._drawn, others = round(self.negative_ratio * positives), len(self._samples) - kept
-        if self._drawn > others:
-            lacking = "training windows that --data.negative_ratio asks for and the corpus does not have"
-            self.counts[lacking] = self._drawn - others
-        self.class_counts = (kept - positives + min(self._drawn, others), positives)
-        self._train_windows = TrainWindows(
-            self._samples,
-            texts=self.corpus.posts.texts,
-            posts=self._posts,
-            criteria=self._criteria,
-            windows=self._windows,
-            labels=self.labels,
-            augmentation=self.aug,
-            seed=self.draw_seed,
+        self.class_counts = self._samples.class_counts
+        self._train_dataset = TrainDataset(
+            self._samples, self._tokens, labels=self.labels, augmentation=self.aug, seed=self.draw_seed
         )
 
-    def _dataset(self, pairs: PairTable, *, known: bool = True) -> ScoredPairs:
-        return ScoredPairs(
+    def _dataset(self, pairs: PairTable, *, known: bool = True) -> EvalDataset:
+        return EvalDataset(
             pairs,
-            posts=self._posts,
-            criteria=self._criteria,
-            windows=self._windows,
+            self._tokens,
             batch_size=self.eval_batch_size,
             labels=self.labels if known else None,
             pair_keys=self.pair_keys if known else None,
             offsets=self.needs_offsets,
         )
 
-    def _eval_loader(self, part: str) -> DataLoader[Any]:
-        return DataLoader(
-            self._datasets[part],
-            batch_size=None,
-            collate_fn=as_made,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-            generator=torch.Generator(),  # for the reason that `TrainLoader` has one
-        )
+
+def _eval_loader(dataset: EvalDataset, num_workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        collate_fn=unchanged,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # for the reason given in `TrainLoader`
+    )

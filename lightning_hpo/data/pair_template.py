@@ -1,4 +1,4 @@
-"""The form in which a tokenizer encodes a pair of texts."""
+"""Template of a pair of texts: where a tokenizer puts its special tokens."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -7,7 +7,7 @@ import numpy as np
 
 from lightning_hpo.exceptions import InputError
 
-if TYPE_CHECKING:  # a registered model has its template in a file, and needs no transformers
+if TYPE_CHECKING:  # a registered model reads its template from a file and does not need transformers
     from transformers import PreTrainedTokenizerFast
 
 __all__ = ["PairTemplate"]
@@ -15,15 +15,15 @@ __all__ = ["PairTemplate"]
 
 @dataclass(frozen=True)
 class PairTemplate:
-    """Where the special tokens of a pair go; plain values, so that it can be written down.
+    """Special tokens of a pair, as plain values that can be saved as JSON.
 
     Attributes:
-        pieces: Special tokens before the first text, between the two, and after the second.
+        pieces: Special tokens before the first text, between the texts, and after the second text.
         piece_types: Token type ids of the pieces.
-        section_types: Token type id of the first text, and of the second.
+        section_types: Token type ids of the first and of the second text.
         has_types: Whether the encoder takes token type ids.
-        pad_id: What batches are padded with.
-        longest: Most tokens that the encoder reads.
+        pad_id: Token id of padding.
+        longest: Maximum number of tokens that the encoder reads.
     """
 
     pieces: tuple[tuple[int, ...], ...]
@@ -35,12 +35,12 @@ class PairTemplate:
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerFast") -> Self:
-        """Read it from a pair that the tokenizer encodes itself.
+        """Derive the template from a pair that the tokenizer has encoded.
 
         Raises:
-            InputError: The tokenizer does not encode pairs.
+            InputError: The tokenizer does not encode pairs of texts.
         """
-        # Other padding sides and lengths that a tokenizer.json may ask for have no place in the template.
+        # Explicit, since a tokenizer.json may enable padding and truncation.
         probe = tokenizer("probe", "probe", padding=False, truncation=False)
         sections = probe.sequence_ids(0)
         first, second = (np.array([section == which for section in sections]) for which in (0, 1))
@@ -63,5 +63,5 @@ class PairTemplate:
 
 def _pad_id(tokenizer: "PreTrainedTokenizerFast") -> int:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    # Padding is masked, so without a pad token any other does.
+    # Padding is masked, so any token works if there is no pad token.
     return int(pad) if isinstance(pad, int) else 0

@@ -1,31 +1,67 @@
-"""The posts of a corpus: ids in memory, texts on disk."""
+"""Posts of a corpus: read from `posts.csv` or its cache, as texts and as tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.ragged import Ragged
-from lightning_hpo.data.texts import Texts, text_stretches
+from lightning_hpo.data.csv_table import CsvTable, opened, shown
+from lightning_hpo.data.ragged import Chunk, Ragged
+from lightning_hpo.data.tokenization import TokenizedText, token_chunks
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["Posts"]
+__all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_chunks"]
+
+_FLAG = "--data.posts"
+_COLUMNS = ("post_id", "text")
+
+# Texts encoded at a time: a few megabytes.
+_ROWS_AT_ONCE = 2048
+
+
+class Texts:
+    """Texts that are decoded on demand.
+
+    Args:
+        rows: The UTF-8 bytes of each text.
+    """
+
+    def __init__(self, rows: Ragged) -> None:
+        self._rows = rows
+
+    def __getitem__(self, row: int) -> str:
+        return self._rows[row].tobytes().decode()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+
+def text_chunks(texts: Iterable[str]) -> Iterator[Chunk]:
+    """Encode texts as the rows that `Texts` reads."""
+    rows = (text.encode() for text in texts)
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield np.frombuffer(b"".join(some), np.uint8), map(len, some)
 
 
 class Posts(Mapping[str, str]):
-    """Text by post id, byte for byte as in the file, in the order of the file.
+    """Text by post id, byte for byte as in the file, in the order of the file. All arguments are also attributes.
 
     Args:
         ids: Id of each post.
-        texts: Text of each post; there may be more texts.
-        cache: Keeps what is made of the posts.
-        repeated: Rows of the file that said nothing new.
-
-    Attributes:
-        ids: The same.
-        texts: The same.
-        cache: The same.
-        repeated: The same.
+        texts: Text of each post; there may be more texts than posts.
+        cache: Cache of arrays that are computed from the posts.
+        repeated: Number of rows of the file that repeat an earlier row.
     """
 
     def __init__(self, ids: Sequence[str], texts: Texts, cache: Cache, repeated: int = 0) -> None:
@@ -33,12 +69,12 @@ class Posts(Mapping[str, str]):
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Posts":
-        """Posts in memory, of which nothing is kept."""
-        return cls(list(texts), Texts(Ragged.gathered(text_stretches(texts.values()), np.uint8)), Cache())
+        """Make posts in memory, without a cache."""
+        return cls(list(texts), Texts(Ragged.gathered(text_chunks(texts.values()), np.uint8)), Cache())
 
     @cached_property
     def row(self) -> Mapping[str, int]:
-        """The place of each id among the posts."""
+        """Row of each id."""
         return {post_id: row for row, post_id in enumerate(self.ids)}
 
     def __getitem__(self, post_id: str) -> str:
@@ -52,3 +88,68 @@ class Posts(Mapping[str, str]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def read_posts(path: str | Path) -> Posts:
+    """Read posts from a CSV file, or from its cache if a file of the same content was read before.
+
+    Raises:
+        InputError: The file has problems; one line each, with the line and column of the file.
+    """
+    path = Path(path)
+    with opened(path, flag=_FLAG) as file:
+        cache = Cache(path.parent, hashlib.file_digest(file, "sha256").hexdigest()[:32])
+    rows = cache.ragged("posts", lambda: text_chunks(_texts(path)), np.uint8)
+    texts = Texts(rows)
+    about: dict[str, Any] = json.loads(texts[len(texts) - 1])
+    return Posts(about["ids"], texts, cache, about["repeated"])
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yield the text of each post, then the ids and the number of repeated rows as JSON."""
+    table = CsvTable(path, flag=_FLAG, columns=_COLUMNS)
+    # Hashes only, so that the texts need not be in memory at the same time.
+    known: dict[str, int] = {}
+    problems, rows = [], 0
+    for line, row in table.rows():
+        rows += 1
+        post_id, text = row["post_id"], row["text"]
+        if not post_id.strip():
+            problems.append(table.problem(line, "post_id", "the cell is empty; add the id of the post"))
+        elif not text.strip():
+            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; add text or remove it"))
+        elif post_id not in known:
+            known[post_id] = hash(text)
+            yield text
+        elif known[post_id] != hash(text):
+            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; change the id"))
+    if problems:
+        raise InputError(problems)
+    yield json.dumps({"ids": list(known), "repeated": rows - len(known)})
+
+
+class TokenizedPosts:
+    """Tokens of every post by its row, computed once and cached.
+
+    Args:
+        texts: Text of each post.
+        tokenizer: The tokenizer.
+        cache: The cache of the posts; without it, the tokens stay in memory.
+    """
+
+    def __init__(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Cache | None = None) -> None:
+        backend = tokenizer.backend_tokenizer
+        name = "tokens-" + hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+        self._tokens = (cache or Cache()).ragged(name, lambda: token_chunks(backend, texts), np.int32, (3,))
+
+    def __getitem__(self, row: int) -> TokenizedText:
+        tokens = self._tokens[row]
+        return TokenizedText(tokens[:, 0], tokens[:, 1:])
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each post, shape [posts]."""
+        return self._tokens.sizes

@@ -1,4 +1,4 @@
-"""Rows of different lengths, one behind the other in one array, in memory or in a file."""
+"""Ragged arrays: rows of different lengths, concatenated in one array in memory or in a file."""
 
 import os
 import weakref
@@ -10,59 +10,59 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Ragged", "Stretch"]
+__all__ = ["Chunk", "Ragged"]
 
-Stretch = tuple[NDArray[Any], Iterable[int]]
-"""The values of some rows, one behind the other, and how many each row has."""
+Chunk = tuple[NDArray[Any], Iterable[int]]
+"""Concatenated values of some rows, and the number of values of each row."""
 
 
 class Ragged:
     """Rows of values; row i is `values[bounds[i]:bounds[i + 1]]`.
 
     Args:
-        values: Of all rows, shape [values, ...].
-        bounds: Where each row starts and the last one ends, shape [rows + 1].
+        values: Values of all rows, shape [values, ...].
+        bounds: Start of each row and end of the last, shape [rows + 1].
     """
 
     def __init__(self, values: "NDArray[Any] | _Stored", bounds: NDArray[np.int64]) -> None:
         self._values, self._bounds = values, bounds
 
     @classmethod
-    def gathered(cls, stretches: Iterable[Stretch], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
-        """Rows in memory.
+    def gathered(cls, chunks: Iterable[Chunk], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
+        """Collect rows in memory.
 
         Args:
-            stretches: The rows, some at a time.
-            dtype: Of a value.
-            shape: Of a value.
+            chunks: The rows, several at a time.
+            dtype: Type of a value.
+            shape: Shape of a value.
         """
         sizes = array("q")
         parts: list[NDArray[Any]] = [np.empty((0, *shape), dtype)]
-        for values, counts in stretches:
+        for values, counts in chunks:
             parts.append(values)
             sizes.extend(counts)
         return cls(np.concatenate(parts), _bounds(sizes))
 
     @staticmethod
-    def write(stretches: Iterable[Stretch], values: Path, bounds: Path) -> None:
-        """Write rows to two files, never holding more than a stretch.
+    def write(chunks: Iterable[Chunk], values: Path, bounds: Path) -> None:
+        """Write rows to two files, with at most one chunk in memory.
 
         Raises:
-            OSError: They cannot be written.
+            OSError: The files cannot be written.
         """
         sizes = array("q")
         with values.open("wb") as file:
-            for part, counts in stretches:
+            for part, counts in chunks:
                 file.write(np.ascontiguousarray(part).data)
                 sizes.extend(counts)
             file.flush()
-            # Once a corpus; or a power cut could leave a file of the right length with nothing in it.
+            # Without it, a power failure could leave a file of the right length without its content.
             os.fsync(file.fileno())
         np.save(bounds, _bounds(sizes), allow_pickle=False)
 
     @classmethod
     def stored(cls, values: Path, bounds: Path, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged | None":
-        """The rows of two files, shared by all processes that read them; None where they are not there, or damaged."""
+        """Open the rows of two files, which processes share; return None if they are missing or damaged."""
         try:
             ends = np.load(bounds, mmap_mode="r", allow_pickle=False).view(np.ndarray)
             table = _Stored(values, np.dtype((dtype, shape)))
@@ -85,18 +85,17 @@ class Ragged:
 
 
 class _Stored:
-    """Values in a file, of which a process holds no more than it has asked for; all share what the system keeps of it.
+    """Values in a file. A process holds only the rows that it reads; processes share the system's page cache.
 
-    They are read, not mapped: of a large file, a page that is read by chance brings fifteen others into the process,
-    which takes three times as long and remains.
+    The file is read, not memory-mapped: mapped, a random access to a large file loads fifteen further pages, which
+    takes three times as long and stays in the process's memory.
 
     Args:
         path: The file.
-        dtype: Of a value, with its shape.
+        dtype: Type of a value, with its shape; also an attribute.
 
     Attributes:
-        dtype: The same.
-        size: Bytes of the file.
+        size: Size of the file in bytes.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
@@ -110,7 +109,7 @@ class _Stored:
         return np.frombuffer(os.pread(self._file, stop - first, first), self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By its name, for a process that is not forked."""
+        """Pickle the path, for processes that are not forked."""
         return type(self), (self._path, self.dtype)
 
 

@@ -1,8 +1,9 @@
-"""Splits posts into parts that share neither a post nor a text, and says in one word what was split."""
+"""Split posts into training, validation and test posts, and fingerprint the result."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,82 +11,90 @@ from numpy.typing import NDArray
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.csv_table import shown
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.split import Split
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["Split", "check_disjoint", "fingerprint", "split_posts"]
 
 
-def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: float) -> Split:
-    """Draw the parts by groups of posts with the same text.
+@dataclass(frozen=True)
+class Split:
+    """Post ids of each split, in the order of the corpus."""
 
-    A group's place is a hash of the seed and its text, so neither the order of the file nor a few more posts
-    reshuffle the rest.
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: float) -> Split:
+    """Split posts so that posts with the same text are in the same split.
+
+    Texts are ordered by a hash of the seed and the text, ignoring case and white space. So the order of the file does
+    not matter, and a few more posts change the split of few others.
 
     Args:
         posts: The posts.
-        seed: Seed of the data, not of a trial.
-        val_fraction: Share of the posts for validation.
-        test_fraction: Share of the posts for the test.
+        seed: The data's seed, which is the same for all trials.
+        val_fraction: Share of the posts in the validation split.
+        test_fraction: Share of the posts in the test split.
 
     Raises:
-        InputError: A fraction is not between 0 and 1, or a part would be empty.
+        InputError: A fraction is not between 0 and 1, or a split would be empty.
     """
-    _refuse_fractions(val_fraction, test_fraction)
+    _check_fractions(val_fraction, test_fraction)
     places = _places(posts, seed)
     sizes = np.bincount(places)
     test = _groups(sizes, test_fraction * len(posts))
     val = test + _groups(sizes[test:], val_fraction * len(posts))
     masks = {"train": places >= val, "val": (places >= test) & (places < val), "test": places < test}
-    parts = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
-    _refuse_empty(parts, len(sizes))
-    return Split(**parts)
+    splits = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+    _check_not_empty(splits, len(sizes))
+    return Split(**splits)
 
 
 def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
-    """Refuse a split that puts a post, or a text under two ids, in two parts.
+    """Check that no post, and no text under different ids, is in two splits.
 
     Args:
         posts: The posts.
         split: Their split.
-        seed: Any; with that of the split the texts need not be read again.
+        seed: Any seed; with the split's seed, the cached hashes are used.
 
     Raises:
-        LightningHpoError: With the counts, and one that leaks.
+        LightningHpoError: The splits share posts or texts. The message has their numbers and one example.
     """
-    parts, places = vars(split), _places(posts, seed)
-    ids = sum(len(part) for part in parts.values()) - len(set().union(*parts.values()))
-    rows = {part: np.fromiter(map(posts.row.__getitem__, post_ids), np.int64) for part, post_ids in parts.items()}
+    splits, places = vars(split), _places(posts, seed)
+    ids = sum(len(post_ids) for post_ids in splits.values()) - len(set().union(*splits.values()))
+    rows = {name: np.fromiter(map(posts.row.__getitem__, post_ids), np.int64) for name, post_ids in splits.items()}
     drawn = np.array([np.bincount(places[own], minlength=len(posts)) > 0 for own in rows.values()])
     shared = np.flatnonzero(drawn.sum(axis=0) > 1)
     if len(shared):
         everything = np.concatenate([places[own] for own in rows.values()])
         first = everything[np.isin(everything, shared)][0]
-        owners = {part: own[places[own] == first] for part, own in rows.items()}
-        one = " is that of ".join(
-            f"post {shown(posts.ids[own[0]])} in {part}" for part, own in owners.items() if len(own)
+        owners = {name: own[places[own] == first] for name, own in rows.items()}
+        example = " is also that of ".join(
+            f"post {shown(posts.ids[own[0]])} in {name}" for name, own in owners.items() if len(own)
         )
         raise LightningHpoError(
-            f"leak: the parts of the split share {ids} posts and {len(shared)} texts, and must share none; the text of "
-            f"{one}"
+            f"leak: the splits share {ids} posts and {len(shared)} texts, and must share none; for example, the text of"
+            f" {example}"
         )
 
 
 def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:
-    """16 hexadecimal digits of everything that decides what is measured: posts, evidence, criteria, split.
+    """Return 16 hexadecimal digits that identify the evaluation data: posts, evidence, criteria and split.
 
     Args:
         corpus: The corpus.
         split: Its split.
-        more: Anything else that decides it, as JSON can hold it.
+        more: Anything else that affects the evaluation data; it must be serialisable as JSON.
     """
     posts = corpus.posts
     pairs = sorted((pair.post_id, pair.criterion, pair.met, pair.spans) for pair in corpus.pairs)
-    parts = {name: sorted(part) for name, part in vars(split).items()}
-    rest = json.dumps([sorted(corpus.criteria.items()), pairs, parts, more])
+    splits = {name: sorted(post_ids) for name, post_ids in vars(split).items()}
+    rest = json.dumps([sorted(corpus.criteria.items()), pairs, splits, more])
 
     def digest() -> NDArray[np.uint8]:
-        # All is one list in JSON, of which the posts come one by one.
+        # The digest of one JSON list, written post by post to save memory.
         whole = hashlib.sha256(b"[[")
         order = sorted(range(len(posts)), key=posts.ids.__getitem__)
         for place, row in enumerate(order):
@@ -97,7 +106,7 @@ def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:
 
 
 def _places(posts: Posts, seed: int) -> NDArray[np.int64]:
-    """Place of each post in the draw, shape [posts]; posts with the same text have the same one."""
+    """Return the rank of each post's text in the order of the hashes, shape [posts]."""
 
     def draw() -> NDArray[np.int64]:
         texts = (f"{seed}\n{_normalised(text)}".encode("utf-8", "replace") for text in posts.texts)
@@ -108,7 +117,7 @@ def _places(posts: Posts, seed: int) -> NDArray[np.int64]:
 
 
 def _groups(sizes: NDArray[np.int64], wanted: float) -> int:
-    """How many groups a part takes, in the order of the draw, until half a post or less is missing."""
+    """Return how many texts, in the order of the hashes, fill a split up to half a post."""
     before = np.cumsum(sizes) - sizes
     return int((wanted - before > 0.5).sum())
 
@@ -117,24 +126,25 @@ def _normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _refuse_fractions(val_fraction: float, test_fraction: float) -> None:
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
     problems = [
-        f"--data.{name}: {value} is not between 0 and 1; 0.15 is usual"
+        f"--data.{name}: got {value}; use a value above 0 and below 1"
         for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction))
         if not 0 < value < 1
     ]
     if not problems and val_fraction + test_fraction >= 1:
         problems = [
-            f"--data.val_fraction, --data.test_fraction: {val_fraction} + {test_fraction} leaves nothing to train"
+            f"--data.val_fraction, --data.test_fraction: {val_fraction} + {test_fraction} leaves no posts for training;"
+            " lower one of them"
         ]
     if problems:
         raise InputError(problems)
 
 
-def _refuse_empty(parts: Mapping[str, tuple[str, ...]], texts: int) -> None:
-    empty = [name for name, part in parts.items() if not part]
+def _check_not_empty(splits: Mapping[str, tuple[str, ...]], texts: int) -> None:
+    empty = [name for name, post_ids in splits.items() if not post_ids]
     if empty:
         raise InputError(
-            f"--data.posts: of {texts} different texts none is left for the part {' and '.join(empty)};"
-            " use more posts or other --data.val_fraction and --data.test_fraction"
+            f"--data.posts: {texts} different texts are too few, the split {' and '.join(empty)} is empty;"
+            " add posts or change --data.val_fraction and --data.test_fraction"
         )

@@ -1,4 +1,4 @@
-"""A loader that knows its place in the epoch and can go on from there."""
+"""Training data loader that can resume within an epoch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,57 +8,57 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_hpo.data.batching import TrainBatchSampler
 
-__all__ = ["TrainLoader", "as_made"]
+__all__ = ["TrainLoader", "unchanged"]
 
 
 class TrainLoader(DataLoader[Any]):
-    """Whole batches of a dataset, in the sampler's order, resumable amid an epoch.
+    """Data loader of batches in the sampler's order that can resume within an epoch.
 
-    Lightning finds `state_dict` and `load_state_dict`, keeps the state in its checkpoints and gives it back.
+    Lightning saves its `state_dict` in checkpoints and restores it with `load_state_dict`.
 
     Args:
-        dataset: Makes a batch from a list of draws.
-        sampler: The draws of each batch.
-        num_workers: Processes that make batches.
-        pin_memory: Whether batches are put where a GPU can fetch them.
+        dataset: Returns a batch for a list of draws.
+        sampler: Yields the draws of each batch.
+        num_workers: Number of worker processes.
+        pin_memory: Whether batches are copied to pinned memory.
     """
 
     def __init__(
         self, dataset: Dataset[Any], sampler: TrainBatchSampler, *, num_workers: int = 0, pin_memory: bool = False
     ) -> None:
-        # As the sampler of a loader without a batch size it is the one whose epoch Lightning sets.
+        # Without `batch_size`, `sampler` yields whole batches, and Lightning calls its `set_epoch`.
         super().__init__(
             dataset,
             batch_size=None,
-            collate_fn=as_made,
+            collate_fn=unchanged,
             sampler=sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            # Otherwise torch draws a seed for the workers, which need none, from the generator that dropout draws from:
-            # when they start, that is, in another epoch after a resume.
+            # Without it, torch would draw a seed for the workers from the global generator when they start. Since they
+            # start in another epoch after a resume, dropout would then draw other numbers.
             generator=Generator(),
         )
         self._batches = sampler
         self._place = (sampler.epoch, 0)
 
-    # A generator on purpose: nothing is drawn before the first batch is asked for, when the epoch is known for certain.
+    # A generator, so that nothing is drawn before the first batch is requested: only then is the epoch final.
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         epoch, first = self._batches.epoch, self._batches.next_batch
         for place, batch in enumerate(super().__iter__(), start=first + 1):
-            # Counted here, since worker processes draw ahead of what the trainer has seen.
+            # Counted here, since worker processes prefetch batches that the trainer has not received.
             self._place = (epoch, place)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches have been handed out."""
+        """Return the epoch and the number of its batches that were yielded."""
         return {"epoch": self._place[0], "batches": self._place[1]}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the last batch that was handed out."""
+        """Resume after the last batch that was yielded."""
         self._batches.start_at(state["epoch"], state["batches"])
 
 
-def as_made(batch: Any) -> Any:
-    """A batch as its dataset made it: torch's own conversion would turn the tuples in it into lists."""
+def unchanged(batch: Any) -> Any:
+    """Return a batch unchanged. The default `collate_fn` would turn its tuples into lists."""
     return batch

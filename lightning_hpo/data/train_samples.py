@@ -1,51 +1,61 @@
-"""The windows that are trained on or drawn from, by number; most are cut only when they are asked for."""
+"""Training windows by number; windows of unannotated pairs are cut on demand."""
 
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hpo.data.pair_table import UNKNOWN, PairTable
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.train_window import TrainWindow
-from lightning_hpo.data.window_labels import window_targets
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
-from lightning_hpo.data.windows import Windows
+from lightning_hpo.data.batching import TrainBatchSampler
+from lightning_hpo.data.corpus import TokenizedCorpus
+from lightning_hpo.data.labels import IGNORED, WindowTarget, window_targets
+from lightning_hpo.data.pairs import UNKNOWN, PairTable
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["TrainSamples"]
+__all__ = ["TrainSamples", "TrainWindow"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainWindow:
+    """Tokens [first, stop) of the post in a row, combined with a criterion."""
+
+    row: int
+    criterion: str
+    first: int
+    stop: int
+    target: WindowTarget
 
 
 class TrainSamples:
-    """All windows of some pairs but those that cut a sentence of evidence, in the order of the pairs.
+    """Numbered windows of pairs, in the order of the pairs. Windows that cut a sentence of evidence are left out.
 
     Args:
         pairs: The pairs.
-        posts: The posts as tokens.
-        criteria: The criteria as tokens, by id.
-        windows: How posts are cut.
+        tokens: The tokenized corpus.
+        negative_ratio: Number of windows of unannotated pairs that an epoch draws, for each positive window.
 
     Attributes:
-        kept: Numbers of the windows of annotated pairs, in order.
-        positives: How many of them show the criterion or its evidence.
-        counts: What was left out or is less than a sentence, by what happened to it.
+        kept: Sorted numbers of the windows of annotated pairs, which are in every epoch.
+        drawn: Number of windows that an epoch should draw from the others.
+        class_counts: Numbers of negative and of positive windows in an epoch.
+        counts: Numbers of windows that were left out, lack whole sentences or do not exist, by what was done.
+
+    Raises:
+        InputError: No window is positive.
     """
 
-    def __init__(
-        self, pairs: PairTable, *, posts: TokenizedPosts, criteria: Mapping[str, TokenizedText], windows: Windows
-    ) -> None:
-        self._pairs, self._windows = pairs, windows
-        self._criteria = list(criteria.values())
-        self._rooms = np.array([windows.room(criterion) for criterion in self._criteria])
+    def __init__(self, pairs: PairTable, tokens: TokenizedCorpus, negative_ratio: float) -> None:
+        self._pairs, self._posts, self._windows = pairs, tokens.posts, tokens.windows
+        self._criteria = list(tokens.criteria.values())
+        self._rooms = np.array([self._windows.room(criterion) for criterion in self._criteria])
         self._criterion_lengths = np.array([len(criterion) for criterion in self._criteria])
-        self._tokens = posts.lengths
+        self._tokens = self._posts.lengths
         self.counts: Counter[str] = Counter()
         annotated = np.flatnonzero(pairs.places != UNKNOWN)
-        own = [self._cut(int(pair), posts) for pair in annotated]
-        sizes = windows.count(self._tokens[pairs.rows], self._rooms[pairs.columns])
+        own = [self._cut(int(pair)) for pair in annotated]
+        sizes = self._windows.count(self._tokens[pairs.rows], self._rooms[pairs.columns])
         sizes[annotated] = [len(samples) for samples in own]
-        # Number of each pair's first window, and at last how many there are.
+        # Number of each pair's first window, then the number of all windows.
         self._firsts = np.concatenate([[0], np.cumsum(sizes)])
         self._samples = {
             int(self._firsts[pair]) + place: sample
@@ -53,9 +63,9 @@ class TrainSamples:
             for place, sample in enumerate(samples)
         }
         self.kept = np.array(list(self._samples), np.int64)
-        # At the end what a number that is not among them finds.
+        # The last entry is for numbers above all kept ones.
         self._kept_lengths = np.array([*(sample.stop - sample.first for sample in self._samples.values()), 0])
-        self.positives = sum(sample.target.label == 1 for sample in self._samples.values())
+        self._choose_draws(negative_ratio)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -68,8 +78,8 @@ class TrainSamples:
         return TrainWindow(int(self._pairs.rows[pair]), self._pairs.key(pair)[1], first, stop, WindowTarget(0))
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of the post and the criterion in some windows, shape [windows]."""
-        # Among millions, numbers in order are found many times faster.
+        """Return the number of tokens of post and criterion in windows, shape [windows]."""
+        # Sorted, since the search among millions is then many times faster.
         order = np.argsort(numbers)
         pairs = np.empty_like(numbers)
         pairs[order] = np.searchsorted(self._firsts, numbers[order], side="right") - 1
@@ -83,14 +93,31 @@ class TrainSamples:
         with_criterion: NDArray[np.int64] = lengths + self._criterion_lengths[columns]
         return with_criterion
 
+    def batches(self, batch_size: int, seed: int) -> TrainBatchSampler:
+        """Return a sampler of the kept windows and of new draws in each epoch."""
+        return TrainBatchSampler(
+            self.lengths, windows=len(self), kept=self.kept, drawn=self.drawn, batch_size=batch_size, seed=seed
+        )
+
+    def _choose_draws(self, negative_ratio: float) -> None:
+        positives = sum(sample.target.label == 1 for sample in self._samples.values())
+        others = len(self) - len(self.kept)
+        if not positives:
+            raise InputError("--data.annotations: no post of the training split has evidence; add annotated posts")
+        self.drawn = round(negative_ratio * positives)
+        if self.drawn > others:
+            missing = "training windows that --data.negative_ratio asks for and the corpus does not have"
+            self.counts[missing] = self.drawn - others
+        self.class_counts = (len(self.kept) - positives + min(self.drawn, others), positives)
+
     def _ranges(self, pair: int) -> list[tuple[int, int]]:
         criterion = self._criteria[self._pairs.columns[pair]]
         return self._windows.ranges(int(self._tokens[self._pairs.rows[pair]]), criterion)
 
-    def _cut(self, place: int, posts: TokenizedPosts) -> list[TrainWindow]:
-        """The windows of an annotated pair."""
+    def _cut(self, place: int) -> list[TrainWindow]:
+        """Return the windows of an annotated pair."""
         pair, row, ranges = self._pairs[place], int(self._pairs.rows[place]), self._ranges(place)
-        targets = window_targets(posts[row], ranges, pair.spans, met=pair.met)
+        targets = window_targets(self._posts[row], ranges, pair.spans, met=pair.met)
         for target in targets:
             self.counts["training windows left out (they cut a sentence of evidence)"] += target.label == IGNORED
             self.counts["training windows with a part of a sentence longer than any window"] += target.partial

@@ -1,6 +1,7 @@
-"""Composes criterion and post into windows of a bounded length that together cover the whole post."""
+"""Combine criterion and post into windows of bounded length that together cover the whole post."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -10,28 +11,46 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from lightning_hpo.data.pair_template import PairTemplate
-from lightning_hpo.data.tokenization import tokenize
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.window import Window
+from lightning_hpo.data.tokenization import TokenizedText, tokenize
 from lightning_hpo.exceptions import InputError
 
-if TYPE_CHECKING:  # a registered model makes windows without transformers
+if TYPE_CHECKING:  # a registered model does not need transformers
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["TokenizedText", "Window", "Windows"]
+__all__ = ["Window", "Windows"]
 
-# Tensor cores like lengths that are multiples of this, and fewer different lengths are fewer shapes to plan for.
+# Batches are padded to a multiple of this: tensor cores are faster with it, and there are fewer different shapes.
 _LENGTH_STEP = 8
 
 
+@dataclass(frozen=True)
+class Window:
+    """One input of the encoder, without padding.
+
+    Attributes:
+        ids: Token ids with the special tokens, shape [tokens].
+        types: Token type ids, shape [tokens].
+        offsets: Character range of each token in the post, shape [tokens, 2]; (-1, -1) for other tokens.
+        post_start: Index of the first token of the post.
+    """
+
+    ids: NDArray[np.int64]
+    types: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    post_start: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 class Windows:
-    """Cuts posts into windows `[CLS] criterion [SEP] part of the post [SEP]`, in the tokenizer's own form.
+    """Cuts posts into windows such as `[CLS] criterion [SEP] part of the post [SEP]`.
 
     Args:
         tokenizer: The encoder's tokenizer.
-        template: The form in which it encodes pairs.
-        max_length: Most tokens in a window, special tokens and criterion included.
-        stride: Tokens of the post that neighbouring windows share.
+        template: The tokenizer's template of a pair.
+        max_length: Maximum number of tokens in a window, including special tokens and criterion.
+        stride: Number of tokens of the post that neighbouring windows share.
 
     Raises:
         InputError: The encoder cannot read windows of this length.
@@ -41,7 +60,7 @@ class Windows:
         self.max_length, self.stride = max_length, stride
         self.pad_id = template.pad_id
         self._tokenizer = tokenizer
-        self._refuse_lengths(template.longest)
+        self._check_lengths(template.longest)
         self._pieces = [np.array(piece, np.int64) for piece in template.pieces]
         self._piece_types = [np.array(types, np.int64) for types in template.piece_types]
         self._section_types = template.section_types
@@ -50,18 +69,18 @@ class Windows:
 
     @classmethod
     def of(cls, tokenizer: "PreTrainedTokenizerFast", *, max_length: int, stride: int) -> Self:
-        """Windows in the form of a tokenizer of transformers."""
+        """Make windows for a tokenizer of transformers."""
         return cls(tokenizer.backend_tokenizer, PairTemplate.of(tokenizer), max_length=max_length, stride=stride)
 
     def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
-        """Texts as tokens, criteria and posts alike; nothing is cut."""
+        """Tokenize criteria or posts, without truncation."""
         return tokenize(self._tokenizer, texts)
 
-    def refuse_criteria(self, criteria: Iterable[TokenizedText]) -> None:
-        """Refuse lengths that leave too little room for the post beside the longest criterion.
+    def check_criteria(self, criteria: Iterable[TokenizedText]) -> None:
+        """Check that windows have room for more than `stride` tokens of the post, even with the longest criterion.
 
         Raises:
-            InputError: Naming the least length and the largest stride that would work.
+            InputError: They have not. The message has the smallest `max_length` and the largest `stride` that work.
         """
         longest = max((len(criterion) for criterion in criteria), default=0)
         room = self.max_length - longest - self._specials
@@ -70,32 +89,32 @@ class Windows:
             within = f"--data.stride must be below {room}" if room > 0 else "no --data.stride is small enough"
             raise InputError(
                 f"--data.max_length: {self.max_length} is too small: the criteria take up to {longest} tokens and"
-                f" windows share {self.stride} of the post; use {least} or more, or {within}"
+                f" windows share {self.stride} tokens of the post; use {least} or more, or {within}"
             )
 
     def room(self, criterion: TokenizedText) -> int:
-        """Tokens of a post that a window has room for beside a criterion."""
+        """Return the number of tokens of a post that fit into a window with a criterion."""
         return self.max_length - len(criterion) - self._specials
 
     def ranges(self, tokens: int, criterion: TokenizedText) -> list[tuple[int, int]]:
-        """Token ranges [first, stop) of a post of so many tokens, one for each window; at least one."""
+        """Return the token range [first, stop) of each window, at least one, of a post with this number of tokens."""
         room = self.room(criterion)
         step = room - self.stride
         windows = int(self.count(np.array(tokens), np.array(room)))
         return [(first * step, min(first * step + room, tokens)) for first in range(windows)]
 
     def count(self, tokens: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many windows posts of so many tokens have, shape [posts].
+        """Return the number of windows of each post, shape [posts].
 
         Args:
-            tokens: Of each post, shape [posts].
-            room: Tokens of a post that each of its windows has room for, shape [posts].
+            tokens: Number of tokens of each post, shape [posts].
+            room: Number of tokens of the post that fit into each of its windows, shape [posts].
         """
         further: NDArray[np.int64] = np.maximum(0, -((room - tokens) // (room - self.stride)))
         return 1 + further
 
     def compose(self, criterion: TokenizedText, part: TokenizedText) -> Window:
-        """One window of a criterion and a part of a post."""
+        """Combine a criterion and a part of a post into one window."""
         before, between, after = self._pieces
         ids = np.concatenate([before, criterion.ids, between, part.ids, after])
         lengths = [len(before), len(criterion), len(between), len(part), len(after)]
@@ -109,9 +128,9 @@ class Windows:
         return Window(ids.astype(np.int64), all_types, offsets, post_start)
 
     def collate(self, windows: Sequence[Window]) -> dict[str, Tensor]:
-        """Windows as a batch: `input_ids`, `attention_mask` and, where the encoder has them, `token_type_ids`.
+        """Make a batch of `input_ids`, `attention_mask` and, if the encoder has them, `token_type_ids`.
 
-        Each has the shape [windows, tokens of the longest, rounded up]; padding is on the right.
+        The shape is [windows, tokens of the longest window, rounded up]. Padding is on the right.
         """
         batch = {
             "input_ids": self._padded([window.ids for window in windows], self.pad_id),
@@ -122,7 +141,7 @@ class Windows:
         return batch
 
     def offsets(self, windows: Sequence[Window]) -> Tensor:
-        """Character offsets of a batch, shape [windows, tokens, 2]; (-1, -1) where a token is not of the post."""
+        """Return the character offsets of a batch, shape [windows, tokens, 2]; (-1, -1) for tokens not of the post."""
         return self._padded([window.offsets for window in windows], -1)
 
     def _padded(self, rows: Sequence[NDArray[np.int64]], value: int) -> Tensor:
@@ -133,13 +152,13 @@ class Windows:
             batch[index, : len(row)] = row
         return torch.from_numpy(batch)
 
-    def _refuse_lengths(self, readable: int) -> None:
+    def _check_lengths(self, readable: int) -> None:
         problems = []
         if self.max_length > readable:
-            problems.append(f"--data.max_length: {self.max_length} is more than the {readable} that the encoder reads")
+            problems.append(f"--data.max_length: got {self.max_length}; the encoder reads at most {readable} tokens")
         if self.max_length < 1:
-            problems.append(f"--data.max_length: {self.max_length} is no length; 512 is usual")
+            problems.append(f"--data.max_length: got {self.max_length}; use 1 or more")
         if self.stride < 0:
-            problems.append(f"--data.stride: {self.stride} is below 0; a quarter of --data.max_length is usual")
+            problems.append(f"--data.stride: got {self.stride}; use 0 or more")
         if problems:
             raise InputError(problems)

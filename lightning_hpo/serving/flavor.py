@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.agents.text_agent import TextAgent
+from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.pair_template import PairTemplate
-from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests

@@ -23,7 +23,7 @@ from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.agents.spans.span_decoding import answer_rows, decode_pairs
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
-from lightning_hpo.data.tokenized_text import TokenizedText
+from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights

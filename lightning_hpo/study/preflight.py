@@ -13,8 +13,8 @@ from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
+from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.tokenizers import load_tokenizer
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["BY_ENCODER", "Findings", "run_preflight"]

@@ -96,7 +96,7 @@ def _report(given: argparse.Namespace) -> Figures:
 
 
 def _serving(given: argparse.Namespace) -> Figures:
-    from lightning_hpo.data.redsm5 import read_posts
+    from lightning_hpo.data.posts import read_posts
     from scripts.benchmarks import serving
 
     found = serving.measure(list(read_posts(str(given.posts)).values()), _ANSWERED)

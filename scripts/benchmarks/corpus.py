@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data import CriteriaDataModule
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
+from lightning_hpo.data.criteria import DSM5_CRITERIA
 
 __all__ = ["figures"]
 

@@ -20,8 +20,8 @@ from transformers import AutoModelForSequenceClassification, pipeline
 from lightning_hpo.agents import CriteriaAgent
 from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.config.trainer import Trainer, native_precision
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
-from lightning_hpo.data.tokenizers import load_tokenizer
+from lightning_hpo.data.criteria import DSM5_CRITERIA
+from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.serving.flavor import save_model
 from scripts.benchmarks.setting import write_encoder
 

@@ -20,8 +20,8 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.data.criteria import read_criteria
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.redsm5 import read_criteria
 from lightning_hpo.data.splits import Split, split_posts
 
 __all__ = ["Result", "Setting", "loss_of", "prepare", "read_setting", "write_encoder"]

@@ -87,7 +87,7 @@ def test_an_augmentation_without_effect_ends_the_training(
 ) -> None:
     data = _Augmenting(training_batches[:3], eval_batches[:1], Augmentation(enabled, p_apply=0.5), share)
     fitting = trainer(max_epochs=1)
-    refused = pytest.raises(InputError, match=r"--aug\.p_apply is 0\.5, but none of the 48 samples")
+    refused = pytest.raises(InputError, match=r"changed none of the 48 samples of the epoch with --aug\.p_apply 0\.5")
     with refused if enabled and not share else nullcontext():
         fitting.fit(kind(encoder_folder), data)
     assert fitting.callback_metrics.get("augmented", share) == share

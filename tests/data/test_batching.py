@@ -20,7 +20,7 @@ def _indices(batches: Iterable[list[Draw]]) -> list[int]:
     return [draw.index for batch in batches for draw in batch]
 
 
-def test_an_epoch_has_all_that_is_kept_and_a_new_draw_of_the_rest() -> None:
+def test_epoch_has_all_kept_windows_and_new_draws() -> None:
     first, second = (_indices(_sampler().batches(epoch)) for epoch in (0, 1))
     for indices in (first, second):
         assert len(indices) == len(set(indices)) == 230
@@ -29,18 +29,18 @@ def test_an_epoch_has_all_that_is_kept_and_a_new_draw_of_the_rest() -> None:
     assert _indices(_sampler(seed=4).batches(0)) != first
 
 
-def test_epochs_have_the_same_number_of_batches_and_draws_know_their_epoch() -> None:
+def test_epochs_have_the_same_number_of_batches() -> None:
     sampler = _sampler()
     assert {len(list(sampler.batches(epoch))) for epoch in range(5)} == {len(sampler)} == {15}
     assert {draw.epoch for batch in sampler.batches(4) for draw in batch} == {4}
 
 
-def test_batches_hold_like_lengths() -> None:
+def test_batches_have_windows_of_similar_length() -> None:
     spread = [np.ptp(LENGTHS[[draw.index for draw in batch]]) for batch in _sampler().batches(0)]
     assert np.mean(spread) < 25
 
 
-def test_no_stretch_of_few_batches_is_left_at_the_end() -> None:
+def test_no_short_block_is_left_at_the_end() -> None:
     lengths = np.random.default_rng(1).integers(5, 200, 51 * 8)
     sampler = TrainBatchSampler(lengths.take, windows=408, kept=np.arange(408), drawn=0, batch_size=8, seed=3)
     for epoch in range(3):
@@ -49,7 +49,7 @@ def test_no_stretch_of_few_batches_is_left_at_the_end() -> None:
         assert max(spread) < 50
 
 
-def test_a_pass_can_start_within_an_epoch_and_only_that_pass() -> None:
+def test_start_at_affects_only_the_next_pass() -> None:
     sampler = _sampler()
     sampler.start_at(2, 5)
     sampler.set_epoch(2)
@@ -57,13 +57,13 @@ def test_a_pass_can_start_within_an_epoch_and_only_that_pass() -> None:
     assert list(sampler) == list(sampler.batches(2))
 
 
-def test_behind_the_last_batch_comes_the_next_epoch() -> None:
+def test_start_after_the_last_batch_is_the_next_epoch() -> None:
     sampler = _sampler()
     sampler.start_at(2, len(sampler))
     assert list(sampler) == list(sampler.batches(3))
 
 
-def test_another_epoch_forgets_the_place() -> None:
+def test_another_epoch_resets_the_start() -> None:
     sampler = _sampler()
     sampler.start_at(2, 5)
     sampler.set_epoch(3)
@@ -71,7 +71,7 @@ def test_another_epoch_forgets_the_place() -> None:
 
 
 @pytest.mark.parametrize(("drawn", "expected"), [(0, 7), (10_000, 32)])
-def test_no_more_is_drawn_than_there_is(drawn: int, expected: int) -> None:
+def test_draws_are_limited_by_the_windows(drawn: int, expected: int) -> None:
     assert len(list(_sampler(drawn=drawn))) == len(_sampler(drawn=drawn)) == expected
 
 
@@ -80,7 +80,7 @@ def test_no_more_is_drawn_than_there_is(drawn: int, expected: int) -> None:
     st.integers(1, 12),
     st.none() | st.integers(1, 500),
 )
-def test_pairs_stay_whole_and_batches_bounded(lengths: list[list[int]], windows: int, tokens: int | None) -> None:
+def test_batches_have_whole_pairs_and_are_bounded(lengths: list[list[int]], windows: int, tokens: int | None) -> None:
     longest, counts = (np.array([of(pair) for pair in lengths], np.int64) for of in (max, len))
     batches = pair_batches(longest, counts, windows, tokens)
     order = [pair for batch in batches for pair in batch.tolist()]

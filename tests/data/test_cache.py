@@ -5,30 +5,30 @@ import numpy as np
 import pytest
 
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.ragged import Ragged, Stretch
+from lightning_hpo.data.ragged import Chunk, Ragged
 from lightning_hpo.exceptions import InputError
 
 ROWS = [[1, 2, 3], [], [4]]
 
 
-def _stretches() -> Iterator[Stretch]:
+def _chunks() -> Iterator[Chunk]:
     yield np.array([1, 2, 3]), [3, 0]
     yield np.array([4]), [1]
 
 
-def _never() -> Iterator[Stretch]:
+def _never() -> Iterator[Chunk]:
     raise AssertionError("the cache was not read")
 
 
 def _ragged(folder: Path | None, key: str = "key") -> Ragged:
-    return Cache(folder, key).ragged("rows", _stretches, np.int64)
+    return Cache(folder, key).ragged("rows", _chunks, np.int64)
 
 
 def _rows(ragged: Ragged) -> list[list[int]]:
     return [ragged[row].tolist() for row in range(len(ragged))]
 
 
-def test_rows_are_made_once_for_a_key(tmp_path: Path) -> None:
+def test_rows_are_computed_once_for_a_key(tmp_path: Path) -> None:
     assert _rows(_ragged(tmp_path)) == ROWS
     assert _rows(Cache(tmp_path, "key").ragged("rows", _never, np.int64)) == ROWS
     with pytest.raises(AssertionError, match="was not read"):
@@ -36,7 +36,7 @@ def test_rows_are_made_once_for_a_key(tmp_path: Path) -> None:
     assert sorted(path.suffix for path in (tmp_path / ".cache").iterdir()) == [".bin", ".npy"]
 
 
-def test_an_array_is_made_once_for_a_key(tmp_path: Path) -> None:
+def test_array_is_computed_once_for_a_key(tmp_path: Path) -> None:
     one, other = (Cache(tmp_path, key) for key in "ab")
     made = [one.array("x", lambda: np.array([1])), other.array("x", lambda: np.array([2]))]
     again = [cache.array("x", lambda: np.array([3])) for cache in (one, other)]
@@ -45,7 +45,7 @@ def test_an_array_is_made_once_for_a_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".bin", ".npy"])
 @pytest.mark.parametrize("content", [b"", b"not an array", None])
-def test_what_is_damaged_is_made_again(tmp_path: Path, suffix: str, content: bytes | None) -> None:
+def test_damaged_files_are_computed_again(tmp_path: Path, suffix: str, content: bytes | None) -> None:
     _ragged(tmp_path)
     (path,) = (tmp_path / ".cache").glob(f"*{suffix}")
     path.write_bytes(path.read_bytes()[:-8] if content is None else content)
@@ -53,8 +53,8 @@ def test_what_is_damaged_is_made_again(tmp_path: Path, suffix: str, content: byt
     assert _rows(Cache(tmp_path, "key").ragged("rows", _never, np.int64)) == ROWS
 
 
-def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
-    def refuse() -> Iterator[Stretch]:
+def test_error_leaves_no_files(tmp_path: Path) -> None:
+    def refuse() -> Iterator[Chunk]:
         yield np.array([1]), [1]
         raise InputError("no")
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / ".cache").iterdir())
 
 
-def test_a_read_only_folder_stays_as_it_is(tmp_path: Path) -> None:
+def test_read_only_folder_is_not_changed(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     assert _rows(_ragged(tmp_path)) == _rows(_ragged(None)) == ROWS
     assert Cache(tmp_path, "key").array("one", lambda: np.array([5])) == [5]
@@ -71,6 +71,6 @@ def test_a_read_only_folder_stays_as_it_is(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
 
 
-def test_a_folder_that_cannot_be_made_does_no_harm(tmp_path: Path) -> None:
+def test_missing_cache_folder_is_no_error(tmp_path: Path) -> None:
     (tmp_path / ".cache").write_text("a file")
     assert _rows(_ragged(tmp_path)) == ROWS

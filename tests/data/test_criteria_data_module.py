@@ -7,7 +7,7 @@ from lightning_hpo.data import CriteriaDataModule
 from .test_pair_data_module import make
 
 
-def test_every_pair_is_scored_and_says_whether_it_is_met(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_every_pair_is_evaluated_and_has_its_label(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     assert len(module.val_pairs) == 20
@@ -29,9 +29,7 @@ def test_training_batches_have_the_keys_of_the_agent(corpus_folder: Path, tokeni
     assert set(labels) == {0, 1}
 
 
-def test_explicit_negatives_are_in_every_epoch_and_the_others_are_drawn_anew(
-    corpus_folder: Path, tokenizer_folder: Path
-) -> None:
+def test_explicit_negatives_are_in_every_epoch_and_others_redrawn(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
     module.setup("fit")
     annotated = {(pair.post_id, pair.criterion): pair.met for pair in module.corpus.pairs}
@@ -55,9 +53,7 @@ def test_explicit_negatives_are_in_every_epoch_and_the_others_are_drawn_anew(
     assert list(other.batches(3)) == list(sampler.batches(3))
 
 
-def test_validation_is_over_every_post_and_criterion_whatever_the_ratio(
-    corpus_folder: Path, tokenizer_folder: Path
-) -> None:
+def test_validation_has_every_post_and_criterion(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.0)
     module.setup("fit")
     batches = list(module.val_dataloader())

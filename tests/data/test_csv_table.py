@@ -11,7 +11,7 @@ def _read(path: Path, content: bytes) -> list[tuple[int, dict[str, str]]]:
     return list(CsvTable(path, flag="--data.posts", columns=("post_id", "text")).rows())
 
 
-def test_rows_know_the_line_they_start_at_and_keep_every_byte(tmp_path: Path) -> None:
+def test_rows_have_their_first_line_and_every_byte(tmp_path: Path) -> None:
     rows = _read(tmp_path / "posts.csv", b'\xef\xbb\xbfpost_id,text\r\na,"one\r\ntwo\nthree"\r\n\r\nb,<i> [x](y)\n')
     assert rows == [
         (2, {"post_id": "a", "text": "one\r\ntwo\nthree"}),
@@ -19,7 +19,7 @@ def test_rows_know_the_line_they_start_at_and_keep_every_byte(tmp_path: Path) ->
     ]
 
 
-def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
+def test_long_cell_is_read(tmp_path: Path) -> None:
     assert len(_read(tmp_path / "posts.csv", b"post_id,text\na," + b"x" * 300_000)[0][1]["text"]) == 300_000
 
 
@@ -29,16 +29,16 @@ def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
         (b"", ["is empty", "post_id, text"]),
         (b"post_id,text\n", ["no row"]),
         (b"post_id,Text \na,b\n", ["no column text", "did you mean Text?"]),
-        (b"post_id,text,text\na,b,c\n", ["column text is there twice"]),
+        (b"post_id,text,text\na,b,c\n", ["column text occurs twice"]),
         (b"post_id,text\na,b\nb,c,d\n", ["line 3", "3 cells", "header has 2"]),
         (b'post_id,text\na,"b\nc\n', ["line 2", "not valid CSV"]),
         (b"post_id,text\na,b\xff\n", ["line 2", "not UTF-8"]),
-        # What is wrong with the whole file comes before what is wrong with a part of it.
+        # Errors of the whole file are reported instead of a missing column.
         (b"post_id\na\nb\xff\n", ["line 3", "not UTF-8"]),
         (b'post_id\na\n"b\n', ["line 3", "not valid CSV"]),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, content: bytes, words: list[str]) -> None:
+def test_invalid_file_is_a_one_line_error(tmp_path: Path, content: bytes, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         _read(tmp_path / "posts.csv", content)
     (line,) = caught.value.problems
@@ -48,23 +48,23 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path: Path, content: bytes,
 
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
-def test_a_missing_file_and_a_folder_name_the_flag(tmp_path: Path, name: str) -> None:
+def test_unreadable_file_is_an_error_that_names_the_flag(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"--data\.posts: .*cannot be read"):
         CsvTable(tmp_path / name, flag="--data.posts", columns=("text",))
 
 
-def test_a_file_without_header_shows_no_text_of_a_post(tmp_path: Path) -> None:
+def test_error_about_a_missing_header_has_no_post_text(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         _read(tmp_path / "posts.csv", b"a,my secret text\nb,another secret\n")
     assert "secret" not in str(caught.value)
 
 
-def test_only_identifiers_are_shown() -> None:
+def test_errors_show_identifiers_only() -> None:
     assert shown("s_12.3-4") == "'s_12.3-4'"
     assert shown("two words") == "a value of 9 characters"
 
 
-def test_the_nearest_name() -> None:
+def test_nearest_name() -> None:
     assert nearest("LEEP_ISSUES", ["FATIGUE", "SLEEP_ISSUES"]) == "; did you mean SLEEP_ISSUES?"
     assert nearest("symptom", ["post_id", "DSM5_symptom"]) == "; did you mean DSM5_symptom?"
     assert nearest("xyz", ["post_id"]) == ""

@@ -7,7 +7,7 @@ from lightning_hpo.data.demo import write_demo
 from lightning_hpo.exceptions import InputError
 
 
-def test_the_files_are_where_the_command_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(demo, "write_encoder", lambda folder, seed: asked.append((folder, seed)))
     write_demo(tmp_path / "new" / "folder", posts=20, seed=5)
@@ -16,7 +16,7 @@ def test_the_files_are_where_the_command_says(tmp_path: Path, monkeypatch: pytes
     assert asked == [(tmp_path / "new" / "folder" / "encoder", 5)]
 
 
-def test_too_few_posts_and_no_folder_are_refused(tmp_path: Path) -> None:
+def test_invalid_demo_arguments_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         write_demo(tmp_path, posts=3, seed=-1)
     assert [problem.split(":")[0] for problem in caught.value.problems] == ["--posts", "--seed"]

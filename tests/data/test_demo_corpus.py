@@ -1,12 +1,11 @@
 from pathlib import Path
 
-from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.demo_sentences import NOT_EVIDENCE, SYMPTOMS
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
-from lightning_hpo.data.redsm5 import read_corpus
+from lightning_hpo.data.corpus import read_corpus
+from lightning_hpo.data.criteria import DSM5_CRITERIA
+from lightning_hpo.data.demo_corpus import NOT_EVIDENCE, SYMPTOMS, DemoCorpus
 
 
-def test_it_has_the_shape_that_the_loader_reads(tmp_path: Path) -> None:
+def test_demo_corpus_is_readable(tmp_path: Path) -> None:
     DemoCorpus(300, 7).write(tmp_path)
     corpus = read_corpus(tmp_path / "posts.csv", tmp_path / "annotations.csv", tmp_path / "criteria.yaml")
     assert len(corpus.posts) == 300
@@ -22,11 +21,11 @@ def test_it_has_the_shape_that_the_loader_reads(tmp_path: Path) -> None:
     assert set(corpus.counts) == {"rows left out (SPECIAL_CASE)", "posts without annotation"}
 
 
-def test_the_seed_decides(tmp_path: Path) -> None:
+def test_texts_depend_on_the_seed(tmp_path: Path) -> None:
     del tmp_path
     assert DemoCorpus(30, 1).texts() == DemoCorpus(30, 1).texts()
     assert DemoCorpus(30, 1).texts() != DemoCorpus(30, 2).texts()
 
 
-def test_every_criterion_has_its_sentences() -> None:
+def test_every_criterion_has_sentences() -> None:
     assert list(SYMPTOMS) == list(NOT_EVIDENCE) == list(DSM5_CRITERIA)

@@ -9,7 +9,7 @@ from .conftest import WriteCsv
 from .test_pair_data_module import make
 
 
-def test_half_of_the_scored_pairs_have_no_evidence(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_half_of_the_evaluated_pairs_have_no_evidence(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     met = sum(pair.met for pair in module.val_pairs)
@@ -20,7 +20,7 @@ def test_half_of_the_scored_pairs_have_no_evidence(corpus_folder: Path, tokenize
     assert {key for key in sure if key[0] in posts} <= scored
 
 
-def test_labels_point_at_the_evidence(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_labels_mark_the_evidence(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     for batch in module.val_dataloader():
@@ -36,7 +36,7 @@ def test_labels_point_at_the_evidence(corpus_folder: Path, tokenizer_folder: Pat
                     assert start == -1
 
 
-def test_every_piece_of_evidence_is_a_target(corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv) -> None:
+def test_every_piece_of_evidence_is_labelled(corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv) -> None:
     kept = [tuple(line.split(",")) for line in (corpus_folder / "annotations.csv").read_text().splitlines()]
     more = [(row[0], row[1].split()[-1], row[2], "1") for row in kept[1:] if row[3] == "1"]
     annotations = str(write_csv("annotations.csv", [*kept, *more]))
@@ -46,9 +46,9 @@ def test_every_piece_of_evidence_is_a_target(corpus_folder: Path, tokenizer_fold
     assert max(pieces) == 2
 
 
-def test_the_share_of_null_examples_is_the_negative_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_number_of_null_examples_follows_negative_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
     def epoch(ratio: float) -> tuple[int, int, set[tuple[str, str, int]]]:
-        """Windows without evidence, windows with, and all that were drawn or kept."""
+        """Return the numbers of windows without and with evidence, and the keys of all windows."""
         module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=ratio)
         module.setup("fit")
         starts = torch.cat([batch["start_positions"][:, 0] for batch in module.train_dataloader()])
@@ -56,7 +56,7 @@ def test_the_share_of_null_examples_is_the_negative_ratio(corpus_folder: Path, t
         drawn = [module._samples[draw.index] for batch in sampler.batches(0) for draw in batch]
         ids = module.corpus.posts.ids
         keys = {(ids[sample.row], sample.criterion, sample.first) for sample in drawn}
-        # What the annotator calls no evidence is always there.
+        # Explicit negatives are in every epoch.
         posts = module._split.train if module._split else ()
         explicit = {(p.post_id, p.criterion) for p in module.corpus.pairs if not p.met and p.post_id in posts}
         assert explicit
@@ -71,14 +71,14 @@ def test_the_share_of_null_examples_is_the_negative_ratio(corpus_folder: Path, t
         assert none < some
 
 
-def test_null_examples_that_the_corpus_does_not_have_are_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_missing_null_examples_are_counted(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, negative_ratio=100)
     module.setup("fit")
     name = "training windows that --data.negative_ratio asks for and the corpus does not have"
-    assert module.counts[name] == module._drawn - (len(module._samples) - len(module._samples.kept)) > 0
+    assert module.counts[name] == module._samples.drawn - (len(module._samples) - len(module._samples.kept)) > 0
 
 
-def test_evidence_that_was_not_found_is_left_out_and_counted(
+def test_pairs_with_evidence_not_found_are_left_out_and_counted(
     corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv
 ) -> None:
     lost = [(f"p{number}", "not in the post", "SAD", "1") for number in range(2, 40, 3)]

@@ -16,7 +16,7 @@ BOTH = pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
 
 
 def make(kind: type[PairDataModule], corpus: Path, tokenizer: Path, **changed: Any) -> PairDataModule:
-    """A data module over the test corpus, with windows of 32 tokens."""
+    """Make a data module of the test corpus with windows of 32 tokens."""
     arguments: dict[str, Any] = {
         "posts": str(corpus / "posts.csv"),
         "annotations": str(corpus / "annotations.csv"),
@@ -33,7 +33,7 @@ def make(kind: type[PairDataModule], corpus: Path, tokenizer: Path, **changed: A
 
 
 @BOTH
-def test_the_test_part_is_untouched_until_it_is_asked_for(
+def test_test_split_is_read_only_in_stage_test(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[set[str]] = []
@@ -55,7 +55,7 @@ def test_the_test_part_is_untouched_until_it_is_asked_for(
 
 
 @BOTH
-def test_scored_batches_hold_whole_pairs_and_the_whole_post(
+def test_evaluation_batches_have_whole_pairs_and_whole_posts(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     module = make(kind, corpus_folder, tokenizer_folder)
@@ -78,7 +78,7 @@ def test_scored_batches_hold_whole_pairs_and_the_whole_post(
 
 
 @BOTH
-def test_the_fingerprint_is_of_what_is_measured_alone(
+def test_fingerprint_depends_only_on_the_evaluation_data(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     def of(**changed: Any) -> str:
@@ -92,7 +92,7 @@ def test_the_fingerprint_is_of_what_is_measured_alone(
 
 
 @BOTH
-def test_the_draw_s_seed_changes_what_an_epoch_draws_and_nothing_else(
+def test_draw_seed_changes_only_the_draws_of_an_epoch(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     def epoch(**changed: Any) -> tuple[list[int], PairDataModule]:
@@ -108,7 +108,7 @@ def test_the_draw_s_seed_changes_what_an_epoch_draws_and_nothing_else(
 
 
 @BOTH
-def test_the_fingerprint_is_the_same_at_every_stage(
+def test_fingerprint_is_the_same_in_all_stages(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     found = []
@@ -136,19 +136,19 @@ def test_training_batches_are_the_same_with_and_without_workers(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_negatives_are_drawn_anew_by_the_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_negatives_are_redrawn_each_epoch_by_the_ratio(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, negative_ratio=0.5)
     module.setup("fit")
     sampler: Any = module.train_dataloader().sampler
     kept = set(module._samples.kept.tolist())
     drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} - kept for epoch in range(3)]
-    assert len(drawn[0]) == len(drawn[1]) == module._drawn
+    assert len(drawn[0]) == len(drawn[1]) == module._samples.drawn
     assert drawn[0] != drawn[1]
-    assert module._drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
+    assert module._samples.drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
 
 
 @BOTH
-def test_the_windows_of_each_class_are_counted(
+def test_class_counts_are_those_of_an_epoch(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
     module = make(kind, corpus_folder, tokenizer_folder, negative_ratio=0.5)
@@ -161,7 +161,7 @@ def test_the_windows_of_each_class_are_counted(
     assert module.class_counts == (windows - shown, shown)
 
 
-def test_predict_reads_posts_alone(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_predict_needs_no_annotations(corpus_folder: Path, tokenizer_folder: Path) -> None:
     for kind in (CriteriaDataModule, EvidenceDataModule):
         module = make(kind, corpus_folder, tokenizer_folder, annotations=None)
         module.setup("predict")
@@ -174,7 +174,7 @@ def test_predict_reads_posts_alone(corpus_folder: Path, tokenizer_folder: Path) 
             module.setup("fit")
 
 
-def test_bad_values_are_named_at_once(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_all_invalid_values_are_reported_at_once(corpus_folder: Path, tokenizer_folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         make(
             CriteriaDataModule,
@@ -191,30 +191,30 @@ def test_bad_values_are_named_at_once(corpus_folder: Path, tokenizer_folder: Pat
         "--data.batch_size",
         "--data.eval_batch_size",
         "--data.negative_ratio",
-        "--data.num_workers",
         "--data.val_fraction",
+        "--data.num_workers",
     ]
 
 
-def test_windows_too_small_for_the_criteria_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_max_length_too_small_for_the_criteria_is_an_error(corpus_folder: Path, tokenizer_folder: Path) -> None:
     with pytest.raises(InputError, match=r"--data\.max_length: 12 is too small"):
         make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=12, stride=8).setup("fit")
 
 
-def test_windows_that_share_all_they_hold_are_refused(corpus_folder: Path, tokenizer_folder: Path) -> None:
-    with pytest.raises(InputError, match=r"--data\.stride: 32 is not below --data\.max_length, 32"):
+def test_stride_of_a_whole_window_is_an_error(corpus_folder: Path, tokenizer_folder: Path) -> None:
+    with pytest.raises(InputError, match=r"--data\.stride: got 32; it must be below --data\.max_length, 32"):
         make(CriteriaDataModule, corpus_folder, tokenizer_folder, stride=32)
 
 
-def test_flags_are_judged_without_a_module_and_a_subclass_may_have_fewer() -> None:
+def test_flag_problems_need_no_instance_and_not_all_flags() -> None:
     assert PairDataModule.flag_problems({"batch_size": 0, "test_fraction": 2.0}) == [
-        "--data.batch_size: 0 is too small; it must be 1 or more",
-        "--data.test_fraction: 2.0 is not between 0 and 1; 0.15 is usual",
+        "--data.batch_size: got 0; it must be 1 or more",
+        "--data.test_fraction: got 2.0; it must be above 0 and below 1",
     ]
     assert PairDataModule.flag_problems({}) == []
 
 
-def test_windows_are_judged_for_another_encoder(
+def test_refuse_windows_checks_another_encoder(
     corpus_folder: Path, tokenizer_folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
@@ -224,7 +224,7 @@ def test_windows_are_judged_for_another_encoder(
         module.refuse_windows(tokenizer, 24, 20)
 
 
-def test_what_training_leaves_out_is_counted_and_said(
+def test_windows_left_out_are_counted_and_logged(
     corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
@@ -235,12 +235,12 @@ def test_what_training_leaves_out_is_counted_and_said(
     assert all(f"{name} {count}" in caplog.text for name, count in module.counts.items())
 
 
-def test_names_that_no_search_may_vary_are_arguments() -> None:
+def test_measures_are_arguments() -> None:
     assert set(signature(PairDataModule).parameters) >= PairDataModule.MEASURES
     assert issubclass(PairDataModule, LightningDataModule)
 
 
-def test_a_draw_is_what_the_dataset_takes(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_train_dataset_takes_draws(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
-    assert module._train_windows[[Draw(0, 0)]]["labels"].shape == (1,)
+    assert module._train_dataset[[Draw(0, 0)]]["labels"].shape == (1,)

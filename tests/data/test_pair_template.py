@@ -10,7 +10,7 @@ from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
 
-def test_a_template_makes_the_same_windows_after_it_was_written_down(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_template_from_json_makes_the_same_windows(tokenizer: PreTrainedTokenizerFast) -> None:
     template = PairTemplate.of(tokenizer)
     assert template.longest == 128
     again = PairTemplate(**json.loads(json.dumps(asdict(template))))
@@ -22,7 +22,7 @@ def test_a_template_makes_the_same_windows_after_it_was_written_down(tokenizer: 
     }
 
 
-def test_a_tokenizer_that_puts_the_second_text_first_is_refused() -> None:
+def test_tokenizer_with_the_second_text_first_is_an_error() -> None:
     backend = Tokenizer(models.WordLevel({"probe": 0, "[UNK]": 1}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.TemplateProcessing(single="$A", pair="$B $A", special_tokens=[])

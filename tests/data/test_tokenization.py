@@ -1,10 +1,11 @@
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data.tokenization import tokenize
+from lightning_hpo.data.tokenization import TokenizedText, tokenize
 
 
-def test_nothing_is_cut_or_padded_whatever_the_file_asks_for(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_truncation_and_padding_of_the_file_are_ignored(tokenizer: PreTrainedTokenizerFast) -> None:
     long, short = tokenize(tokenizer.backend_tokenizer, ["w1 " * 50, "w2"])
     assert (len(long), len(short)) == (50, 1)
     assert long.offsets[-1].tolist() == [147, 149]
@@ -18,9 +19,29 @@ def test_tokens_are_those_of_the_fast_tokenizer(tokenizer: PreTrainedTokenizerFa
     assert [[tuple(span) for span in text.offsets.tolist()] for text in made] == expected["offset_mapping"]
 
 
-def test_white_space_is_no_part_of_a_token() -> None:
+def test_offsets_exclude_white_space() -> None:
     backend = Tokenizer(models.BPE({"Ġ": 0, "a": 1, "Ċ": 2, "b": 3, "Ġa": 4}, [("Ġ", "a")]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
     backend.decoder = decoders.ByteLevel()
     (text,) = tokenize(backend, ["b a\n b"])
     assert text.offsets.tolist() == [[0, 1], [2, 3], [-1, -1], [-1, -1], [5, 6]]
+
+
+def _text() -> TokenizedText:
+    offsets = [(0, 3), (4, 6), (-1, -1), (8, 9), (9, 12)]
+    return TokenizedText(np.arange(5, dtype=np.int32), np.array(offsets, np.int32))
+
+
+def test_tokens_of_a_span() -> None:
+    text = _text()
+    assert text.tokens_of((4, 9)) == (1, 3)
+    assert text.tokens_of((2, 5)) == (0, 1)
+    assert text.tokens_of((6, 8)) is None
+    assert text.tokens_of((0, 100)) == (0, 4)
+
+
+def test_part_keeps_its_offsets() -> None:
+    assert _text().part(1, 3).characters() == (4, 6)
+    assert _text().characters() == (0, 12)
+    assert _text().part(2, 3).characters() == (0, 0)
+    assert len(_text().part(3, 5)) == 2

@@ -1,4 +1,4 @@
-"""Under a real Trainer, since how Lightning sets epochs and restores places is what matters."""
+"""Tests with a real Trainer, since Lightning sets the epochs and restores the state of the loader."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ from lightning_hpo.data.batching import Draw, TrainBatchSampler
 from lightning_hpo.data.train_loader import TrainLoader
 
 pytestmark = pytest.mark.filterwarnings(
-    # Lightning advises more workers and a logger; it warns of resuming amid an epoch, which is tested here.
-    # Lightning and torch disagree about a name of torch.
+    # Lightning recommends more workers, and warns of resuming within an epoch, which is tested here.
     "ignore:.*LeafSpec.*",
     "ignore:.*does not have many workers",
     "ignore:.*resuming from a checkpoint that ended before the epoch ended",
     "ignore:.*exists and is not empty",
-    # What the machine is, not what the code does.
+    # Depends on the machine, not on the code.
     "ignore:.*multi-threaded, use of fork.*",
 )
 
@@ -34,7 +33,7 @@ class _Draws(Dataset[Tensor]):
 
 
 class _Recorder(LightningModule):
-    """Remembers the batches that it was trained on."""
+    """Records its training batches."""
 
     def __init__(self, workers: int) -> None:
         super().__init__()
@@ -62,7 +61,7 @@ class _Recorder(LightningModule):
 
 
 class _Stop(Callback):
-    """Interrupts in the middle, as a signal would."""
+    """Raises at a step, as an interruption within an epoch."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -92,7 +91,7 @@ def _fit(folder: Path, workers: int = 0, stop: int = -1, resume: str | None = No
     return model
 
 
-def test_each_epoch_is_drawn_anew_and_whole(tmp_path: Path) -> None:
+def test_each_epoch_is_redrawn_and_complete(tmp_path: Path) -> None:
     seen = _fit(tmp_path, every_n_epochs=1).seen
     sampler = _Recorder(0).train_dataloader().sampler
     assert isinstance(sampler, TrainBatchSampler)
@@ -114,7 +113,7 @@ def test_each_epoch_is_drawn_anew_and_whole(tmp_path: Path) -> None:
         (10, 12, {"every_n_epochs": 1, "save_on_train_epoch_end": True}),
     ],
 )
-def test_a_resumed_training_sees_what_an_uninterrupted_one_sees(
+def test_resumed_training_has_the_batches_of_an_uninterrupted_one(
     tmp_path: Path, workers: int, step: int, stop: int, checkpoint: dict[str, Any]
 ) -> None:
     whole = _fit(tmp_path / "whole", **checkpoint).seen

@@ -2,17 +2,13 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data.corpus import Corpus
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.corpus import Corpus, TokenizedCorpus
+from lightning_hpo.data.labels import IGNORED, window_targets
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.data.tokenized_posts import TokenizedPosts
-from lightning_hpo.data.train_samples import TrainSamples
-from lightning_hpo.data.train_window import TrainWindow
-from lightning_hpo.data.window_labels import window_targets
-from lightning_hpo.data.window_target import IGNORED
-from lightning_hpo.data.windows import Windows
+from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
 
-# Each word is a token, and three characters.
+# Each word is one token and takes three characters with its space.
 TEXTS = {f"p{words}": " ".join(["w1"] * words) for words in (30, 1, 12, 7, 40)}
 CRITERIA = {"SAD": "sad", "TIRED": "so tired am i"}
 # The first evidence is cut by two windows, and the third is longer than any.
@@ -21,44 +17,43 @@ PAIRS = (Pair("p30", "SAD", True, ((24, 32),)), Pair("p12", "TIRED", False), Pai
 
 @pytest.fixture
 def made(tokenizer: PreTrainedTokenizerFast) -> tuple[TrainSamples, list[TrainWindow]]:
-    """The samples, and what they should be: every pair cut at once."""
-    windows = Windows.of(tokenizer, max_length=16, stride=2)
+    """Samples, and the expected windows: all pairs cut at once."""
     corpus = Corpus(Posts.of(TEXTS), CRITERIA, PAIRS)
-    posts = TokenizedPosts(corpus.posts.texts, tokenizer)
-    criteria = dict(zip(CRITERIA, windows.tokenize(CRITERIA.values()), strict=True))
+    tokens = TokenizedCorpus.of(corpus, tokenizer, max_length=16, stride=2)
     pairs = corpus.pairs_of(tuple(TEXTS))
     expected = []
     for pair in pairs:
         row = list(TEXTS).index(pair.post_id)
-        ranges = windows.ranges(len(posts[row]), criteria[pair.criterion])
-        targets = window_targets(posts[row], ranges, pair.spans, met=pair.met)
+        ranges = tokens.windows.ranges(len(tokens.posts[row]), tokens.criteria[pair.criterion])
+        targets = window_targets(tokens.posts[row], ranges, pair.spans, met=pair.met)
         expected += [
             TrainWindow(row, pair.criterion, *cut, target) for cut, target in zip(ranges, targets, strict=True)
         ]
-    samples = TrainSamples(pairs, posts=posts, criteria=criteria, windows=windows)
+    samples = TrainSamples(pairs, tokens, negative_ratio=1.0)
     return samples, [window for window in expected if window.target.label != IGNORED]
 
 
-def test_a_window_is_what_it_would_be_if_all_were_cut_at_once(
+def test_windows_equal_those_cut_all_at_once(
     made: tuple[TrainSamples, list[TrainWindow]],
 ) -> None:
     samples, expected = made
     assert [samples[number] for number in range(len(samples))] == expected
     criteria = {"SAD": 1, "TIRED": 4}
     lengths = [window.stop - window.first + criteria[window.criterion] for window in expected]
-    # "tired" and "am" and "so" and "i" are words that the tokenizer knows, and so is "sad".
     assert samples.lengths(np.arange(len(samples))).tolist() == lengths
     order = np.random.default_rng(0).permutation(len(samples))
     assert samples.lengths(order).tolist() == [lengths[number] for number in order]
 
 
-def test_annotated_windows_are_kept_and_what_is_left_out_is_counted(
+def test_annotated_windows_are_kept_and_others_counted(
     made: tuple[TrainSamples, list[TrainWindow]],
 ) -> None:
     samples, expected = made
     annotated = {(list(TEXTS).index(pair.post_id), pair.criterion) for pair in PAIRS}
     kept = [number for number, window in enumerate(expected) if (window.row, window.criterion) in annotated]
     assert samples.kept.tolist() == kept
-    assert samples.positives == sum(window.target.label == 1 for window in expected) > 1
+    positives = sum(window.target.label == 1 for window in expected)
+    assert samples.drawn == positives > 1
+    assert samples.class_counts == (len(kept), positives)
     assert all(samples.counts.values())
     assert len(samples.counts) == 2

@@ -28,7 +28,7 @@ def _roberta() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
-def test_a_pair_that_fits_is_what_the_tokenizer_itself_makes(tokenizer: PreTrainedTokenizerFast, kind: str) -> None:
+def test_short_pair_has_the_tokens_of_the_tokenizer(tokenizer: PreTrainedTokenizerFast, kind: str) -> None:
     fast = tokenizer if kind == "bert" else _roberta()
     windows = _windows(fast)
     criterion, post = windows.tokenize(["w1 w2", "w3 w4 w5"])
@@ -41,7 +41,7 @@ def test_a_pair_that_fits_is_what_the_tokenizer_itself_makes(tokenizer: PreTrain
     assert set(batch["input_ids"][0, len(expected["input_ids"]) :].tolist()) <= {windows.pad_id}
 
 
-def test_padding_goes_to_the_longest_of_the_batch(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_batch_is_padded_to_its_longest_window(tokenizer: PreTrainedTokenizerFast) -> None:
     windows = _windows(tokenizer, max_length=30)
     criterion, short, long = windows.tokenize(["w1", "w2", " ".join(WORDS[:10])])
     made = [windows.compose(criterion, post) for post in (short, long)]
@@ -56,7 +56,7 @@ def test_padding_goes_to_the_longest_of_the_batch(tokenizer: PreTrainedTokenizer
 
 
 @given(tokens=st.integers(0, 200), max_length=st.integers(8, 40), stride=st.integers(0, 30), words=st.integers(1, 5))
-def test_windows_cover_the_whole_post_and_overlap_as_asked(
+def test_windows_cover_the_post_and_overlap_by_the_stride(
     tokens: int, max_length: int, stride: int, words: int
 ) -> None:
     windows = _windows(_ROBERTA, max_length, stride)
@@ -64,7 +64,7 @@ def test_windows_cover_the_whole_post_and_overlap_as_asked(
     room = windows.room(criterion)
     if room <= stride:
         with pytest.raises(InputError, match=r"--data\.max_length.*--data\.stride"):
-            windows.refuse_criteria([criterion])
+            windows.check_criteria([criterion])
         return
     ranges = windows.ranges(tokens, criterion)
     assert (ranges[0][0], ranges[-1][1]) == (0, tokens)
@@ -75,17 +75,17 @@ def test_windows_cover_the_whole_post_and_overlap_as_asked(
         assert all(stop > first for first, stop in ranges)
 
 
-def test_lengths_that_cannot_be_name_their_flag(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"--data\.max_length: 129 is more than the 128"):
+def test_invalid_lengths_are_errors_that_name_the_flag(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(InputError, match=r"--data\.max_length: got 129; the encoder reads at most 128"):
         _windows(tokenizer, 129)
-    with pytest.raises(InputError, match=r"--data\.stride: -1"):
+    with pytest.raises(InputError, match=r"--data\.stride: got -1"):
         _windows(tokenizer, 100, -1)
     windows = _windows(tokenizer, 16, 12)
     with pytest.raises(InputError, match=r"use 18 or more, or --data\.stride must be below 11"):
-        windows.refuse_criteria(windows.tokenize(["w1 w2"]))
+        windows.check_criteria(windows.tokenize(["w1 w2"]))
     windows = _windows(tokenizer, 4, 0)
     with pytest.raises(InputError, match=r"no --data\.stride is small enough"):
-        windows.refuse_criteria(windows.tokenize(["w1 w2 w3"]))
+        windows.check_criteria(windows.tokenize(["w1 w2 w3"]))
 
 
 _ROBERTA = _roberta()

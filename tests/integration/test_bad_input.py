@@ -7,7 +7,7 @@ import pytest
 
 from lightning_hpo.cli import main
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.redsm5 import read_posts
+from lightning_hpo.data.posts import read_posts
 from tests.hub import write_hub
 from tests.project_sandbox import ROOT
 

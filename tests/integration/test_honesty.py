@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule, PairDataModule
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.data.redsm5 import read_posts
+from lightning_hpo.data.posts import read_posts
 from tests.fault_agents import TWIN
 from tests.hub import write_hub
 from tests.study_sandbox import StudySandbox
@@ -74,9 +74,9 @@ def _nothing_is_written(sandbox: StudySandbox) -> bool:
     [
         (
             "post",
-            "leak: the parts of the split share 1 posts and 1 texts, and must share none; the text of post 'demo_",
+            "leak: the splits share 1 posts and 1 texts, and must share none; for example, the text of post 'demo_",
         ),
-        ("text", "leak: the parts of the split share 0 posts and 1 texts, and must share none; the text of post '"),
+        ("text", "leak: the splits share 0 posts and 1 texts, and must share none; for example, the text of post '"),
     ],
 )
 def test_a_leak_is_refused_before_the_study(
@@ -99,7 +99,9 @@ def test_label_typos_are_refused_by_file_line_and_column(
     assert sandbox.tune("typo", config=_config(encoder)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
-    assert "annotations.csv, line 2, column DSM5_symptom: 'LEEP_ISSUES' is no criterion; did you mean SLEEP" in lines[0]
+    assert (
+        "annotations.csv, line 2, column DSM5_symptom: 'LEEP_ISSUES' is not a criterion; did you mean SLEEP" in lines[0]
+    )
     assert "annotations.csv, line 3, column status: '2' is not a status; use 1 or 0" in lines[1]
     assert _nothing_is_written(sandbox)
 

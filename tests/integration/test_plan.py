@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.agent_cli import AgentCLI
-from lightning_hpo.data.redsm5 import read_posts
+from lightning_hpo.data.posts import read_posts
 from tests.project_sandbox import ProjectSandbox
 
 EXAMPLE = """python scripts/tune_max.py \

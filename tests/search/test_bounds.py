@@ -35,9 +35,14 @@ def _problems(space: Space, base: dict[str, Any]) -> list[str]:
         ("model.optim.layer_decay", {"low": 0.8, "high": 1.2}, "1.2", "--model.optim.layer_decay: got 1.2; it must be"),
         ("model.head.dropout", {"low": -0.5, "high": 0.5}, "-0.5", "--model.head.dropout: got -0.5; it must be"),
         ("model.loss.gamma", {"low": 1.0, "high": 50.0}, "50.0", "--model.loss.gamma: got 50.0; it must be from 0 to"),
-        ("data.batch_size", {"choices": [8, 0]}, "0", "--data.batch_size: 0 is too small; it must be 1 or more"),
-        ("data.max_length", {"low": 64, "high": 512}, "64", "--data.stride: 128 is not below --data.max_length, 64"),
-        ("aug.p_apply", {"low": 0.5, "high": 1.5}, "1.5", "--aug.p_apply: 1.5 is no probability; give 0 to 1"),
+        ("data.batch_size", {"choices": [8, 0]}, "0", "--data.batch_size: got 0; it must be 1 or more"),
+        (
+            "data.max_length",
+            {"low": 64, "high": 512},
+            "64",
+            "--data.stride: got 128; it must be below --data.max_length, 64",
+        ),
+        ("aug.p_apply", {"low": 0.5, "high": 1.5}, "1.5", "--aug.p_apply: got 1.5; it must be from 0 to 1"),
         ("trainer.accumulate_grad_batches", {"low": 0, "high": 8}, "0", "--trainer.accumulate_grad_batches: got 0; it"),
         ("trainer.gradient_clip_val", {"low": -1.0, "high": 1.5}, "-1.0", "--trainer.gradient_clip_val: got -1.0; it"),
     ],
@@ -61,7 +66,7 @@ def test_all_bounds_are_reported_at_once(base: dict[str, Any]) -> None:
 def test_two_bounds_that_are_valid_alone_but_not_together_are_reported(base: dict[str, Any]) -> None:
     space = {"data.max_length": {"low": 192, "high": 512}, "data.stride": {"low": 32, "high": 256}}
     assert _problems(space, base) == [
-        "search_space: data.max_length: 192 with data.stride: 256 is not valid: --data.stride: 256 is not "
+        "search_space: data.max_length: 192 with data.stride: 256 is not valid: --data.stride: got 256; it must be "
         "below --data.max_length, 192"
     ]
 

@@ -1,4 +1,4 @@
-"""Changes words of training windows without losing the evidence."""
+"""Augmentation of training windows: changes words but keeps the evidence."""
 
 from lightning_hpo.data.augmentation.augmentation import Augmentation
 from lightning_hpo.data.augmentation.augmenter import Augmenter

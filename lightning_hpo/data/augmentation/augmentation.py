@@ -1,55 +1,50 @@
-"""The flags of the augmentation."""
+"""Flags of the augmentation."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from lightning_hpo.data.augmentation.methods import METHODS, unknown_methods
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.flag_types import Bounds, bounds_problems
 
 __all__ = ["Augmentation"]
 
-# With so many augmented samples expected, none at all happens by chance in one epoch of a hundred million.
+# If this many augmented samples are expected, the probability of none is about 2e-9.
 _CERTAIN = 20
 
 
 @dataclass
 class Augmentation:
-    """Random changes of words in training samples; the scored parts are never changed.
+    """Random changes of words in training samples; validation and test samples are never changed.
 
-    Words change within the evidence or outside of it, never across its border, and evidence keeps a word.
+    A change is either inside the evidence or outside, never across its border. At least one word of the evidence stays.
 
     Args:
-        enabled: Whether to augment at all.
-        methods: Ways to change words: swap (two neighbours change places), delete, split (a space within), keyboard
-            (a letter of a key beside it), ocr (a letter that looks like it); with the extra `augment` also spelling
-            (mistakes that people make), synonyms (out of WordNet), and nlpaug's by its names:
-            nlpaug/word/RandomWordAug, SpellingAug, SplitAug, SynonymAug, and nlpaug/char/KeyboardAug, OcrAug,
-            RandomCharAug; nlpaug/word/RandomWordAug/swap names an action.
-        p_apply: Probability that a sample is augmented, 0 to 1.
-        operations: Methods that an augmented sample goes through, one after another, 1 to 10.
-        max_share: Largest share of a sample's words that change in all its operations together, above 0 and below 1;
-            a sample too short for any has one change all the same.
+        enabled: Whether to augment training samples.
+        methods: Ways to change words. Choices: swap (exchange two neighbouring words), delete, split (insert a space
+            into a word), keyboard (replace a letter by one of a neighbouring key), ocr (replace a letter by one that
+            looks similar), synonyms (from WordNet; needs the extra `augment`).
+        p_apply: Probability that a sample is augmented.
+        operations: Number of methods applied to an augmented sample, one after another.
+        max_share: Largest share of a sample's words that all operations together change. A sample too short for a
+            single change within this share still gets one.
     """
 
     enabled: bool = False
     methods: list[str] = field(default_factory=lambda: ["swap", "delete"])
-    p_apply: float = 0.15
-    operations: int = 1
-    max_share: float = 0.2
+    p_apply: Annotated[float, Bounds(0, 1)] = 0.15
+    operations: Annotated[int, Bounds(1, 10)] = 1
+    max_share: Annotated[float, Bounds(0, 1, exclusive=True)] = 0.2
 
     def __post_init__(self) -> None:
         problems = unknown_methods(self.methods)
         if not self.methods:
-            problems.append(f"--aug.methods: it is empty; choose from {', '.join(METHODS)}")
+            problems.append(f"--aug.methods: got an empty list; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
             problems.append(f"--aug.methods: got {', '.join(self.methods)}; name each once")
-        if not 0 <= self.p_apply <= 1:
-            problems.append(f"--aug.p_apply: {self.p_apply} is no probability; give 0 to 1")
-        if not 1 <= self.operations <= 10:
-            problems.append(f"--aug.operations: got {self.operations}; it must be from 1 to 10")
-        if not 0 < self.max_share < 1:
-            problems.append(f"--aug.max_share: {self.max_share} is no share of words; give a value between 0 and 1")
+        problems += bounds_problems("--aug", type(self), vars(self))
         if problems:
             raise InputError(problems)
 
@@ -58,17 +53,17 @@ class Augmentation:
         return self.enabled and generator.random() < self.p_apply
 
     def require_effect(self, augmented: float, samples: float) -> None:
-        """Refuse an epoch in which nothing was augmented though it should have been.
+        """Check that augmentation changed at least one sample of an epoch.
 
         Args:
             augmented: Share of the epoch's samples that were changed.
-            samples: How many samples the epoch had.
+            samples: Number of samples in the epoch.
 
         Raises:
-            InputError: None was changed, and that is no chance.
+            InputError: No sample was changed, although so many were expected that this is not chance.
         """
         if self.enabled and not augmented and samples * self.p_apply >= _CERTAIN:
             raise InputError(
-                f"--aug.enabled: it is true and --aug.p_apply is {self.p_apply}, but none of the {samples:.0f} samples"
-                f" of the epoch was changed by {', '.join(self.methods)}; choose other --aug.methods"
+                f"--aug.methods: {', '.join(self.methods)} changed none of the {samples:.0f} samples of the epoch with"
+                f" --aug.p_apply {self.p_apply}; choose other methods, or set --aug.enabled to false"
             )

@@ -1,25 +1,24 @@
-"""Decides which words of a sample change, and by which methods."""
+"""Augment a text: choose which words change, and by which methods."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from lightning_hpo.data.augmentation.augmentation import Augmentation
-from lightning_hpo.data.augmentation.method import Method
-from lightning_hpo.data.augmentation.methods import load_methods
+from lightning_hpo.data.augmentation.methods import Method, load_methods
 from lightning_hpo.data.augmentation.pieces import Pieces
 
 __all__ = ["Augmenter"]
 
 
 class Augmenter:
-    """Changes words of texts, and finds their evidence again.
+    """Changes words of texts and returns the new position of their evidence.
 
     Args:
-        settings: How much may change, and how; where it is not enabled, nothing that a method needs is looked for.
+        settings: The flags of the augmentation. If it is not enabled, no method is loaded.
 
     Raises:
-        InputError: What a method needs is not on this machine.
+        InputError: A method needs a package or data that is missing on this machine.
     """
 
     def __init__(self, settings: Augmentation) -> None:
@@ -34,11 +33,11 @@ class Augmenter:
         Args:
             text: The text of a window.
             spans: Its evidence as character ranges [start, end); they may overlap.
-            generator: Decides everything that is left to chance.
+            generator: The only source of randomness.
 
         Returns:
-            The new text and the new place of each span, in the same order. It is the same text only where no method can
-            change any of its words.
+            The new text and the new character range of each span, in the same order. The text is unchanged only if no
+            method can change any of its words.
         """
         pieces = Pieces(text, spans)
         self._change(pieces, generator)
@@ -52,7 +51,7 @@ class Augmenter:
         wanted = left = int(generator.integers(min(_width(chosen), most), most + 1))
         for number, method in enumerate(chosen):
             spare = max(0, left - _width(chosen[number:]))
-            # One change is made even where the share is too small for it.
+            # The first change is made even if `max_share` is too small for it.
             if method.width <= left or left == wanted:
                 left -= _operate(pieces, method, method.width + spare // (operations - number), generator)
         for method in order[operations:]:
@@ -61,12 +60,12 @@ class Augmenter:
 
 
 def _width(methods: Sequence[Method]) -> int:
-    """The words that they take if each is used once."""
+    """Return the number of words that the methods change if each is used once."""
     return sum(method.width for method in methods)
 
 
 def _operate(pieces: Pieces, method: Method, quota: int, generator: np.random.Generator) -> int:
-    """Let a method change words at random places until the quota is reached; gives how many changed."""
+    """Change words at random positions until the quota is reached, and return the number of changed words."""
     changed = 0
     for index in generator.permutation(len(pieces.words)).tolist():
         if changed + method.width > quota:

@@ -1,4 +1,4 @@
-"""The ways to change words that need no further package, and no data."""
+"""Augmentation methods that need no further package and no data."""
 
 import re
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from numpy.random import Generator
 
 __all__ = ["CORE", "deleted", "misread", "mistyped", "split", "swapped"]
 
-# From the first to the last letter or digit: punctuation around a word is not part of it.
+# The first to the last letter or digit of a word, without the punctuation around it.
 CORE = re.compile(r"\w(?:.*\w)?")
 
 _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 
-# What a scanner takes for each other, as one letter or as two.
+# Confusions of optical character recognition: one letter or two.
 _LOOKALIKES = {
     "0": ("o", "O"),
     "1": ("l", "I"),
@@ -47,14 +47,14 @@ _LOOKALIKES = {
 
 
 def _neighbours() -> dict[str, tuple[str, ...]]:
-    """The keys around each key; a row lies half a key to the right of the row above."""
+    """Return the keys around each key; a row is half a key to the right of the row above."""
     around: dict[str, tuple[str, ...]] = {}
     for row, keys in enumerate(_ROWS):
         above = _ROWS[row - 1] if row else ""
         below = _ROWS[row + 1] if row + 1 < len(_ROWS) else ""
         for place, key in enumerate(keys):
-            beside = keys[max(0, place - 1) : place] + keys[place + 1 : place + 2]
-            around[key] = (*beside, *above[place : place + 2], *below[max(0, place - 1) : place + 1])
+            row_neighbours = keys[max(0, place - 1) : place] + keys[place + 1 : place + 2]
+            around[key] = (*row_neighbours, *above[place : place + 2], *below[max(0, place - 1) : place + 1])
     upper = {key.upper(): tuple(map(str.upper, keys)) for key, keys in around.items() if key.isalpha()}
     return around | upper
 
@@ -63,17 +63,17 @@ _NEIGHBOURS = _neighbours()
 
 
 def swapped(words: list[str], _generator: Generator) -> list[str]:
-    """Two neighbours change places."""
+    """Exchange two neighbouring words."""
     return words[::-1]
 
 
 def deleted(_words: list[str], _generator: Generator) -> list[str]:
-    """The word is gone."""
+    """Delete the word."""
     return [""]
 
 
 def split(words: list[str], generator: Generator) -> list[str]:
-    """A space within a word of four letters or more."""
+    """Insert a space into a word of four letters or more."""
     core = CORE.search(words[0])
     if core is None or len(core[0]) < 4:
         return words
@@ -82,12 +82,12 @@ def split(words: list[str], generator: Generator) -> list[str]:
 
 
 def mistyped(words: list[str], generator: Generator) -> list[str]:
-    """One letter becomes that of a key beside it on a QWERTY keyboard."""
+    """Replace one letter by that of a neighbouring key on a QWERTY keyboard."""
     return [_with_one_replaced(words[0], _NEIGHBOURS, generator)]
 
 
 def misread(words: list[str], generator: Generator) -> list[str]:
-    """One letter becomes one that a scanner takes it for."""
+    """Replace one letter by one that optical character recognition confuses with it."""
     return [_with_one_replaced(words[0], _LOOKALIKES, generator)]
 
 

@@ -1,4 +1,4 @@
-"""A text that is cut at the borders of its evidence, so that its words can change and the evidence is found again."""
+"""Cut a text at the borders of its evidence, so that words can change without losing track of the evidence."""
 
 import itertools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from numpy.random import Generator
 
-from lightning_hpo.data.augmentation.method import Method
+from lightning_hpo.data.augmentation.methods import Method
 
 __all__ = ["Pieces"]
 
@@ -14,11 +14,11 @@ _TOKENS = re.compile(r"\s+|\S+")
 
 
 class Pieces:
-    """A text as pieces between borders of evidence, and each piece as words and white space in turn.
+    """Text split at the borders of its evidence into pieces, and each piece into words and white space.
 
-    Every change stays within a piece, and a piece keeps at least one of its words: evidence neither vanishes nor takes
-    in what was outside. A word that touches a border without white space between, such as the last before a full
-    stop that is not evidence any more, stays as it is: otherwise a token could come to hold both sides of the border.
+    - A change stays within a piece, and a piece keeps at least one word. So evidence neither disappears nor grows.
+    - A word that touches a border without white space between is never changed, such as the word before a full stop
+      outside the evidence. Otherwise a token could contain characters from both sides of the border.
 
     Args:
         text: The text.
@@ -37,16 +37,16 @@ class Pieces:
         self._words_left = [0] * len(self._borders)
         for place in self.words:
             self._words_left[self._piece_of[place]] += 1
-        # Two words in a row have a border between them, and no white space.
+        # Two consecutive words have a border between them and no white space.
         self._settled = {word for pair in itertools.pairwise(self.words) if pair[1] - pair[0] == 1 for word in pair}
 
     @property
     def text(self) -> str:
-        """The text as it is now."""
+        """The current text."""
         return "".join(self._tokens)
 
     def moved(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Where spans of the text as it was are now."""
+        """Return the current character ranges of spans of the original text."""
         lengths = [0] * len(self._borders)
         for piece, token in zip(self._piece_of, self._tokens, strict=True):
             lengths[piece + 1] += len(token)
@@ -54,12 +54,12 @@ class Pieces:
         return [(now[start], now[end]) for start, end in spans]
 
     def change(self, place: int, method: Method, generator: Generator) -> bool:
-        """Change some neighbouring words of a piece; a word changes once.
+        """Change neighbouring words of a piece. Each word changes at most once.
 
         Args:
-            place: The first of them, out of `words`.
-            method: Says how many, and gives them their new text.
-            generator: What the method draws from.
+            place: Index of the first of them, one of `words`.
+            method: Returns their new text; its width is their number.
+            generator: Source of randomness for the method.
 
         Returns:
             Whether anything changed.
@@ -75,13 +75,13 @@ class Pieces:
         for each, word in zip(places, new, strict=True):
             self._tokens[each] = word
             if not word:
-                self._drop_space_beside(each)
+                self._drop_adjacent_space(each)
         self._words_left[piece] -= deleted
         self._settled.update(places)
         return True
 
     def _may_change(self, places: Sequence[int]) -> bool:
-        """Whether these are words of one piece that have not changed yet."""
+        """Return whether these are words of one piece that have not changed yet."""
         last = places[-1]
         return (
             last < len(self._tokens)
@@ -89,11 +89,11 @@ class Pieces:
             and self._settled.isdisjoint(places)
         )
 
-    def _drop_space_beside(self, place: int) -> None:
-        """Empty the white space behind a deleted word or, at the end of its piece, before it."""
+    def _drop_adjacent_space(self, place: int) -> None:
+        """Empty the white space after a deleted word or, at the end of its piece, before it."""
         piece = self._piece_of[place]
         for places in (range(place + 1, len(self._tokens)), range(place - 1, -1, -1)):
-            beside = next((each for each in places if self._tokens[each]), None)
-            if beside is not None and self._piece_of[beside] == piece and self._tokens[beside].isspace():
-                self._tokens[beside] = ""
+            adjacent = next((each for each in places if self._tokens[each]), None)
+            if adjacent is not None and self._piece_of[adjacent] == piece and self._tokens[adjacent].isspace():
+                self._tokens[adjacent] = ""
                 return

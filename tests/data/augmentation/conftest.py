@@ -1,4 +1,4 @@
-"""A WordNet of two synsets and a tagger that knows their words, in the files that NLTK reads."""
+"""A small WordNet and a part-of-speech tagger in the files that NLTK reads."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 _TAGGER = "averaged_perceptron_tagger_eng"
-_SYNSETS = {"adj": [("a", ["sad", "blue", "unhappy"])], "noun": [("n", ["sleep", "rest"])]}
-_TAGS = {"sad": "JJ", "sleep": "NN"}
+_SYNSETS = {
+    "adj": [("a", ["sad", "blue", "unhappy"])],
+    "noun": [("n", ["sleep", "rest", "go_under"]), ("n", ["a"])],
+    "verb": [("v", ["sad", "grieve"])],
+}
+_TAGS = {"a": "DT", "Sad": "JJ", "sad": "JJ", "sleep": "NN"}
 
 
 def _write_wordnet(folder: Path) -> None:
@@ -48,7 +52,7 @@ def _forget_wordnet() -> None:
 
 @pytest.fixture
 def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NLTK finds nothing, whatever this machine has."""
+    """Make NLTK find no data, whatever is on this machine."""
     import nltk
 
     _forget_wordnet()
@@ -57,7 +61,7 @@ def no_nltk_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def nltk_data(nltk_folder: Path) -> Iterator[Path]:
-    """NLTK finds the data above, and nothing else."""
+    """Make NLTK find the data of `nltk_folder` only."""
     import nltk
 
     _forget_wordnet()

@@ -1,4 +1,4 @@
-"""Each piece of a text is marked, so that what comes out of a method shows where every word was."""
+"""Each piece of a text is marked, so that a method's result shows which piece every word comes from."""
 
 import random
 from functools import cache
@@ -24,7 +24,7 @@ TEXT = "I believe nobody would notice that I cannot sleep, and that I am so sad 
 
 @st.composite
 def _marked(draw: st.DrawFn) -> tuple[str, list[Span], list[Span]]:
-    """A text in which each word is between marks that tell its piece, and spans, in characters and in pieces.
+    """Draw a text whose words are enclosed in marks of their piece, and spans in characters and in pieces.
 
     The marks are neither letters nor digits, which methods leave alone. Pieces may touch within a word.
     """
@@ -56,7 +56,7 @@ def _marks(text: str) -> set[int]:
 @given(
     marked=_marked(), operations=st.integers(1, 3), max_share=st.sampled_from([0.1, 0.5, 0.9]), seed=st.integers(0, 99)
 )
-def test_evidence_reads_as_the_augmented_evidence(
+def test_spans_mark_the_augmented_evidence(
     methods: tuple[str, ...], marked: tuple[str, list[Span], list[Span]], operations: int, max_share: float, seed: int
 ) -> None:
     text, spans, ends = marked
@@ -68,7 +68,7 @@ def test_evidence_reads_as_the_augmented_evidence(
         assert _marks(inside) <= set(range(first, stop))
         assert not _marks(outside) & set(range(first, stop))
         assert bool(inside.split()) == bool(before.split())
-        # White space at its ends is the evidence's own, and nothing is added there.
+        # No white space is added at the ends of the evidence.
         assert inside[:1].isspace() <= before[:1].isspace()
         assert inside[-1:].isspace() <= before[-1:].isspace()
 
@@ -82,7 +82,7 @@ def test_every_method_changes_a_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_chance_is_the_generators_alone(name: str) -> None:
+def test_generator_is_the_only_source_of_randomness(name: str) -> None:
     augmenter = _augmenter((name,), 2, 0.5)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # type: ignore[index]
     one = augmenter.augment(TEXT, [(0, 20)], np.random.default_rng(1))
@@ -105,7 +105,7 @@ def test_chance_is_the_generators_alone(name: str) -> None:
     st.floats(0.05, 0.95),
     st.integers(0, 99),
 )
-def test_no_more_words_change_than_may(
+def test_share_of_changed_words_is_at_most_max_share(
     count: int, methods: list[str], operations: int, share: float, seed: int
 ) -> None:
     before = [f"w{number}" for number in range(count)]
@@ -114,13 +114,13 @@ def test_no_more_words_change_than_may(
     kept = [word for word in before if word in after]
     out_of_place = sum(one != other for one, other in zip(kept, after, strict=True))
     changed = count - len(after) + out_of_place
-    # One change is made however small the share is, and swapping two neighbours moves both.
+    # At least one change is made, and a swap moves two words.
     assert changed <= max(share * count, 2 if "swap" in methods else 1)
     assert changed or count == 1
 
 
 @pytest.mark.parametrize("operations", [1, 2, 3])
-def test_a_sample_goes_through_as_many_methods_as_asked_for(operations: int) -> None:
+def test_number_of_methods_is_operations(operations: int) -> None:
     augmenter = Augmenter(Augmentation(True, ["delete", "split", "swap"], operations=operations, max_share=0.9))
     text = " ".join(f"w{number:02}rd" for number in range(30))
     seen = set()
@@ -134,24 +134,24 @@ def test_a_sample_goes_through_as_many_methods_as_asked_for(operations: int) -> 
     assert seen == {operations}
 
 
-def test_another_method_is_taken_where_one_can_change_nothing() -> None:
+def test_another_method_is_used_if_one_changes_nothing() -> None:
     for seed in range(10):
         augmenter = Augmenter(Augmentation(True, ["split", "delete"], max_share=0.5))
         assert augmenter.augment("a b", [], np.random.default_rng(seed))[0] in {"a", "b"}
 
 
-def test_what_no_method_can_change_stays() -> None:
+def test_text_that_no_method_can_change_is_unchanged() -> None:
     augmenter = Augmenter(Augmentation(True, ["split", "delete"]))
     assert augmenter.augment(" \n a", [(3, 4)], np.random.default_rng(0)) == (" \n a", [(3, 4)])
     assert augmenter.augment("", [], np.random.default_rng(0)) == ("", [])
 
 
 @pytest.mark.usefixtures("no_nltk_data")
-def test_nothing_is_looked_for_while_it_is_off() -> None:
+def test_disabled_augmentation_loads_no_method() -> None:
     Augmenter(Augmentation(False, ["synonyms"]))
 
 
-def test_synonyms_come_from_the_data_that_nltk_finds(nltk_data: Path) -> None:
+def test_synonyms_come_from_wordnet(nltk_data: Path) -> None:
     found = {_augmenter(("synonyms",), 1, 0.5).augment("so sad!", [], np.random.default_rng(s))[0] for s in range(20)}
     assert found == {"so blue!", "so unhappy!"}
     assert nltk_data.is_dir()

@@ -9,12 +9,12 @@ from lightning_hpo.data.augmentation.noise import deleted, misread, mistyped, sp
 
 
 def _all_of(change: Callable[[list[str], np.random.Generator], list[str]], word: str) -> set[str]:
-    """Everything that a change may make of a word."""
+    """Return all results of a change for a word."""
     generator = np.random.default_rng(0)
     return {change([word], generator)[0] for _ in range(300)}
 
 
-def test_what_each_makes_of_a_word() -> None:
+def test_results_for_a_word() -> None:
     assert swapped(["so", "sad"], np.random.default_rng(0)) == ["sad", "so"]
     assert deleted(["sad"], np.random.default_rng(0)) == [""]
     assert _all_of(split, '"sad?"') == {'"sad?"'}
@@ -25,12 +25,12 @@ def test_what_each_makes_of_a_word() -> None:
 
 
 @pytest.mark.parametrize("change", [split, mistyped, misread])
-def test_a_word_without_letters_stays(change: Callable[[list[str], np.random.Generator], list[str]]) -> None:
+def test_word_without_letters_is_unchanged(change: Callable[[list[str], np.random.Generator], list[str]]) -> None:
     assert _all_of(change, "...") == {"..."}
 
 
 @given(st.text(min_size=1).filter(lambda word: not any(map(str.isspace, word))), st.integers(0, 99))
-def test_noise_touches_one_place(word: str, seed: int) -> None:
+def test_noise_changes_one_position(word: str, seed: int) -> None:
     (halves,) = split([word], np.random.default_rng(seed))
     assert halves.replace(" ", "", 1) == word
     (typed,) = mistyped([word], np.random.default_rng(seed))

@@ -1,24 +1,47 @@
-"""Decides what each window of a pair is trained towards, and turns that into tensors."""
+"""Training targets of windows, and their label tensors for both agents."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_hpo.data.tokenized_text import TokenizedText
-from lightning_hpo.data.window_target import IGNORED, WindowTarget
+from lightning_hpo.data.tokenization import TokenizedText
 
-__all__ = ["criteria_labels", "evidence_labels", "window_targets"]
+__all__ = ["IGNORED", "WindowTarget", "criteria_labels", "evidence_labels", "window_targets"]
+
+# The label that PyTorch's losses ignore.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class WindowTarget:
+    """Label and evidence of one window.
+
+    Attributes:
+        label: 1 if the window contains a sentence of evidence, 0 if it contains no part of one, -100 (ignored) if its
+            border cuts one.
+        spans: First and last token (inclusive, counted from the window's first token of the post) of each piece of
+            evidence in the window. A prediction of any of them is correct.
+        partial: Whether the evidence is the largest part of a sentence that no window contains as a whole.
+    """
+
+    label: int
+    spans: tuple[tuple[int, int], ...] = ()
+    partial: bool = False
 
 
 def window_targets(
     post: TokenizedText, ranges: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]], *, met: bool
 ) -> list[WindowTarget]:
-    """The targets of all windows of one pair.
+    """Return the targets of all windows of one pair.
 
-    A window that wholly contains evidence is labelled 1, one that touches none 0. One that only holds a part is
-    ignored, unless no window of the pair holds a sentence whole: then the window with the largest part is labelled 1.
-    Where a pair is met but its evidence is not known, every window is labelled 1.
+    | evidence in the window | label |
+    |---|---|
+    | a whole sentence | 1 |
+    | a part of a sentence only | ignored; 1 for the largest part if no window contains a whole sentence |
+    | none | 0 |
+    | the pair is met, but its evidence was not found | 1 for every window |
 
     Args:
         post: The whole post.
@@ -37,15 +60,15 @@ def window_targets(
 
 
 def criteria_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:  # noqa: ARG001
-    """`labels` [windows]: 1 met, 0 not met, -100 ignored."""
+    """Return `labels` [windows]: 1 met, 0 not met, -100 ignored."""
     return {"labels": torch.tensor([target.label for target in targets])}
 
 
 def evidence_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
-    """`start_positions` and `end_positions` [windows, pieces]: first and last token of each piece of evidence.
+    """Return `start_positions` and `end_positions` [windows, pieces]: first and last token of each piece of evidence.
 
-    Token 0, which is never of the post, stands for no evidence. -100 fills the rows of windows with fewer pieces than
-    others; where it is all of a row, the window is ignored.
+    Token 0, which never belongs to the post, stands for no evidence. Rows of windows with fewer pieces are padded with
+    -100. A row of -100 only means that the window is ignored.
 
     Args:
         targets: Target of each window.
@@ -58,7 +81,7 @@ def evidence_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int])
 
 
 def _pieces(target: WindowTarget, start: int) -> list[tuple[int, int]]:
-    if target.spans:  # each once: a likelihood summed over them would count another twice
+    if target.spans:  # each once: the loss sums the likelihood of all pieces, so a duplicate would count twice
         return list(dict.fromkeys((first + start, last + start) for first, last in target.spans))
     return [(0, 0) if target.label == 0 else (IGNORED, IGNORED)]
 
@@ -77,5 +100,5 @@ def _largest_part(window: tuple[int, int], tokens: Sequence[tuple[int, int]]) ->
 
 
 def _shared(window: tuple[int, int], span: tuple[int, int]) -> int:
-    """How many tokens of a span (last inclusive) a window holds."""
+    """Return the number of tokens of a span (last token inclusive) in a window."""
     return max(0, min(window[1], span[1] + 1) - max(window[0], span[0]))

@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_hpo.data.evidence_matching import find_sentence
+from lightning_hpo.data.annotations import find_sentence
 
 
 @pytest.mark.parametrize(
@@ -16,5 +16,5 @@ from lightning_hpo.data.evidence_matching import find_sentence
         ("I am sad.", "  ", ((), True)),
     ],
 )
-def test_where_a_sentence_is(post: str, sentence: str, expected: tuple[tuple[tuple[int, int], ...], bool]) -> None:
+def test_find_sentence(post: str, sentence: str, expected: tuple[tuple[tuple[int, int], ...], bool]) -> None:
     assert find_sentence(post, sentence) == expected

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.data.redsm5 import Pair, read_corpus
+from lightning_hpo.data.corpus import read_corpus
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import InputError
 
 from .conftest import WriteCsv
@@ -15,7 +16,7 @@ def _row(post: str, sentence: str, label: str, status: str) -> tuple[str, ...]:
     return (post, "x", sentence, label, status, "")
 
 
-def test_repeats_and_conflicts_are_decided_for_evidence_and_counted(write_csv: WriteCsv) -> None:
+def test_repeats_and_conflicts_are_resolved_and_counted(write_csv: WriteCsv) -> None:
     rows = [
         HEADER,
         _row("a", "I am sad.", "DEPRESSED_MOOD", "0"),
@@ -46,7 +47,7 @@ def test_repeats_and_conflicts_are_decided_for_evidence_and_counted(write_csv: W
     assert corpus.posts["b"] == "Fine here.\nAll  good."
 
 
-def test_a_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
+def test_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
     posts = write_csv("posts.csv", [POSTS[0], ("a", "So sad. Hm. So sad.")])
     rows = [HEADER, _row("a", "So sad.", "DEPRESSED_MOOD", "1"), _row("a", "sad", "DEPRESSED_MOOD", "1")]
     corpus = read_corpus(posts, write_csv("annotations.csv", rows))
@@ -54,7 +55,7 @@ def test_a_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> 
     assert corpus.counts == {"evidence sentences that occur more than once": 2}
 
 
-def test_all_pairs_of_posts_include_those_that_nobody_annotated(write_csv: WriteCsv) -> None:
+def test_pairs_of_posts_include_unannotated_ones(write_csv: WriteCsv) -> None:
     rows = [HEADER, _row("a", "I am sad.", "DEPRESSED_MOOD", "1")]
     corpus = read_corpus(write_csv("posts.csv", POSTS), write_csv("annotations.csv", rows))
     pairs = corpus.pairs_of(("c", "a"))
@@ -63,7 +64,7 @@ def test_all_pairs_of_posts_include_those_that_nobody_annotated(write_csv: Write
     assert pairs[0].post_id == "c"
 
 
-def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
+def test_label_is_mapped_left_out_or_an_error(write_csv: WriteCsv) -> None:
     posts = write_csv("posts.csv", POSTS)
     annotations = write_csv(
         "annotations.csv", [HEADER, _row("a", "I am sad.", "LEEP_ISSUES", "1"), _row("b", "Fine", "OTHER", "1")]
@@ -75,13 +76,13 @@ def test_a_label_is_mapped_left_out_or_refused(write_csv: WriteCsv) -> None:
     with pytest.raises(InputError) as caught:
         read_corpus(posts, annotations)
     first, second = caught.value.problems
-    assert first.startswith(f"{annotations}, line 2, column DSM5_symptom: 'LEEP_ISSUES' is no criterion")
+    assert first.startswith(f"{annotations}, line 2, column DSM5_symptom: 'LEEP_ISSUES' is not a criterion")
     assert "did you mean SLEEP_ISSUES?" in first
     assert "--data.aliases" in first
     assert "the criteria are DEPRESSED_MOOD" in second
 
 
-def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCsv) -> None:
+def test_all_problems_are_reported_at_once_without_post_text(write_csv: WriteCsv) -> None:
     rows = [
         HEADER,
         _row("z", "I am sad.", "FATIGUE", "1"),
@@ -107,11 +108,11 @@ def test_all_problems_of_a_file_come_at_once_and_without_text(write_csv: WriteCs
     ("aliases", "leave_out", "words"),
     [
         ({"X": "FATIQUE"}, [], "did you mean FATIGUE"),
-        ({"X": "FATIGUE"}, ["X"], "is in --data.leave_out as well"),
-        ({}, ["A"], "leaves out every row"),
+        ({"X": "FATIGUE"}, ["X"], "is also in --data.leave_out"),
+        ({}, ["A"], "removes every row"),
     ],
 )
-def test_labels_that_make_no_sense(
+def test_contradictory_label_flags_are_errors(
     write_csv: WriteCsv, aliases: dict[str, str], leave_out: list[str], words: str
 ) -> None:
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
@@ -119,9 +120,9 @@ def test_labels_that_make_no_sense(
         read_corpus(write_csv("posts.csv", POSTS), annotations, aliases=aliases, leave_out=leave_out)
 
 
-def test_a_study_of_no_criteria_is_refused(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_no_criteria_left_is_an_error(write_csv: WriteCsv, tmp_path: Path) -> None:
     criteria = tmp_path / "criteria.yaml"
     criteria.write_text("A: one\n")
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
-    with pytest.raises(InputError, match="leaves out every criterion"):
+    with pytest.raises(InputError, match="removes every criterion"):
         read_corpus(write_csv("posts.csv", POSTS), annotations, criteria, leave_out=["A"])

@@ -2,17 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.data.criteria_file import read_criteria
-from lightning_hpo.data.dsm5 import DSM5_CRITERIA
+from lightning_hpo.data.criteria import DSM5_CRITERIA, read_criteria
 from lightning_hpo.exceptions import InputError
 
 
-def test_without_a_file_the_criteria_are_the_nine_of_dsm5() -> None:
+def test_default_criteria_are_those_of_dsm5() -> None:
     assert read_criteria(None) == DSM5_CRITERIA
     assert len(DSM5_CRITERIA) == 9
 
 
-def test_ids_are_read_as_they_are_written(tmp_path: Path) -> None:
+def test_ids_are_read_as_text(tmp_path: Path) -> None:
     path = tmp_path / "criteria.yaml"
     path.write_text("NO: The writer refuses.\n1: 'The writer: counts.'\n")
     assert read_criteria(path) == {"NO": "The writer refuses.", "1": "The writer: counts."}
@@ -23,13 +22,13 @@ def test_ids_are_read_as_they_are_written(tmp_path: Path) -> None:
     [
         ("", "not a mapping"),
         ("- a\n- b\n", "not a mapping"),
-        ("A: one\nA: two\n", "line 2: this id is there twice"),
+        ("A: one\nA: two\n", "line 2: this id occurs twice"),
         ("A: one\nB:\n", "line 2: the id or the text is empty"),
         ("A: one\nB: [x]\n", "line 2: not an id and a text"),
         ("A: one: two\n", "line 1: not valid YAML"),
     ],
 )
-def test_another_form_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_invalid_criteria_file_is_an_error(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "criteria.yaml"
     path.write_text(content)
     with pytest.raises(InputError, match=words):

@@ -1,29 +1,84 @@
-"""The rows of `annotations.csv`, checked one by one and gathered by (post, criterion)."""
+"""Read `annotations.csv`: check each row, find its sentence in the post, and collect the (post, criterion) pairs."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
-from lightning_hpo.data.evidence_matching import find_sentence
-from lightning_hpo.data.pair import Pair
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["AnnotationRows"]
+__all__ = ["AnnotationRows", "find_sentence"]
 
 _COLUMNS = ("post_id", "sentence_text", "DSM5_symptom", "status")
-# A column of numbers with a gap comes out of pandas as 1.0 and 0.0.
+# pandas writes integers as 1.0 and 0.0 if a column has empty cells.
 _STATUS = {"1": True, "0": False, "1.0": True, "0.0": False}
 
 
+def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...], bool]:
+    """Find all occurrences of a sentence in a post.
+
+    The first of these searches that finds something decides:
+
+    1. verbatim, with whole words at both ends
+    2. verbatim
+    3. with any white space between words, with whole words at both ends
+    4. with any white space between words
+
+    Args:
+        post: The post's text.
+        sentence: The sentence; white space around it is ignored.
+
+    Returns:
+        The occurrences as character ranges [start, end), and whether they are verbatim.
+    """
+    words = sentence.split()
+    if not words:
+        return (), True
+    # Without `re`: compiling a pattern for each sentence takes far longer than the search itself.
+    text = sentence.strip()
+    if spans := _occurrences(post, text, whole_words=True) or _occurrences(post, text, whole_words=False):
+        return spans, True
+    pattern = r"\s+".join(map(re.escape, words))
+    for candidate in (_whole_words(pattern, words), pattern):
+        if spans := tuple(match.span() for match in re.finditer(candidate, post)):
+            return spans, False
+    return (), True
+
+
+def _occurrences(post: str, text: str, *, whole_words: bool) -> tuple[tuple[int, int], ...]:
+    """Return the occurrences of a text that do not overlap."""
+    spans = []
+    start = post.find(text)
+    while start >= 0:
+        end = start + len(text)
+        cut = whole_words and (_joined(post[start - 1 : start], text[0]) or _joined(text[-1], post[end : end + 1]))
+        if not cut:
+            spans.append((start, end))
+        start = post.find(text, start + 1 if cut else end)
+    return tuple(spans)
+
+
+def _joined(left: str, right: str) -> bool:
+    """Return whether two neighbouring characters belong to one word."""
+    return all(sign == "_" or sign.isalnum() for sign in (left, right))
+
+
+def _whole_words(pattern: str, words: list[str]) -> str:
+    before = r"(?<!\w)" if re.match(r"\w", words[0][0]) else ""
+    after = r"(?!\w)" if re.match(r"\w", words[-1][-1]) else ""
+    return f"{before}{pattern}{after}"
+
+
 class AnnotationRows:
-    """Reads annotations against the posts and criteria that they are about.
+    """Reader of annotation rows that checks them against the posts and the criteria.
 
     Args:
         texts: Text by post id.
         criteria: Text by criterion id.
         aliases: Other spellings of a criterion: spelling to id.
         leave_out: Labels whose rows are left out.
-        counts: Gains how many rows and sentences were left out or repaired.
+        counts: Counter to which the numbers of rows and sentences left out or repaired are added.
     """
 
     def __init__(
@@ -36,14 +91,14 @@ class AnnotationRows:
     ) -> None:
         self._texts, self._criteria, self._aliases, self._leave_out = texts, criteria, aliases, leave_out
         self._counts = counts
-        # By pair: its sentences, each with whether any row calls it evidence.
+        # Sentences by (post, criterion), each with whether any row labels it as evidence.
         self._sentences: dict[tuple[str, str], dict[str, bool]] = {}
 
     def read(self, table: CsvTable) -> tuple[Pair, ...]:
-        """The annotated pairs, in the order of their first row.
+        """Return the annotated pairs in the order of their first rows.
 
         Raises:
-            InputError: Every cell that cannot be used, or no row is left.
+            InputError: Some cells are invalid (one line each), or no row is left.
         """
         problems: list[str] = []
         for line, row in table.rows():
@@ -56,18 +111,20 @@ class AnnotationRows:
             if not found:
                 self._add(row)
         if not problems and not self._sentences:
-            problems.append(f"{table.path}: --data.leave_out leaves out every row; keep at least one label")
+            problems.append(f"{table.path}: --data.leave_out removes every row; keep at least one label")
         if problems:
             raise InputError(problems)
         return tuple(self._pair(key, sentences) for key, sentences in self._sentences.items())
 
     def _problems(self, row: Mapping[str, str]) -> dict[str, str]:
-        """What is wrong with a row, by column."""
+        """Return the problems of a row, by column."""
         problems = {}
         if row["post_id"] not in self._texts:
-            problems["post_id"] = f"{shown(row['post_id'])} is no post of --data.posts; add the post or remove the row"
+            problems["post_id"] = (
+                f"{shown(row['post_id'])} is not a post of --data.posts; add the post or remove the row"
+            )
         if not row["sentence_text"].strip():
-            problems["sentence_text"] = "it is empty; give the sentence or remove the row"
+            problems["sentence_text"] = "the cell is empty; add the sentence or remove the row"
         if self._criterion(row) not in self._criteria:
             problems["DSM5_symptom"] = self._unknown_criterion(row["DSM5_symptom"].strip())
         if row["status"].strip() not in _STATUS:
@@ -80,7 +137,7 @@ class AnnotationRows:
 
     def _unknown_criterion(self, label: str) -> str:
         close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
-        return f"{shown(label)} is no criterion{close} --data.aliases can map it, --data.leave_out can leave it out"
+        return f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
 
     def _add(self, row: Mapping[str, str]) -> None:
         label, sentence = row["DSM5_symptom"].strip(), row["sentence_text"].strip()
@@ -93,7 +150,7 @@ class AnnotationRows:
         known[sentence] = known.get(sentence, False) or positive
 
     def _pair(self, key: tuple[str, str], sentences: Mapping[str, bool]) -> Pair:
-        """Decide a pair from its sentences and find its evidence."""
+        """Label a pair from its sentences and find its evidence."""
         positives = [sentence for sentence, positive in sentences.items() if positive]
         mixed = 0 < len(positives) < len(sentences)
         self._counts["pairs with sentences of both labels, taken as met"] += mixed
@@ -108,5 +165,5 @@ class AnnotationRows:
 
     @staticmethod
     def columns() -> tuple[str, ...]:
-        """The columns that the file needs."""
+        """Return the columns that the file must have."""
         return _COLUMNS
