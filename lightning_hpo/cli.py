@@ -122,7 +122,7 @@ def _lightning(command: str) -> Command:
 
         with _quick_imports():
             from lightning_hpo.config.agent_cli import AgentCLI
-            from lightning_hpo.hardware.allocator import keep_freed_memory
+            from lightning_hpo.hardware.memory import keep_freed_memory
 
         keep_freed_memory()
         # Lightning recommends its makers' cloud at every start.

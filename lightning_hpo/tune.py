@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.config.agent_cli import flags, with_flags
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
-from lightning_hpo.hardware.gpus import GpuUse, leased_gpus, visible_gpus
+from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
+from lightning_hpo.hardware.memory import GpuUse
 from lightning_hpo.registry import register as registry
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.storage.studies import create_study

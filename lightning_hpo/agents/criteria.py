@@ -13,7 +13,7 @@ from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
 from lightning_hpo.agents.network.lora import Lora
 from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.agents.pair_probabilities import pair_probabilities
+from lightning_hpo.agents.pair_decoding import THRESHOLD, met_rows, pair_probabilities
 from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
@@ -110,7 +110,7 @@ class CriteriaAgent(TextAgent):
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Take an evaluation batch into the metrics of its part."""
         probabilities = _probabilities(logits, batch)
-        answers = (probabilities >= 0.5).long()
+        answers = (probabilities >= THRESHOLD).long()
         scores["pairs"].update(probabilities, batch["met"], batch["criteria"])
         scores["positive"].update(answers.float())
         for name in ("metric", "f1", "precision", "recall"):
@@ -122,11 +122,10 @@ class CriteriaAgent(TextAgent):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
         """Answer each pair of a batch: its ids, met or not, and the probability."""
-        probabilities = _probabilities(self.logits(batch), batch).tolist()
-        rows = zip(batch["post_ids"], batch["criteria"], probabilities, strict=True)
+        rows = met_rows(_probabilities(self.logits(batch), batch))
         return [
-            {"post_id": post, "criterion": criterion, "met": probability >= 0.5, "probability": probability}
-            for post, criterion, probability in rows
+            {"post_id": post, "criterion": criterion, **row}
+            for post, criterion, row in zip(batch["post_ids"], batch["criteria"], rows, strict=True)
         ]
 
     @classmethod

@@ -15,10 +15,9 @@ from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.network.lora import Lora
 from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.agents.spans.decoding import Decoding
+from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs
 from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.agents.spans.span_decoding import PairSpans, answer_rows, decode_pairs
 from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
 
 __all__ = ["EvidenceAgent"]

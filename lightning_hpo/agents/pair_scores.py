@@ -16,6 +16,8 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_hpo.agents.pair_decoding import THRESHOLD
+
 __all__ = ["PairScores"]
 
 # What MLflow takes in the name of a metric.
@@ -98,7 +100,7 @@ def _f1(probabilities: Tensor, met: Tensor) -> Tensor:
 
 def _answers(probabilities: Tensor) -> Tensor:
     """Decide as the agent does; torchmetrics itself would call exactly 0.5 not met."""
-    return (probabilities >= 0.5).long()
+    return (probabilities >= THRESHOLD).long()
 
 
 def _one_class(met: Tensor) -> bool:

@@ -1,0 +1,1 @@
+"""Hardware of this machine: bf16, memory and GPUs."""

@@ -25,7 +25,7 @@ from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_che
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config.agent_cli import AgentCLI, read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
-from lightning_hpo.hardware.gpus import gpu_use
+from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.study.recorder import WORKER, Outcome, OutcomeKind, keep_outcome
 from lightning_hpo.study_folder import CONFIG
 from lightning_hpo.tracking.outbox import Outbox

@@ -1,0 +1,1 @@
+"""The network of an agent: a Hugging Face encoder, adapters, dropout and a head."""

@@ -1,0 +1,1 @@
+"""Evidence spans: decoding, calibration and metrics."""

@@ -8,9 +8,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_hpo.agents.spans.calibration import best_threshold
+from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
-from lightning_hpo.agents.spans.null_policy import best_threshold
-from lightning_hpo.agents.spans.span_decoding import PairSpans
 
 __all__ = ["SpanScores"]
 

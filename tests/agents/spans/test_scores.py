@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.agents.spans.span_decoding import PairSpans
 
 Answers = list[tuple[int, int, float]]  # start, end, score, the best first; as many for each pair
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_hpo.agents.spans.null_policy import best_threshold
+from lightning_hpo.agents.spans.calibration import best_threshold
 
 PAIRS = st.lists(
     # Odds, whether the pair has evidence, F1 of its best span.

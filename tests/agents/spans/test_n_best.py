@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_hpo.agents.spans.search import best_of_pairs, best_spans
+from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
 
 NOTHING = float("-inf")
 
