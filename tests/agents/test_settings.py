@@ -31,7 +31,7 @@ def test_defaults_can_be_used(group: type[Settings]) -> None:
         (EvidenceHead(layers=-1, hidden=0), ["--model.head.layers", "--model.head.hidden"]),
         (
             CriteriaHead(dropout=1, activation="x", pooling="y"),  # type: ignore[arg-type]
-            ["--model.head.dropout", "--model.head.activation", "--model.head.pooling"],
+            ["--model.head.activation", "--model.head.dropout", "--model.head.pooling"],
         ),
         (
             Decoding(max_answer_tokens=0, null_threshold=float("nan")),
@@ -52,7 +52,7 @@ def test_read_takes_settings_plain_values_and_nothing() -> None:
 
 
 def test_read_names_the_settings_that_there_are() -> None:
-    with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; there are name, warmup"):
+    with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; available: name, warmup"):
         Schedule.read({"warm": 0.1})
 
 

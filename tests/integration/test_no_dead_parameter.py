@@ -284,7 +284,7 @@ def test_what_needs_a_gpu_is_refused_without_one(
     with pytest.raises(InputError) as caught:
         SearchSpace(space, benches[agent].config)
     (problem,) = caught.value.problems
-    assert "adamw_8bit runs on NVIDIA gpus only" in problem
+    assert "got adamw_8bit, which needs an NVIDIA GPU" in problem
 
 
 @pytest.mark.parametrize(

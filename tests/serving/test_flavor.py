@@ -156,7 +156,7 @@ def test_a_network_that_gives_no_numbers_gives_no_answers(encoder: str, data: An
     agent = EvidenceAgent(encoder)
     nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
-    with pytest.raises(Exception, match=r"^the logits are not finite, so there is no answer"):
+    with pytest.raises(Exception, match=r"^the logits are NaN or infinite, so the model has no answer"):
         model.predict(_rows(("FATIGUE", "i am so tired")))
 
 

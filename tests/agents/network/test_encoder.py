@@ -51,35 +51,35 @@ def _copy(source: str, target: Path, **config: object) -> Path:
 
 def test_weights_that_are_not_all_there_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "deeper", num_hidden_layers=3)
-    with pytest.raises(InputError, match=r"--model.name: 16 tensors of the encoder are not in the weights"):
+    with pytest.raises(InputError, match=r"--model.name: got .*, whose weights lack 16 tensors of the encoder"):
         load_encoder(str(folder))
 
 
 def test_weights_of_another_width_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "wider", hidden_size=64)
-    with pytest.raises(InputError, match=r"--model.name: no weights could be read"):
+    with pytest.raises(InputError, match=r"--model.name: got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 def test_pickled_weights_are_never_read(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"no weights could be read from .* as safetensors"):
+    with pytest.raises(InputError, match=r"got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 def test_broken_weights_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"abc")
-    with pytest.raises(InputError, match=r"no weights could be read from .* as safetensors"):
+    with pytest.raises(InputError, match=r"got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (None, "holds no config.json"),
-        ({"model_type": "nonsense"}, "names no kind of encoder that transformers knows"),
+        (None, "a folder without config.json"),
+        ({"model_type": "nonsense"}, "whose config.json has no model type that transformers knows"),
         (T5Config().to_dict(), "is a t5 model, not an encoder"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_folder_without_an_encoder_is_refused(config: dict[str, object] | None
 
 @pytest.mark.parametrize("name", ["", "/no/such/folder", "not a name!"])
 def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"^--model.name: '.*' is no folder, and .*; give a hub id"):
+    with pytest.raises(InputError, match=r"^--model.name: got '.*', which is not a folder, and .*; give a hub id"):
         load_encoder(name)
 
 
@@ -125,7 +125,7 @@ def test_shared_layers_count_as_one_and_cannot_be_checkpointed() -> None:
     )
     encoder = AlbertModel(config)
     assert len(encoder_layers(encoder)) == 1
-    with pytest.raises(InputError, match=r"--model.gradient_checkpointing: a albert encoder cannot do it"):
+    with pytest.raises(InputError, match=r"--model.gradient_checkpointing: got true, but albert encoders do not support it"):
         checkpoint_gradients(encoder)
 
 

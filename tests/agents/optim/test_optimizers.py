@@ -66,7 +66,7 @@ def test_each_optimizer_makes_a_loss_smaller(network: TextNetwork, name: OptimNa
 def test_8_bit_states_are_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (problem,) = Optim(name="adamw_8bit").missing()
-    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA gpus only")
+    assert problem.startswith("--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU; use adafactor")
 
 
 @pytest.mark.parametrize(("name", "package"), [("adamw_8bit", "bitsandbytes"), ("lion", "pytorch_optimizer")])
@@ -76,7 +76,7 @@ def test_an_optimizer_whose_package_is_missing_is_refused(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     (problem,) = Optim(name=name).missing()
-    assert problem == f"--model.optim.name: {name} needs {package}; pip install 'lightning_hpo[{name}]'"
+    assert problem == f"--model.optim.name: got {name}, which needs {package}; pip install 'lightning_hpo[{name}]'"
 
 
 def test_8_bit_states_are_refused_where_the_model_is_not_on_a_gpu(
