@@ -165,10 +165,10 @@ def test_an_agent_answers_where_its_optimizer_cannot_run_and_is_not_trained_ther
     agent = kind(encoder_folder, optim=optim)
     (scores,) = trainer().validate(agent, loader(eval_batches[:1]), verbose=False)
     assert "val_metric" in scores
-    with pytest.raises(InputError, match=r"--model.optim.name: adamw_8bit runs on NVIDIA gpus only"):
+    with pytest.raises(InputError, match=r"--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU"):
         trainer(max_epochs=1).fit(agent, loader(training_batches[:1]), loader(eval_batches[:1]))
     (problem,) = kind.flag_problems({"name": "nowhere", "optim": optim})
-    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA gpus only")
+    assert problem.startswith("--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU")
 
 
 class _StopsAfter(Callback):
@@ -292,7 +292,7 @@ def test_the_schedule_ends_with_the_training(
 def test_a_schedule_needs_an_end(
     encoder_folder: str, training_batches: Batches, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
 ) -> None:
-    with pytest.raises(InputError, match=r"--trainer.max_epochs, --trainer.max_steps: no end is set"):
+    with pytest.raises(InputError, match=r"--trainer.max_epochs, --trainer.max_steps: neither is set"):
         trainer(max_epochs=-1).fit(CriteriaAgent(encoder_folder), loader(training_batches), loader(eval_batches))
 
 
@@ -379,7 +379,7 @@ def test_classes_that_nobody_counts_cannot_be_balanced(
     trainer: MakeTrainer,
 ) -> None:
     agent = kind(encoder_folder, loss={"balance": "effective_number"})
-    with pytest.raises(InputError, match=r"--model.loss.balance: got effective_number, and the data module counts no"):
+    with pytest.raises(InputError, match=r"--model.loss.balance: got effective_number, but the data module has no class_counts"):
         trainer(max_epochs=1).fit(agent, loader(training_batches), loader(eval_batches))
 
 

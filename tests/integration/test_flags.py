@@ -65,7 +65,7 @@ def test_help_says_what_each_setting_does(name: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         _parse(f"--model.help=lightning_hpo.agents.{name}")
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("Highest learning rate", "Hidden layers before the output", "Share of all steps", "What follows"):
+    for part in ("Peak learning rate", "Number of hidden layers", "as a share of all training steps", "Activation function"):
         assert part in text
-    assert ("learnt weighting" in text) == (name == "CriteriaAgent")
-    assert ("Longest evidence span" in text) == (name == "EvidenceAgent")
+    assert ("learned weighted mean" in text) == (name == "CriteriaAgent")
+    assert ("Maximum length of a span" in text) == (name == "EvidenceAgent")
