@@ -12,7 +12,7 @@ GROUPS: list[type[Settings]] = [CriteriaHead, EvidenceHead, Loss, Optim, Schedul
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_defaults_can_be_used(group: type[Settings]) -> None:
+def test_defaults_are_valid(group: type[Settings]) -> None:
     assert group().problems() == []
 
 
@@ -44,24 +44,24 @@ def test_problems_name_the_flag(settings: Settings, flags: list[str]) -> None:
     assert all("\n" not in line for line in settings.problems())
 
 
-def test_read_takes_settings_plain_values_and_nothing() -> None:
+def test_read_accepts_settings_plain_values_and_none() -> None:
     settings = Optim(lr=1.0)
     assert Optim.read(settings) is settings
     assert Optim.read({"lr": 1.0}) == settings
     assert Optim.read(None) == Optim()
 
 
-def test_read_names_the_settings_that_there_are() -> None:
+def test_read_lists_the_available_settings() -> None:
     with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; available: name, warmup"):
         Schedule.read({"warm": 0.1})
 
 
-def test_outside_allows_both_bounds() -> None:
+def test_bounds_are_inclusive() -> None:
     assert outside("--x", 0, 0, 1) == outside("--x", 1, 0, 1) == []
     assert outside("--x", 1.5, 0, 1) == ["--x: got 1.5; it must be from 0 to 1"]
 
 
-def test_raise_problems_raises_them_all_or_nothing() -> None:
+def test_raise_problems_raises_all_problems_in_one_error() -> None:
     raise_problems([])
     with pytest.raises(InputError) as caught:
         raise_problems(["one", "two"])

@@ -11,12 +11,12 @@ from torch import Tensor
 from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, Rank, answer_rows, decode_pairs
 from lightning_hpo.exceptions import NotFiniteError
 
-BEFORE, ROOM, STEP = 2, 5, 3  # tokens that are not of the post, tokens of it in a window, tokens between two windows
+BEFORE, ROOM, STEP = 2, 5, 3  # tokens before the post, post tokens in a window, tokens from window to window
 Found = tuple[float, tuple[int, int]]
 
 
 def _offsets(windows: list[int]) -> Tensor:
-    """Windows by their number in their post, of tokens of two characters with one between them."""
+    """Return the offsets of windows, given by their index in the post. Tokens have two characters and a space."""
     offsets = torch.full((len(windows), BEFORE + ROOM + 1, 2), -1)
     for row, number in enumerate(windows):
         place = (torch.arange(ROOM) + number * STEP) * 3
@@ -25,7 +25,7 @@ def _offsets(windows: list[int]) -> Tensor:
 
 
 def _probable(side: Tensor, allowed: list[int], rank: str) -> dict[int, float]:
-    """What each token scores in float64."""
+    """Return the score of each token in float64."""
     values = {place: float(side[place]) for place in [0, *allowed]}
     if rank != "product":
         return values
@@ -34,7 +34,7 @@ def _probable(side: Tensor, allowed: list[int], rank: str) -> dict[int, float]:
 
 
 def _all_spans(logits: Tensor, offsets: Tensor, decoding: Decoding) -> tuple[list[Found], float]:
-    """Every legal span of a pair's windows, the best first, and what "no evidence" scores."""
+    """Return every legal span of the windows of a pair, best first, and the score of "no evidence"."""
     found, null = [], math.inf
     for window in range(len(logits)):
         allowed = [place for place, (start, _) in enumerate(offsets[window].tolist()) if start >= 0]
@@ -45,7 +45,7 @@ def _all_spans(logits: Tensor, offsets: Tensor, decoding: Decoding) -> tuple[lis
                 if i <= j < i + decoding.max_answer_tokens:
                     chars = int(offsets[window, i, 0]), int(offsets[window, j, 1])
                     found.append((starts[i] + ends[j], chars))
-    return sorted(found, key=lambda span: -span[0]), null  # a stable sort: of equal ones the first
+    return sorted(found, key=lambda span: -span[0]), null  # a stable sort: ties keep their order
 
 
 def _iou(one: tuple[int, int], other: tuple[int, int]) -> float:
@@ -89,7 +89,7 @@ def _found(spans: PairSpans, pair: int) -> list[Found]:
     ),
     st.booleans(),
 )
-def test_the_answers_are_those_of_a_search_over_all_legal_spans(
+def test_answers_match_a_search_over_all_legal_spans(
     seed: int, windows: list[int], decoding: Decoding, ties: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -115,7 +115,7 @@ def _row(decoding: Decoding, logits: Tensor, windows: int = 1) -> dict[str, Any]
 
 
 def _two_pieces() -> Tensor:
-    """The first and the last two tokens of the only window are evidence; "no evidence" is 3 worse than the first."""
+    """One window. Its first token and its last two are evidence. The first beats "no evidence" by 3."""
     logits = torch.full((1, BEFORE + ROOM + 1, 2), -9.0)
     logits[0, 0] = 0.5
     logits[0, BEFORE] = 2.0
@@ -123,7 +123,7 @@ def _two_pieces() -> Tensor:
     return logits
 
 
-def test_by_default_the_best_span_is_the_answer_if_it_beats_no_evidence() -> None:
+def test_by_default_the_best_span_must_beat_no_evidence() -> None:
     logits = _two_pieces()
     assert _row(Decoding(), logits) == {"start": 0, "end": 2, "score": 3.0, "null": False}
     logits[0, 0] = 2.1
@@ -137,7 +137,7 @@ def test_by_default_the_best_span_is_the_answer_if_it_beats_no_evidence() -> Non
         ({"null_threshold": -3.1}, True),
         ({"null_policy": "none", "null_threshold": -3.1}, False),
         ({"null_policy": "calibrated", "null_threshold": -3.1}, True),
-        ({"null_policy": "ratio", "null_ratio": 0.95}, False),  # the share of odds of e^3 is .9526
+        ({"null_policy": "ratio", "null_ratio": 0.95}, False),  # odds of e^3 are a probability of .9526
         ({"null_policy": "ratio", "null_ratio": 0.96}, True),
     ],
 )
@@ -147,14 +147,14 @@ def test_each_null_policy_decides(settings: dict[str, Any], null: bool) -> None:
     assert (row["start"], row["end"], row["score"]) == (0, 2, 3.0)
 
 
-def test_the_longest_answer_is_not_exceeded() -> None:
+def test_max_answer_tokens_limits_the_length() -> None:
     logits = _two_pieces()
     logits[0, BEFORE, 1] = -9.0
     assert _row(Decoding(max_answer_tokens=5), logits)["end"] == 14
     assert _row(Decoding(max_answer_tokens=4), logits)["start"] == 9
 
 
-def test_more_answers_are_given_if_they_pass_too() -> None:
+def test_further_answers_must_pass_the_null_policy() -> None:
     several = Decoding(max_answer_tokens=2, top_k=3, overlap=0.3)
     first, second = {"start": 0, "end": 2, "score": 3.0}, {"start": 9, "end": 14, "score": 2.0}
     assert "answers" not in _row(replace(several, top_k=1), _two_pieces())
@@ -165,7 +165,7 @@ def test_more_answers_are_given_if_they_pass_too() -> None:
     assert len(_row(replace(several, null_policy="none"), _two_pieces())["answers"]) == 3
 
 
-def test_more_overlap_leaves_more_answers() -> None:
+def test_more_overlap_allows_more_answers() -> None:
     def count(overlap: float) -> int:
         decoding = Decoding(null_policy="none", top_k=20, n_best=20, overlap=overlap)
         return len(_row(decoding, _two_pieces())["answers"])
@@ -173,11 +173,11 @@ def test_more_overlap_leaves_more_answers() -> None:
     assert count(0.0) < count(0.5) < count(0.9) <= count(1.0) == 15
 
 
-def test_more_candidates_leave_more_answers() -> None:
+def test_more_candidates_allow_more_answers() -> None:
     logits = _two_pieces()
     few = Decoding(top_k=2, n_best=2, overlap=0.2, null_policy="none")
-    # The second best span is the whole of both pieces, which shares 2 of 14 characters with the first; the third is
-    # the second piece.
+    # The second best span covers both pieces, and shares 2 of its 14 characters with the first. The third is the second
+    # piece.
     logits[0, BEFORE, 0] = 4.0
     assert len(_row(few, logits)["answers"]) == 2
     assert len(_row(replace(few, overlap=0.1), logits)["answers"]) == 1
@@ -185,9 +185,9 @@ def test_more_candidates_leave_more_answers() -> None:
 
 
 def _two_windows() -> Tensor:
-    """Tokens 3 and 4 of the post are in both windows.
+    """Return logits of two windows. Tokens 3 and 4 of the post are in both.
 
-    Token 3 is good in both, token 0 is better, and token 6, in a window without rivals, is the most probable.
+    Token 3 has a high logit in both. Token 0 has a higher one. Token 6 is alone in its window: it is the most probable.
     """
     logits = torch.full((2, BEFORE + ROOM + 1, 2), -9.0)
     logits[:, 0] = -3.0
@@ -198,18 +198,18 @@ def _two_windows() -> Tensor:
     return logits
 
 
-def test_the_ranks_differ_where_a_post_has_several_windows() -> None:
+def test_ranks_differ_for_a_post_with_several_windows() -> None:
     def first(rank: Any) -> tuple[Any, Any]:
         row = _row(Decoding(max_answer_tokens=1, rank=rank), _two_windows(), windows=2)
         return row["start"], row["score"]
 
     assert first("sum") == (0, pytest.approx(10.4))
-    # Found by both windows: its probability is added up.
+    # It occurs in both windows: its probabilities are added.
     assert first("softmax") == (9, pytest.approx(10 + math.log(2), abs=1e-5))
     logits = _two_windows()
     logits[1, BEFORE] = -9.0
     row = _row(Decoding(max_answer_tokens=1, rank="product"), logits, windows=2)
-    assert row["start"] == 18  # nothing beside it in its window
+    assert row["start"] == 18  # no other candidate in its window
     one = [_row(Decoding(rank=rank), _two_pieces()) for rank in get_args(Rank)]
     assert one[1] == pytest.approx(one[0], abs=1e-5)
     assert one[2] == pytest.approx(one[0], abs=1e-5)
@@ -217,7 +217,7 @@ def test_the_ranks_differ_where_a_post_has_several_windows() -> None:
 
 @pytest.mark.parametrize("rank", ["sum", "product", "softmax"])
 @pytest.mark.parametrize("policy", ["none", "threshold", "ratio", "calibrated"])
-def test_a_post_without_tokens_has_no_evidence(policy: Any, rank: Any) -> None:
+def test_post_without_tokens_has_no_evidence(policy: Any, rank: Any) -> None:
     decoding = Decoding(null_policy=policy, rank=rank, top_k=2)
     spans = decode_pairs(torch.zeros(1, 3, 2), torch.full((1, 3, 2), -1), torch.tensor([0]), 1, decoding)
     row = {"start": -1, "end": -1, "score": -1e6, "null": True, "answers": []}
@@ -226,10 +226,10 @@ def test_a_post_without_tokens_has_no_evidence(policy: Any, rank: Any) -> None:
 
 @pytest.mark.parametrize("rank", ["sum", "product", "softmax"])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_logits_that_are_not_finite_are_no_answer(rank: Any, bad: float) -> None:
+def test_non_finite_logits_raise_an_error(rank: Any, bad: float) -> None:
     logits = torch.zeros(3, BEFORE + ROOM + 1, 2)
     logits[1, 0, 1] = bad
-    logits[2, -1] = bad  # padding does not matter
+    logits[2, -1] = bad  # padding is ignored
     decoding = Decoding(rank=rank, top_k=2, null_policy="none")
     spans = decode_pairs(logits, _offsets([0, 1, 0]), torch.tensor([0, 0, 1]), 2, decoding)
     assert spans.score[0].isnan().all()
@@ -238,7 +238,7 @@ def test_logits_that_are_not_finite_are_no_answer(rank: Any, bad: float) -> None
         answer_rows(spans, decoding.threshold)
 
 
-def test_the_whole_of_a_window_is_known() -> None:
+def test_spans_over_a_whole_window_are_marked() -> None:
     def whole(decoding: Decoding) -> list[list[bool]]:
         logits = torch.zeros(2, BEFORE + ROOM + 1, 2)
         logits[0, BEFORE, 0] = logits[0, BEFORE + ROOM - 1, 1] = logits[1, BEFORE + 1] = 5.0
@@ -247,7 +247,7 @@ def test_the_whole_of_a_window_is_known() -> None:
         return answers
 
     assert whole(Decoding()) == [[True], [False]]
-    assert whole(Decoding(max_answer_tokens=4)) == [[True], [False]]  # as much as it may be
+    assert whole(Decoding(max_answer_tokens=4)) == [[True], [False]]  # as long as a span can be
 
 
 @pytest.mark.parametrize(
@@ -259,15 +259,15 @@ def test_the_whole_of_a_window_is_known() -> None:
         (Decoding(null_policy="ratio", null_ratio=0.8), -math.log(4)),
     ],
 )
-def test_each_policy_comes_down_to_a_threshold(decoding: Decoding, threshold: float) -> None:
+def test_each_null_policy_is_a_threshold(decoding: Decoding, threshold: float) -> None:
     assert decoding.threshold == pytest.approx(threshold)
 
 
-def test_the_policy_none_is_above_all_odds_but_infinite_ones() -> None:
+def test_threshold_of_the_policy_none_is_above_all_finite_odds() -> None:
     assert 1e30 < Decoding(null_policy="none").threshold < math.inf
 
 
-def test_only_several_answers_and_softmax_need_several_candidates() -> None:
+def test_several_candidates_are_used_for_several_answers_and_softmax() -> None:
     assert Decoding(n_best=30).candidates == Decoding(n_best=30, rank="product").candidates == 1
     assert Decoding(n_best=30, rank="softmax").candidates == Decoding(n_best=30, top_k=2).candidates == 30
     assert Decoding(n_best=5, top_k=8).candidates == 8
