@@ -50,7 +50,7 @@ class NoMemoryAbove(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if len(batch[0]) > self.size and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            raise torch.OutOfMemoryError("planted")
+            raise torch.OutOfMemoryError("injected")
 
 
 class WaitForFileOnce(Callback):

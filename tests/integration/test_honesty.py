@@ -111,9 +111,12 @@ def test_non_finite_loss_or_metric_fails_the_trial(
     # With this seed, the first two trials have one fault each.
     assert sandbox.tune("nan", "--study.max_failures", "2", "--study.seed", "1", config=config) == 1
     trials = {trial.params["model.fault"]: trial for trial in sandbox.trials("nan")}
-    for fault, said in (("loss", "train_loss is not finite in epoch 1"), ("metric", "val_metric is not finite in epo")):
+    for fault, message in (
+        ("loss", "train_loss is not finite in epoch 1"),
+        ("metric", "val_metric is not finite in"),
+    ):
         assert trials[fault].state == TrialState.FAIL
-        assert trials[fault].user_attrs["ended_by"].startswith(said)
+        assert trials[fault].user_attrs["ended_by"].startswith(message)
         run = _run(sandbox, trials[fault])
         assert (run.info.status, run.data.tags["ended_by"]) == ("FAILED", trials[fault].user_attrs["ended_by"])
     assert "2 trials in a row have failed" in capsys.readouterr().err
@@ -132,13 +135,13 @@ def test_collapse_and_data_counts_are_recorded_and_changed_data_are_refused(
     _change(corpus / "annotations.csv", contradict_and_miss)
     config = _config(encoder, fault="constant")
     assert sandbox.tune("flat", "--study.n_trials", "2", config=config) == 0
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     counted = ["rows that contradict another, evidence wins 1", "evidence sentences not found in their post 1"]
-    assert "nobody ever wrote" not in said
-    assert said.count(", collapsed: every answer is the same") == 2
-    assert "constant answers: always met 0." in said
+    assert "nobody ever wrote" not in output
+    assert output.count(", collapsed: every answer is the same") == 2
+    assert "constant answers: always met 0." in output
     # The cost estimate is printed after the first trial only.
-    first, rest = said.split("\ntrial 1 starts", 1)
+    first, rest = output.split("\ntrial 1 starts", 1)
     assert "\nexpected: about " in first
     assert "s for the last trial to go (" in first
     assert "expected: " not in rest
@@ -150,7 +153,7 @@ def test_collapse_and_data_counts_are_recorded_and_changed_data_are_refused(
         by_criterion = [value for name, value in run.data.metrics.items() if name.startswith("val_f1_")]
         assert len(by_criterion) == 9
         assert any(math.isnan(value) for value in by_criterion)
-        assert all(count in said and count in run.data.tags["data_counts"] for count in counted)
+        assert all(count in output and count in run.data.tags["data_counts"] for count in counted)
     _change(corpus / "posts.csv", lambda rows: rows[3].__setitem__(1, rows[3][1] + " More."))
     assert sandbox.tune("flat", "--study.n_trials", "3", config=config) == 2
     assert "--study.name: flat was started with data_fingerprint " in capsys.readouterr().err
