@@ -121,7 +121,7 @@ def _lightning(command: str) -> Command:
 
         with _quick_imports():
             from lightning_hpo.config.agent_cli import AgentCLI
-            from lightning_hpo.hardware.allocator import keep_freed_memory
+            from lightning_hpo.hardware.memory import keep_freed_memory
 
         keep_freed_memory()
         # Lightning advertises its vendor's cloud at every start.

@@ -33,7 +33,7 @@ import lightning_hpo.serving.flavor
 import lightning_hpo.study.preflight
 import lightning_hpo.trial.run
 from lightning_hpo.config.agent_cli import AgentCLI
-from lightning_hpo.hardware.allocator import keep_freed_memory
+from lightning_hpo.hardware.memory import keep_freed_memory
 
 __all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
 

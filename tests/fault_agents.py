@@ -1,4 +1,4 @@
-"""An agent and a data module with a fault planted in each; a config names them, and which fault."""
+"""An agent and a data module with injected faults, for configs to name."""
 
 from functools import partial
 from typing import Any, Literal
@@ -14,23 +14,23 @@ from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.splits import Split, split_posts
 
 TWIN = "twin"
-"""The post whose text is that of another."""
+"""Id of a post with the text of another post."""
 
 
-class _Spoilt(MulticlassF1Score):
+class _NanF1Score(MulticlassF1Score):
     def compute(self) -> Tensor:
         return super().compute() * torch.nan
 
 
 class FaultyAgent(CriteriaAgent):
-    """Does what it shall in the look before the study, and then not."""
+    """Agent that passes the preflight and fails in trials."""
 
     def __init__(self, name: str, fault: Literal["none", "constant", "loss", "metric"] = "none", **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.fault = fault
 
     @property
-    def _strikes(self) -> bool:
+    def _in_trial(self) -> bool:
         return not self.trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
@@ -39,17 +39,17 @@ class FaultyAgent(CriteriaAgent):
 
     def window_losses(self, logits: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         losses, counted = super().window_losses(logits, batch)
-        spoilt = self.fault == "loss" and self.training and self._strikes and self.current_epoch == 1
-        return losses * (torch.nan if spoilt else 1.0), counted
+        fails = self.fault == "loss" and self.training and self._in_trial and self.current_epoch == 1
+        return losses * (torch.nan if fails else 1.0), counted
 
     def on_validation_epoch_start(self) -> None:
-        if self.fault == "metric" and self._strikes:
-            self.val_scores["metric"] = _Spoilt(num_classes=2, average="macro")
+        if self.fault == "metric" and self._in_trial:
+            self.val_scores["metric"] = _NanF1Score(num_classes=2, average="macro")
         super().on_validation_epoch_start()
 
 
 class LeakyData(CriteriaDataModule):
-    """Puts a post, or its text under another id, in two parts."""
+    """Data module with a post, or its text under another id, in two splits."""
 
     def __init__(self, *, leak: Literal["post", "text"], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -64,6 +64,6 @@ def _leaky(leak: str, posts: Posts, **how: Any) -> Split:
     split = split_posts(posts, **how)
     if leak == "post":
         return Split(split.train, split.val, (*split.test, split.train[0]))
-    parts = {name: [post for post in getattr(split, name) if post != TWIN] for name in ("train", "val", "test")}
-    parts["val" if TWIN in split.train else "train"].append(TWIN)
-    return Split(**{name: tuple(part) for name, part in parts.items()})
+    posts_of = {name: [post for post in getattr(split, name) if post != TWIN] for name in ("train", "val", "test")}
+    posts_of["val" if TWIN in split.train else "train"].append(TWIN)
+    return Split(**{name: tuple(ids) for name, ids in posts_of.items()})

@@ -1,4 +1,4 @@
-"""A module and a data module that know nothing of this package: `tune` takes them by class path."""
+"""A module and a data module that do not use this package, for `tune` to load by class path."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,16 +38,16 @@ class ForeignModule(LightningModule):
 
 
 class TestedModule(ForeignModule):
-    """One that scores a test part, too."""
+    """Module with a test step."""
 
-    __test__ = False  # for pytest: no class of tests
+    __test__ = False  # not a test class
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.log("test_loss", nn.functional.mse_loss(self(batch[0]), batch[1]))
 
 
 class PlacedLoader(DataLoader[tuple[Tensor, ...]]):
-    """Knows its place, as torchdata's loaders do."""
+    """Stateful data loader, like those of torchdata."""
 
     first = place = 0
 

@@ -1,4 +1,4 @@
-"""A Hugging Face cache with tiny random encoders under the names of real ones, so that configs run as they stand."""
+"""A Hugging Face cache with tiny random encoders under real names, so that the shipped configs run unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ _SIZES: dict[str, Any] = {
 
 
 def write_hub(cache: Path, texts: list[str], layers: int = 1) -> None:
-    """Write the encoders of the shipped search spaces, with a tokenizer that knows the words of the texts."""
+    """Write the encoders of the shipped search spaces, with a tokenizer trained on the texts."""
     tokenizer = _tokenizer(texts)
     sizes = {**_SIZES, "vocab_size": len(tokenizer), "num_hidden_layers": layers}
     torch.manual_seed(0)
@@ -89,5 +89,5 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def encoder_in(cache: Path, name: str) -> str:
-    """The folder of an encoder: this process has read its Hugging Face settings long ago."""
+    """Return the folder of an encoder, for processes that have already read the Hugging Face settings."""
     return str(cache / f"models--{name.replace('/', '--')}" / "snapshots" / _COMMIT)

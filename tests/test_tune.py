@@ -462,7 +462,7 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         "MedianPruner can never prune a trial of 3 epochs",
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
-    "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: there is no graphics gpu 99"),
+    "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: got 99; the GPUs of this"),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 

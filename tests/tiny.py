@@ -1,4 +1,4 @@
-"""A BERT with random weights and a tokenizer of whole words, and what a data module says of them."""
+"""A tiny random BERT with a tokenizer of whole words, a tiny corpus, and a stand-in for a data module."""
 
 import random
 from pathlib import Path
@@ -17,7 +17,7 @@ LONG_POST = " ".join(WORDS * 6)
 
 
 def write_tiny_encoder(folder: Path) -> str:
-    """Write the encoder, and give the folder."""
+    """Write the encoder and return its folder."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: place for place, word in enumerate([*special, *dict.fromkeys(WORDS)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -50,21 +50,21 @@ def write_tiny_encoder(folder: Path) -> str:
 
 
 def tiny_data(encoder: str) -> Any:
-    """What is read of a data module when a model is saved."""
+    """Return the attributes of a data module that saving a model reads."""
     corpus = SimpleNamespace(criteria=CRITERIA)
     return SimpleNamespace(tokenizer=encoder, max_length=24, stride=4, corpus=corpus)
 
 
 def write_tiny_corpus(folder: Path, posts: int = 30) -> None:
-    """Write posts of which a third is tired, and a third sleeps no more; each of them is another."""
+    """Write different posts: a third meets FATIGUE, a third SLEEP_ISSUES, and a third none."""
     draw = random.Random(17)
-    said = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
+    evidence = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
     with (folder / "posts.csv").open("w") as texts, (folder / "annotations.csv").open("w") as labels:
         texts.write("post_id,text\n")
         labels.write("post_id,sentence_text,DSM5_symptom,status\n")
         for number in range(posts):
             words = draw.sample(WORDS, 8)
-            for criterion, sentence in list(said.items())[number % 3 : number % 3 + 1]:
+            for criterion, sentence in list(evidence.items())[number % 3 : number % 3 + 1]:
                 words.insert(4, sentence)
                 labels.write(f"p{number},{sentence},{criterion},1\n")
             texts.write(f"p{number},{' '.join(words)}\n")

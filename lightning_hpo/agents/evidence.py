@@ -1,4 +1,4 @@
-"""The evidence agent: where does this post show this criterion?"""
+"""Evidence agent: where in this post is the evidence for this criterion?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,42 +10,30 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_hpo.agents.losses import IGNORE, Loss, row_loss
+from lightning_hpo.agents.evaluation import Batch, ScoredPair, mean_metric
+from lightning_hpo.agents.losses import IGNORE, row_loss
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
-from lightning_hpo.agents.network.lora import Lora
-from lightning_hpo.agents.optim.optimizers import Optim
-from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.agents.spans.decoding import Decoding
+from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs
 from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.agents.spans.span_decoding import PairSpans, answer_rows, decode_pairs
-from lightning_hpo.agents.text_agent import Batch, ScoredPair, TextAgent, mean_metric
+from lightning_hpo.agents.text_agent import TextAgent
 
 __all__ = ["EvidenceAgent"]
 
-_HEAD, _LORA, _OPTIM, _SCHEDULE = EvidenceHead(), Lora(), Optim(), Schedule()
-_LOSS, _DECODING = Loss(), Decoding()
+_HEAD, _DECODING = EvidenceHead(), Decoding()
 
 
 class EvidenceAgent(TextAgent):
-    """Finds the spans of a post that are evidence for a criterion, or says that there is none.
+    """Finds the spans of a post that are evidence for a criterion, or answers "no evidence".
 
-    `val_metric` is character-overlap F1 of the first answer, the mean over (post, criterion) pairs, with "no evidence"
-    counted as in SQuAD 2.0; where a pair has several pieces of evidence, the nearest counts.
+    `val_metric` is the character overlap F1 of the first answer, averaged over all (post, criterion) pairs. "No
+    evidence" counts as in SQuAD 2.0. If a pair has several pieces of evidence, the best match counts.
 
     Args:
-        name: Encoder: a hub id such as roberta-base, or a folder.
-        dropout: Dropout of the encoder's hidden layers; left out: the encoder's own.
-        attention_dropout: Dropout of the encoder's attention weights; left out: the encoder's own.
-        freeze_layers: How many of the encoder's first layers stay as they are, the embeddings with them; 0: none.
-        gradient_checkpointing: Compute activations again in the backward pass: less memory, more time.
-        compile: Train through torch.compile: some minutes once, then faster steps on a graphics gpu.
+        name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
         head: The layers after the encoder.
-        lora: Adapters that are trained in the place of the encoder, for large ones.
-        optim: The optimizer.
-        schedule: The learning rate over the steps.
-        loss: What training makes small.
-        decoding: How answers are read from the logits.
+        decoding: The span decoding: from logits to answers.
+        kwargs: Further arguments of `TextAgent`.
 
     Raises:
         InputError: If a value cannot be used, or the encoder cannot be loaded.
@@ -55,43 +43,16 @@ class EvidenceAgent(TextAgent):
 
     null_threshold: Tensor
 
-    def __init__(
-        self,
-        name: str,
-        dropout: float | None = None,
-        attention_dropout: float | None = None,
-        freeze_layers: int = 0,
-        gradient_checkpointing: bool = False,
-        compile: bool = False,
-        head: EvidenceHead = _HEAD,
-        lora: Lora = _LORA,
-        optim: Optim = _OPTIM,
-        schedule: Schedule = _SCHEDULE,
-        loss: Loss = _LOSS,
-        decoding: Decoding = _DECODING,
-    ) -> None:
-        self._head = EvidenceHead.read(head)
-        self._decoding = Decoding.read(decoding)
-        super().__init__(
-            name,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            freeze_layers=freeze_layers,
-            gradient_checkpointing=gradient_checkpointing,
-            compile=compile,
-            lora=lora,
-            optim=optim,
-            schedule=schedule,
-            loss=loss,
-            further={"head": self._head, "decoding": self._decoding},
-        )
-        # In every checkpoint if it is calibrated, and else in none.
+    def __init__(self, name: str, *, head: EvidenceHead = _HEAD, decoding: Decoding = _DECODING, **kwargs: Any) -> None:
+        self._head, self._decoding = EvidenceHead.read(head), Decoding.read(decoding)
+        super().__init__(name, own_settings={"head": self._head, "decoding": self._decoding}, **kwargs)
+        # Saved in checkpoints only if it is calibrated.
         start = torch.tensor(self._decoding.null_threshold)
         self.register_buffer("null_threshold", start, persistent=self._calibrated)
 
     @property
     def decoding(self) -> Decoding:
-        """How answers are read now: the settings, with the null threshold that calibration has found."""
+        """The decoding settings, with the calibrated null threshold if there is one."""
         if not self._calibrated:
             return self._decoding
         return replace(self._decoding, null_threshold=float(self.null_threshold))
@@ -102,22 +63,23 @@ class EvidenceAgent(TextAgent):
         self.null_threshold.fill_(decoding.null_threshold)
 
     def make_head(self, width: int) -> nn.Module:
-        """Build the head for an encoder of `width` features."""
+        """Build the head for an encoder with `width` features."""
         return TokenHead(self._head, width)
 
     def make_scores(self) -> MetricCollection:
-        """Build the metrics of a part; those over pairs are `SpanScores`'."""
+        """Build the metrics of a split. `SpanScores` holds those over pairs."""
         return MetricCollection(
             {"loss": mean_metric(), "pairs": SpanScores(self._decoding.threshold)}, compute_groups=False
         )
 
     def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give the loss [B] of each window, and which [B] of them count.
+        """Return the loss [B] of each window, and a mask [B] of the windows that have a label.
 
-        A window of one piece of evidence costs the mean of what its start and its end cost. Of several pieces it need
-        only find one: what it costs, l = -log(p) / 2 for a piece alone, becomes -log(p_1 + p_2 + ...) / 2, the marginal
-        likelihood of Clark & Gardner (2018), of starts and ends together, so that the start of one piece with the end
-        of another is worth nothing. Other losses than cross entropy take the place of l as they are.
+        The loss of a window with one piece of evidence is the mean of the losses of its start and its end:
+        l = -log(p) / 2, where p is the product of both probabilities. If a window has several pieces, finding one is
+        enough. Its loss is -log(p_1 + p_2 + ...) / 2: the marginal likelihood of Clark & Gardner (2018), over starts
+        and ends together. So the start of one piece with the end of another has no weight. Losses other than cross
+        entropy are combined by the same formula.
         """
         mask = batch["attention_mask"]
         starts, ends = logits.unbind(dim=-1)
@@ -126,22 +88,22 @@ class EvidenceAgent(TextAgent):
             (row_loss(starts, first, self.loss, mask) + row_loss(ends, last, self.loss, mask)) / 2
             for first, last in zip(firsts.unbind(dim=1), lasts.unbind(dim=1), strict=True)
         ]
-        # The first column stays where nothing is known, with a loss of 0: a gradient of no piece at all is NaN.
+        # The first column is kept also without a label, with a loss of 0: without any piece, the gradient is NaN.
         absent = (firsts == IGNORE).index_fill(1, firsts.new_zeros(1), False)
         losses = torch.stack(pieces, dim=1).mul(-2).masked_fill(absent, float("-inf")).logsumexp(dim=1) / -2
         return losses, firsts[:, 0] != IGNORE
 
     def positive_windows(self, batch: Batch) -> Tensor:
-        """Say which [B] training windows show the criterion, or its evidence."""
+        """Return a mask [B] of the training windows with evidence."""
         starts: Tensor = batch["start_positions"]
         return starts.reshape(len(starts), -1)[:, 0] > 0
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
-        """Take an evaluation batch into the metrics of its part."""
+        """Update the metrics of a split with an evaluation batch."""
         scores["pairs"].update(self._decode(logits, batch), batch["spans"])
 
     def on_validation_epoch_end(self) -> None:
-        """Calibrate, if it is asked for and while training, and log `val_metric`, `val_loss` and others."""
+        """Calibrate the null threshold during training, if the null policy requires it, and log the metrics."""
         pairs = cast(SpanScores, self.val_scores["pairs"])
         if self._calibrated and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.null_threshold.fill_(pairs.best_threshold())
@@ -151,22 +113,22 @@ class EvidenceAgent(TextAgent):
         super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
-        """Log `test_metric`, `test_loss` and others, with the threshold that was calibrated on the validation part."""
+        """Log the metrics of the test split, with the null threshold that was calibrated on the validation split."""
         cast(SpanScores, self.test_scores["pairs"]).threshold = self.decoding.threshold
         super().on_test_epoch_end()
 
     def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Say whether every answer is "no evidence", or every answer is the whole of a window (or post)."""
+        """Return whether all answers are "no evidence", or all answers are a whole window (or post)."""
         return (values["positive"] == 0) | (values["whole"] == 1)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Answer each pair of a batch: its ids, and where the evidence is, in characters of the post.
+        """Return a row for each pair: `post_id`, `criterion`, and the answer in characters of the post.
 
-        `start`, `end` and `score` are those of the best span also where the answer is "no evidence" (`null`); with
-        `top_k` above 1, `answers` lists all.
+        `start`, `end` and `score` are those of the best span, even if the answer is "no evidence" (`null`). If `top_k`
+        is above 1, `answers` lists all answers.
 
         Raises:
-            NotFiniteError: If logits are not finite.
+            NotFiniteError: If logits are NaN or infinite.
         """
         rows = answer_rows(self._decode(self.logits(batch), batch), self.decoding.threshold)
         return [
@@ -176,11 +138,11 @@ class EvidenceAgent(TextAgent):
 
     @classmethod
     def constant_answers(cls, pairs: Sequence[ScoredPair], posts: Mapping[str, str]) -> dict[str, float]:
-        """Score the answers that read nothing, by the metric of the agent.
+        """Return the `val_metric` of the constant baselines, which do not read the posts.
 
         Args:
-            pairs: The pairs that validation scores.
-            posts: Text by post.
+            pairs: Pairs of the validation split.
+            posts: Text of each post by its id.
         """
         answers: dict[str, list[Span | None]] = {
             "no evidence": [None for _ in pairs],

@@ -1,4 +1,4 @@
-"""How well probabilities rank and decide pairs: over all of them, and by criterion."""
+"""Ranking and classification metrics of pairs, over all pairs and for each criterion."""
 
 import hashlib
 import re
@@ -16,19 +16,21 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_hpo.agents.pair_decoding import THRESHOLD
+
 __all__ = ["PairScores"]
 
-# What MLflow takes in the name of a metric.
+# Characters that MLflow does not accept in the name of a metric.
 _NO_NAME = re.compile(r"[^\w.-]")
 
 
 class PairScores(Metric):
-    """Scores of (post, criterion) pairs that need all of a part at once.
+    """Metrics of (post, criterion) pairs that need all pairs of a split at once.
 
-    `auroc`, `average_precision` and `mcc` are over all pairs; `f1_CRITERION` is over those of a criterion, and
-    `criteria_f1` the mean of these. Where all pairs are met, or none is, nothing can be told apart: such a score is
-    NaN, and such a criterion is left out of the mean. (torchmetrics gives 0 for AUROC there, and a number for MCC.)
-    The MCC of a constant answer is 0 (Chicco and Jurman 2020).
+    `auroc`, `average_precision` and `mcc` are over all pairs. `f1_CRITERION` is over the pairs of one criterion, and
+    `criteria_f1` is the mean of these. A score over pairs of one class only is NaN, and `criteria_f1` skips it.
+    (torchmetrics returns 0 for this AUROC, and a number for this MCC.) The MCC of constant answers is 0 (Chicco and
+    Jurman 2020).
     """
 
     is_differentiable = False
@@ -49,9 +51,9 @@ class PairScores(Metric):
         """Add pairs.
 
         Args:
-            probabilities: [P] P(met).
-            met: [P] 1 where the post meets the criterion, else 0.
-            criteria: Id of the criterion of each pair, P of them.
+            probabilities: [P] P(met) of each pair.
+            met: [P] 1 if the post meets the criterion, else 0.
+            criteria: P ids: the criterion of each pair.
         """
         keys = [_key(criterion) for criterion in criteria]
         self._names |= dict(zip(keys, criteria, strict=True))
@@ -60,7 +62,7 @@ class PairScores(Metric):
         self.criteria.append(torch.tensor(keys, device=met.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Give each score by its name."""
+        """Return each score by its name."""
         probabilities, met = dim_zero_cat(self.probabilities), dim_zero_cat(self.met)
         keys = dim_zero_cat(self.criteria)
         by_criterion = {
@@ -73,7 +75,7 @@ class PairScores(Metric):
 
 
 def _key(criterion: str) -> int:
-    """A number for an id, the same on every device: devices gather tensors only."""
+    """Return a number for an id, the same on every device, since devices gather tensors only."""
     return int.from_bytes(hashlib.blake2b(criterion.encode(), digest_size=8).digest(), signed=True)
 
 
@@ -88,7 +90,7 @@ def _over_all(probabilities: Tensor, met: Tensor) -> dict[str, Tensor]:
 
 
 def _mcc(answers: Tensor, met: Tensor) -> Tensor:
-    # torchmetrics 1.9 gives a constant answer up to 0.7 where its classes are uneven.
+    # torchmetrics 1.9 returns up to 0.7 for constant answers if the classes are unbalanced.
     return met.new_zeros((), dtype=torch.float32) if _one_class(answers) else binary_matthews_corrcoef(answers, met)
 
 
@@ -97,8 +99,8 @@ def _f1(probabilities: Tensor, met: Tensor) -> Tensor:
 
 
 def _answers(probabilities: Tensor) -> Tensor:
-    """Decide as the agent does; torchmetrics itself would call exactly 0.5 not met."""
-    return (probabilities >= 0.5).long()
+    """Apply the threshold of the agent. torchmetrics itself classifies exactly 0.5 as not met."""
+    return (probabilities >= THRESHOLD).long()
 
 
 def _one_class(met: Tensor) -> bool:

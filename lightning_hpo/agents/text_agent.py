@@ -1,56 +1,58 @@
-"""What both agents share: an encoder with a head, its training, and how a part of the data is scored."""
+"""Base class of both agents: an encoder with a head, and its training."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import signature
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric
 
+from lightning_hpo.agents.evaluation import Batch, EvaluatedModule, mean_metric
 from lightning_hpo.agents.losses import Loss, class_weights
 from lightning_hpo.agents.network.dropout import quicken_dropout
-from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_layers, load_encoder
+from lightning_hpo.agents.network.encoder import checkpoint_gradients, load_encoder
+from lightning_hpo.agents.network.encoder import freeze_layers as freeze
 from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
-from lightning_hpo.agents.optim.schedules import Schedule, make_schedule
-from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
+from lightning_hpo.agents.settings import Between, Settings, raise_problems, type_problems
 from lightning_hpo.data.augmentation import Augmentation
-from lightning_hpo.exceptions import InputError, NotFiniteError
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["Batch", "ScoredPair", "TextAgent", "mean_metric"]
+__all__ = ["TextAgent"]
 
-Batch = dict[str, Any]
-
-# Reading a number back from a GPU makes the GPU wait; a NaN stays in a sum, so it need not be looked for at each step.
+# Reading a number from a GPU waits for the GPU. A sum keeps a NaN, so a check from time to time is enough.
 _STEPS_BETWEEN_CHECKS = 50
+_LORA, _OPTIM, _SCHEDULE, _LOSS = Lora(), Optim(), Schedule(), Loss()
 
 
-class ScoredPair(Protocol):
-    """What `constant_answers` reads of a (post, criterion) pair."""
+class TextAgent(EvaluatedModule):
+    """Base class of both agents.
 
-    @property
-    def post_id(self) -> str:
-        """The post."""
+    The agent calls the model through `self.network` only, so that the network of a registered model can replace it.
 
-    @property
-    def met(self) -> bool:
-        """Whether the post meets the criterion."""
+    Args:
+        name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
+        dropout: Dropout of the hidden layers of the encoder. Usual: 0.1. Default: the value of the encoder.
+        attention_dropout: Dropout of the attention weights of the encoder. Usual: 0.1. Default: the value of the
+            encoder.
+        freeze_layers: Number of encoder layers to freeze, counted from the input, together with the embeddings; 0
+            freezes nothing. Usual: up to half of the layers.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, but slower (Chen et al. 2016).
+        compile: Train through torch.compile: some minutes at the start, then faster steps on a GPU.
+        lora: Low-rank adapters, trained instead of the encoder; for large encoders.
+        optim: The optimizer.
+        schedule: The learning rate schedule.
+        loss: The training loss.
+        own_settings: Further groups of flags of the subclass, by name.
 
-    @property
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """Characters [start, end) of the evidence."""
-
-
-class TextAgent(LightningModule):
-    """Base of both agents.
-
-    Every call of the model goes through `self.network`, so that the network of a registered model can take its place.
+    Raises:
+        InputError: If a value cannot be used, or the encoder cannot be loaded.
     """
 
     agent: ClassVar[str]
@@ -59,46 +61,34 @@ class TextAgent(LightningModule):
         self,
         name: str,
         *,
-        dropout: float | None,
-        attention_dropout: float | None,
-        freeze_layers: int,
-        gradient_checkpointing: bool,
-        compile: bool,
-        lora: Lora | Mapping[str, Any] | None,
-        optim: Optim | Mapping[str, Any] | None,
-        schedule: Schedule | Mapping[str, Any] | None,
-        loss: Loss | Mapping[str, Any] | None,
-        further: Mapping[str, Settings],
+        dropout: Annotated[float, Between(0, 0.95)] | None = None,
+        attention_dropout: Annotated[float, Between(0, 0.95)] | None = None,
+        freeze_layers: Annotated[int, Between(0, 1000)] = 0,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        lora: Lora = _LORA,
+        optim: Optim = _OPTIM,
+        schedule: Schedule = _SCHEDULE,
+        loss: Loss = _LOSS,
+        own_settings: Mapping[str, Settings],
     ) -> None:
         super().__init__()
-        self._lora = Lora.read(lora)
-        self.optim = Optim.read(optim)
-        self.schedule = Schedule.read(schedule)
-        self.loss = Loss.read(loss)
-        problems = _problems(dropout, attention_dropout, freeze_layers)
-        groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **further}
-        raise_problems([*problems, *(line for group in groups.values() for line in group.problems())])
-        # Plain values only: a checkpoint must load without unpickling anything of ours.
-        self.save_hyperparameters(
-            {
-                "name": name,
-                "dropout": dropout,
-                "attention_dropout": attention_dropout,
-                "freeze_layers": freeze_layers,
-                "gradient_checkpointing": gradient_checkpointing,
-                "compile": compile,
-                **{flag: asdict(group) for flag, group in groups.items()},
-            },
-            logger=False,
-        )
+        self._lora, self.loss = Lora.read(lora), Loss.read(loss)
+        self.optim, self.schedule = Optim.read(optim), Schedule.read(schedule)
+        groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **own_settings}
+        values = {"dropout": dropout, "attention_dropout": attention_dropout, "freeze_layers": freeze_layers}
+        raise_problems([*_problems(values), *(line for group in groups.values() for line in group.problems())])
+        # Plain values only, so that a checkpoint loads without unpickling classes of this package.
+        flags = {"name": name, **values, "gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
         encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
         add_adapters(encoder, self._lora)
-        _prepare(encoder, freeze_layers, gradient_checkpointing)
+        freeze(encoder, freeze_layers)
+        if gradient_checkpointing:
+            checkpoint_gradients(encoder)
         self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
         quicken_dropout(self.network)
-        self.val_scores = self.make_scores()
-        self.test_scores = self.make_scores()
-        # Metrics, and not numbers that Lightning sums up: it forgets its sums when it goes on within an epoch.
+        # Metrics instead of Lightning's own sums, which are lost when a training resumes within an epoch.
         self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
         self._class_weights: Tensor | None = None
         self._compile = compile
@@ -106,67 +96,50 @@ class TextAgent(LightningModule):
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Give one line for each flag with which no agent can be made or trained; no encoder is needed to say so.
+        """Return one line for each flag that cannot be used. No encoder is loaded.
 
         Args:
-            values: Arguments of the agent, as plain values.
+            values: Arguments of the agent as plain values.
         """
-        # Of its bases too: a class may pass on to them what it does not name.
+        # Includes the base classes: a class may pass on arguments that its own signature does not name.
         kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
-        own = _problems(values.get("dropout"), values.get("attention_dropout"), values.get("freeze_layers", 0))
-        missing = Optim.read(values.get("optim")).missing()
-        return [*own, *(line for group in groups for line in group.problems()), *missing]
+        lines = [line for group in groups for line in group.problems()]
+        return [*_problems(values), *lines, *Optim.read(values.get("optim")).missing()]
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:
-        """Build the head for an encoder of `width` features."""
-
-    @abstractmethod
-    def make_scores(self) -> MetricCollection:
-        """Build the metrics of a part; `loss`, `metric` and `positive` (the share of such answers) are among them."""
-
-    @abstractmethod
-    def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give the loss [B] of each window, and which [B] of them count."""
+        """Build the head for an encoder with `width` features."""
 
     @abstractmethod
     def positive_windows(self, batch: Batch) -> Tensor:
-        """Say which [B] training windows show the criterion, or its evidence."""
-
-    @abstractmethod
-    def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
-        """Take an evaluation batch into the metrics of its part."""
-
-    @abstractmethod
-    def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Say whether every answer is the same, from the scores of a part."""
+        """Return a mask [B] of the training windows with the criterion or its evidence."""
 
     @property
     def served_network(self) -> nn.Module:
-        """The network as it is registered: adapters, if it has any, added to the weights."""
+        """The network to register, with its adapters merged into the weights."""
         return merge_adapters(self.network, self._lora)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Run the network; in float32, whatever the precision."""
+        """Run the network and return its logits in float32, whatever the precision of the Trainer."""
         names = ("input_ids", "attention_mask", "token_type_ids")
         run = self._compiled if self._compiled is not None and self.training else self.network
-        # By position: the module of an exported program takes its inputs as it was exported, and no names.
+        # Positional arguments: the module of an exported program takes no names.
         result: Tensor = run(*(batch[name] for name in names if name in batch))
         return result.float()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Give the logits of a batch."""
+        """Return the logits of a batch."""
         return self.logits(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Give the mean loss over the windows."""
+        """Return the mean loss over the windows."""
         losses, counted = self.window_losses(self.logits(batch), batch)
         if self._class_weights is not None:
             losses = losses * self._class_weights[self.positive_windows(batch).long()]
         loss = losses.sum() / counted.sum().clamp(min=1)
-        # Once a window, since `mean_metric` takes no weights.
+        # One value for each window, since `mean_metric` takes no weights.
         self._train_loss.update(loss.detach().expand(len(losses)))
         self.log("train_loss", self._train_loss, on_step=False, on_epoch=True)
         for name, share in (("augmented", self._augmented), ("unaugmentable", self._unaugmentable)):
@@ -174,123 +147,58 @@ class TextAgent(LightningModule):
                 share.update(batch[name].float())
                 self.log(name, share, on_step=False, on_epoch=True)
         if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
-            self._require_finite("train_loss", self._train_loss.mean_value)
+            self.require_finite("train_loss", self._train_loss.mean_value)
         return loss
 
     def on_fit_start(self) -> None:
-        """Compile, if that is wanted; weigh the classes by what was counted, if they shall be balanced."""
+        """Compile the network and compute the class weights, if the flags request it."""
         if self._compile:
-            # The function and no module, whose weights would have other names in a checkpoint; of every length at once.
+            # The function, since compiling the module renames its parameters in checkpoints. Dynamic: for all lengths.
             self._compiled = torch.compile(self.network.forward, dynamic=True)
         if self.loss.balance != "none":
             counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
             if counts is None:
                 raise InputError(
-                    f"--model.loss.balance: got {self.loss.balance}, and the data module counts no windows of each "
-                    "class (`class_counts`); use none"
+                    f"--model.loss.balance: got {self.loss.balance}, but the data module has no class_counts; use none"
                 )
             self._class_weights = class_weights(self.loss.balance, counts).to(self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Forget the last epoch, and what a checkpoint held of it."""
+        """Reset the means of the last epoch, or those that a checkpoint has restored."""
         for metric in self._train_means:
             metric.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Look for a loss that was not finite, and for an augmentation that did nothing."""
-        self._require_finite("train_loss", self._train_loss.mean_value)
+        """Check that the loss was finite and that the augmentation changed samples."""
+        self.require_finite("train_loss", self._train_loss.mean_value)
         augmentation = getattr(self.trainer.datamodule, "aug", None)  # type: ignore[attr-defined]
         if isinstance(augmentation, Augmentation):
             augmentation.require_effect(float(self._augmented.compute()), float(self._augmented.weight))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the means of the epoch so far; a checkpoint of weights alone stays one."""
+        """Save the means of the unfinished epoch, except in a checkpoint with weights only."""
         if "optimizer_states" in checkpoint:
             checkpoint["train_means"] = [metric.metric_state for metric in self._train_means]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the means of the epoch so far."""
+        """Restore the means of the unfinished epoch."""
         for metric, states in zip(self._train_means, checkpoint.get("train_means", ()), strict=False):
             for name, value in states.items():
                 setattr(metric, name, value.to(metric.device))
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget what came before, the sanity check's batches among it."""
-        self.val_scores.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Score a batch of whole pairs."""
-        self._evaluate(self.val_scores, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log `val_metric`, `val_loss`, `val_constant` and others."""
-        self._log_scores("val", self.val_scores)
-
-    def on_test_epoch_start(self) -> None:
-        """Forget what came before."""
-        self.test_scores.reset()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Score a batch of whole pairs."""
-        self._evaluate(self.test_scores, batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log `test_metric`, `test_loss`, `test_constant` and others."""
-        self._log_scores("test", self.test_scores)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and its schedule by the step."""
+        """Build the optimizer, and the schedule that advances with each optimizer step."""
         if not isinstance(self.network, TextNetwork):
             raise TypeError(f"a {type(self.network).__name__} cannot be trained; only the agent's own network can")
         optimizer = make_optimizer(self.network, self.optim)
-        schedule = make_schedule(optimizer, self.schedule, self._training_steps)
+        schedule = make_schedule(optimizer, self.schedule, lambda: training_steps(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property
     def _train_means(self) -> tuple[MeanMetric, ...]:
         return self._train_loss, self._augmented, self._unaugmentable
 
-    def _training_steps(self) -> int:
-        trainer = self.trainer
-        ends = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
-        if trainer.max_epochs is not None and trainer.max_epochs >= 0:
-            steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-            ends.append(float(steps * trainer.max_epochs))
-        if not ends or min(ends) == float("inf"):
-            raise InputError("--trainer.max_epochs, --trainer.max_steps: no end is set; --model.schedule needs one")
-        return int(min(ends))
 
-    def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
-        logits = self.logits(batch)
-        losses, counted = self.window_losses(logits, batch)
-        scores["loss"].update(losses[counted])
-        self.update_scores(scores, logits, batch)
-
-    def _log_scores(self, part: str, scores: MetricCollection) -> None:
-        values = scores.compute()
-        for name in ("loss", "metric"):
-            self._require_finite(f"{part}_{name}", values[name])
-        values["constant"] = self.is_constant(values)
-        # Each metric has gathered all devices' values by itself.
-        self.log_dict({f"{part}_{name}": value.float() for name, value in values.items()}, sync_dist=False)
-
-    def _require_finite(self, name: str, value: Tensor) -> None:
-        if not torch.isfinite(value):
-            raise NotFiniteError(f"{name} is not finite in epoch {self.current_epoch}, by step {self.global_step}")
-
-
-def mean_metric() -> MeanMetric:
-    """Give a mean that says NaN when it has met one."""
-    return MeanMetric(nan_strategy="disable")
-
-
-def _problems(dropout: float | None, attention_dropout: float | None, freeze_layers: int) -> list[str]:
-    found = [] if dropout is None else outside("--model.dropout", dropout, 0, 0.95)
-    found += [] if attention_dropout is None else outside("--model.attention_dropout", attention_dropout, 0, 0.95)
-    return found + outside("--model.freeze_layers", freeze_layers, 0, 1000)
-
-
-def _prepare(encoder: Any, frozen: int, gradient_checkpointing: bool) -> None:
-    freeze_layers(encoder, frozen)
-    if gradient_checkpointing:
-        checkpoint_gradients(encoder)
+def _problems(values: Mapping[str, Any]) -> list[str]:
+    types = get_type_hints(TextAgent.__init__, include_extras=True)
+    return type_problems("--model", types, {name: value for name, value in values.items() if name in types})

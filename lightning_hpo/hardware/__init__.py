@@ -1,1 +1,1 @@
-"""Facts about the CPU and the GPUs of this machine."""
+"""Hardware of this machine: bf16, memory and GPUs."""

@@ -1,4 +1,4 @@
-"""bf16 on a CPU: whether it has it, attention that makes use of it, and an exported network that runs in it."""
+"""bf16 on a CPU: detection, fast attention, and exported networks that run in bf16."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,14 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def computes_bf16() -> bool:
-    """Whether this CPU computes with bf16 by itself, so that it is quicker than float32."""
-    # Older torch does not tell, and is taken for one on an older processor.
+    """Return whether this CPU has bf16 instructions, so that bf16 is faster than float32."""
+    # Older versions of torch do not report capabilities. They are treated as if the CPU had no bf16.
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def is_quick(query: Tensor) -> bool:
-    """Whether `attend` is quicker than torch's fused attention, whose products on a CPU make no use of bf16."""
+    """Return whether `attend` is faster than torch's fused attention, which does not use bf16 instructions on a CPU."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16
 
 
@@ -33,20 +33,20 @@ def attend(
     scaling: float | None = None,
     drop: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Scaled dot product attention by its formula, in the type that it is given.
+    """Compute unfused scaled dot product attention in the type of its inputs.
 
     Args:
-        query: [B, heads, T, features], as key and value.
-        key: What is looked at.
-        value: What is taken.
-        mask: True where a token is looked at, in a shape that fits [B, heads, T, T]; None: everywhere.
-        scaling: Factor of the scores; None: one over the root of the features.
-        drop: Drops some of the weights.
+        query: [B, heads, T, features].
+        key: Same shape as `query`.
+        value: Same shape as `query`.
+        mask: True for the tokens to attend to, broadcastable to [B, heads, T, T]; None for all tokens.
+        scaling: Scale of the scores; None for 1 / sqrt(features).
+        drop: Dropout of the attention weights.
 
     Returns:
-        What each token takes, [B, heads, T, features].
+        Output [B, heads, T, features].
     """
-    with torch.autocast("cpu", enabled=False):  # it would make the softmax one in float32
+    with torch.autocast("cpu", enabled=False):  # autocast would compute the softmax in float32
         scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-2, -1)
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -55,14 +55,14 @@ def attend(
 
 
 def quicken_attention(network: fx.GraphModule) -> None:
-    """Let an exported network use `attend` where it is quick."""
+    """Make an exported network use `attend` if it is faster."""
     for node in network.graph.find_nodes(op="call_function", target=_ATTENTION):
         node.target = _attention
     network.recompile()
 
 
 def round_weights(network: fx.GraphModule) -> None:
-    """Round weights once that autocast would round at each call; nothing else changes, if all calls are in autocast."""
+    """Round once the weights that autocast would round at each call. Results under autocast stay the same."""
     for node in network.graph.find_nodes(op="get_attr"):
         if node.users and all(user.target is _LINEAR and node is not user.args[0] for user in node.users):
             parameter = network.get_parameter(str(node.target))

@@ -17,10 +17,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, fx
 
-from lightning_hpo.agents.pair_probabilities import pair_probabilities
+from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities
 from lightning_hpo.agents.settings import outside, raise_problems
-from lightning_hpo.agents.spans.decoding import Decoding
-from lightning_hpo.agents.spans.span_decoding import answer_rows, decode_pairs
+from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
@@ -182,8 +181,7 @@ class TextModel:
         pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
         logits = self._logits(self._windows.collate(windows))
         if self._settings.agent == "criteria":
-            probabilities = pair_probabilities(logits, pair_index, len(rows)).tolist()
-            return [{"met": value >= chosen["threshold"], "probability": value} for value in probabilities]
+            return met_rows(pair_probabilities(logits, pair_index, len(rows)), chosen["threshold"])
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
         spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
         return answer_rows(spans, chosen["null_threshold"])

@@ -4,7 +4,7 @@ import optuna
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
 
-from lightning_hpo.hardware.gpus import GpuUse
+from lightning_hpo.hardware.memory import GpuUse
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.session import Session
 from lightning_hpo.trial.messages import Message

@@ -6,7 +6,7 @@ A request is answered; every other message is not. `Outcome` is the last message
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_hpo.hardware.gpus import GpuUse
+from lightning_hpo.hardware.memory import GpuUse
 from lightning_hpo.trial.outcome import Outcome
 
 __all__ = [

@@ -26,7 +26,7 @@ from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
-from lightning_hpo.hardware.gpus import gpu_use
+from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import WORKER
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox, SetStatus

@@ -1,4 +1,4 @@
-"""A tiny encoder, batches in the form that the data modules give, and a Trainer that says nothing."""
+"""A tiny encoder, batches like those of the data modules, and a quiet Trainer."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from lightning_hpo.agents.network.encoder import quiet_transformers
 Batch = dict[str, Any]
 
 LENGTH, PAIRS, FIRST_OF_POST = 24, 16, 6
-SIGN = 7  # a window that holds this token meets the criterion, and its evidence is this token and the next
+SIGN = 7  # a window with this token meets the criterion; its evidence is this token and the next
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tensors this small only wait for each other on more threads."""
+    """Use one thread: with tensors this small, more threads are slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +29,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A BERT of two layers with random weights."""
+    """A BERT with two layers and random weights."""
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     config = BertConfig(
@@ -63,13 +63,13 @@ def _windows(seed: int) -> Batch:
 
 
 def make_training_batch(seed: int) -> Batch:
-    """Windows with targets for both agents."""
+    """Return windows with labels for both agents."""
     places = torch.arange(PAIRS)
     return {**_windows(seed), "augmented": places < PAIRS // 4, "unaugmentable": places == PAIRS - 1}
 
 
 def make_eval_batch(seed: int) -> Batch:
-    """Pairs of one window each; a token has four characters, and the first of the post is its character 0."""
+    """Return pairs with one window each. A token has four characters. The post starts at character 0."""
     batch = _windows(seed)
     places = torch.arange(LENGTH - FIRST_OF_POST) * 4
     offsets = torch.full((PAIRS, LENGTH, 2), -1)

@@ -9,7 +9,7 @@ from lightning_hpo.agents.criteria import CriteriaAgent
 
 
 class _Fixed(nn.Module):
-    """A network that gives the logits that it was given."""
+    """Network that returns fixed logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Pair:
 
 
 def _batch() -> dict[str, Any]:
-    """Three pairs in five windows; the first pair's second window says met."""
+    """Three pairs in five windows. The second window of the first pair is met."""
     return {
         "input_ids": torch.zeros(5, 4, dtype=torch.long),
         "attention_mask": torch.ones(5, 4, dtype=torch.long),
@@ -47,7 +47,7 @@ def agent(encoder_folder: str) -> CriteriaAgent:
     return agent
 
 
-def test_a_pair_is_as_probable_as_its_best_window(agent: CriteriaAgent) -> None:
+def test_probability_of_a_pair_is_that_of_its_best_window(agent: CriteriaAgent) -> None:
     answers = agent.predict_step(_batch())
     odds = torch.tensor([2.0, -0.5, -2.0])
     assert [answer["probability"] for answer in answers] == pytest.approx(odds.sigmoid().tolist())
@@ -58,23 +58,23 @@ def test_a_pair_is_as_probable_as_its_best_window(agent: CriteriaAgent) -> None:
     ]
 
 
-def test_the_scores_are_over_pairs_and_the_loss_over_windows(agent: CriteriaAgent) -> None:
+def test_scores_are_over_pairs_and_the_loss_over_windows(agent: CriteriaAgent) -> None:
     agent.validation_step(_batch(), 0)
     scores = agent.val_scores.compute()
     assert float(scores["metric"]) == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert float(scores["precision"]) == 1.0
     assert float(scores["recall"]) == 0.5
     assert float(scores["positive"]) == pytest.approx(1 / 3)
-    odds = torch.tensor([-3.0, -2.0, -1.0, -2.0])  # in favour of the wrong answer; the fourth window is ignored
+    odds = torch.tensor([-3.0, -2.0, -1.0, -2.0])  # log odds of the wrong class; the fourth window is ignored
     assert float(scores["loss"]) == pytest.approx(float(nn.functional.softplus(odds).mean()))
 
 
 @pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, True), (0.5, False)])
-def test_constant_is_one_class_alone(agent: CriteriaAgent, share: float, constant: bool) -> None:
+def test_constant_means_one_class_only(agent: CriteriaAgent, share: float, constant: bool) -> None:
     assert bool(agent.is_constant({"positive": torch.tensor(share)})) is constant
 
 
-def test_constant_answers_are_scored_as_the_agent_is() -> None:
+def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
     pairs = [_Pair("a", True), _Pair("b", False), _Pair("c", False), _Pair("d", False)]
     scores = CriteriaAgent.constant_answers(pairs, {})
     assert scores == pytest.approx({"always met": 0.4 / 2, "never met": (6 / 7) / 2})

@@ -11,7 +11,7 @@ from lightning_hpo.exceptions import NotFiniteError
 
 
 class _Fixed(nn.Module):
-    """A network that gives the logits that it was given."""
+    """Network that returns fixed logits."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _Pair:
 
 
 def _batch() -> dict[str, Any]:
-    """Two pairs: one of two windows with evidence in the second, one of a window without."""
+    """Two pairs: one has two windows with evidence in the second; the other has one window without evidence."""
     offsets = torch.full((3, 5, 2), -1)
     offsets[0, 2:4] = torch.tensor([[0, 3], [4, 6]])
     offsets[1, 2:4] = torch.tensor([[7, 9], [10, 14]])
@@ -52,7 +52,7 @@ def _logits() -> Tensor:
     logits[1, 2, 0] = 3.0
     logits[1, 3, 1] = 4.0
     logits[2, 0] = 1.0
-    logits[2, 4] = 50.0  # padding: never an answer, never part of the loss
+    logits[2, 4] = 50.0  # padding: ignored by decoding and loss
     return logits
 
 
@@ -63,14 +63,14 @@ def agent(encoder_folder: str) -> EvidenceAgent:
     return agent
 
 
-def test_an_answer_is_where_the_evidence_is_or_null(agent: EvidenceAgent) -> None:
+def test_answer_is_the_evidence_or_null(agent: EvidenceAgent) -> None:
     first, second = agent.predict_step(_batch())
     assert first == {"post_id": "a", "criterion": "FATIGUE", "start": 7, "end": 14, "score": 7.0, "null": False}
     assert second["null"] is True
     assert second["score"] == -2.0
 
 
-def test_the_scores_are_over_pairs(agent: EvidenceAgent) -> None:
+def test_scores_are_over_pairs(agent: EvidenceAgent) -> None:
     agent.validation_step(_batch(), 0)
     scores = {name: float(value) for name, value in agent.val_scores.compute().items()}
     for name in ("metric", "exact", "f1_answerable", "f1_null", "all_f1", "null_accuracy"):
@@ -78,7 +78,7 @@ def test_the_scores_are_over_pairs(agent: EvidenceAgent) -> None:
     assert (scores["positive"], scores["whole"]) == (0.5, 0.5)
 
 
-def test_the_loss_leaves_padding_out(agent: EvidenceAgent) -> None:
+def test_loss_ignores_padding(agent: EvidenceAgent) -> None:
     batch = _batch()
     losses, counted = agent.window_losses(_logits(), batch)
     expected = nn.functional.cross_entropy(_logits()[2:, :4, 0], torch.tensor([0]))
@@ -90,7 +90,7 @@ def test_the_loss_leaves_padding_out(agent: EvidenceAgent) -> None:
     assert counted.tolist() == [True, False, True]
 
 
-def test_the_settings_of_decoding_act(encoder_folder: str) -> None:
+def test_decoding_settings_are_applied(encoder_folder: str) -> None:
     agent = EvidenceAgent(encoder_folder, decoding={"max_answer_tokens": 1, "null_threshold": 2.5})  # type: ignore[arg-type]
     agent.network = _Fixed(_logits())
     first, second = agent.predict_step(_batch())
@@ -101,7 +101,7 @@ def test_the_settings_of_decoding_act(encoder_folder: str) -> None:
 @pytest.mark.parametrize(
     ("positive", "whole", "constant"), [(0.0, 0.0, True), (1.0, 0.9, False), (0.5, 0.5, False), (1.0, 1.0, True)]
 )
-def test_constant_is_always_null_or_always_the_whole(
+def test_constant_means_always_null_or_always_the_whole_window(
     agent: EvidenceAgent, positive: float, whole: float, constant: bool
 ) -> None:
     values = {"positive": torch.tensor(positive), "whole": torch.tensor(whole)}
@@ -112,7 +112,7 @@ def test_constant_is_always_null_or_always_the_whole(
 @pytest.mark.parametrize(
     ("null", "first", "last", "constant"), [(9.0, 2, 3, True), (-9.0, 2, 3, True), (-9.0, 2, 2, False)]
 )
-def test_a_planted_constant_is_marked_under_every_policy(
+def test_constant_model_is_detected_under_every_null_policy(
     encoder_folder: str, policy: str, null: float, first: int, last: int, constant: bool
 ) -> None:
     agent = EvidenceAgent(encoder_folder, decoding={"null_policy": policy})  # type: ignore[arg-type]
@@ -125,13 +125,13 @@ def test_a_planted_constant_is_marked_under_every_policy(
 
 
 def _several(*rows: list[tuple[int, int]]) -> dict[str, Any]:
-    """The batch with these pieces of evidence in its windows."""
+    """Return the batch with these pieces of evidence in its windows."""
     most = max(map(len, rows))
     table = torch.tensor([row + [(-100, -100)] * (most - len(row)) for row in rows])
     return {**_batch(), "start_positions": table[..., 0], "end_positions": table[..., 1]}
 
 
-def test_of_several_pieces_of_evidence_any_is_right(agent: EvidenceAgent) -> None:
+def test_finding_one_of_several_pieces_is_enough(agent: EvidenceAgent) -> None:
     logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
     p_start, p_end = logits[1].softmax(dim=0).unbind(dim=-1)
     both = _several([(0, 0)], [(2, 2), (3, 4)], [(0, 0)])
@@ -142,7 +142,7 @@ def test_of_several_pieces_of_evidence_any_is_right(agent: EvidenceAgent) -> Non
     torch.testing.assert_close(swapped, losses)
 
 
-def test_the_start_of_one_piece_with_the_end_of_another_is_not_right(agent: EvidenceAgent) -> None:
+def test_start_and_end_of_different_pieces_have_a_high_loss(agent: EvidenceAgent) -> None:
     consistent, crossed = torch.zeros(2, 3, 5, 2).unbind()
     consistent[1, 2] = crossed[1, 2, 0] = crossed[1, 4, 1] = 20.0
     batch = _several([(0, 0)], [(2, 2), (4, 4)], [(0, 0)])
@@ -151,8 +151,8 @@ def test_the_start_of_one_piece_with_the_end_of_another_is_not_right(agent: Evid
 
 
 @pytest.mark.parametrize("loss", [{}, {"label_smoothing": 0.1}, {"name": "focal"}])
-def test_every_loss_takes_one_piece_as_before_and_several(encoder_folder: str, loss: dict[str, Any]) -> None:
-    agent = EvidenceAgent(encoder_folder, loss=loss)  # type: ignore[arg-type]
+def test_every_loss_supports_one_piece_and_several(encoder_folder: str, loss: dict[str, Any]) -> None:
+    agent = EvidenceAgent(encoder_folder, loss=loss)
     logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
     one = agent.window_losses(logits, _batch())[0]
     padded = agent.window_losses(logits, _several([(0, 0)], [(2, 3), (3, 3)], [(0, 0)]))[0]
@@ -165,7 +165,7 @@ def test_every_loss_takes_one_piece_as_before_and_several(encoder_folder: str, l
     assert float(padded[1]) < float(one[1])
 
 
-def test_windows_that_are_ignored_have_no_gradient(agent: EvidenceAgent) -> None:
+def test_ignored_windows_have_no_gradient(agent: EvidenceAgent) -> None:
     logits = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     losses, counted = agent.window_losses(logits, _several([(-100, -100)], [(2, 2), (3, 4)], [(0, 0)]))
     (slopes,) = torch.autograd.grad(losses.sum(), logits)
@@ -184,13 +184,13 @@ def test_several_answers_are_listed(encoder_folder: str) -> None:
     assert second["answers"] == []
 
 
-def test_no_answer_is_given_to_what_is_no_number(agent: EvidenceAgent) -> None:
+def test_nan_logits_raise_an_error(agent: EvidenceAgent) -> None:
     agent.network = _Fixed(torch.full((3, 5, 2), float("nan")))
     with pytest.raises(NotFiniteError, match="no answer"):
         agent.predict_step(_batch())
 
 
-def test_constant_answers_are_scored_as_the_agent_is() -> None:
+def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
     pairs = [_Pair("a", True, ((0, 5),)), _Pair("b", False), _Pair("b", False), _Pair("b", False)]
     scores = EvidenceAgent.constant_answers(pairs, {"a": "x" * 15, "b": "x"})
     assert scores == pytest.approx({"no evidence": 0.75, "whole post": 0.5 / 4})

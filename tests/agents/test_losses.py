@@ -9,32 +9,32 @@ TARGETS = torch.tensor([0, 1, 2, 3, 1, 0])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_cross_entropy_is_torchs(smoothing: float) -> None:
+def test_cross_entropy_matches_torch(smoothing: float) -> None:
     expected = functional.cross_entropy(LOGITS, TARGETS, label_smoothing=smoothing, reduction="none")
     torch.testing.assert_close(row_loss(LOGITS, TARGETS, Loss(label_smoothing=smoothing)), expected)
 
 
-def test_focal_is_cross_entropy_weighted_by_what_is_wrong() -> None:
+def test_focal_is_weighted_cross_entropy() -> None:
     entropy = functional.cross_entropy(LOGITS, TARGETS, reduction="none")
     expected = (1 - torch.exp(-entropy)) ** 3 * entropy
     torch.testing.assert_close(row_loss(LOGITS, TARGETS, Loss(name="focal", gamma=3)), expected)
 
 
-def test_alpha_weighs_what_is_there_against_what_is_not() -> None:
+def test_alpha_weights_positives_against_negatives() -> None:
     even = row_loss(LOGITS, TARGETS, Loss(name="focal"))
     weighed = row_loss(LOGITS, TARGETS, Loss(name="focal", alpha=0.9))
     torch.testing.assert_close(weighed / even, torch.where(TARGETS == 0, 0.1, 0.9))
 
 
-def test_weights_are_inverse_to_the_number_of_windows() -> None:
+def test_weighted_is_inverse_to_the_number_of_windows() -> None:
     torch.testing.assert_close(class_weights("weighted", (300, 100)), torch.tensor([2 / 3, 2.0]))
 
 
-def test_weights_are_inverse_to_the_effective_number() -> None:
+def test_effective_number_is_inverse_to_the_effective_number() -> None:
     # Cui et al. 2019, equation 2: (1 - beta^n) / (1 - beta).
-    told = torch.tensor([(1 - 0.999**900) / 0.001, (1 - 0.999**100) / 0.001])
+    effective = torch.tensor([(1 - 0.999**900) / 0.001, (1 - 0.999**100) / 0.001])
     weights = class_weights("effective_number", (900, 100))
-    torch.testing.assert_close(weights[1] / weights[0], told[0] / told[1])
+    torch.testing.assert_close(weights[1] / weights[0], effective[0] / effective[1])
 
 
 @pytest.mark.parametrize("balance", ["none", "weighted", "effective_number"])
@@ -45,7 +45,7 @@ def test_the_mean_weight_is_one(balance: Balance, counts: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 0.99, 1.0, 2.0])
-def test_focal_teaches_nothing_that_is_not_finite_where_an_answer_is_certain(gamma: float) -> None:
+def test_focal_gradient_is_finite_for_a_certain_answer(gamma: float) -> None:
     logits = torch.tensor([[60.0, 0.0], [0.3, 0.2]], requires_grad=True)
     row_loss(logits, torch.tensor([0, 1]), Loss(name="focal", gamma=gamma)).sum().backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
@@ -60,13 +60,13 @@ def test_focal_without_gamma_is_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize("loss", [Loss(), Loss(label_smoothing=0.1), Loss(name="focal", label_smoothing=0.1)])
-def test_what_is_masked_changes_nothing(loss: Loss) -> None:
+def test_masked_classes_are_ignored(loss: Loss) -> None:
     padded = torch.cat((LOGITS, torch.full((6, 3), 50.0)), dim=1)
     mask = torch.arange(7).expand(6, 7) < 4
     torch.testing.assert_close(row_loss(padded, TARGETS, loss, mask), row_loss(LOGITS, TARGETS, loss))
 
 
-def test_ignored_rows_cost_nothing_and_teach_nothing() -> None:
+def test_ignored_rows_have_no_loss_and_no_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
     targets = TARGETS.clone()
     targets[2] = IGNORE

@@ -25,11 +25,11 @@ def test_scores_worked_by_hand() -> None:
     )
     assert found == pytest.approx(
         {
-            # Of the six pairs of a met and an unmet one, 0.9 is above both, 0.5 above one, 0.1 above none.
+            # Of the 3 x 2 comparisons of a met and an unmet pair, 0.9 wins two, 0.5 wins one, 0.1 wins none.
             "auroc": 3 / 6,
             # Met at ranks 1, 3 and 5.
             "average_precision": (1 / 1 + 2 / 3 + 3 / 5) / 3,
-            # 2 met and found, 1 missed; 1 unmet and right, 1 wrong.
+            # 2 true positives, 1 false negative, 1 true negative, 1 false positive.
             "mcc": (2 * 1 - 1 * 1) / math.sqrt(3 * 3 * 2 * 2),
             "f1_SAD": 2 / 3,
             "f1_TIRED": 2 / 3,
@@ -39,7 +39,7 @@ def test_scores_worked_by_hand() -> None:
     )
 
 
-def test_a_criterion_with_one_class_is_nan_and_left_out_of_the_mean() -> None:
+def test_criterion_with_one_class_is_nan_and_excluded_from_the_mean() -> None:
     found = _scores([(0.9, 1, "SAD"), (0.6, 0, "SAD"), (0.9, 1, "ALWAYS"), (0.9, 0, "NEVER")])
     assert math.isnan(found["f1_ALWAYS"])
     assert math.isnan(found["f1_NEVER"])
@@ -47,23 +47,23 @@ def test_a_criterion_with_one_class_is_nan_and_left_out_of_the_mean() -> None:
 
 
 @pytest.mark.parametrize("met", [0, 1])
-def test_where_one_class_is_all_there_is_nothing_is_told(met: int) -> None:
+def test_all_scores_are_nan_with_one_class_only(met: int) -> None:
     assert all(math.isnan(value) for value in _scores([(0.9, met, "SAD"), (0.2, met, "TIRED")]).values())
 
 
 @pytest.mark.parametrize("answer", [0.1, 0.9])
-def test_a_constant_answer_agrees_with_nothing(answer: float) -> None:
+def test_constant_answers_score_at_chance_level(answer: float) -> None:
     found = _scores([(answer, int(pair == 0), "SAD") for pair in range(8)])
     assert found["mcc"] == 0.0
     assert found["auroc"] == 0.5
     assert found["average_precision"] == pytest.approx(1 / 8)
 
 
-def test_a_criterion_may_have_any_name() -> None:
+def test_criterion_can_have_any_name() -> None:
     assert {"f1_a_b_1", "f1_Müde-2.x"} <= set(_scores([(0.9, 1, "a b%1"), (0.1, 0, "Müde-2.x")]))
 
 
-def test_a_new_pass_forgets_the_criteria_of_the_last() -> None:
+def test_reset_drops_the_criteria() -> None:
     scores = PairScores()
     scores.update(torch.tensor([0.9]), torch.tensor([1]), ["SAD"])
     scores.reset()
@@ -78,7 +78,7 @@ def test_a_new_pass_forgets_the_criteria_of_the_last() -> None:
     st.integers(1, 29),
 )
 @settings(deadline=None, derandomize=True, database=None)
-def test_the_scores_are_those_of_their_definitions_however_pairs_come_in_batches(rows: Rows, cut: int) -> None:
+def test_scores_match_their_definitions_with_any_batches(rows: Rows, cut: int) -> None:
     found = _scores(*[part for part in (rows[:cut], rows[cut:]) if part])
     met, unmet = ([p for p, label, _ in rows if label == which] for which in (1, 0))
     wins = sum((one > other) + (one == other) / 2 for one in met for other in unmet)

@@ -1,10 +1,12 @@
+from typing import Any
+
 import pytest
 
 from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead
 from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.agents.settings import Between, Settings, outside, raise_problems
 from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.exceptions import InputError
 
@@ -12,7 +14,7 @@ GROUPS: list[type[Settings]] = [CriteriaHead, EvidenceHead, Loss, Optim, Schedul
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_defaults_can_be_used(group: type[Settings]) -> None:
+def test_defaults_are_valid(group: type[Settings]) -> None:
     assert group().problems() == []
 
 
@@ -28,10 +30,11 @@ def test_defaults_can_be_used(group: type[Settings]) -> None:
             Loss(name="hinge", label_smoothing=0.6, gamma=-1),  # type: ignore[arg-type]
             ["--model.loss.name", "--model.loss.label_smoothing", "--model.loss.gamma"],
         ),
+        (Loss(alpha=1.5), ["--model.loss.alpha"]),
         (EvidenceHead(layers=-1, hidden=0), ["--model.head.layers", "--model.head.hidden"]),
         (
             CriteriaHead(dropout=1, activation="x", pooling="y"),  # type: ignore[arg-type]
-            ["--model.head.dropout", "--model.head.activation", "--model.head.pooling"],
+            ["--model.head.activation", "--model.head.dropout", "--model.head.pooling"],
         ),
         (
             Decoding(max_answer_tokens=0, null_threshold=float("nan")),
@@ -44,24 +47,37 @@ def test_problems_name_the_flag(settings: Settings, flags: list[str]) -> None:
     assert all("\n" not in line for line in settings.problems())
 
 
-def test_read_takes_settings_plain_values_and_nothing() -> None:
+def test_read_accepts_settings_plain_values_and_none() -> None:
     settings = Optim(lr=1.0)
     assert Optim.read(settings) is settings
     assert Optim.read({"lr": 1.0}) == settings
     assert Optim.read(None) == Optim()
 
 
-def test_read_names_the_settings_that_there_are() -> None:
-    with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; there are name, warmup"):
+def test_read_lists_the_available_settings() -> None:
+    with pytest.raises(InputError, match=r"--model.schedule.warm: no such setting; available: name, warmup"):
         Schedule.read({"warm": 0.1})
 
 
-def test_outside_allows_both_bounds() -> None:
+def test_problems_name_the_value_and_what_would_work() -> None:
+    assert Optim(layer_decay=1.5).problems() == ["--model.optim.layer_decay: got 1.5; it must be from 0.01 to 1"]
+    wrong: Any = "hinge"
+    assert Loss(name=wrong).problems() == [
+        "--model.loss.name: got 'hinge'; it must be one of cross_entropy, focal",
+    ]
+
+
+def test_bounds_are_shown_with_all_digits() -> None:
+    assert repr(Between(0, 0.9999999)) == "0 to 0.9999999"
+    assert repr(Between(1e-12, 1_000_000)) == "1e-12 to 1000000"
+
+
+def test_bounds_are_inclusive() -> None:
     assert outside("--x", 0, 0, 1) == outside("--x", 1, 0, 1) == []
     assert outside("--x", 1.5, 0, 1) == ["--x: got 1.5; it must be from 0 to 1"]
 
 
-def test_raise_problems_raises_them_all_or_nothing() -> None:
+def test_raise_problems_raises_all_problems_in_one_error() -> None:
     raise_problems([])
     with pytest.raises(InputError) as caught:
         raise_problems(["one", "two"])

@@ -1,4 +1,4 @@
-"""What both agents share, each test with both."""
+"""Tests of the base class, with both agents."""
 
 import warnings
 from collections.abc import Callable
@@ -21,9 +21,9 @@ Loader = Callable[[Batches], Any]
 MakeTrainer = Callable[..., Trainer]
 
 pytestmark = [
-    # torch's, met by Lightning when it moves a batch
+    # raised by torch when Lightning moves a batch
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    # one process is enough for batches that lie in memory
+    # one process is enough for batches in memory
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
 ]
 
@@ -33,7 +33,7 @@ def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_an_agent_learns_and_answers_the_same_after_loading(
+def test_agent_learns_and_predicts_the_same_after_loading(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -60,7 +60,7 @@ def test_an_agent_learns_and_answers_the_same_after_loading(
 
 
 class _Augmenting(LightningDataModule):
-    """Batches of which a share is augmented."""
+    """Batches with an augmented share."""
 
     def __init__(self, training: Batches, evaluation: Batches, aug: Augmentation, share: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Augmenting(LightningDataModule):
 
 
 @pytest.mark.parametrize(("enabled", "share"), [(True, 0.25), (False, 0.0), (True, 0.0)])
-def test_an_augmentation_without_effect_ends_the_training(
+def test_augmentation_without_effect_fails_the_training(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -93,7 +93,7 @@ def test_an_augmentation_without_effect_ends_the_training(
     assert fitting.callback_metrics.get("augmented", share) == share
 
 
-def test_a_file_of_weights_holds_no_state_of_the_training(
+def test_weights_only_checkpoint_has_no_training_state(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -111,22 +111,13 @@ def test_a_file_of_weights_holds_no_state_of_the_training(
     assert {name.split(".")[0] for name in agent.state_dict()} == {"network"}
 
 
-def test_test_logs_what_validation_logs(
-    kind: Any, encoder_folder: str, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
-) -> None:
-    agent = kind(encoder_folder)
-    (validated,) = trainer().validate(agent, loader(eval_batches), verbose=False)
-    (tested,) = trainer().test(agent, loader(eval_batches), verbose=False)
-    assert {name.replace("val_", "test_"): value for name, value in validated.items()} == tested
-
-
-def test_hyperparameters_are_plain(kind: Any, encoder_folder: str) -> None:
+def test_hyperparameters_are_plain_values(kind: Any, encoder_folder: str) -> None:
     plain = kind(encoder_folder, optim={"lr": 1e-3}).hparams
     assert plain["optim"]["lr"] == 1e-3
     assert {type(value) for value in plain.values()} <= {str, int, bool, float, dict, type(None)}
 
 
-def test_all_that_cannot_be_used_is_said_at_once(kind: Any, encoder_folder: str) -> None:
+def test_all_invalid_flags_are_reported_at_once(kind: Any, encoder_folder: str) -> None:
     with pytest.raises(InputError) as caught:
         kind(encoder_folder, dropout=2, attention_dropout=-1, freeze_layers=-1, optim={"lr": 0}, head={"layers": -1})
     flags = [line.split(":")[0] for line in caught.value.problems]
@@ -139,7 +130,7 @@ def test_all_that_cannot_be_used_is_said_at_once(kind: Any, encoder_folder: str)
     ]
 
 
-def test_flags_are_judged_without_an_encoder_and_for_a_class_that_passes_them_on(kind: Any) -> None:
+def test_flags_are_checked_without_an_encoder_and_in_subclasses_with_kwargs(kind: Any) -> None:
     class Passing(kind):  # type: ignore[misc]
         def __init__(self, name: str, **kwargs: Any) -> None:
             super().__init__(name, **kwargs)
@@ -151,7 +142,7 @@ def test_flags_are_judged_without_an_encoder_and_for_a_class_that_passes_them_on
         assert agent.flag_problems({"name": "nowhere"}) == []
 
 
-def test_an_agent_answers_where_its_optimizer_cannot_run_and_is_not_trained_there(
+def test_agent_with_an_unavailable_optimizer_validates_but_does_not_train(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -165,10 +156,10 @@ def test_an_agent_answers_where_its_optimizer_cannot_run_and_is_not_trained_ther
     agent = kind(encoder_folder, optim=optim)
     (scores,) = trainer().validate(agent, loader(eval_batches[:1]), verbose=False)
     assert "val_metric" in scores
-    with pytest.raises(InputError, match=r"--model.optim.name: adamw_8bit runs on NVIDIA gpus only"):
+    with pytest.raises(InputError, match=r"--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU"):
         trainer(max_epochs=1).fit(agent, loader(training_batches[:1]), loader(eval_batches[:1]))
     (problem,) = kind.flag_problems({"name": "nowhere", "optim": optim})
-    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA gpus only")
+    assert problem.startswith("--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU")
 
 
 class _StopsAfter(Callback):
@@ -188,7 +179,7 @@ class _StopsAfter(Callback):
         {"lora": {"r": 4, "dropout": 0.0}, "gradient_checkpointing": True},
     ],
 )
-def test_a_training_that_goes_on_ends_where_one_without_a_stop_does(
+def test_resumed_training_matches_one_without_a_stop(
     settings: dict[str, Any],
     encoder_folder: str,
     training_batches: Batches,
@@ -199,10 +190,10 @@ def test_a_training_that_goes_on_ends_where_one_without_a_stop_does(
     def fitted(*callbacks: Callback, path: Path | None = None) -> Trainer:
         torch.manual_seed(0)
         agent: Any = CriteriaAgent
-        still = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
+        fixed = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
         fitting = trainer(max_epochs=3, limit_val_batches=0, callbacks=list(callbacks))
         batches = loader(training_batches[:3])
-        fitting.fit(agent(encoder_folder, **still, **settings), batches, batches, ckpt_path=path, weights_only=True)
+        fitting.fit(agent(encoder_folder, **fixed, **settings), batches, batches, ckpt_path=path, weights_only=True)
         return fitting
 
     whole = fitted()
@@ -213,30 +204,8 @@ def test_a_training_that_goes_on_ends_where_one_without_a_stop_does(
     torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
-def test_the_sanity_checks_batches_do_not_count(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
-    agent = kind(encoder_folder).eval()
-    agent.on_validation_epoch_start()
-    agent.validation_step(eval_batches[0], 0)
-    agent.on_validation_epoch_start()
-    agent.validation_step(eval_batches[1], 0)
-    alone = agent.val_scores.compute()
-    agent.on_validation_epoch_start()
-    agent.validation_step(eval_batches[1], 0)
-    torch.testing.assert_close(agent.val_scores.compute(), alone)
-
-
-def test_the_loss_of_a_part_is_the_mean_over_its_windows(kind: Any, encoder_folder: str, eval_batches: Batches) -> None:
-    agent = kind(encoder_folder).eval()
-    batch = dict(eval_batches[0])
-    short = {name: value[:3] for name, value in batch.items()}
-    expected = torch.cat([agent.window_losses(agent.logits(part), part)[0] for part in (batch, short)]).mean()
-    for part in (batch, short):
-        agent.validation_step(part, 0)
-    torch.testing.assert_close(agent.val_scores.compute()["loss"], expected)
-
-
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_loss_that_is_not_finite_ends_the_training(
+def test_non_finite_loss_fails_the_training(
     kind: Any,
     part: str,
     encoder_folder: str,
@@ -270,7 +239,7 @@ class _Rates(Callback):
         ({"fast_dev_run": 2}, 2),
     ],
 )
-def test_the_schedule_ends_with_the_training(
+def test_schedule_ends_with_the_training(
     options: dict[str, int],
     steps: int,
     encoder_folder: str,
@@ -279,7 +248,7 @@ def test_the_schedule_ends_with_the_training(
     loader: Loader,
     trainer: MakeTrainer,
 ) -> None:
-    agent = CriteriaAgent(encoder_folder, optim={"lr": 1e-3}, schedule={"warmup": 0.0})  # type: ignore[arg-type]
+    agent = CriteriaAgent(encoder_folder, optim={"lr": 1e-3}, schedule={"warmup": 0.0})
     seen = _Rates()
     fitting = trainer(callbacks=[seen], **options)
     fitting.fit(agent, loader(training_batches[:10]), loader(eval_batches[:1]))
@@ -289,31 +258,31 @@ def test_the_schedule_ends_with_the_training(
     assert fitting.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
 
 
-def test_a_schedule_needs_an_end(
+def test_schedule_needs_an_end(
     encoder_folder: str, training_batches: Batches, eval_batches: Batches, loader: Loader, trainer: MakeTrainer
 ) -> None:
-    with pytest.raises(InputError, match=r"--trainer.max_epochs, --trainer.max_steps: no end is set"):
+    with pytest.raises(InputError, match=r"--trainer.max_epochs, --trainer.max_steps: neither is set"):
         trainer(max_epochs=-1).fit(CriteriaAgent(encoder_folder), loader(training_batches), loader(eval_batches))
 
 
 class _Modes(Callback):
-    """Notes whether dropout acts."""
+    """Records whether dropout is active."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, set[bool]]] = []
 
     def on_train_batch_start(self, _: Trainer, pl_module: LightningModule, *__: object) -> None:
-        self._note("train", pl_module)
+        self._record("train", pl_module)
 
     def on_validation_batch_start(self, _: Trainer, pl_module: LightningModule, *__: object) -> None:
-        self._note("val", pl_module)
+        self._record("val", pl_module)
 
-    def _note(self, part: str, agent: LightningModule) -> None:
+    def _record(self, part: str, agent: LightningModule) -> None:
         dropouts = {module.training for module in agent.modules() if isinstance(module, nn.Dropout)}
         self.seen.append((part, dropouts))
 
 
-def test_dropout_acts_while_training_and_only_then(
+def test_dropout_is_active_in_training_only(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -343,7 +312,7 @@ def test_gradients_can_be_clipped_at_low_precision(
 
 
 class _Counted(LightningDataModule):
-    """Batches of one class more often than the other."""
+    """Batches with unbalanced class counts."""
 
     class_counts = (300, 100)
 
@@ -355,11 +324,11 @@ class _Counted(LightningDataModule):
         return DataLoader(self._batches, batch_size=None)  # type: ignore[arg-type]
 
 
-def test_classes_are_balanced_by_what_the_data_module_counts(
+def test_classes_are_balanced_by_the_counts_of_the_data_module(
     kind: Any, encoder_folder: str, training_batches: Batches, trainer: MakeTrainer
 ) -> None:
-    sure: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
-    agent = kind(encoder_folder, loss={"balance": "weighted"}, **sure)
+    no_dropout: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "head": {"dropout": 0.0}}
+    agent = kind(encoder_folder, loss={"balance": "weighted"}, **no_dropout)
     (batch,) = batches = training_batches[:1]
     losses, counted = agent.window_losses(agent(batch), batch)
     wanted = (losses * torch.where(agent.positive_windows(batch), 2.0, 2 / 3)).sum() / counted.sum()
@@ -370,7 +339,7 @@ def test_classes_are_balanced_by_what_the_data_module_counts(
     torch.testing.assert_close(fitting.callback_metrics["train_loss"], wanted.detach())
 
 
-def test_classes_that_nobody_counts_cannot_be_balanced(
+def test_balancing_without_class_counts_is_refused(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -379,11 +348,11 @@ def test_classes_that_nobody_counts_cannot_be_balanced(
     trainer: MakeTrainer,
 ) -> None:
     agent = kind(encoder_folder, loss={"balance": "effective_number"})
-    with pytest.raises(InputError, match=r"--model.loss.balance: got effective_number, and the data module counts no"):
+    with pytest.raises(InputError, match=r"--model.loss.balance: got effective_number, but .* no class_counts"):
         trainer(max_epochs=1).fit(agent, loader(training_batches), loader(eval_batches))
 
 
-def test_adapters_are_resumed_as_they_were(
+def test_adapters_are_restored_from_a_checkpoint(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -405,14 +374,14 @@ def test_adapters_are_resumed_as_they_were(
     torch.testing.assert_close(served.eval()(*inputs), again.network.eval()(*inputs))
 
 
-def test_only_the_agents_own_network_can_be_trained(kind: Any, encoder_folder: str) -> None:
+def test_only_the_network_of_the_agent_can_be_trained(kind: Any, encoder_folder: str) -> None:
     agent = kind(encoder_folder)
     agent.network = nn.Identity()
     with pytest.raises(TypeError, match="a Identity cannot be trained"):
         agent.configure_optimizers()
 
 
-def test_a_compiled_training_is_the_same(
+def test_compiled_training_matches(
     kind: Any,
     encoder_folder: str,
     training_batches: Batches,
@@ -425,7 +394,7 @@ def test_a_compiled_training_is_the_same(
     compiled = torch.compile
 
     def counting(forward: Any, **options: Any) -> Any:
-        # Traced as always, without a compiler's minutes.
+        # The eager backend traces like the default one, but skips the slow compilation.
         traced: Any = compiled(forward, backend="eager", **options)
 
         def run(*inputs: Any) -> Any:

@@ -9,7 +9,7 @@ from lightning_hpo.hardware.bf16 import attend, computes_bf16, quicken_attention
 
 
 class _Layer(nn.Module):
-    """An embedding that is an output as well, and attention between them."""
+    """An embedding with a tied output layer, and attention between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,8 +20,8 @@ class _Layer(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         values = self.layer(self.embedding(ids)).unsqueeze(1)
-        looked_at = mask.bool()[:, None, None, :]
-        result: Tensor = self.output(functional.scaled_dot_product_attention(values, values, values, looked_at)[:, 0])
+        attended = mask.bool()[:, None, None, :]
+        result: Tensor = self.output(functional.scaled_dot_product_attention(values, values, values, attended)[:, 0])
         return result
 
 
@@ -38,7 +38,7 @@ def network(inputs: tuple[Tensor, Tensor]) -> Any:
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_attention_is_torchs(masked: bool, scaling: float | None) -> None:
+def test_attend_matches_torch(masked: bool, scaling: float | None) -> None:
     torch.manual_seed(1)
     query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
     mask = torch.rand(2, 1, 5, 5) < 0.7
@@ -48,31 +48,31 @@ def test_attention_is_torchs(masked: bool, scaling: float | None) -> None:
     torch.testing.assert_close(attend(query, key, value, chosen, scaling), expected)
 
 
-def test_attention_stays_in_its_type_under_autocast() -> None:
+def test_attend_keeps_its_type_under_autocast() -> None:
     query = torch.randn(1, 1, 4, 4, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert attend(query, query, query, None).dtype == torch.bfloat16
 
 
-def test_float32_is_left_alone(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
+def test_float32_network_is_unchanged(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
     before = network(*inputs)
     quicken_attention(network)
     assert torch.equal(network(*inputs), before)
 
 
-def test_rounded_weights_give_what_autocast_gives(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
+def test_rounded_weights_match_autocast(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
     quicken_attention(network)
     with torch.autocast("cpu", torch.bfloat16):
         before = network(*inputs)
         round_weights(network)
         assert torch.equal(network(*inputs), before)
     kinds = {name: parameter.dtype for name, parameter in network.named_parameters()}
-    # The embedding's rows are read as they are: rounded, they would be others.
+    # Autocast does not round embeddings.
     assert kinds["embedding.weight"] == torch.float32
     assert kinds["layer.weight"] == kinds["layer.bias"] == torch.bfloat16
 
 
-def test_quick_attention_is_near_to_torchs(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
+def test_bf16_attention_is_close_to_float32(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
     expected = network(*inputs)
     quicken_attention(network)
     with torch.autocast("cpu", torch.bfloat16):
@@ -82,6 +82,6 @@ def test_quick_attention_is_near_to_torchs(network: Any, inputs: tuple[Tensor, T
 
 
 @pytest.mark.parametrize("known", [{}, {"avx512_bf16": True}, {"avx512_f": True, "avx512_bf16": False}])
-def test_a_processor_says_whether_it_has_it(known: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_detected_from_the_capabilities(known: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert computes_bf16() == known.get("avx512_bf16", False)

@@ -1,4 +1,4 @@
-"""The null policy `calibrated` through a training, a checkpoint, and a resume."""
+"""The null policy `calibrated` in training, in checkpoints and after resuming."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,9 @@ Loader = Callable[[Batches], Any]
 MakeTrainer = Callable[..., Trainer]
 
 pytestmark = [
-    # torch's, met by Lightning when it moves a batch
+    # raised by torch when Lightning moves a batch
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*"),
-    # one process is enough for batches that lie in memory
+    # one process is enough for batches in memory
     pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
 ]
 
@@ -30,7 +30,7 @@ def _agent(encoder: str, policy: str, threshold: float = 0.0) -> EvidenceAgent:
 
 
 class _Thresholds(Callback):
-    """Notes the threshold whenever a batch is validated: what is found at an epoch's end is seen in the next."""
+    """Records the threshold at each validation batch. A new threshold is visible one epoch later."""
 
     def __init__(self) -> None:
         self.seen: list[float] = []
@@ -49,7 +49,7 @@ def fitted(
     return agent, fitting
 
 
-def test_the_threshold_is_the_best_for_the_epochs_metric(
+def test_calibrated_threshold_has_the_best_metric_of_the_epoch(
     fitted: tuple[EvidenceAgent, Trainer],
     encoder_folder: str,
     eval_batches: Batches,
@@ -69,7 +69,7 @@ def test_the_threshold_is_the_best_for_the_epochs_metric(
     assert scores[0.0] < found["val_metric"]
 
 
-def test_a_checkpoint_keeps_it_and_no_other_part_changes_it(
+def test_threshold_is_kept_in_checkpoints_and_outside_training(
     fitted: tuple[EvidenceAgent, Trainer], eval_batches: Batches, loader: Loader, trainer: MakeTrainer, tmp_path: Path
 ) -> None:
     agent, fitting = fitted
@@ -87,7 +87,7 @@ def test_a_checkpoint_keeps_it_and_no_other_part_changes_it(
         assert again.decoding == agent.decoding
 
 
-def test_it_is_found_anew_each_epoch_but_not_by_the_sanity_check(
+def test_threshold_is_calibrated_each_epoch_but_not_in_the_sanity_check(
     fitted: tuple[EvidenceAgent, Trainer],
     training_batches: Batches,
     eval_batches: Batches,
@@ -107,7 +107,7 @@ def test_it_is_found_anew_each_epoch_but_not_by_the_sanity_check(
     assert len({second, third, again.decoding.threshold}) == 3
 
 
-def test_other_policies_leave_no_trace_in_a_checkpoint(encoder_folder: str) -> None:
+def test_other_policies_save_no_threshold(encoder_folder: str) -> None:
     assert "null_threshold" in _agent(encoder_folder, "calibrated").state_dict()
     for policy in ("none", "threshold", "ratio"):
         assert "null_threshold" not in _agent(encoder_folder, policy).state_dict()

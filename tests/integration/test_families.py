@@ -1,4 +1,4 @@
-"""Every family of encoders, tiny and random, with its own kind of tokenizer, goes through both agents from CSV on."""
+"""Both agents, from CSV files on, with a tiny random encoder and a tokenizer of every model family."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -88,7 +88,7 @@ def _cli(agent: str, encoder: str, corpus: Path, folder: Path) -> AgentCLI:
 
 
 @pytest.mark.parametrize("agent", list(AGENTS))
-def test_a_family_trains_and_scores(agent: str, encoder: str, corpus: Path, tmp_path: Path) -> None:
+def test_every_family_trains_and_validates(agent: str, encoder: str, corpus: Path, tmp_path: Path) -> None:
     cli = _cli(agent, encoder, corpus, tmp_path)
     cli.trainer.fit(cli.model, cli.datamodule)
     metrics = cli.trainer.callback_metrics
@@ -96,24 +96,22 @@ def test_a_family_trains_and_scores(agent: str, encoder: str, corpus: Path, tmp_
     assert 0.0 <= float(metrics["val_metric"]) <= 1.0
 
 
-def test_what_is_labelled_as_evidence_is_read_back_as_it_stands_in_the_post(
-    encoder: str, corpus: Path, tmp_path: Path
-) -> None:
+def test_labelled_evidence_is_decoded_to_the_same_characters(encoder: str, corpus: Path, tmp_path: Path) -> None:
     cli = _cli("evidence", encoder, corpus, tmp_path)
     cli.datamodule.setup("validate")
-    read = 0
+    found = 0
     for batch in cli.datamodule.val_dataloader():
-        cli.model.logits = _sure_of(batch)
+        cli.model.logits = _confident_logits(batch)
         rows = cli.model.predict_step(batch)
         for row, gold in zip(rows, batch["spans"], strict=True):
             assert row["null"] is not bool(gold)
             if gold:
                 assert (row["start"], row["end"]) in [tuple(span) for span in gold]
-                read += 1
-    assert read > 5
+                found += 1
+    assert found > 5
 
 
-def _sure_of(batch: Any) -> Callable[[Any], torch.Tensor]:
+def _confident_logits(batch: Any) -> Callable[[Any], torch.Tensor]:
     logits = torch.zeros(*batch["input_ids"].shape, 2)
     for side, name in enumerate(("start_positions", "end_positions")):
         places = batch[name].reshape(len(logits), -1)[:, 0]

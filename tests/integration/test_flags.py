@@ -1,4 +1,4 @@
-"""The agents' settings as flags of a LightningCLI that takes any model by its class path."""
+"""Settings of the agents as flags of a LightningCLI that accepts any model by class path."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended"),
-    # Lightning's own use of jsonargparse
+    # raised by Lightning's use of jsonargparse
     pytest.mark.filterwarnings("ignore::jsonargparse._deprecated.JsonargparseDeprecationWarning"),
 ]
 
 
 class _Data(LightningDataModule):
-    """Nothing."""
+    """A data module without data."""
 
 
 def _parse(*flags: str) -> Any:
@@ -51,9 +51,7 @@ def test_every_setting_is_a_flag(kind: Any, encoder_folder: str) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--model.optim.lrr=1", "--model.optim.lr=fast", "--model.head.pooling=sum"])
-def test_a_flag_that_is_none_is_refused_before_anything_is_loaded(
-    flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_flags_and_values_are_refused_before_loading(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         _parse("--model=lightning_hpo.agents.CriteriaAgent", "--model.name=none", flag)
     assert caught.value.code == 2
@@ -61,11 +59,17 @@ def test_a_flag_that_is_none_is_refused_before_anything_is_loaded(
 
 
 @pytest.mark.parametrize("name", ["CriteriaAgent", "EvidenceAgent"])
-def test_help_says_what_each_setting_does(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_describes_each_setting_and_its_bounds(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         _parse(f"--model.help=lightning_hpo.agents.{name}")
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("Highest learning rate", "Hidden layers before the output", "Share of all steps", "What follows"):
+    for part in (
+        "Peak learning rate",
+        "Number of hidden layers",
+        "as a share of all training steps",
+        "Activation function",
+        "1e-12 to 1000",
+    ):
         assert part in text
-    assert ("learnt weighting" in text) == (name == "CriteriaAgent")
-    assert ("Longest evidence span" in text) == (name == "EvidenceAgent")
+    assert ("learned weighted mean" in text) == (name == "CriteriaAgent")
+    assert ("Maximum length of a span" in text) == (name == "EvidenceAgent")

@@ -1,4 +1,4 @@
-"""Faults that have made scores lie: each is planted, and each is caught by its name."""
+"""Faults that make scores wrong: each test injects one and checks that it is reported."""
 
 import csv
 import math
@@ -32,7 +32,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """30 posts, and one more with the text of the first, in capitals."""
+    """30 posts, and one more with the text of the first post in capitals."""
     folder = tmp_path / "data"
     folder.mkdir()
     DemoCorpus(30, 17).write(folder)
@@ -65,12 +65,12 @@ def _run(sandbox: StudySandbox, trial: FrozenTrial) -> Run:
     return sandbox.client.get_run(trial.user_attrs["mlflow_run_id"])
 
 
-def _nothing_is_written(sandbox: StudySandbox) -> bool:
+def _no_database(sandbox: StudySandbox) -> bool:
     return not (sandbox.folder / "_optuna/dataaug.db").exists()
 
 
 @pytest.mark.parametrize(
-    ("leak", "said"),
+    ("leak", "message"),
     [
         (
             "post",
@@ -79,16 +79,16 @@ def _nothing_is_written(sandbox: StudySandbox) -> bool:
         ("text", "leak: the splits share 0 posts and 1 texts, and must share none; for example, the text of post '"),
     ],
 )
-def test_a_leak_is_refused_before_the_study(
-    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured, leak: str, said: str
+def test_leak_between_splits_is_refused_before_the_study(
+    sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured, leak: str, message: str
 ) -> None:
     config = _config(encoder, data="tests.fault_agents.LeakyData")
     assert sandbox.tune("leak", "--data.leak", leak, config=config) == 2
-    assert f"error: {said}" in capsys.readouterr().err
-    assert _nothing_is_written(sandbox)
+    assert f"error: {message}" in capsys.readouterr().err
+    assert _no_database(sandbox)
 
 
-def test_label_typos_are_refused_by_file_line_and_column(
+def test_label_typos_are_reported_with_file_line_and_column(
     sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
 ) -> None:
     def mistype(rows: Rows) -> None:
@@ -103,25 +103,28 @@ def test_label_typos_are_refused_by_file_line_and_column(
         "annotations.csv, line 2, column DSM5_symptom: 'LEEP_ISSUES' is not a criterion; did you mean SLEEP" in lines[0]
     )
     assert "annotations.csv, line 3, column status: '2' is not a status; use 1 or 0" in lines[1]
-    assert _nothing_is_written(sandbox)
+    assert _no_database(sandbox)
 
 
-def test_a_loss_and_a_metric_that_are_not_finite_fail_their_trials(
+def test_non_finite_loss_or_metric_fails_the_trial(
     sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
 ) -> None:
     config = _config(encoder) | {"search_space": {"model.fault": {"choices": ["loss", "metric"]}}}
-    # A seed whose first two trials have one fault each.
+    # With this seed, the first two trials have one fault each.
     assert sandbox.tune("nan", "--study.max_failures", "2", "--study.seed", "1", config=config) == 1
     trials = {trial.params["model.fault"]: trial for trial in sandbox.trials("nan")}
-    for fault, said in (("loss", "train_loss is not finite in epoch 1"), ("metric", "val_metric is not finite in epo")):
+    for fault, message in (
+        ("loss", "train_loss is not finite in epoch 1"),
+        ("metric", "val_metric is not finite in"),
+    ):
         assert trials[fault].state == TrialState.FAIL
-        assert trials[fault].user_attrs["ended_by"].startswith(said)
+        assert trials[fault].user_attrs["ended_by"].startswith(message)
         run = _run(sandbox, trials[fault])
         assert (run.info.status, run.data.tags["ended_by"]) == ("FAILED", trials[fault].user_attrs["ended_by"])
     assert "2 trials in a row have failed" in capsys.readouterr().err
 
 
-def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data_are_refused(
+def test_collapse_and_data_counts_are_recorded_and_changed_data_are_refused(
     sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured
 ) -> None:
     def contradict_and_miss(rows: Rows) -> None:
@@ -134,13 +137,13 @@ def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data
     _change(corpus / "annotations.csv", contradict_and_miss)
     config = _config(encoder, fault="constant")
     assert sandbox.tune("flat", "--study.n_trials", "2", config=config) == 0
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     counted = ["rows that contradict another, evidence wins 1", "evidence sentences not found in their post 1"]
-    assert "nobody ever wrote" not in said
-    assert said.count(", collapsed: every answer is the same") == 2
-    assert "constant answers: always met 0." in said
-    # The cost stands between the first trial and the second, and only there.
-    first, rest = said.split("\ntrial 1 starts", 1)
+    assert "nobody ever wrote" not in output
+    assert output.count(", collapsed: every answer is the same") == 2
+    assert "constant answers: always met 0." in output
+    # The cost estimate is printed after the first trial only.
+    first, rest = output.split("\ntrial 1 starts", 1)
     assert "\nexpected: about " in first
     assert "s for the last trial to go (" in first
     assert "expected: " not in rest
@@ -152,7 +155,7 @@ def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data
         by_criterion = [value for name, value in run.data.metrics.items() if name.startswith("val_f1_")]
         assert len(by_criterion) == 9
         assert any(math.isnan(value) for value in by_criterion)
-        assert all(count in said and count in run.data.tags["data_counts"] for count in counted)
+        assert all(count in output and count in run.data.tags["data_counts"] for count in counted)
     _change(corpus / "posts.csv", lambda rows: rows[3].__setitem__(1, rows[3][1] + " More."))
     assert sandbox.tune("flat", "--study.n_trials", "3", config=config) == 2
     assert "--study.name: flat was started with data_fingerprint " in capsys.readouterr().err
@@ -160,7 +163,7 @@ def test_a_constant_model_is_marked_what_the_data_lack_is_counted_and_other_data
 
 
 @pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
-def test_what_the_test_part_says_reaches_neither_training_nor_validation(
+def test_labels_of_the_test_split_do_not_affect_training_or_validation(
     corpus: Path, encoder: str, kind: type[PairDataModule]
 ) -> None:
     def module() -> PairDataModule:
@@ -177,12 +180,12 @@ def test_what_the_test_part_says_reaches_neither_training_nor_validation(
     expected = batches(before)
     tested = set(before._read().test)
 
-    def turn(rows: Rows) -> None:
+    def flip(rows: Rows) -> None:
         status = rows[0].index("status")
         for row in rows[1:]:
             row[status] = str(1 - int(row[status])) if row[0] in tested else row[status]
 
-    _change(corpus / "annotations.csv", turn)
+    _change(corpus / "annotations.csv", flip)
     after = module()
     found = batches(after)
     assert len(found) == len(expected)

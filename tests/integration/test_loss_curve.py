@@ -1,4 +1,4 @@
-"""An epoch of each agent costs, step by step, what a plain transformers model in a plain torch loop costs."""
+"""Losses of one epoch of each agent, step by step, against a transformers model in a plain torch loop."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,7 +41,7 @@ class Losses(Callback):
 
 
 def _padded(batch: Batch, by: int) -> Batch:
-    """The last windows of a batch have some tokens fewer than the others."""
+    """Shorten the last windows of a batch by some tokens."""
     shorter = torch.arange(len(batch["input_ids"])) >= 12
     mask = batch["attention_mask"].clone()
     mask[shorter, -by:] = 0
@@ -87,13 +87,13 @@ def _same_head(agent: TextAgent, head: Mapping[str, nn.Module]) -> None:
         agent.network.get_submodule(name).load_state_dict(module.state_dict())
 
 
-def test_criteria(
+def test_criteria_agent_matches_transformers(
     encoder_folder: str, batches: list[Batch], loader: Callable[..., Any], trainer: Callable[..., Trainer]
 ) -> None:
     torch.manual_seed(2)
     with quiet_transformers():
         plain = BertForSequenceClassification.from_pretrained(encoder_folder, num_labels=2, **PLAIN).train()
-    # BERT's pooler is a hidden layer of the head: as wide as the encoder, with tanh.
+    # BERT's pooler is equal to a hidden layer of the head with the width of the encoder and tanh.
     head = CriteriaHead(layers=1, hidden=32, activation="tanh", dropout=0.0, pooling="cls")
     agent = CriteriaAgent(encoder_folder, head=head, schedule=Schedule(warmup=0.1), **SETTINGS)
     _same_head(agent, {"head.layers.1": plain.bert.pooler.dense, "head.layers.4": plain.classifier})
@@ -105,14 +105,14 @@ def test_criteria(
 
 
 def _span_loss(out: Any, batch: Batch) -> Tensor:
-    # transformers would let padding be an answer.
+    # transformers allows padding as an answer.
     away = batch["attention_mask"] == 0
     start, end = out.start_logits.masked_fill(away, -1e9), out.end_logits.masked_fill(away, -1e9)
     start_loss = functional.cross_entropy(start, batch["start_positions"])
     return (start_loss + functional.cross_entropy(end, batch["end_positions"])) / 2
 
 
-def test_evidence(
+def test_evidence_agent_matches_transformers(
     encoder_folder: str, batches: list[Batch], loader: Callable[..., Any], trainer: Callable[..., Trainer]
 ) -> None:
     torch.manual_seed(2)

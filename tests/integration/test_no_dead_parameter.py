@@ -1,4 +1,4 @@
-"""Every key of the shipped search spaces, changed alone in a real training, changes what it names, and only that."""
+"""Each parameter of the shipped search spaces, changed alone in a real training, has its effect and no other."""
 
 import contextlib
 import copy
@@ -30,7 +30,7 @@ from lightning_hpo.search.space import SearchSpace
 from tests.project_sandbox import ROOT, ProjectSandbox
 
 AGENTS = ("criteria", "evidence")
-# One of each family that the search spaces name.
+# One encoder of each family in the search spaces.
 FAMILIES = (
     "bert-base-uncased",
     "roberta-base",
@@ -40,8 +40,8 @@ FAMILIES = (
 )
 BATCHES = 6
 
-# What a parameter names is one of these, and what stands before it in a training is left as it was.
-LEFT_ALONE = {
+# Aspects of a training that a parameter can affect. For each: the aspects that the parameter must not change.
+UNCHANGED = {
     "encoder": set(),
     "network": {"batches"},
     "batches": {"network"},
@@ -50,7 +50,7 @@ LEFT_ALONE = {
     "weights": {"network", "batches", "first_loss"},
     "answers": {"network", "batches", "first_loss", "rates", "weights"},
 }
-NAMES = {
+ASPECTS = {
     "model.name": "encoder",
     "model.dropout": "network",
     "model.attention_dropout": "network",
@@ -71,8 +71,8 @@ NAMES = {
 
 
 @dataclass
-class Seen:
-    """What a training shows: each field is one thing that a parameter may name."""
+class Aspects:
+    """Aspects of a training, one in each field."""
 
     network: Any = None
     batches: list[Any] = field(default_factory=list)
@@ -81,15 +81,15 @@ class Seen:
     weights: Any = None
     answers: Any = None
 
-    def differences(self, other: "Seen") -> set[str]:
+    def differences(self, other: "Aspects") -> set[str]:
         return {each.name for each in fields(self) if getattr(self, each.name) != getattr(other, each.name)}
 
 
 class RecordingCallback(Callback):
-    """Writes down what a training shows."""
+    """Records the aspects of a training."""
 
     def __init__(self) -> None:
-        self.seen = Seen()
+        self.seen = Aspects()
 
     def on_fit_start(self, trainer: Trainer, agent: LightningModule) -> None:
         self.seen.network = _network(agent)
@@ -119,7 +119,7 @@ def _digest(tensors: Mapping[str, Any]) -> str:
 
 
 def _network(agent: Any) -> Any:
-    """What the network gives for a fixed input in training, which of it is trained, and how it is run."""
+    """Return the outputs for a fixed input in train mode, the trainable parameters, and whether it checkpoints."""
     ids = torch.arange(5, 25).reshape(2, 10)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with torch.random.fork_rng(), torch.no_grad():
@@ -134,10 +134,10 @@ def _network(agent: Any) -> Any:
 
 
 def _answers(trainer: Trainer, agent: Any) -> Any:
-    """What the agent reads out of logits that depend on nothing but their shape."""
+    """Return the answers of the agent to random logits that depend on their shape only."""
     generator = torch.Generator().manual_seed(0)
     found = []
-    # By the character that a token starts at, so that the windows of a post agree.
+    # Indexed by the first character of a token, so that the windows of a post agree.
     by_place = 4 * torch.randn(20_000, 2, generator=generator)
     agent.logits = lambda batch: _with_rival(by_place[batch["offsets"][..., 0].clamp(min=0)], generator)
     if agent.agent == "criteria":
@@ -148,19 +148,19 @@ def _answers(trainer: Trainer, agent: Any) -> Any:
 
 
 def _with_rival(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Make "no evidence" somewhat better or worse than the best span, so that every policy has something to decide."""
+    """Make "no evidence" slightly better or worse than the best span, so that the null policies differ."""
     logits[:, 0] = logits[:, 1:].amax(dim=1) + 7 * torch.rand(len(logits), 2, generator=generator) - 3.5
     return logits
 
 
-class Bench:
-    """The shipped config of an agent over tiny encoders, and its search space."""
+class AgentSandbox:
+    """The shipped config and search space of an agent, with tiny encoders."""
 
     def __init__(self, agent: str, place: ProjectSandbox) -> None:
         self.place = place
         given = yaml.safe_load((ROOT / f"configs/{agent}.yaml").read_text(encoding="utf-8"))
         data = given["data"]["init_args"]
-        # So that there are answers enough for some to change.
+        # Enough answers that some change.
         data["val_fraction"] = 0.5
         data["annotations"] = str(place.folder / data["annotations"])
         data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
@@ -171,11 +171,11 @@ class Bench:
         space["model.optim.name"]["choices"].remove("adamw_8bit")
         space["model.name"]["choices"] = [place.encoder(name) for name in FAMILIES]
         self.space = SearchSpace(space, self.config)
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, Aspects] = {}
 
     def points(self, flag: str) -> list[dict[str, Any]]:
-        """Points of the space that differ in one flag, and in those that wait for it; all that it waits for holds."""
-        # The last value of what waits for something: a cosine with one cycle is a cosine.
+        """Return points that differ in one flag and in the flags that depend on it. Its own conditions hold."""
+        # The last value of conditional flags: cosine_with_restarts with one cycle is equal to cosine.
         first = {name: label(one.extremes[-1 if one.when else 0]) for name, one in self.space.dimensions.items()}
         first |= self._wanted(flag)
         values = self.space.dimensions[flag].within(first).extremes
@@ -190,19 +190,19 @@ class Bench:
             wanted |= {**self._wanted(other), other: held[-1]}
         return wanted
 
-    def afresh(self) -> "Bench":
-        """The same, with nothing seen."""
-        bench = copy.copy(self)
-        bench._seen = {}
-        return bench
+    def copy(self) -> "AgentSandbox":
+        """Return a copy without results."""
+        sandbox = copy.copy(self)
+        sandbox._seen = {}
+        return sandbox
 
-    def seen(self, point: Mapping[str, Any]) -> Seen:
+    def seen(self, point: Mapping[str, Any]) -> Aspects:
         key = repr(sorted(point.items(), key=lambda item: item[0]))
         if key not in self._seen:
             self._seen[key] = self.train(point)
         return self._seen[key]
 
-    def train(self, point: Mapping[str, Any]) -> Seen:
+    def train(self, point: Mapping[str, Any]) -> Aspects:
         recording = RecordingCallback()
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
         options = {**quiet, "accelerator": "cpu", "callbacks": [recording], "default_root_dir": str(self.place.folder)}
@@ -213,7 +213,7 @@ class Bench:
 
 
 def _with_long_posts(posts: Path) -> Path:
-    """Every other post goes on for longer than the longest window."""
+    """Make every other post longer than the longest window."""
     with posts.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows[::2]:
@@ -231,60 +231,60 @@ def shipped_space(agent: str, which: str = "full_") -> dict[str, Any]:
     return yaml.safe_load(text)["search_space"]  # type: ignore[no-any-return]
 
 
-def _what_it_names(flag: str) -> str:
+def _aspect_of(flag: str) -> str:
     prefixes = [flag.rsplit(".", cut)[0] for cut in range(flag.count(".") + 1)]
-    return next(NAMES[prefix] for prefix in prefixes if prefix in NAMES)
+    return next(ASPECTS[prefix] for prefix in prefixes if prefix in ASPECTS)
 
 
-def dead(bench: Bench, flag: str) -> str:
-    """Says what is wrong with a parameter, or nothing."""
-    named = _what_it_names(flag)
-    seen = [bench.seen(point) for point in bench.points(flag)]
+def dead(sandbox: AgentSandbox, flag: str) -> str:
+    """Return how a parameter violates its effect, or an empty string."""
+    aspect = _aspect_of(flag)
+    seen = [sandbox.seen(point) for point in sandbox.points(flag)]
     for index, one in enumerate(seen):
         for other in seen[:index]:
             differences = one.differences(other)
-            if named not in differences and (named != "encoder" or not differences):
-                return f"{flag} does not change {named}"
-            if differences & LEFT_ALONE[named]:
-                return f"{flag} changes {sorted(differences & LEFT_ALONE[named])}"
+            if aspect not in differences and (aspect != "encoder" or not differences):
+                return f"{flag} does not change {aspect}"
+            if differences & UNCHANGED[aspect]:
+                return f"{flag} changes {sorted(differences & UNCHANGED[aspect])}"
     return ""
 
 
 @pytest.fixture(scope="module")
-def benches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bench]:
+def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AgentSandbox]:
     place = ProjectSandbox(tmp_path_factory.mktemp("parameters"), layers=6)
-    return {agent: Bench(agent, place) for agent in AGENTS}
+    return {agent: AgentSandbox(agent, place) for agent in AGENTS}
 
 
 @pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in shipped_space(agent)])
-def test_a_searched_parameter_changes_what_it_names(benches: dict[str, Bench], agent: str, flag: str) -> None:
-    assert dead(benches[agent], flag) == ""
+def test_parameter_changes_its_aspect_only(sandboxes: dict[str, AgentSandbox], agent: str, flag: str) -> None:
+    assert dead(sandboxes[agent], flag) == ""
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_the_same_point_shows_the_same_again(benches: dict[str, Bench], agent: str) -> None:
-    (point, *_) = benches[agent].points("aug.p_apply")
-    assert benches[agent].train(point) == benches[agent].train(point)
+def test_training_is_reproducible(sandboxes: dict[str, AgentSandbox], agent: str) -> None:
+    (point, *_) = sandboxes[agent].points("aug.p_apply")
+    assert sandboxes[agent].train(point) == sandboxes[agent].train(point)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_what_one_should_start_with_is_a_part_of_all(agent: str) -> None:
+def test_small_search_space_is_a_subset_of_the_full_one(agent: str) -> None:
     small, full = shipped_space(agent, ""), shipped_space(agent)
     assert set(small) < set(full)
     assert len(small) <= 12
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_what_needs_a_gpu_is_refused_without_one(
-    benches: dict[str, Bench], agent: str, monkeypatch: pytest.MonkeyPatch
+def test_optimizer_that_needs_a_gpu_is_refused_without_one(
+    sandboxes: dict[str, AgentSandbox], agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     space = shipped_space(agent)
-    space["model.name"]["choices"] = [benches[agent].place.encoder(name) for name in FAMILIES]
+    space["model.name"]["choices"] = [sandboxes[agent].place.encoder(name) for name in FAMILIES]
     with pytest.raises(InputError) as caught:
-        SearchSpace(space, benches[agent].config)
+        SearchSpace(space, sandboxes[agent].config)
     (problem,) = caught.value.problems
-    assert "adamw_8bit runs on NVIDIA gpus only" in problem
+    assert "got adamw_8bit, which needs an NVIDIA GPU" in problem
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,8 @@ def test_what_needs_a_gpu_is_refused_without_one(
         ("aug.operations", Augmentation, {"operations": 1}),
     ],
 )
-def test_a_parameter_that_is_read_and_lost_is_found(
-    benches: dict[str, Bench], flag: str, group: Any, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_parameter_without_effect_is_detected(
+    sandboxes: dict[str, AgentSandbox], flag: str, group: Any, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = group.__init__
 
@@ -307,4 +307,4 @@ def test_a_parameter_that_is_read_and_lost_is_found(
         known(self, **{**given, **lost})
 
     monkeypatch.setattr(group, "__init__", cut)
-    assert dead(benches["criteria"].afresh(), flag) == f"{flag} does not change {_what_it_names(flag)}"
+    assert dead(sandboxes["criteria"].copy(), flag) == f"{flag} does not change {_aspect_of(flag)}"

@@ -156,7 +156,7 @@ def test_non_finite_logits_raise(encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder)
     nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
-    with pytest.raises(Exception, match=r"^the logits are not finite, so there is no answer"):
+    with pytest.raises(Exception, match=r"^the logits are NaN or infinite, so the model has no answer"):
         model.predict(_rows(("FATIGUE", "i am so tired")))
 
 

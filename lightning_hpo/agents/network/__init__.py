@@ -1,1 +1,1 @@
-"""Networks of the agents: encoder, heads, dropout, adapters."""
+"""The network of an agent: a Hugging Face encoder, adapters, dropout and a head."""

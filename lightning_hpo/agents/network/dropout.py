@@ -1,7 +1,7 @@
-"""Dropout that costs little on a CPU, for an encoder and its head.
+"""Fast dropout on a CPU.
 
-On a CPU torch draws a random number for each value, one after the other: a third of a training step. Here one 64-bit
-number is drawn for four values. On any other device everything is torch's own.
+On a CPU, torch draws one random number after another for each value. This takes a third of a training step. This module
+draws one 64-bit number for four values. Other devices use torch's own dropout.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ class _Drop(torch.autograd.Function):
         drawn = words.view(torch.int16)[: values.numel()].view(values.shape)
         kept = (drawn >= dropped - _STEPS // 2).to(values.dtype)
         ctx.save_for_backward(kept)
-        # Apart from the mask, which could not hold the factor as exactly in a narrow type.
+        # Kept apart from the mask: a narrow type such as bf16 would round the factor.
         ctx.factor = _STEPS / (_STEPS - dropped)  # type: ignore[attr-defined]
         return (values * kept).mul_(ctx.factor)  # type: ignore[attr-defined]
 
@@ -46,10 +46,10 @@ def _dropped(values: Tensor, p: float) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with a probability in steps of 1/65536 where it acts on a CPU."""
+    """`torch.nn.Dropout`, but on a CPU the probability is a multiple of 1/65536."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Drop values while training, of a tensor of any shape and floating type."""
+        """Drop values of a tensor of any shape and floating point type while training."""
         if not (self.training and self.p) or input.device.type != "cpu":
             return super().forward(input)
         return _dropped(input, self.p)
@@ -65,22 +65,23 @@ def attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot product attention in transformers' form: torch's own, but where a CPU has a quicker one.
+    """Compute scaled dot product attention with the signature of transformers.
 
-    With dropout torch has no fused one to lose, and in bf16 the fused one is slow.
+    This is `attend` on a CPU with dropout or bf16, and torch's attention otherwise. On a CPU, torch has no fused
+    attention with dropout, and its fused attention in bf16 is slow.
 
     Args:
-        module: The layer that attends.
-        query: [B, heads, T, features], as key and value.
-        key: What is looked at.
-        value: What is taken.
-        attention_mask: [B, 1, T, T], True where a token is looked at; None: everywhere.
+        module: Attention layer.
+        query: [B, heads, T, features].
+        key: Same shape as `query`.
+        value: Same shape as `query`.
+        attention_mask: [B, 1, T, T], true for the tokens to attend to; None for all tokens.
         dropout: Dropout of the attention weights.
-        scaling: Factor of the scores; None: one over the root of the features.
-        options: What some families give beside it; with any of it, everything is torch's own.
+        scaling: Scale of the scores; None for 1 / sqrt(features).
+        options: Further arguments of some model families. With some of them torch's attention is used.
 
     Returns:
-        What each token takes [B, T, heads, features], and None for the weights.
+        Output [B, T, heads, features], and None for the attention weights.
     """
     plain = not any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     masked = attention_mask is None or attention_mask.dtype == torch.bool
@@ -98,7 +99,7 @@ AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
 
 
 def quicken_dropout(network: nn.Module) -> None:
-    """Put this module's dropout in the place of torch's, in the attention of every encoder in the network, too."""
+    """Replace torch's dropout by `Dropout` in the whole network, and the attention of encoders by `attention`."""
     for name, module in list(network.named_modules()):
         if type(module) is nn.Dropout:
             network.set_submodule(name, Dropout(module.p, module.inplace).train(module.training))

@@ -1,4 +1,4 @@
-"""Any Hugging Face encoder: loaded quietly and from safetensors alone, with its dropout and its layers as asked for."""
+"""Hugging Face encoders: loading from safetensors, dropout, frozen layers and gradient checkpointing."""
 
 import inspect
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ __all__ = [
     "quiet_transformers",
 ]
 
-# Every family names its dropouts in its own way; a family has some names of each tuple.
+# Names of the dropouts in the configs of the model families. A family has some of each tuple.
 _DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout", "embedding_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
@@ -35,7 +35,7 @@ _WANTED = "give a hub id such as roberta-base, or a folder with config.json, mod
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' bars and remarks off the display, and give back what was set before."""
+    """Silence the progress bars and warnings of transformers, and restore the previous settings afterwards."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -49,16 +49,16 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: float | None = None) -> PreTrainedModel:
-    """Load an encoder's weights in float32, without its pooler.
+    """Load the weights of an encoder in float32, without its pooler.
 
     Args:
-        name: Hub id or folder.
-        dropout: Dropout of the hidden layers; None keeps the encoder's own.
-        attention_dropout: Dropout of the attention weights; None keeps the encoder's own.
+        name: Hub id or local folder.
+        dropout: Dropout of the hidden layers; None keeps the value of the encoder.
+        attention_dropout: Dropout of the attention weights; None keeps the value of the encoder.
 
     Raises:
-        InputError: If there is no such encoder, it has no safetensors, its weights do not fit, or it has no such
-            dropout.
+        InputError: If the encoder does not exist, has no safetensors, has other weights than its config describes, or
+            does not have this kind of dropout.
     """
     with quiet_transformers():
         config = _load_config(name)
@@ -68,14 +68,14 @@ def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: 
     missing = [key for key in info["missing_keys"] if "pooler" not in key]
     if missing or info["mismatched_keys"]:
         count = len(missing) + len(info["mismatched_keys"])
-        raise InputError(f"{_NAME}: {count} tensors of the encoder are not in the weights of {name!r}; {_WANTED}")
+        raise InputError(f"{_NAME}: got {name!r}, whose weights lack {count} tensors of the encoder; {_WANTED}")
     return encoder
 
 
 def longest_input(config: PreTrainedConfig) -> int | None:
-    """Most tokens that an encoder takes; None where its positions are relative and set no end.
+    """Return the maximum number of tokens of an encoder; None if relative positions set no limit.
 
-    RoBERTa's kin count positions from the padding token's id on, so theirs are two fewer than the config says.
+    The RoBERTa family counts positions from the id of the padding token on. It takes fewer tokens than its config says.
     """
     if getattr(config, "position_biased_input", True) is False:
         return None
@@ -91,23 +91,23 @@ def _load_config(name: str) -> PreTrainedConfig:
             name, trust_remote_code=False, local_files_only=local_files_only(name)
         )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{_NAME}: {_why_no_config(name)}; {_WANTED}") from error
+        raise InputError(f"{_NAME}: got {name!r}, {_why_no_config(name)}; {_WANTED}") from error
     if type(config) not in MODEL_MAPPING or getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{_NAME}: {name!r} is a {config.model_type} model, not an encoder; {_WANTED}")
+        raise InputError(f"{_NAME}: got {name!r}, which is a {config.model_type} model, not an encoder; {_WANTED}")
     return config
 
 
 def _why_no_config(name: str) -> str:
     folder = Path(name)
     if not name or not folder.is_dir():
-        return f"{name!r} is no folder, and the Hugging Face hub gave no such encoder"
+        return "which is not a folder, and the Hugging Face hub returned no such encoder"
     if not (folder / "config.json").is_file():
-        return f"the folder {name!r} holds no config.json"
-    return f"config.json in {name!r} names no kind of encoder that transformers knows"
+        return "a folder without config.json"
+    return "whose config.json has no model type that transformers knows"
 
 
 def _load_weights(name: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    # The pooler reads one token through a layer of its own that no head here uses: left in, it would be trained never.
+    # No head uses the pooler. It would stay untrained.
     kind: Any = MODEL_MAPPING[type(config)]
     taken = inspect.signature(kind).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in taken else {}
@@ -123,8 +123,8 @@ def _load_weights(name: str, config: PreTrainedConfig) -> tuple[PreTrainedModel,
             **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{_NAME}: no weights could be read from {name!r} as safetensors; {_WANTED}") from error
-    # It comes in eval mode, and Lightning leaves modes alone: no dropout would ever act.
+        raise InputError(f"{_NAME}: got {name!r}, whose weights cannot be read as safetensors; {_WANTED}") from error
+    # transformers returns it in eval mode, and Lightning keeps the mode: dropout would stay off.
     return encoder.train(), info
 
 
@@ -133,13 +133,13 @@ def _set_dropout(config: PreTrainedConfig, flag: str, names: tuple[str, ...], va
         return
     found = [name for name in names if hasattr(config, name)]
     if not found:
-        raise InputError(f"--model.{flag}: got {value}, but a {config.model_type} encoder has none; leave it out")
+        raise InputError(f"--model.{flag}: got {value}, but {config.model_type} encoders have none; leave it out")
     for name in found:
         setattr(config, name, value)
 
 
 def encoder_layers(encoder: PreTrainedModel) -> list[nn.Module]:
-    """Give the transformer layers, from the input to the output; layers that share their weights count as one."""
+    """Return the transformer layers from input to output. Layers that share their weights count as one."""
     stacks = [module for module in encoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
     depth = getattr(encoder.config, "num_hidden_layers", None)
     whole = [stack for stack in stacks if len(stack) == depth]
@@ -147,14 +147,14 @@ def encoder_layers(encoder: PreTrainedModel) -> list[nn.Module]:
 
 
 def freeze_layers(encoder: PreTrainedModel, count: int) -> None:
-    """Freeze the embeddings and the first layers; 0 freezes nothing, not even the embeddings.
+    """Freeze the embeddings and the first `count` layers. 0 freezes nothing, not even the embeddings.
 
     Raises:
         InputError: If the encoder has fewer layers.
     """
     layers = encoder_layers(encoder)
     if count > len(layers):
-        raise InputError(f"--model.freeze_layers: got {count}, but the encoder has {len(layers)} layers to freeze")
+        raise InputError(f"--model.freeze_layers: got {count}, but the encoder has {len(layers)} layers")
     if count:
         above = {id(p) for layer in layers for p in layer.parameters()}
         for name, parameter in encoder.named_parameters():
@@ -165,16 +165,16 @@ def freeze_layers(encoder: PreTrainedModel, count: int) -> None:
 
 
 def checkpoint_gradients(encoder: PreTrainedModel) -> None:
-    """Make the backward pass compute the activations again instead of keeping them.
+    """Recompute activations in the backward pass instead of storing them.
 
     Raises:
-        InputError: If the encoder cannot do so.
+        InputError: If the encoder does not support it.
     """
     if not encoder.supports_gradient_checkpointing:
         kind = encoder.config.model_type
-        raise InputError(f"--model.gradient_checkpointing: a {kind} encoder cannot do it; leave it false")
-    encoder.config.use_cache = False  # or transformers says at every step that it sets it
+        raise InputError(f"--model.gradient_checkpointing: got true, but {kind} encoders do not support it; use false")
+    encoder.config.use_cache = False  # else transformers logs at every step that it turns the cache off
     encoder.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    # This kind of checkpointing needs no inputs that ask for a gradient: the hook for them would undo freezing, and
-    # get in the way of torch.export.
+    # Checkpointing without reentry needs no input that requires a gradient. The hook for such inputs would undo
+    # freezing and break torch.export.
     encoder.disable_input_require_grads()  # type: ignore[no-untyped-call]

@@ -1,12 +1,12 @@
-"""The heads: from the encoder's hidden states to the logits of a window (criteria) or of each token (evidence)."""
+"""Heads: from hidden states of the encoder to the logits of a window (criteria) or of each token (evidence)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_hpo.agents.settings import Settings, outside
+from lightning_hpo.agents.settings import Between, Settings
 
 __all__ = ["CriteriaHead", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
 
@@ -14,25 +14,16 @@ Activation = Literal["gelu", "relu", "silu", "tanh"]
 PoolingName = Literal["cls", "mean", "max", "attention"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
-_POOLINGS = ("cls", "mean", "max", "attention")
 
 
 @dataclass(frozen=True)
 class _HeadSettings(Settings):
     FLAG: ClassVar[str] = "--model.head"
 
-    layers: int = 1
-    hidden: int = 256
+    layers: Annotated[int, Between(0, 8)] = 1
+    hidden: Annotated[int, Between(1, 16384)] = 256
     activation: Activation = "gelu"
-    dropout: float = 0.1
-
-    def problems(self) -> list[str]:
-        found = outside(f"{self.FLAG}.layers", self.layers, 0, 8)
-        found += outside(f"{self.FLAG}.hidden", self.hidden, 1, 16384)
-        found += outside(f"{self.FLAG}.dropout", self.dropout, 0, 0.95)
-        if self.activation not in _ACTIVATIONS:
-            found.append(f"{self.FLAG}.activation: got {self.activation!r}; there are {', '.join(_ACTIVATIONS)}")
-        return found
+    dropout: Annotated[float, Between(0, 0.95)] = 0.1
 
     def mlp(self, width: int) -> nn.Sequential:
         """Build the layers from `width` features to two logits."""
@@ -45,46 +36,40 @@ class _HeadSettings(Settings):
 
 @dataclass(frozen=True)
 class EvidenceHead(_HeadSettings):
-    """The layers between the encoder and the two logits (start, end) of each token.
+    """The layers from the encoder to the two logits (start, end) of each token.
 
     Args:
-        layers: Hidden layers before the output; 0 is a linear head.
-        hidden: Width of a hidden layer.
-        activation: What follows a hidden layer.
-        dropout: Dropout before every layer of the head.
+        layers: Number of hidden layers before the output layer; 0 is a linear head. Usual: 0 to 2.
+        hidden: Width of a hidden layer, in features. Usual: 128 to 1024.
+        activation: Activation function after each hidden layer.
+        dropout: Dropout before each layer of the head. Usual: 0 to 0.3.
     """
 
-    layers: int = 0
+    layers: Annotated[int, Between(0, 8)] = 0
 
 
 @dataclass(frozen=True)
 class CriteriaHead(_HeadSettings):
-    """The layers between the encoder and the two logits (not met, met) of a window.
+    """The layers from the encoder to the two logits (not met, met) of a window.
 
     Args:
-        layers: Hidden layers before the output; 0 is a linear head.
-        hidden: Width of a hidden layer.
-        activation: What follows a hidden layer.
-        dropout: Dropout before every layer of the head.
-        pooling: How a window's tokens become one vector: the first token, mean, max, or a learnt weighting.
+        layers: Number of hidden layers before the output layer; 0 is a linear head. Usual: 0 to 2.
+        hidden: Width of a hidden layer, in features. Usual: 128 to 1024.
+        activation: Activation function after each hidden layer.
+        dropout: Dropout before each layer of the head. Usual: 0 to 0.3.
+        pooling: How to pool the tokens of a window into one vector: cls (the first token), mean, max, or attention (a
+            learned weighted mean).
     """
 
     pooling: PoolingName = "cls"
 
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        found = super().problems()
-        if self.pooling not in _POOLINGS:
-            found.append(f"{self.FLAG}.pooling: got {self.pooling!r}; there are {', '.join(_POOLINGS)}")
-        return found
-
 
 class Pooling(nn.Module):
-    """Make one vector of a window's tokens; padding never counts.
+    """Pool the tokens of a window into one vector, without padding.
 
     Args:
         name: cls, mean, max or attention.
-        width: Features of a token.
+        width: Number of features of a token.
     """
 
     def __init__(self, name: PoolingName, width: int) -> None:
@@ -108,12 +93,12 @@ class Pooling(nn.Module):
 
 
 def _masked(values: Tensor, kept: Tensor) -> Tensor:
-    # By the values' own type: autocast makes a layer's output narrower than its input.
+    # The minimum of the type of `values`: under autocast a layer returns a narrower type than its input.
     return values.masked_fill(~kept, torch.finfo(values.dtype).min)
 
 
 class WindowHead(nn.Module):
-    """Two logits a window: not met, met."""
+    """Head with two logits for each window: not met, met."""
 
     def __init__(self, settings: CriteriaHead, width: int) -> None:
         super().__init__()
@@ -121,19 +106,19 @@ class WindowHead(nn.Module):
         self.layers = settings.mlp(width)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Give logits [B, 2] for `hidden` [B, T, H] under `mask` [B, T]."""
+        """Return logits [B, 2] for `hidden` [B, T, H] under `mask` [B, T]."""
         logits: Tensor = self.layers(self.pooling(hidden, mask))
         return logits
 
 
 class TokenHead(nn.Module):
-    """Two logits a token: the evidence starts here, ends here."""
+    """Head with two logits for each token: start and end of the evidence."""
 
     def __init__(self, settings: EvidenceHead, width: int) -> None:
         super().__init__()
         self.layers = settings.mlp(width)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002 - one call for every head
-        """Give logits [B, T, 2] for `hidden` [B, T, H]."""
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002 - all heads share one signature
+        """Return logits [B, T, 2] for `hidden` [B, T, H]."""
         logits: Tensor = self.layers(hidden)
         return logits

@@ -1,8 +1,8 @@
-"""The optimizer: which one, and over what."""
+"""Optimizers and their parameter groups."""
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_hpo.agents.network.encoder import encoder_layers
 from lightning_hpo.agents.network.text_network import TextNetwork
-from lightning_hpo.agents.settings import Settings, outside, raise_problems
+from lightning_hpo.agents.settings import Between, Settings, raise_problems
 
 __all__ = ["Optim", "OptimName", "make_optimizer"]
 
@@ -22,59 +22,50 @@ class Optim(Settings):
     """The optimizer.
 
     Args:
-        name: adamw; adamw_8bit, whose states take a quarter of the memory (NVIDIA gpus, extra `adamw_8bit`);
-            adafactor, whose states take next to none (Shazeer and Stern 2018); lion (Chen et al. 2023; extra `lion`),
-            which wants a tenth to a third of adamw's lr.
-        lr: Highest learning rate.
-        weight_decay: Decay of the weights; biases and norms have none.
-        beta1: Memory of the mean gradient; adafactor keeps none.
-        beta2: Memory of the squared gradient, for lion of the mean one; adafactor has a schedule of its own.
-        eps: Added to the root of the squared gradient, for adamw and adamw_8bit.
-        layer_decay: Each layer learns at this share of the rate of the layer above it; 1 is the same rate for all.
+        name: adamw (Loshchilov and Hutter 2019); adamw_8bit, with a quarter of the optimizer state (Dettmers et al.
+            2022; NVIDIA GPUs only, extra `adamw_8bit`); adafactor, with almost no optimizer state (Shazeer and Stern
+            2018); or lion (Chen et al. 2023; extra `lion`), which needs a third to a tenth of adamw's lr.
+        lr: Peak learning rate. Usual: 1e-5 to 1e-4.
+        weight_decay: Decoupled weight decay; biases and norm weights are not decayed. Usual: 0 to 0.1.
+        beta1: Decay rate of the running mean of the gradient. Usual: 0.9. Ignored by adafactor.
+        beta2: Decay rate of the running mean of the squared gradient (lion: of the gradient). Usual: 0.98 to 0.999.
+            Ignored by adafactor.
+        eps: Term that avoids a division by zero in adamw and adamw_8bit. Usual: 1e-8 to 1e-6.
+        layer_decay: Factor from the learning rate of one layer to that of the layer below it (Clark et al. 2020); 1 is
+            the same rate for all. Usual: 0.8 to 1.
     """
 
     FLAG: ClassVar[str] = "--model.optim"
 
     name: OptimName = "adamw"
-    lr: float = 3e-5
-    weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    layer_decay: float = 1.0
-
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        names = get_args(OptimName)
-        found = [] if self.name in names else [f"{self.FLAG}.name: got {self.name!r}; there are {', '.join(names)}"]
-        found += outside(f"{self.FLAG}.lr", self.lr, 1e-12, 1e3)
-        found += outside(f"{self.FLAG}.weight_decay", self.weight_decay, 0, 10)
-        found += outside(f"{self.FLAG}.beta1", self.beta1, 0, 0.99999)
-        found += outside(f"{self.FLAG}.beta2", self.beta2, 0, 0.9999999)
-        found += outside(f"{self.FLAG}.eps", self.eps, 1e-16, 1)
-        return found + outside(f"{self.FLAG}.layer_decay", self.layer_decay, 0.01, 1)
+    lr: Annotated[float, Between(1e-12, 1e3)] = 3e-5
+    weight_decay: Annotated[float, Between(0, 10)] = 0.01
+    beta1: Annotated[float, Between(0, 0.99999)] = 0.9
+    beta2: Annotated[float, Between(0, 0.9999999)] = 0.999
+    eps: Annotated[float, Between(1e-16, 1)] = 1e-8
+    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
 
     def missing(self) -> list[str]:
-        """Give one line for what training needs and this machine lacks: a package, or a gpu.
+        """Return one line if this machine lacks a package or a GPU that training needs.
 
-        Not among `problems`: a model answers wherever it is loaded, whatever it was trained with.
+        This is not one of the `problems`: a trained model can be loaded on any machine.
         """
         if self.name == "adamw_8bit" and not torch.cuda.is_available():
-            return [f"{self.FLAG}.name: adamw_8bit runs on NVIDIA gpus only, and there is none; adafactor saves memory"]
+            return [f"{self.FLAG}.name: got adamw_8bit, which needs an NVIDIA GPU; use adafactor to save memory"]
         package = _PACKAGES.get(self.name)
         if package is None or importlib.util.find_spec(package):
             return []
-        return [f"{self.FLAG}.name: {self.name} needs {package}; pip install 'lightning_hpo[{self.name}]'"]
+        return [f"{self.FLAG}.name: got {self.name}, which needs {package}; pip install 'lightning_hpo[{self.name}]'"]
 
 
 _PACKAGES = {"adamw_8bit": "bitsandbytes", "lion": "pytorch_optimizer"}
 
 
 def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
-    """Build the optimizer over what is not frozen.
+    """Build the optimizer of the parameters that are not frozen.
 
     Raises:
-        InputError: If it cannot run here.
+        InputError: If the optimizer cannot run on this machine.
     """
     raise_problems(optim.missing() or _misplaced(network, optim))
     groups = _groups(network, optim)
@@ -82,7 +73,7 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
         return _adamw(groups, optim)
     betas = (optim.beta1, optim.beta2)
     made: Optimizer
-    # Each is imported where it is asked for: they take a second.
+    # Imported on demand, since each import takes a second.
     if optim.name == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit
 
@@ -94,7 +85,7 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
     else:
         from transformers.optimization import Adafactor
 
-        # The rate is the schedule's, not one of its own.
+        # The schedule sets the learning rate: turn off the relative rate of Adafactor.
         made = Adafactor(groups, lr=optim.lr, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
     return made
 
@@ -103,14 +94,14 @@ def _misplaced(network: TextNetwork, optim: Optim) -> list[str]:
     kind = next(network.parameters()).device.type
     if optim.name != "adamw_8bit" or kind == "cuda":
         return []
-    where = f"the model is on {kind}; use --trainer.accelerator=gpu"
-    return [f"{optim.FLAG}.name: adamw_8bit runs on NVIDIA gpus only, and {where}"]
+    why = f"which needs an NVIDIA GPU, but the model is on {kind}; use --trainer.accelerator=gpu"
+    return [f"{optim.FLAG}.name: got adamw_8bit, {why}"]
 
 
 def _adamw(groups: list[dict[str, Any]], optim: Optim) -> AdamW:
     optimizer = AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
-    # Lightning refuses to clip gradients of an optimizer that could unscale them itself. This one need not: with the
-    # mark off, the scaler of 16-bit training (bfloat16 has none) unscales them before they are clipped.
+    # Lightning does not clip gradients if the optimizer unscales them itself. Without this attribute, the gradient
+    # scaler of 16-bit training unscales them before they are clipped. (bfloat16 needs no scaler.)
     optimizer._step_supports_amp_scaling = False
     return optimizer
 
@@ -131,7 +122,7 @@ def _groups(network: TextNetwork, optim: Optim) -> list[dict[str, Any]]:
 
 
 def _depths(network: TextNetwork) -> dict[str, int]:
-    """Number the parameters by layer: the embeddings 0, the encoder's layers from 1, the head last."""
+    """Return the depth of each parameter: 0 for the embeddings, then the layers of the encoder, then the head."""
     layers: list[nn.Module] = encoder_layers(network.encoder)
     depth_of = {id(p): depth for depth, layer in enumerate(layers, start=1) for p in layer.parameters()}
     found = {}

@@ -1,61 +1,55 @@
-"""The learning rate over the steps of a training."""
+"""Learning rate schedules."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_hpo.agents.settings import Settings, outside
+from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.exceptions import InputError
 
-__all__ = ["Schedule", "ScheduleName", "make_schedule"]
+__all__ = ["Schedule", "ScheduleName", "make_schedule", "training_steps"]
 
 ScheduleName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle", "constant"]
 
-# OneCycleLR's own: the first rate is this share of the highest, and the last rate this share of the first.
+# Defaults of OneCycleLR: first rate / highest rate, and last rate / first rate.
 _FIRST, _LAST = 1 / 25, 1e-4
 
 
 @dataclass(frozen=True)
 class Schedule(Settings):
-    """The learning rate over the steps of a training.
+    """The learning rate schedule.
 
     Args:
-        name: What follows the warm-up, all down to 0 but the last: linear; cosine; cosine_with_restarts (`cycles` times
-            over); polynomial (to the power `power`); one_cycle (Smith and Topin 2018: the warm-up rises as a cosine
-            from a 25th of the rate); constant.
-        warmup: Share of all steps in which the rate rises, 0 to 0.5.
-        cycles: How many times cosine_with_restarts falls, 1 to 100.
-        power: Power of polynomial: below 1 the rate falls late, above 1 early.
+        name: Decay after the warm-up. linear, cosine, cosine_with_restarts (see cycles) and polynomial (see power) end
+            at 0. one_cycle (Smith and Topin 2018) rises from a 25th of lr as a cosine, and ends near 0. constant does
+            not decay.
+        warmup: Warm-up, as a share of all training steps. Usual: 0.06 to 0.1.
+        cycles: Number of cosine decays in cosine_with_restarts. Usual: 2 to 4.
+        power: Exponent of polynomial: below 1 the rate decays late, above 1 early. Usual: 0.5 to 3.
     """
 
     FLAG: ClassVar[str] = "--model.schedule"
 
     name: ScheduleName = "linear"
-    warmup: float = 0.1
-    cycles: int = 2
-    power: float = 2.0
-
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        names = get_args(ScheduleName)
-        found = [] if self.name in names else [f"{self.FLAG}.name: got {self.name!r}; there are {', '.join(names)}"]
-        found += outside(f"{self.FLAG}.warmup", self.warmup, 0, 0.5)
-        found += outside(f"{self.FLAG}.cycles", self.cycles, 1, 100)
-        return found + outside(f"{self.FLAG}.power", self.power, 0.01, 100)
+    warmup: Annotated[float, Between(0, 0.5)] = 0.1
+    cycles: Annotated[int, Between(1, 100)] = 2
+    power: Annotated[float, Between(0.01, 100)] = 2.0
 
     def first(self) -> float:
-        """Give the share of the highest learning rate at step 0, which does not depend on how many steps there are."""
+        """Return the factor of the learning rate at step 0. It does not depend on the number of steps."""
         if not self.warmup:
             return 1.0
         return _FIRST if self.name == "one_cycle" else 0.0
 
     def factor(self, step: int, steps: int) -> float:
-        """Give the share of the highest learning rate at a step of `steps`, as transformers' and torch's schedules do.
+        """Return the factor of the learning rate at a step of `steps`.
 
-        Written out, since theirs must know `steps` when they are made.
+        The factors equal those of transformers and torch, whose schedules need `steps` when they are built.
         """
         warm = math.ceil(self.warmup * steps)
         if step < warm:
@@ -77,14 +71,14 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 
 def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: Callable[[], int]) -> LambdaLR:
-    """Build the schedule.
+    """Build the scheduler.
 
     Args:
-        optimizer: Whose rates are scheduled.
-        schedule: Which one.
-        steps: Gives the number of steps of the training; asked after the first step, when the loader is there.
-            Lightning's `estimated_stepping_batches` would make the loader here, and then drop its state on resuming
-            (pytorch-lightning#20550).
+        optimizer: Optimizer whose learning rates are scheduled.
+        schedule: Settings of the schedule.
+        steps: Returns the number of training steps. It is called after the first step, when the data loader exists:
+            Lightning's `estimated_stepping_batches` would build the loader too early, and Lightning would then drop the
+            state of the loader on resuming (pytorch-lightning#20550).
     """
 
     def factor(step: int) -> float:
@@ -93,3 +87,20 @@ def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: Callable[[], 
         return schedule.factor(step, steps())
 
     return LambdaLR(optimizer, factor)
+
+
+def training_steps(trainer: Trainer) -> int:
+    """Return the number of optimizer steps of a training.
+
+    Raises:
+        InputError: If the training has no end.
+    """
+    limits = [float(trainer.max_steps)] if trainer.max_steps >= 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        limits.append(float(steps * trainer.max_epochs))
+    if not limits or min(limits) == float("inf"):
+        raise InputError(
+            "--trainer.max_epochs, --trainer.max_steps: neither is set; --model.schedule needs the number of steps"
+        )
+    return int(min(limits))

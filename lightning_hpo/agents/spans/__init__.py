@@ -1,1 +1,1 @@
-"""Spans: candidates, decoding, metrics."""
+"""Evidence spans: decoding, calibration and metrics."""

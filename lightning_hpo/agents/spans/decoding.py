@@ -1,76 +1,71 @@
-"""How the evidence agent's answers are read from its logits: the settings."""
+"""Span decoding: from the start and end logits of windows to the answers of a pair."""
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from lightning_hpo.agents.settings import Settings, outside
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["Decoding", "NullPolicy", "Rank"]
+from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
+from lightning_hpo.exceptions import NotFiniteError
+
+__all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "answer_rows", "decode_pairs"]
 
 NullPolicy = Literal["none", "threshold", "ratio", "calibrated"]
 Rank = Literal["sum", "product", "softmax"]
 
 _NEVER = 1e38  # finite, also in float32
+_NOTHING = float("-inf")
+_LOWEST_SCORE = -1e6  # score of a pair without any legal span: finite, as JSON requires
 
 
 @dataclass(frozen=True)
 class Decoding(Settings):
-    """How answers are read from the logits.
+    """The span decoding: from logits to answers.
 
-    A span's score is the natural logarithm of how much more probable it is than "no evidence"; `rank` says what is
-    probable. An answer whose score a null policy does not let pass is none, and a pair without any answer has
-    "no evidence".
+    The score of a span is its log odds against "no evidence". `rank` defines the probabilities. The null policy turns
+    the score into a decision. A pair without an answer has "no evidence".
 
     Args:
-        max_answer_tokens: Longest evidence span, in tokens.
-        null_threshold: "No evidence" must beat the best span by more than this, in logits, for the policy threshold;
-            the higher, the more evidence is found. The policy calibrated starts with it.
-        null_policy: When there is no evidence: none (never), threshold (the score is below -null_threshold), ratio (the
-            share is below null_ratio), or calibrated (as threshold, with what gives the highest val_metric on the
-            validation part after each epoch; one number fitted to the pairs that it is scored on, so its val_metric
-            flatters a little and the test part tells the truth).
-        null_ratio: Least share p(span) / (p(span) + p(no evidence)) of an answer for the policy ratio, between 0 and 1.
-        top_k: Most answers to a pair, the best first; each must pass the null policy.
-        overlap: An answer is dropped if it shares more than this part of its characters with a better one
-            (intersection over union, 0 to 1); acts where top_k is above 1.
-        n_best: Spans of a pair, from all of its windows, among which the answers are sought, top_k at the least. Acts
-            where top_k is above 1 or rank is softmax.
-        rank: What makes a span probable: sum (start and end logits, as in SQuAD's evaluation), product (of the start's
-            and the end's probability within their window), or softmax (of the sums over the n_best; the probabilities
-            of a span that several windows show are added). They differ where a post has several windows.
+        max_answer_tokens: Maximum length of a span, in tokens. Usual: 30 to 300.
+        null_policy: When the answer is "no evidence": none (never); threshold (score below -null_threshold); ratio
+            (probability below null_ratio); or calibrated. calibrated is like threshold, but after each epoch it sets
+            the threshold with the highest val_metric on the validation split. So its val_metric is slightly
+            optimistic; the test split is unbiased.
+        null_threshold: Margin, in logits, by which "no evidence" must beat the best span, for the policy threshold. A
+            higher margin finds more evidence. Usual: -5 to 5. Initial value of the policy calibrated.
+        null_ratio: Minimum of p(span) / (p(span) + p(no evidence)) of an answer, for the policy ratio. Usual: 0.3 to
+            0.7.
+        top_k: Maximum number of answers to a pair, best first. Each answer must pass the null policy. Usual: 1 to 5.
+        overlap: Maximum overlap with a better answer, as intersection over union of characters. Answers with more
+            overlap are dropped. Usual: 0 to 0.5. Ignored if top_k is 1.
+        n_best: Number of best spans of a pair, over all its windows, to choose answers from; top_k or more. Usual: 20.
+            Ignored if top_k is 1, except with the rank softmax.
+        rank: Probability of a span: sum (start logit + end logit, as in the evaluation of SQuAD); product (of the start
+            and the end probability within the window); or softmax (over the sums of the n_best spans; adds the
+            probabilities of a span that occurs in several windows). They differ for posts with several windows only.
     """
 
     FLAG: ClassVar[str] = "--model.decoding"
 
-    max_answer_tokens: int = 200
-    null_threshold: float = 0.0
+    max_answer_tokens: Annotated[int, Between(1, 1_000_000)] = 200
+    null_threshold: Annotated[float, Between(-1e6, 1e6)] = 0.0
     null_policy: NullPolicy = "threshold"
-    null_ratio: float = 0.5
-    top_k: int = 1
-    overlap: float = 0.5
-    n_best: int = 20
+    null_ratio: Annotated[float, Between(0.001, 0.999)] = 0.5
+    top_k: Annotated[int, Between(1, 1000)] = 1
+    overlap: Annotated[float, Between(0, 1)] = 0.5
+    n_best: Annotated[int, Between(1, 1000)] = 20
     rank: Rank = "sum"
-
-    def problems(self) -> list[str]:
-        """Give one line for each value that cannot be used."""
-        found = outside(f"{self.FLAG}.max_answer_tokens", self.max_answer_tokens, 1, 1_000_000)
-        found += outside(f"{self.FLAG}.null_threshold", self.null_threshold, -1e6, 1e6)
-        found += outside(f"{self.FLAG}.null_ratio", self.null_ratio, 0.001, 0.999)
-        found += outside(f"{self.FLAG}.top_k", self.top_k, 1, 1000)
-        found += outside(f"{self.FLAG}.overlap", self.overlap, 0, 1)
-        found += outside(f"{self.FLAG}.n_best", self.n_best, 1, 1000)
-        for name, value, known in (("null_policy", self.null_policy, NullPolicy), ("rank", self.rank, Rank)):
-            if value not in get_args(known):
-                found.append(f"{self.FLAG}.{name}: got {value!r}; there are {', '.join(get_args(known))}")
-        return found
 
     @property
     def threshold(self) -> float:
-        """The highest log odds of "no evidence" against a span at which the span is an answer still.
+        """The maximum log odds of "no evidence" against a span at which the span is an answer.
 
-        Every policy comes down to it: a share of r is log odds of log((1 - r) / r), and "never" is a number that only
-        the infinite odds of a span that does not exist are above.
+        Every policy reduces to it. A ratio r is equal to log((1 - r) / r). The policy none is a number below the
+        infinite odds of a span that does not exist, and above all others.
         """
         if self.null_policy == "none":
             return _NEVER
@@ -80,5 +75,147 @@ class Decoding(Settings):
 
     @property
     def candidates(self) -> int:
-        """How many spans of a pair have to be known, so that its answers are."""
+        """Number of best spans of a pair that are needed to choose its answers."""
         return max(self.n_best, self.top_k) if self.top_k > 1 or self.rank == "softmax" else 1
+
+
+class PairSpans(NamedTuple):
+    """The K best spans of P pairs, best first. The null policy decides which of them are answers.
+
+    Attributes:
+        start: [P, K] first character of each span; -1 if the pair has no span.
+        end: [P, K] character after the last one of each span; -1 if the pair has no span.
+        score: [P, K] log odds of each span against "no evidence"; minus infinity if there is no further span, NaN if
+            the logits of the pair are not finite.
+        whole: [P, K] true if the span covers the whole post text of its window, or its first `max_answer_tokens`.
+    """
+
+    start: Tensor
+    end: Tensor
+    score: Tensor
+    whole: Tensor
+
+
+def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int, decoding: Decoding) -> PairSpans:
+    """Find the best spans of each pair over all its windows, as in the evaluation of SQuAD 2.0.
+
+    The logit of "no evidence" is the minimum over the windows of start + end logit at the first token.
+
+    Args:
+        logits: [W, T, 2] start and end logits.
+        offsets: [W, T, 2] characters of each token in its post; -1 for tokens outside the post.
+        pair_index: [W] index of the pair of each window.
+        pairs: Number of pairs, P.
+        decoding: Settings of the decoding.
+    """
+    allowed = offsets[..., 0] >= 0
+    starts, ends, finite = _sides(logits.float(), allowed, decoding)
+    first, last, score = best_spans(starts, ends, allowed, decoding.max_answer_tokens, decoding.candidates)
+    place = best_of_pairs(score, pair_index, pairs, decoding.candidates)
+    window = torch.arange(len(score), device=score.device).unsqueeze(-1)
+    null = _lowest(starts[:, 0] + ends[:, 0], pair_index, pairs)
+    found = PairSpans(
+        start=_gathered(offsets[window, first, 0], place, -1),
+        end=_gathered(offsets[window, last, 1], place, -1),
+        score=_gathered(score, place, _NOTHING) - null.unsqueeze(1),
+        whole=_gathered(_whole(first, last, allowed, decoding.max_answer_tokens), place, False),
+    )
+    if decoding.rank == "softmax":
+        found = _with_equal_spans_added(found)
+    if decoding.top_k > 1:
+        found = _without_overlaps(found, decoding.overlap)
+    finite_pairs = _lowest(finite.float(), pair_index, pairs).bool()
+    start, end, score, whole = (column[:, : decoding.top_k] for column in found)
+    return PairSpans(start, end, score.masked_fill(~finite_pairs.unsqueeze(1), float("nan")), whole)
+
+
+def answer_rows(spans: PairSpans, threshold: float) -> list[dict[str, Any]]:
+    """Return the answer to each pair as plain values.
+
+    Args:
+        spans: Best spans of each pair.
+        threshold: Threshold of the null policy.
+
+    Returns:
+        A row for each pair: `start`, `end` and `score` of its best span, and `null` (true for "no evidence"). If
+        several answers are allowed, `answers` lists `start`, `end` and `score` of each answer.
+
+    Raises:
+        NotFiniteError: If logits of a pair are NaN or infinite.
+    """
+    if bool(spans.score.isnan().any()):
+        raise NotFiniteError(
+            "the logits are NaN or infinite, so the model has no answer; train with a lower --model.optim.lr"
+        )
+    kept = (-spans.score <= threshold).sum(dim=1).tolist()
+    columns = (spans.start.tolist(), spans.end.tolist(), spans.score.clamp(min=_LOWEST_SCORE).tolist())
+    rows = []
+    for count, *row in zip(kept, *columns, strict=True):
+        found = [dict(zip(("start", "end", "score"), span, strict=True)) for span in zip(*row, strict=True)]
+        several = {"answers": found[:count]} if len(found) > 1 else {}
+        rows.append({**found[0], "null": count == 0, **several})
+    return rows
+
+
+def _sides(logits: Tensor, allowed: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:
+    """Return start and end scores [W, T] and a mask [W] of the finite windows. Other windows are filled with zeros."""
+    # Tokens that an answer can use: those of the post, and the first token, which represents "no evidence".
+    eligible = functional.pad(allowed[:, 1:], (1, 0), value=True).unsqueeze(-1)
+    finite = (torch.isfinite(logits) | ~eligible).flatten(1).all(dim=1)
+    logits = logits.masked_fill(~(finite[:, None, None] & eligible), 0.0)
+    if decoding.rank == "product":
+        logits = logits.masked_fill(~eligible, _NOTHING).log_softmax(dim=1).masked_fill(~eligible, 0.0)
+    starts, ends = logits.unbind(dim=-1)
+    return starts, ends, finite
+
+
+def _lowest(values: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
+    """Return the minimum over the windows of each pair."""
+    return values.new_full((pairs,), float("inf")).scatter_reduce(0, pair_index, values, "amin")
+
+
+def _gathered(values: Tensor, place: Tensor, missing: float | bool) -> Tensor:
+    gathered: Tensor = values.flatten()[place.clamp(min=0)].masked_fill(place < 0, missing)
+    return gathered
+
+
+def _whole(first: Tensor, last: Tensor, allowed: Tensor, longest: int) -> Tensor:
+    begin = allowed.int().argmax(dim=1, keepdim=True)
+    end = allowed.shape[1] - 1 - allowed.flip(1).int().argmax(dim=1, keepdim=True)
+    return (first == begin) & ((last == end) | (last - first + 1 == longest))
+
+
+def _same(spans: PairSpans) -> Tensor:
+    """Return a mask [P, N, N]: which spans of a pair cover the same characters."""
+    same: Tensor = (spans.start.unsqueeze(2) == spans.start.unsqueeze(1)) & (
+        spans.end.unsqueeze(2) == spans.end.unsqueeze(1)
+    )
+    return same
+
+
+def _with_equal_spans_added(spans: PairSpans) -> PairSpans:
+    """Add the probabilities of equal spans, and sort again.
+
+    The denominator of the softmax is not needed: it is the same for all spans of a pair and for "no evidence".
+    """
+    score = spans.score.unsqueeze(1).masked_fill(~_same(spans), _NOTHING).logsumexp(dim=-1)
+    return _in_order(spans._replace(score=score), score.argsort(dim=1, descending=True, stable=True))
+
+
+def _without_overlaps(spans: PairSpans, limit: float) -> PairSpans:
+    """Drop spans that overlap a better kept span by more than `limit`, and move the kept spans to the front."""
+    start, end, score, _ = spans
+    shared = torch.minimum(end.unsqueeze(2), end.unsqueeze(1)) - torch.maximum(start.unsqueeze(2), start.unsqueeze(1))
+    shared = shared.clamp(min=0)
+    union = (end - start).unsqueeze(2) + (end - start).unsqueeze(1) - shared
+    hides = (shared > limit * union) | _same(spans)
+    kept = score > _NOTHING
+    for place in range(1, kept.shape[1]):
+        kept[:, place] &= ~(kept[:, :place] & hides[:, place, :place]).any(dim=1)
+    return _in_order(
+        spans._replace(score=score.masked_fill(~kept, _NOTHING)), (~kept).byte().argsort(dim=1, stable=True)
+    )
+
+
+def _in_order(spans: PairSpans, order: Tensor) -> PairSpans:
+    return PairSpans(*(column.gather(1, order) for column in spans))

@@ -1,4 +1,4 @@
-"""How a pair's answers are scored, as SQuAD 2.0 and MultiSpanQA do, over characters where they count words."""
+"""Metrics of the answers to one pair, as in SQuAD 2.0 and MultiSpanQA, but over characters instead of words."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ Span = tuple[int, int]
 
 
 def span_f1(predicted: Span | None, gold: Sequence[Span]) -> float:
-    """Score one answer, as SQuAD 2.0's F1 does (Rajpurkar et al. 2018).
+    """Return the F1 of one answer, as in SQuAD 2.0 (Rajpurkar et al. 2018).
 
-    SQuAD counts the words that two texts share, wherever they stand; this counts characters at the same place.
+    SQuAD counts the words that two texts share, at any position. This counts shared characters at the same position.
 
     Args:
         predicted: Characters [start, end), or None for "no evidence".
-        gold: The spans that are right, of which the nearest counts; empty for "no evidence".
+        gold: Correct spans, of which the best match counts; empty for "no evidence".
 
     Returns:
-        Twice the shared characters over the characters of both; with "no evidence" on a side 1 if the other side
-        says the same, else 0.
+        Twice the number of shared characters, divided by the characters of both spans. If one side is "no evidence": 1
+        if both are, else 0.
     """
     if predicted is None or not gold:
         return float(predicted is None and not gold)
@@ -26,27 +26,28 @@ def span_f1(predicted: Span | None, gold: Sequence[Span]) -> float:
 
 
 def span_exact(predicted: Span | None, gold: Sequence[Span]) -> float:
-    """Score one answer by 1 where it is one of the right ones, character by character, else 0.
+    """Return 1 if an answer is equal to a correct span, character by character, else 0.
 
-    SQuAD's exact match leaves articles, punctuation and case out of account; a place in a post has none.
+    SQuAD's exact match ignores articles, punctuation and case. Positions in a post have none.
 
     Args:
         predicted: Characters [start, end), or None for "no evidence".
-        gold: The spans that are right; empty for "no evidence".
+        gold: Correct spans; empty for "no evidence".
     """
     return float(predicted in gold if predicted is not None else not gold)
 
 
 def partial_matches(predicted: Sequence[Span], gold: Sequence[Span]) -> tuple[list[float], list[float]]:
-    """Match all answers with all evidence, as MultiSpanQA's partial match does (Li et al. 2022, NAACL).
+    """Match all answers with all evidence, as in the partial match of MultiSpanQA (Li et al. 2022, NAACL).
 
     Args:
-        predicted: Some answers, the best first.
-        gold: The spans that are right.
+        predicted: Answers, best first.
+        gold: Correct spans.
 
     Returns:
-        For each answer, the largest part of it that one right span shares; and for each number of answers from one
-        on, the sum over the right spans of the largest part of each that one of so many answers shares.
+        Precision of each answer: the largest share of its characters that one correct span covers. And recall of the
+        first 1, 2, 3, ... answers: the largest share of each correct span that one of them covers, summed over the
+        correct spans.
     """
     shared = [[_shared(answer, span) for span in gold] for answer in predicted]
     precision = [

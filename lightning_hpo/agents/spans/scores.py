@@ -1,4 +1,4 @@
-"""All scores of the evidence agent over the pairs of a part."""
+"""Metrics of the evidence agent over the pairs of a split."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,24 +8,24 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from lightning_hpo.agents.spans.calibration import best_threshold
+from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
-from lightning_hpo.agents.spans.null_policy import best_threshold
-from lightning_hpo.agents.spans.span_decoding import PairSpans
 
 __all__ = ["SpanScores"]
 
 
 class SpanScores(Metric):
-    """Keeps how each pair would be scored if it were answered, and decides only at the end which pairs are.
+    """Metric that stores the scores of each pair with and without an answer, and applies the threshold in `compute`.
 
-    So the threshold of the null policy may depend on the pairs.
+    So the threshold of the null policy can depend on the pairs.
 
     Args:
-        threshold: Highest log odds of "no evidence" at which a span still is an answer.
-        kwargs: The metric's own.
+        threshold: Maximum log odds of "no evidence" at which a span is an answer.
+        kwargs: Arguments of `torchmetrics.Metric`.
 
     Attributes:
-        threshold: The same, to be set until `compute`.
+        threshold: The threshold. It can be changed until `compute`.
     """
 
     is_differentiable = False
@@ -43,11 +43,11 @@ class SpanScores(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, spans: PairSpans, gold: Sequence[Sequence[Span]]) -> None:
-        """Add the best spans of some pairs, and what would be right for each.
+        """Add pairs.
 
         Args:
-            spans: The best spans.
-            gold: The spans that are right, for each pair; none where there is no evidence.
+            spans: Best spans of each pair.
+            gold: Correct spans of each pair; empty for "no evidence".
         """
         found = torch.stack((spans.start, spans.end), dim=-1).tolist()
         answers = [[(start, end) for start, end in rows] for rows in found]
@@ -63,27 +63,27 @@ class SpanScores(Metric):
         self.recall.append(torch.tensor(recall, device=device))
 
     def best_threshold(self) -> float:
-        """Find the threshold under which `metric` is highest over all pairs, those on other devices among them."""
+        """Find the threshold with the highest `metric` over all pairs, including those of other devices."""
         with self.sync_context():
             odds, first = dim_zero_cat(self.odds)[:, 0], dim_zero_cat(self.first)
         return best_threshold(odds, first[:, 0], (first[:, 2] == 0).float())
 
     def compute(self) -> dict[str, Tensor]:
-        """Give the scores under the threshold.
+        """Return the scores at the threshold.
 
         Returns:
             `metric`, `exact`: F1 and exact match of the first answer, with "no evidence" counted as in SQuAD 2.0.
-            `f1_answerable`, `f1_null`: the same F1 over the pairs with and without evidence; 0 where there are none.
-            `all_precision`, `all_recall`, `all_f1`: MultiSpanQA's partial match of all answers with all evidence.
-            `null_accuracy`: the share of pairs of which it is right that they have, or have no, evidence.
-            `positive`, `whole`: the shares of pairs with an answer, and with a whole window as the answer.
+            `f1_answerable`, `f1_null`: The same F1 over the pairs with and without evidence; 0 if there are none.
+            `all_precision`, `all_recall`, `all_f1`: Partial match of all answers with all evidence, as in MultiSpanQA.
+            `null_accuracy`: Accuracy of the decision whether a pair has evidence.
+            `positive`, `whole`: Shares of pairs with an answer, and with a whole window as the answer.
         """
         odds, precision, recall = (dim_zero_cat(state) for state in (self.odds, self.precision, self.recall))
         f1, exact, gold, whole = dim_zero_cat(self.first).unbind(dim=1)
         answers = (odds <= self.threshold).sum(dim=1)
         answered, nothing = answers > 0, gold == 0
         right_null = (~answered & nothing).float()
-        # Where the logits are not finite there is no answer; a score that is no number says so.
+        # A pair whose logits are not finite has no answer. Its score is NaN.
         f1 = f1.where(answered, right_null).masked_fill(odds[:, 0].isnan(), float("nan"))
         last = (answers - 1).clamp(min=0).unsqueeze(1)
         precise = precision.cumsum(1).gather(1, last).squeeze(1).where(answered, right_null).sum()

@@ -12,7 +12,7 @@ from lightning_hpo.agents.network.encoder import load_encoder
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.95])
-def test_the_share_of_p_is_dropped_and_the_rest_makes_up_for_it(p: float, dtype: torch.dtype) -> None:
+def test_a_share_of_p_is_dropped_and_the_rest_is_scaled_up(p: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     values = torch.ones(301, 1001, dtype=dtype, requires_grad=True)
     dropped = Dropout(p)(values)
@@ -20,12 +20,12 @@ def test_the_share_of_p_is_dropped_and_the_rest_makes_up_for_it(p: float, dtype:
     assert dropped.dtype == dtype
     assert (dropped == 0).float().mean() == pytest.approx(p, abs=0.005)
     assert dropped[dropped != 0].unique().float().tolist() == pytest.approx([1 / (1 - p)], rel=0.005)
-    # What was dropped has no gradient, and the rest the factor that it was given.
+    # Dropped values have no gradient. The gradient of the others is their scale.
     torch.testing.assert_close(values.grad, dropped.detach())
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (5, 7, 3)])
-def test_any_shape_is_dropped_from(shape: tuple[int, ...]) -> None:
+def test_any_shape_is_supported(shape: tuple[int, ...]) -> None:
     assert Dropout(0.5)(torch.ones(shape)).shape == shape
 
 
@@ -37,7 +37,7 @@ def test_neighbours_are_dropped_independently() -> None:
     assert dropped.mean(dim=0).tolist() == pytest.approx([0.5] * 4, abs=0.01)
 
 
-def test_the_same_seed_drops_the_same() -> None:
+def test_same_seed_drops_the_same_values() -> None:
     def drawn() -> torch.Tensor:
         torch.manual_seed(3)
         dropped: torch.Tensor = Dropout(0.3)(torch.ones(99))
@@ -47,7 +47,7 @@ def test_the_same_seed_drops_the_same() -> None:
 
 
 @pytest.mark.parametrize("module", [Dropout(0.0), Dropout(0.5).train(False)])
-def test_without_training_or_probability_nothing_is_dropped_or_drawn(module: Dropout) -> None:
+def test_no_random_numbers_are_drawn_without_training_or_probability(module: Dropout) -> None:
     before = torch.get_rng_state()
     values = torch.ones(10)
     torch.testing.assert_close(module(values), values)
@@ -63,13 +63,13 @@ def _heads(*shape: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_is_torchs_but_for_what_is_dropped(masked: bool) -> None:
+def test_attention_matches_torch_without_dropout(masked: bool) -> None:
     query, key, value, mask = _heads(2, 3, 8, 4)
     chosen = mask if masked else None
     module = nn.Module()
     expected, _ = sdpa_attention_forward(module, query, key, value, chosen, is_causal=False)
     plain, weights = attention(module, query, key, value, chosen, is_causal=False)
-    # So few are dropped that none is, by the code that drops.
+    # This runs the dropout code, but with a probability so low that it drops nothing.
     torch.manual_seed(0)
     quick, _ = attention(module, query, key, value, chosen, dropout=1e-9, is_causal=False)
     assert weights is None
@@ -77,7 +77,7 @@ def test_attention_is_torchs_but_for_what_is_dropped(masked: bool) -> None:
     torch.testing.assert_close(quick, expected)
 
 
-def test_attention_with_dropout_is_the_same_on_average() -> None:
+def test_attention_with_dropout_matches_on_average() -> None:
     query, key, value, mask = _heads(2, 1, 8, 4)
     expected, _ = attention(nn.Module(), query, key, value, mask, is_causal=False)
     many = [attention(nn.Module(), query, key, value, mask, dropout=0.3, is_causal=False)[0] for _ in range(2000)]
@@ -94,7 +94,7 @@ def test_every_dropout_of_an_encoder_is_replaced(encoder_folder: str) -> None:
     assert {module.p for module in encoder.modules() if isinstance(module, Dropout)} == {0.2, 0.1}
 
 
-def test_a_network_alone_and_an_agents_answer_the_same(encoder_folder: str) -> None:
+def test_encoder_of_an_agent_matches_the_plain_encoder(encoder_folder: str) -> None:
     agent = CriteriaAgent(encoder_folder)
     agent.train(False)
     ids = torch.randint(8, 60, (3, 12), generator=torch.Generator().manual_seed(0))

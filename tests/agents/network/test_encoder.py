@@ -18,7 +18,7 @@ from lightning_hpo.agents.network.encoder import (
 from lightning_hpo.exceptions import InputError
 
 
-def test_an_encoder_comes_in_float32_without_pooler_and_ready_to_train(encoder_folder: str) -> None:
+def test_encoder_is_loaded_in_float32_without_pooler_in_train_mode(encoder_folder: str) -> None:
     encoder = load_encoder(encoder_folder)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     assert not any("pooler" in name for name, _ in encoder.named_parameters())
@@ -30,12 +30,12 @@ def test_dropout_reaches_the_layers(encoder_folder: str) -> None:
     assert {module.p for module in encoder.modules() if isinstance(module, nn.Dropout)} == {0.31, 0.21}
 
 
-def test_loading_says_nothing(encoder_folder: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(encoder_folder: str, capfd: pytest.CaptureFixture[str]) -> None:
     load_encoder(encoder_folder)
     assert capfd.readouterr() == ("", "")
 
 
-def test_quiet_gives_back_what_was_set() -> None:
+def test_quiet_transformers_restores_the_settings() -> None:
     before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     with quiet_transformers():
         assert not transformers_logging.is_progress_bar_enabled()
@@ -49,37 +49,37 @@ def _copy(source: str, target: Path, **config: object) -> Path:
     return target
 
 
-def test_weights_that_are_not_all_there_are_refused(encoder_folder: str, tmp_path: Path) -> None:
+def test_missing_weights_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "deeper", num_hidden_layers=3)
-    with pytest.raises(InputError, match=r"--model.name: 16 tensors of the encoder are not in the weights"):
+    with pytest.raises(InputError, match=r"--model.name: got .*, whose weights lack 16 tensors of the encoder"):
         load_encoder(str(folder))
 
 
 def test_weights_of_another_width_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "wider", hidden_size=64)
-    with pytest.raises(InputError, match=r"--model.name: no weights could be read"):
+    with pytest.raises(InputError, match=r"--model.name: got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 def test_pickled_weights_are_never_read(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"no weights could be read from .* as safetensors"):
+    with pytest.raises(InputError, match=r"got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 def test_broken_weights_are_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = _copy(encoder_folder, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"abc")
-    with pytest.raises(InputError, match=r"no weights could be read from .* as safetensors"):
+    with pytest.raises(InputError, match=r"got .*, whose weights cannot be read as safetensors"):
         load_encoder(str(folder))
 
 
 @pytest.mark.parametrize(
     ("config", "problem"),
     [
-        (None, "holds no config.json"),
-        ({"model_type": "nonsense"}, "names no kind of encoder that transformers knows"),
+        (None, "a folder without config.json"),
+        ({"model_type": "nonsense"}, "whose config.json has no model type that transformers knows"),
         (T5Config().to_dict(), "is a t5 model, not an encoder"),
     ],
 )
@@ -93,12 +93,12 @@ def test_a_folder_without_an_encoder_is_refused(config: dict[str, object] | None
 
 
 @pytest.mark.parametrize("name", ["", "/no/such/folder", "not a name!"])
-def test_an_unknown_name_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"^--model.name: '.*' is no folder, and .*; give a hub id"):
+def test_unknown_name_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"^--model.name: got '.*', which is not a folder, and .*; give a hub id"):
         load_encoder(name)
 
 
-def test_freezing_takes_the_embeddings_with_it(encoder_folder: str) -> None:
+def test_freezing_includes_the_embeddings(encoder_folder: str) -> None:
     encoder = load_encoder(encoder_folder)
     freeze_layers(encoder, 1)
     frozen = {name.split(".layer.1")[0] for name, p in encoder.named_parameters() if not p.requires_grad}
@@ -108,28 +108,28 @@ def test_freezing_takes_the_embeddings_with_it(encoder_folder: str) -> None:
     assert all(name.startswith("encoder.layer.1.") for name in free)
 
 
-def test_freezing_nothing_freezes_nothing(encoder_folder: str) -> None:
+def test_zero_layers_freeze_nothing(encoder_folder: str) -> None:
     encoder = load_encoder(encoder_folder)
     freeze_layers(encoder, 0)
     assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
-def test_freezing_more_layers_than_there_are_is_refused(encoder_folder: str) -> None:
+def test_freezing_too_many_layers_is_refused(encoder_folder: str) -> None:
     with pytest.raises(InputError, match=r"--model.freeze_layers: got 3, but the encoder has 2"):
         freeze_layers(load_encoder(encoder_folder), 3)
 
 
-def test_shared_layers_count_as_one_and_cannot_be_checkpointed() -> None:
+def test_shared_layers_count_as_one_and_refuse_checkpointing() -> None:
     config = AlbertConfig(
         vocab_size=50, embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=8
     )
     encoder = AlbertModel(config)
     assert len(encoder_layers(encoder)) == 1
-    with pytest.raises(InputError, match=r"--model.gradient_checkpointing: a albert encoder cannot do it"):
+    with pytest.raises(InputError, match=r"--model.gradient_checkpointing: got true, but albert encoders do not"):
         checkpoint_gradients(encoder)
 
 
-def test_checkpointed_gradients_are_the_same_even_with_frozen_embeddings(encoder_folder: str) -> None:
+def test_checkpointing_keeps_gradients_also_with_frozen_embeddings(encoder_folder: str) -> None:
     ids = torch.randint(8, 60, (2, 10), generator=torch.Generator().manual_seed(0))
     gradients = []
     for checkpointed in (False, True):

@@ -9,13 +9,13 @@ MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 POOLINGS: list[PoolingName] = ["cls", "mean", "max", "attention"]
 
 
-def test_pooling_is_what_its_name_says() -> None:
+def test_pooling_follows_its_name() -> None:
     torch.testing.assert_close(Pooling("cls", 8)(HIDDEN, MASK), HIDDEN[:, 0])
     torch.testing.assert_close(Pooling("mean", 8)(HIDDEN, MASK)[1], HIDDEN[1, :3].mean(dim=0))
     torch.testing.assert_close(Pooling("max", 8)(HIDDEN, MASK)[1], HIDDEN[1, :3].amax(dim=0))
 
 
-def test_attention_pooling_weighs_tokens() -> None:
+def test_attention_pooling_weights_tokens() -> None:
     pooling = Pooling("attention", 8)
     assert pooling.weigh is not None
     weights = pooling.weigh(HIDDEN[1, :3]).softmax(dim=0)
@@ -23,7 +23,7 @@ def test_attention_pooling_weighs_tokens() -> None:
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_padding_never_counts(name: PoolingName) -> None:
+def test_padding_is_ignored(name: PoolingName) -> None:
     pooling = Pooling(name, 8)
     other = HIDDEN.clone()
     other[1, 3:] = 1e4
@@ -32,7 +32,7 @@ def test_padding_never_counts(name: PoolingName) -> None:
 
 @pytest.mark.parametrize("name", POOLINGS)
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
-def test_pooling_works_where_layers_give_less_than_they_take(name: PoolingName, precision: torch.dtype) -> None:
+def test_pooling_works_under_autocast(name: PoolingName, precision: torch.dtype) -> None:
     pooling = Pooling(name, 8)
     with torch.autocast("cpu", precision):
         pooled = pooling(HIDDEN, MASK)
@@ -40,14 +40,14 @@ def test_pooling_works_where_layers_give_less_than_they_take(name: PoolingName, 
 
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
-def test_layers_and_hidden_act(layers: int) -> None:
+def test_layers_and_hidden_are_applied(layers: int) -> None:
     head = TokenHead(EvidenceHead(layers=layers, hidden=11), 8)
     linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
     assert [module.out_features for module in linear] == [11] * layers + [2]
     assert head(HIDDEN, MASK).shape == (2, 5, 2)
 
 
-def test_activation_and_dropout_act() -> None:
+def test_activation_and_dropout_are_applied() -> None:
     head = WindowHead(CriteriaHead(activation="silu", dropout=0.3), 8)
     assert any(isinstance(module, nn.SiLU) for module in head.modules())
     assert {module.p for module in head.modules() if isinstance(module, nn.Dropout)} == {0.3}

@@ -29,14 +29,14 @@ def _logits(network: nn.Module) -> torch.Tensor:
     return logits.detach()
 
 
-def test_untrained_adapters_change_nothing(encoder_folder: str) -> None:
+def test_untrained_adapters_keep_the_output(encoder_folder: str) -> None:
     network = _network(encoder_folder, LORA)
     plain = _network(encoder_folder, Lora())
     network.head.load_state_dict(plain.head.state_dict())
     torch.testing.assert_close(_logits(network), _logits(plain))
 
 
-def test_adapters_alone_are_trained_beside_the_head(encoder_folder: str) -> None:
+def test_only_adapters_and_head_are_trained(encoder_folder: str) -> None:
     trained = [name for name, p in _network(encoder_folder, LORA).named_parameters() if p.requires_grad]
     assert all("lora_" in name or name.startswith("head.") for name in trained)
     # Two matrices for each of six linear layers of two transformer layers, and the head's weight and bias.
@@ -49,7 +49,7 @@ def test_every_setting_reaches_the_adapters(encoder_folder: str) -> None:
     assert query.lora_dropout["default"].p == 0.25  # type: ignore[index,union-attr]
 
 
-def test_merged_weights_answer_as_the_adapters_do(encoder_folder: str) -> None:
+def test_merged_network_matches_the_adapted_network(encoder_folder: str) -> None:
     network = _network(encoder_folder, LORA)
     before = _logits(network)
     for name, parameter in network.named_parameters():
@@ -65,7 +65,7 @@ def test_merged_weights_answer_as_the_adapters_do(encoder_folder: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_takes_adapters_and_is_served_as_it_was(family: str, tmp_path: Path) -> None:
+def test_every_family_supports_adapters_and_merging(family: str, tmp_path: Path) -> None:
     with quiet_transformers():
         model: Any = transformers.AutoModel.from_config(FAMILIES[family]())  # type: ignore[no-untyped-call]
         model.save_pretrained(tmp_path)
@@ -81,12 +81,12 @@ def test_every_family_takes_adapters_and_is_served_as_it_was(family: str, tmp_pa
     assert set(merged.state_dict()) == plain
 
 
-def test_without_adapters_nothing_is_copied(encoder_folder: str) -> None:
+def test_merging_without_adapters_returns_the_network_itself(encoder_folder: str) -> None:
     network = _network(encoder_folder, Lora())
     assert merge_adapters(network, Lora()) is network
 
 
-def test_missing_peft_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_peft_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert Lora().problems() == []
     assert Lora(r=8).problems() == ["--model.lora.r: got 8, which needs peft; pip install 'lightning_hpo[lora]'"]

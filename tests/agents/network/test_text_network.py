@@ -1,4 +1,4 @@
-"""Every family of encoders goes through the network, and through torch.export with any batch and length."""
+"""The network and torch.export with every encoder family, with any batch size and length."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ _SIZE: dict[str, Any] = {
     "intermediate_size": 16,
     "max_position_embeddings": 40,
 }
-# What microsoft/deberta-v3-base has.
+# Settings of microsoft/deberta-v3-base.
 _DEBERTA: dict[str, Any] = {
     "relative_attention": True,
     "position_buckets": 8,
@@ -67,9 +67,9 @@ def network(request: pytest.FixtureRequest, tmp_path: Path) -> TextNetwork:
     return TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size)).eval()
 
 
-# torch's own, in torch.export
+# raised by torch.export
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_an_exported_network_takes_any_batch_and_length(network: TextNetwork) -> None:
+def test_exported_network_takes_any_batch_size_and_length(network: TextNetwork) -> None:
     dynamic = torch.export.Dim.AUTO
     shapes = [{0: dynamic, 1: dynamic}] * 3
     exported = torch.export.export(network, _inputs(2, 16, 3), dynamic_shapes=shapes).module()
@@ -78,14 +78,14 @@ def test_an_exported_network_takes_any_batch_and_length(network: TextNetwork) ->
         torch.testing.assert_close(exported(*inputs), network(*inputs))
 
 
-def test_padding_changes_nothing(network: TextNetwork) -> None:
+def test_padding_does_not_change_the_logits(network: TextNetwork) -> None:
     ids, mask = _inputs(1, 9, 2)
     longer = torch.cat((ids, ids[:, :4]), dim=1), torch.cat((mask, torch.zeros_like(mask[:, :4])), dim=1)
     kept = int(mask.sum())
     torch.testing.assert_close(network(*longer)[:, :kept], network(ids, mask)[:, :kept], atol=1e-5, rtol=1e-4)
 
 
-def test_types_are_read_where_there_are_any(encoder_folder: str) -> None:
+def test_token_types_are_used_if_the_encoder_has_them(encoder_folder: str) -> None:
     encoder = load_encoder(encoder_folder)
     network = TextNetwork(encoder, WindowHead(CriteriaHead(), encoder.config.hidden_size)).eval()
     ids, mask, types = _inputs(2, 9, 3)

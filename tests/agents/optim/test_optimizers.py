@@ -16,7 +16,7 @@ from lightning_hpo.exceptions import InputError
 @pytest.fixture
 def network(encoder_folder: str) -> TextNetwork:
     encoder = load_encoder(encoder_folder)
-    torch.manual_seed(0)  # for the head
+    torch.manual_seed(0)
     return TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size))
 
 
@@ -41,7 +41,7 @@ def test_every_setting_reaches_lion(network: TextNetwork) -> None:
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.25, 0.0}
 
 
-def test_adafactor_takes_the_rate_that_it_is_given(network: TextNetwork) -> None:
+def test_adafactor_uses_the_given_learning_rate(network: TextNetwork) -> None:
     optimizer = make_optimizer(network, Optim(name="adafactor", lr=0.5, weight_decay=0.25))
     assert isinstance(optimizer, Adafactor)
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
@@ -50,7 +50,7 @@ def test_adafactor_takes_the_rate_that_it_is_given(network: TextNetwork) -> None
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "adafactor"])
-def test_each_optimizer_makes_a_loss_smaller(network: TextNetwork, name: OptimName) -> None:
+def test_each_optimizer_reduces_a_loss(network: TextNetwork, name: OptimName) -> None:
     optimizer = make_optimizer(network.eval(), Optim(name=name, lr=1e-3))
     ids = torch.arange(8, 24).reshape(2, 8)
     losses = []
@@ -63,23 +63,23 @@ def test_each_optimizer_makes_a_loss_smaller(network: TextNetwork, name: OptimNa
     assert losses == sorted(losses, reverse=True)
 
 
-def test_8_bit_states_are_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adamw_8bit_is_refused_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (problem,) = Optim(name="adamw_8bit").missing()
-    assert problem.startswith("--model.optim.name: adamw_8bit runs on NVIDIA gpus only")
+    assert problem.startswith("--model.optim.name: got adamw_8bit, which needs an NVIDIA GPU; use adafactor")
 
 
 @pytest.mark.parametrize(("name", "package"), [("adamw_8bit", "bitsandbytes"), ("lion", "pytorch_optimizer")])
-def test_an_optimizer_whose_package_is_missing_is_refused(
+def test_missing_package_of_an_optimizer_is_reported(
     name: OptimName, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     (problem,) = Optim(name=name).missing()
-    assert problem == f"--model.optim.name: {name} needs {package}; pip install 'lightning_hpo[{name}]'"
+    assert problem == f"--model.optim.name: got {name}, which needs {package}; pip install 'lightning_hpo[{name}]'"
 
 
-def test_8_bit_states_are_refused_where_the_model_is_not_on_a_gpu(
+def test_adamw_8bit_is_refused_if_the_model_is_not_on_a_gpu(
     network: TextNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -88,12 +88,12 @@ def test_8_bit_states_are_refused_where_the_model_is_not_on_a_gpu(
         make_optimizer(network, Optim(name="adamw_8bit"))
 
 
-def test_biases_and_norms_do_not_decay(network: TextNetwork) -> None:
+def test_biases_and_norms_have_no_weight_decay(network: TextNetwork) -> None:
     decays = _setting(network, Optim(weight_decay=0.25), "weight_decay")
     assert decays == {name: 0.25 if parameter.ndim > 1 else 0.0 for name, parameter in network.named_parameters()}
 
 
-def test_layer_decay_slows_what_is_lower(network: TextNetwork) -> None:
+def test_layer_decay_lowers_the_rate_of_lower_layers(network: TextNetwork) -> None:
     rates = _setting(network, Optim(lr=1.0, layer_decay=0.5), "lr")
     assert rates["head.layers.1.weight"] == 1.0
     assert rates["encoder.encoder.layer.1.output.dense.weight"] == 0.5
@@ -101,6 +101,6 @@ def test_layer_decay_slows_what_is_lower(network: TextNetwork) -> None:
     assert rates["encoder.embeddings.word_embeddings.weight"] == 0.125
 
 
-def test_frozen_weights_are_left_out(network: TextNetwork) -> None:
+def test_frozen_weights_are_not_optimized(network: TextNetwork) -> None:
     freeze_layers(network.encoder, 2)
     assert set(_setting(network, Optim(), "lr")) == {"head.layers.1.weight", "head.layers.1.bias"}

@@ -40,26 +40,26 @@ def _ours(**settings: Any) -> list[float]:
 
 @pytest.mark.parametrize("name", list(THEIRS))
 @pytest.mark.parametrize("warmup", [0.0, 0.25])
-def test_schedules_are_those_of_transformers(name: str, warmup: float) -> None:
+def test_schedules_match_transformers(name: str, warmup: float) -> None:
     theirs = _rates(THEIRS[name](_optimizer(), int(warmup * STEPS), STEPS))
     assert _ours(name=name, warmup=warmup, cycles=3, power=1.5) == pytest.approx(theirs)
 
 
-def test_one_cycle_is_torchs() -> None:
-    # Theirs is at its lowest with its last step, ours with the step after the last, as the other schedules are.
+def test_one_cycle_matches_torch() -> None:
+    # torch reaches the minimum at the last step. This schedule, like the others, reaches it one step later.
     theirs = OneCycleLR(_optimizer(), 1.0, STEPS + 1, pct_start=6 / 21, cycle_momentum=False)
     assert _ours(name="one_cycle", warmup=0.25) == pytest.approx(_rates(theirs))
 
 
-def test_constant_stays_where_it_is_after_the_warm_up() -> None:
+def test_constant_does_not_decay_after_the_warm_up() -> None:
     assert _ours(name="constant", warmup=0.2) == [0.0, 0.25, 0.5, 0.75] + [1.0] * 16
 
 
-def test_the_number_of_steps_is_asked_for_only_after_the_first() -> None:
-    def not_yet() -> int:
-        raise AssertionError("the loader is not there yet")
+def test_number_of_steps_is_read_after_the_first_step() -> None:
+    def too_early() -> int:
+        raise AssertionError("the loader does not exist yet")
 
-    assert make_schedule(_optimizer(), Schedule(), not_yet).get_last_lr() == [0.0]
+    assert make_schedule(_optimizer(), Schedule(), too_early).get_last_lr() == [0.0]
 
 
 @given(
@@ -69,9 +69,7 @@ def test_the_number_of_steps_is_asked_for_only_after_the_first() -> None:
     cycles=st.integers(1, 4),
     power=st.floats(0.5, 2),
 )
-def test_a_rate_is_never_below_nothing_nor_above_the_highest(
-    name: ScheduleName, warmup: float, steps: int, cycles: int, power: float
-) -> None:
+def test_factors_are_between_0_and_1(name: ScheduleName, warmup: float, steps: int, cycles: int, power: float) -> None:
     schedule = Schedule(name, warmup, cycles, power)
     factors = [schedule.factor(step, steps) for step in range(steps + 5)]
     assert all(0.0 <= factor <= 1.0 + 1e-12 for factor in factors)

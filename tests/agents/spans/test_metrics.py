@@ -1,4 +1,4 @@
-"""The scores of one pair, against the published definitions on cases worked by hand."""
+"""Metrics of one pair against the published definitions, on examples worked by hand."""
 
 import pytest
 from hypothesis import given
@@ -20,43 +20,43 @@ def _brute_force(predicted: Span, gold: list[Span]) -> float:
 
 
 @given(SPANS, st.lists(SPANS, min_size=1, max_size=4))
-def test_f1_is_that_of_the_sets_of_characters(predicted: Span, gold: list[Span]) -> None:
+def test_f1_matches_the_sets_of_characters(predicted: Span, gold: list[Span]) -> None:
     assert span_f1(predicted, gold) == pytest.approx(_brute_force(predicted, gold))
 
 
 @pytest.mark.parametrize(
     ("predicted", "gold", "f1", "exact"),
     [
-        # SQuAD 2.0: a question without an answer scores 1 if none is given, else 0; so does one with an answer.
+        # SQuAD 2.0: "no evidence" scores 1 if it is correct, else 0.
         (None, [], 1.0, 1.0),
         (None, [(0, 4)], 0.0, 0.0),
         ((0, 4), [], 0.0, 0.0),
         ((0, 4), [(0, 4)], 1.0, 1.0),
-        # 4 of 10 characters are right, and 4 of 8 are found: 2 * .4 * .5 / .9
+        # precision 4 / 10, recall 4 / 8: 2 * .4 * .5 / .9
         ((4, 14), [(0, 8)], 4 / 9, 0.0),
-        # Of several right ones the one that gives most counts: F1 against the others is 0 and 2/3.
+        # The best of several correct spans counts: F1 against the others is 0 and 2/3.
         ((4, 8), [(20, 24), (4, 12), (4, 8)], 1.0, 1.0),
         ((4, 8), [(20, 24), (4, 12)], 2 / 3, 0.0),
         ((4, 8), [(20, 24)], 0.0, 0.0),
     ],
 )
-def test_cases_worked_by_hand(predicted: Span | None, gold: list[Span], f1: float, exact: float) -> None:
+def test_examples_worked_by_hand(predicted: Span | None, gold: list[Span], f1: float, exact: float) -> None:
     assert span_f1(predicted, gold) == pytest.approx(f1)
     assert span_exact(predicted, gold) == exact
 
 
-def test_an_empty_answer_is_no_division_by_zero() -> None:
+def test_empty_answer_does_not_divide_by_zero() -> None:
     assert span_f1((3, 3), [(3, 3)]) == 0.0
     assert partial_matches([(3, 3)], [(3, 3)]) == ([0.0], [0.0])
 
 
 def test_all_answers_are_matched_with_all_evidence() -> None:
-    # The first answer is 4 of the 8 characters of the first piece; the second holds the 4 of the second piece and 1
-    # of the first's; the third is nowhere.
+    # The first answer covers 4 of the 8 characters of the first piece. The second covers the 4 characters of the second
+    # piece and 1 of the first. The third covers none.
     precision, recall = partial_matches([(0, 4), (7, 15), (90, 92)], [(0, 8), (11, 15)])
     assert precision == [1.0, 0.5, 0.0]
     assert recall == [0.5, 1.5, 1.5]
 
 
-def test_where_there_is_no_evidence_nothing_matches() -> None:
+def test_nothing_matches_without_evidence() -> None:
     assert partial_matches([(0, 4), (7, 9)], []) == ([0.0, 0.0], [0.0, 0.0])

@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
+from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.agents.spans.span_decoding import PairSpans
 
-Answers = list[tuple[int, int, float]]  # start, end, score, the best first; as many for each pair
+Answers = list[tuple[int, int, float]]  # start, end and score, best first; the same number for each pair
 
 
 def _spans(pairs: list[Answers], whole: bool = False) -> PairSpans:
@@ -19,18 +19,18 @@ def _scores(
     pairs: list[Answers], gold: list[list[Span]], threshold: float = 0.0, whole: bool = False
 ) -> dict[str, float]:
     metric = SpanScores(threshold)
-    for pair, right in zip(pairs, gold, strict=True):  # a batch each
+    for pair, right in zip(pairs, gold, strict=True):  # one batch for each pair
         metric.update(_spans([pair], whole), [right])
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def test_the_scores_of_a_part_worked_by_hand() -> None:
+def test_scores_of_a_split_worked_by_hand() -> None:
     pairs: list[Answers] = [
         [(0, 4, 3.0)],  # found
-        [(4, 14, 1.0)],  # 4 of 10 characters right, 4 of 8 found: F1 4/9, precision .4, recall .5
+        [(4, 14, 1.0)],  # precision 4 / 10, recall 4 / 8, F1 4 / 9
         [(0, 9, -1.0)],  # missed
-        [(0, 9, -2.0)],  # rightly none
-        [(5, 9, 0.5)],  # answered, but there is none
+        [(0, 9, -2.0)],  # correctly "no evidence"
+        [(5, 9, 0.5)],  # answered, but there is no evidence
     ]
     scores = _scores(pairs, [[(0, 4)], [(0, 8)], [(0, 9)], [], []])
     assert scores == pytest.approx(
@@ -39,7 +39,7 @@ def test_the_scores_of_a_part_worked_by_hand() -> None:
             "exact": 2 / 5,
             "f1_answerable": (1 + 4 / 9) / 3,
             "f1_null": 1 / 2,
-            # Five answers, "no evidence" counted as one, and five pieces of evidence.
+            # Five answers and five pieces of evidence; "no evidence" counts as one.
             "all_precision": (1 + 0.4 + 0 + 1 + 0) / 5,
             "all_recall": (1 + 0.5 + 0 + 1 + 0) / 5,
             "all_f1": 2 * 0.48 * 0.5 / 0.98,
@@ -50,7 +50,7 @@ def test_the_scores_of_a_part_worked_by_hand() -> None:
     )
 
 
-def test_the_first_answer_counts_for_the_metric_and_all_for_the_others() -> None:
+def test_metric_uses_the_first_answer_and_all_f1_uses_all() -> None:
     pair: Answers = [(0, 4, 3.0), (20, 28, 2.0), (50, 60, -1.0)]
     gold: list[list[Span]] = [[(0, 4), (20, 24), (90, 94)]]
     two = _scores([pair], gold)
@@ -63,7 +63,7 @@ def test_the_first_answer_counts_for_the_metric_and_all_for_the_others() -> None
     assert (three["all_precision"], three["all_recall"]) == pytest.approx((1.5 / 3, 2 / 3))
 
 
-def test_the_threshold_may_be_set_at_the_end() -> None:
+def test_threshold_can_be_set_before_compute() -> None:
     metric = SpanScores(0.0)
     pairs: list[Answers] = [[(0, 4, -2.0)], [(0, 4, -3.0)]]
     assert _scores(pairs, [[(0, 4)], []])["metric"] == 0.5
@@ -76,22 +76,22 @@ def test_the_threshold_may_be_set_at_the_end() -> None:
     assert float(metric.compute()["metric"]) == 0.0
 
 
-def test_parts_of_one_kind_score_nothing_for_the_other() -> None:
+def test_f1_without_pairs_of_its_kind_is_zero() -> None:
     assert _scores([[(0, 4, 1.0)]], [[(0, 4)]])["f1_null"] == 0.0
     assert _scores([[(0, 4, 1.0)]], [[]])["f1_answerable"] == 0.0
 
 
-def test_an_answer_is_whole_only_if_it_is_given() -> None:
+def test_whole_counts_given_answers_only() -> None:
     assert _scores([[(0, 4, 1.0)]], [[]], whole=True)["whole"] == 1.0
     assert _scores([[(0, 4, -1.0)]], [[]], whole=True)["whole"] == 0.0
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1e38])
-def test_logits_that_are_not_finite_give_no_score(threshold: float) -> None:
+def test_metric_is_nan_if_logits_are_not_finite(threshold: float) -> None:
     pairs: list[Answers] = [[(0, 4, 1.0)], [(0, 4, math.nan)]]
     assert math.isnan(_scores(pairs, [[(0, 4)], []], threshold)["metric"])
 
 
-def test_answers_and_pairs_must_match() -> None:
+def test_answers_and_gold_must_have_the_same_length() -> None:
     with pytest.raises(ValueError, match="zip"):
         SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [])

@@ -3,13 +3,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_hpo.agents.spans.search import best_of_pairs, best_spans
+from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
 
 NOTHING = float("-inf")
 
 
 def _brute_force(starts: Tensor, ends: Tensor, allowed: Tensor, longest: int) -> list[tuple[float, int, int]]:
-    """Every legal span of a window, the best first."""
+    """Return every legal span of a window, best first."""
     places = [place for place, can in enumerate(allowed.tolist()) if can]
     found = [
         (float(starts[start] + ends[end]), start, end)
@@ -24,7 +24,7 @@ def _brute_force(starts: Tensor, ends: Tensor, allowed: Tensor, longest: int) ->
 @given(
     st.integers(0, 10_000), st.integers(1, 4), st.integers(2, 14), st.integers(1, 20), st.integers(1, 60), st.booleans()
 )
-def test_the_best_spans_are_those_of_brute_force_in_its_order(
+def test_best_spans_match_brute_force_including_ties(
     seed: int, windows: int, tokens: int, longest: int, n_best: int, ties: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -39,11 +39,11 @@ def test_the_best_spans_are_those_of_brute_force_in_its_order(
         assert found == _brute_force(logits[0, window], logits[1, window], allowed[window], longest)[:n_best]
 
 
-def test_a_window_without_the_post_has_no_span() -> None:
+def test_window_without_post_tokens_has_no_span() -> None:
     _, _, score = best_spans(torch.zeros(1, 3), torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool), 2)
     assert score.tolist() == [[NOTHING]]
 
 
-def test_the_best_of_a_pair_are_sought_in_all_of_its_windows() -> None:
+def test_best_spans_of_a_pair_come_from_all_its_windows() -> None:
     score = torch.tensor([[5.0, 1.0], [9.0, 8.0], [5.0, 4.0]])
     assert best_of_pairs(score, torch.tensor([1, 0, 1]), 2, 3).tolist() == [[2, 3, -1], [0, 4, 5]]

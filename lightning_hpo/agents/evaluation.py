@@ -1,0 +1,115 @@
+"""Evaluation of an agent on the validation split and on the test split."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+
+from lightning_hpo.exceptions import NotFiniteError
+
+__all__ = ["Batch", "EvaluatedModule", "ScoredPair", "mean_metric"]
+
+Batch = dict[str, Any]
+
+
+class ScoredPair(Protocol):
+    """The fields of a (post, criterion) pair that `constant_answers` reads."""
+
+    @property
+    def post_id(self) -> str:
+        """Id of the post."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the post meets the criterion."""
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Characters [start, end) of the evidence."""
+
+
+class EvaluatedModule(LightningModule):
+    """Base of a module that logs `val_metric`, `val_loss`, `val_constant` and further metrics; the same for the test.
+
+    A subclass sets what `make_scores` needs before it calls this constructor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.val_scores, self.test_scores = self.make_scores(), self.make_scores()
+
+    @abstractmethod
+    def make_scores(self) -> MetricCollection:
+        """Build the metrics of a split: `loss`, `metric`, `positive` (the share of positive answers), and others."""
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch in float32."""
+
+    @abstractmethod
+    def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the loss [B] of each window, and a mask [B] of the windows that have a label."""
+
+    @abstractmethod
+    def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
+        """Update the metrics of a split with an evaluation batch."""
+
+    @abstractmethod
+    def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return whether all answers are the same, computed from the scores of a split."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Reset the metrics, also after the sanity check."""
+        self.val_scores.reset()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Update the metrics with a batch of whole pairs."""
+        self._evaluate(self.val_scores, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation split."""
+        self._log_scores("val", self.val_scores)
+
+    def on_test_epoch_start(self) -> None:
+        """Reset the metrics."""
+        self.test_scores.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Update the metrics with a batch of whole pairs."""
+        self._evaluate(self.test_scores, batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test split."""
+        self._log_scores("test", self.test_scores)
+
+    def require_finite(self, name: str, value: Tensor) -> None:
+        """Raise an error if a logged value is NaN or infinite.
+
+        Raises:
+            NotFiniteError: With the name of the value, the epoch and the step.
+        """
+        if not torch.isfinite(value):
+            raise NotFiniteError(f"{name} is not finite in epoch {self.current_epoch}, by step {self.global_step}")
+
+    def _evaluate(self, scores: MetricCollection, batch: Batch) -> None:
+        logits = self.logits(batch)
+        losses, counted = self.window_losses(logits, batch)
+        scores["loss"].update(losses[counted])
+        self.update_scores(scores, logits, batch)
+
+    def _log_scores(self, split: str, scores: MetricCollection) -> None:
+        values = scores.compute()
+        for name in ("loss", "metric"):
+            self.require_finite(f"{split}_{name}", values[name])
+        values["constant"] = self.is_constant(values)
+        # Each metric has already gathered the values of all devices.
+        self.log_dict({f"{split}_{name}": value.float() for name, value in values.items()}, sync_dist=False)
+
+
+def mean_metric() -> MeanMetric:
+    """Build a mean that is NaN as soon as one value is NaN."""
+    return MeanMetric(nan_strategy="disable")
