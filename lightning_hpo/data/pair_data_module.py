@@ -186,17 +186,17 @@ class PairDataModule(LightningDataModule):
 
     # Lightning's hooks.
 
-    def setup(self, warm_start: str) -> None:
-        """Read what a warm_start needs, and say what was repaired or left out; the test part's pairs only for `test`."""
-        if warm_start == "predict":
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs, and say what was repaired or left out; the test part's pairs only for `test`."""
+        if stage == "predict":
             self._set_up_predict()
             return
         split = self._read()
-        if warm_start == "fit":
+        if stage == "fit":
             self._set_up_training(split)
-        if warm_start in ("fit", "validate"):
+        if stage in ("fit", "validate"):
             self._datasets["val"] = self._dataset(self.val_pairs)
-        if warm_start == "test":
+        if stage == "test":
             self.test_pairs = self.scored_pairs(split.test)
             self._datasets["test"] = self._dataset(self.test_pairs)
         if self.counts:

@@ -42,14 +42,14 @@ def handler_as_before() -> Iterator[None]:
 class Terminator(Callback):
     """Sends SIGTERM to its own process at the start of one batch, and counts the batches."""
 
-    def __init__(self, warm_start: str, epoch: int, batch: int) -> None:
-        self._at = (warm_start, epoch, batch)
+    def __init__(self, stage: str, epoch: int, batch: int) -> None:
+        self._at = (stage, epoch, batch)
         self.seen: list[tuple[str, int, int]] = []
 
-    def _start(self, warm_start: str, trainer: Trainer, batch: int) -> None:
+    def _start(self, stage: str, trainer: Trainer, batch: int) -> None:
         if trainer.sanity_checking:
             return
-        self.seen.append((warm_start, trainer.current_epoch, batch))
+        self.seen.append((stage, trainer.current_epoch, batch))
         if self.seen[-1] == self._at:
             os.kill(os.getpid(), signal.SIGTERM)
 
