@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.trainer import Trainer
@@ -69,7 +70,7 @@ class AgentCLI(LightningCLI):
                 subclass_mode_data=True,
                 trainer_class=Trainer,
                 # Only where a log folder of its own takes it: elsewhere it would overwrite a config.yaml of the user's.
-                save_config_callback=SaveConfigCallback if run and "fit" in args else None,
+                save_config_callback=_SaveConfig if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,
                 args=list(args) if isinstance(args, Sequence) else dict(args),
@@ -176,6 +177,23 @@ class AgentCLI(LightningCLI):
         """The resolved config as plain values, without a study's sections and without what links fill in."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Saves the config to the log folder, or to the run of an MLFlowLogger, which has no log folder."""
+
+    def setup(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config at the start of a fit."""
+        self.save_to_log_dir = trainer.log_dir is not None
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Log the config as an artifact of the MLflow run, if there is one."""
+        del pl_module, stage
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
+                config = self.parser.dump(self.config, skip_none=False)
+                logger.experiment.log_text(logger.run_id, config, self.config_filename)
 
 
 def read_yaml(text: str) -> dict[str, Any]:
