@@ -37,7 +37,7 @@ class WaitForSignalOnce(Callback):
         self.marker.touch()
         (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
         end = time.monotonic() + self.limit_s
-        while not stop.asked:
+        while not stop.requested:
             assert time.monotonic() < end, "no stop was requested"
             time.sleep(0.01)
 

@@ -288,7 +288,7 @@ def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsy
     last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert sandbox.tune("damaged", *flags, config=config) == 0
-    assert "trial 0 goes on from an epoch's end: last.ckpt is damaged" in capsys.readouterr().err
+    assert "trial 0 resumes from the end of an epoch: last.ckpt is damaged" in capsys.readouterr().err
     assert sandbox.tune("calm", *flags) == 0
     assert _table(sandbox.trials("damaged")) == _table(sandbox.trials("calm"))
     assert {path.name for path in last.parent.iterdir()} == {"best.ckpt", "config.yaml", "log.txt"}

@@ -1,6 +1,7 @@
-"""The best epoch of a trial: its weights on disk, and its model in MLflow."""
+"""Checkpoint of the best epoch, which also logs its model to MLflow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.study_folder import BEST
@@ -17,29 +19,34 @@ __all__ = ["MLflowModelCheckpoint"]
 
 
 class MLflowModelCheckpoint(ModelCheckpoint):
-    """Keeps the best epoch's weights, and logs them as a model once training has ended well.
+    """Saves the weights of the best epoch, and logs them to MLflow as a model when training has finished.
 
-    A checkpoint of MLflow's own callback follows the last epoch and can overwrite the best one (mlflow#12981); here the
-    best one is compared with the best so far, also across a resume.
+    It compares each epoch with the best so far, also after a resume. MLflow's own callback compares with the last epoch
+    and can overwrite the best (mlflow issue 12981).
 
     Args:
-        dirpath: Folder of `best.ckpt`.
+        dirpath: Folder of `best.ckpt`; default: the folder in which Lightning keeps checkpoints, below that of the
+            logger or `default_root_dir`.
         monitor: Metric that decides which epoch is best.
         mode: "max" or "min".
-        tracking_uri: MLflow's database or server; by default that of the Trainer's MLFlowLogger.
-        run_id: The run that gets the model; by default that of the Trainer's MLFlowLogger.
-        wanted: Asked with the best value at the end of training whether to log the model; without it, it is logged.
+        tracking_uri: MLflow's database or server; default: that of the Trainer's MLFlowLogger.
+        run_id: Run of the model; default: that of the Trainer's MLFlowLogger.
+        wanted: Called with the best value after training; returns whether to log the model. Default: always.
 
     Attributes:
-        model_uri: MLflow's URI of the logged model; None as long as none is logged.
-        problem: Why the model could not be logged; empty if it could.
+        model_uri: MLflow's URI of the logged model; None until then.
+        problem: Reason why the model could not be logged; empty if there is none.
         best_epoch: Epoch of the best value.
-        best_metrics: Every metric that was logged with the best value.
+        best_metrics: All metrics that were logged with the best value.
+
+    Raises:
+        LightningHpoError: At the start of a fit without `wanted`, if there is neither an MLFlowLogger nor `run_id` with
+            `tracking_uri`. With `wanted`, when the model is to be logged.
     """
 
     def __init__(
         self,
-        dirpath: str | Path,
+        dirpath: str | Path | None = None,
         monitor: str = "val_metric",
         mode: str = "max",
         *,
@@ -66,20 +73,26 @@ class MLflowModelCheckpoint(ModelCheckpoint):
 
     @property
     def best_value(self) -> float | None:
-        """The best value of the monitor so far."""
+        """Best value of the monitor so far."""
         return None if self.best_model_score is None else float(self.best_model_score)
 
     def state_dict(self) -> dict[str, Any]:
-        """The parent's state, and the best epoch with its metrics."""
+        """Return the parent's state, and the best epoch with its metrics."""
         return {**super().state_dict(), "best_epoch": self.best_epoch, "best_metrics": self.best_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the best value and its epoch."""
+        """Restore the best value and its epoch."""
         self.best_epoch, self.best_metrics = state_dict["best_epoch"], state_dict["best_metrics"]
         super().load_state_dict(state_dict)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check before training that there is a run for the model."""
+        if stage == "fit" and self._wanted is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._run(trainer)
+        super().setup(trainer, pl_module, stage)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch if it is the best, and remember which it was."""
+        """Save the epoch if it is the best, and keep its number and metrics."""
         before = self.best_value
         super().on_validation_end(trainer, pl_module)
         if self.best_value != before:
@@ -87,37 +100,48 @@ class MLflowModelCheckpoint(ModelCheckpoint):
             self.best_metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the best epoch's model, if it is wanted."""
+        """Log the model of the best epoch if it is wanted; warn if that fails."""
         if self.best_value is None or (self._wanted is not None and not self._wanted(self.best_value)):
             return
-        # Here and not above: it takes MLflow's torch support along, seconds that only the process of a trial has paid.
+        # Here, because the import of MLflow's torch support takes seconds. Only a process that trains pays for it.
         from lightning_hpo.serving.flavor import log_model
 
-        uri, run_id = self._target(trainer)
-        last = {key: value.detach().clone() for key, value in pl_module.state_dict().items()}
-        best = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
-        pl_module.load_state_dict(best["state_dict"])
-        try:
-            self.model_uri = log_model(
-                pl_module,
-                trainer.datamodule,  # type: ignore[attr-defined]
-                run_id=run_id,
-                tracking_uri=uri,
-            )
-        except LightningHpoError as error:
-            self.problem = str(error).splitlines()[0]
-        except AWAY as error:
-            # The weights are in the folder: the model can be logged when it is registered.
-            self.problem = f"its model is not logged, since MLflow did not take it ({type(error).__name__})"
-        finally:
-            pl_module.load_state_dict(last)
+        tracking_uri, run_id = self._run(trainer)
+        with _weights_of(Path(self.best_model_path), pl_module):
+            try:
+                self.model_uri = log_model(
+                    pl_module,
+                    trainer.datamodule,  # type: ignore[attr-defined]
+                    run_id=run_id,
+                    tracking_uri=tracking_uri,
+                )
+            except LightningHpoError as error:
+                self.problem = str(error).splitlines()[0]
+            except AWAY as error:
+                # The weights are in the folder, so the model can still be logged when it is registered.
+                self.problem = f"model not logged: MLflow did not accept it ({type(error).__name__})"
+        if self.problem:
+            rank_zero_warn(f"MLflowModelCheckpoint: {self.problem}")
 
-    def _target(self, trainer: Trainer) -> tuple[str, str]:
+    def _run(self, trainer: Trainer) -> tuple[str, str]:
+        """Return the tracking URI and the id of the run that gets the model."""
         if self._tracking_uri is not None and self._run_id is not None:
             return self._tracking_uri, self._run_id
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
-                return str(logger._tracking_uri), logger.run_id
+                return str(logger.experiment.tracking_uri), logger.run_id
         raise LightningHpoError(
-            "MLflowModelCheckpoint: give tracking_uri and run_id, or a Trainer with an MLFlowLogger"
+            "MLflowModelCheckpoint: no run to log the model to; give the Trainer an MLFlowLogger, or the callback "
+            "tracking_uri and run_id"
         )
+
+
+@contextmanager
+def _weights_of(checkpoint: Path, module: LightningModule) -> Iterator[None]:
+    """Load the weights of a checkpoint into the module, and restore its own at the end."""
+    own = {key: value.detach().clone() for key, value in module.state_dict().items()}
+    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)

@@ -1,4 +1,4 @@
-"""Answers as JSON lines."""
+"""Predictions as JSON lines."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,12 @@ __all__ = ["PredictionWriter"]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes each answer of `predict_step`, a dictionary, as one line of JSON. Answers hold ids and positions, no text.
+    """Writes each prediction as one line of JSON. Predictions hold ids and positions, but no post text.
+
+    `predict_step` of the module returns a list of dictionaries.
 
     Args:
-        stream: Where to.
+        stream: Open text stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -31,8 +33,8 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write the answers of a batch."""
+        """Write the predictions of a batch."""
         del trainer, pl_module, batch_indices, batch, batch_idx, dataloader_idx
-        for answer in prediction:
-            self._stream.write(json.dumps(answer) + "\n")
+        for entry in prediction:
+            self._stream.write(json.dumps(entry) + "\n")
         self._stream.flush()

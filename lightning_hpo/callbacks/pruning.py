@@ -1,4 +1,4 @@
-"""Optuna's pruning, after every validated epoch."""
+"""Pruning by Optuna after every validated epoch."""
 
 from typing import Protocol
 
@@ -11,20 +11,40 @@ __all__ = ["PruningCallback", "ReportingTrial"]
 
 
 class ReportingTrial(Protocol):
-    """What is asked of a trial: Optuna's own, or another process's."""
+    """Interface of a trial: `optuna.Trial`, or a trial whose study is in another process."""
 
     def report(self, value: float, step: int) -> None:
         """Report a value."""
 
     def should_prune(self) -> bool:
-        """Whether the pruner says stop."""
+        """Return the decision of the pruner."""
 
 
 class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  # its package has no types
-    """Reports the monitored metric to Optuna and raises `TrialPruned` when the pruner says stop.
+    """Reports the monitored metric to Optuna, and raises `optuna.TrialPruned` if the pruner decides so.
 
-    It differs from its parent in two ways: a monitor that is never logged is an error, where the parent warns and never
-    prunes; and it decides at the end of the training epoch, so that the pruned epoch's metrics are recorded before.
+    It differs from its parent in two ways:
+
+    - A monitor that is never logged is an error. The parent warns and never prunes.
+    - It decides at the end of the train epoch, so that the metrics of the pruned epoch are logged before.
+
+    `tune` adds it to every trial. It needs a trial, so under `fit` it has no use. In your own objective function, put
+    it into the Trainer together with `MLflowModelCheckpoint`:
+
+    ```python
+    def objective(trial: optuna.Trial) -> float:
+        agent = CriteriaAgent(encoder, optim={"lr": trial.suggest_float("lr", 1e-5, 1e-3, log=True)})
+        logger = MLFlowLogger("my-study", tracking_uri="sqlite:///mlflow.db", run_name=f"trial_{trial.number}")
+        best = MLflowModelCheckpoint(f"outputs/trial_{trial.number}")
+        trainer = Trainer(max_epochs=10, logger=logger, callbacks=[PruningCallback(trial, "val_metric"), best])
+        try:
+            trainer.fit(agent, data)
+        except optuna.TrialPruned:
+            # Lightning ends the run as FAILED on any exception.
+            logger.experiment.set_terminated(logger.run_id, "KILLED")
+            raise
+        return best.best_value
+    ```
 
     Args:
         trial: The trial that trains.
@@ -39,7 +59,7 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
         self._validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember that there is a new value."""
+        """Check that the monitor has a value."""
         del pl_module
         self._validated = not trainer.sanity_checking
         if self._validated and self.monitor not in trainer.callback_metrics:
@@ -47,7 +67,7 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
             raise InputError(f"--study.monitor: {self.monitor!r} is never logged; logged are: {logged}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the value, and stop the trial if it is to be pruned."""
+        """Report the value of a validated epoch, and raise if the trial is to be pruned."""
         if self._validated:
             self._validated = False
             super().on_validation_end(trainer, pl_module)

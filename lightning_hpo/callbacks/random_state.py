@@ -1,4 +1,4 @@
-"""The random state in a checkpoint: Lightning leaves it out, and dropout would go on differently after a resume."""
+"""Random state in a checkpoint; without it, dropout and shuffling differ after a resume."""
 
 import random
 from typing import Any
@@ -7,17 +7,19 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_hpo.callbacks.lightning_private import restart_train_loader
+
 __all__ = ["RandomState"]
 
 
 class RandomState(Callback):
-    """Saves the states of Python's, NumPy's and torch's generators, and puts them back before training goes on."""
+    """Saves the states of the generators of Python, NumPy and torch, and restores them when training resumes."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The states, in types that `torch.load(weights_only=True)` reads."""
+        """Return the states in types that `torch.load(weights_only=True)` reads."""
         version, keys, gauss = random.getstate()
         name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
         return {
@@ -28,26 +30,25 @@ class RandomState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training goes on."""
+        """Keep the states until training resumes."""
         self._loaded = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the states of an epoch's end back, once."""
+        """Restore the states after a resume at the end of an epoch."""
         del pl_module
         if self._loaded is None:
             return
-        self._put_back()
-        # Lightning begins the loader before this hook in a resumed epoch, and after it in every other one: begun again
-        # here, it draws what it would have drawn.
-        if trainer.fit_loop._data_fetcher is not None:
-            iter(trainer.fit_loop._data_fetcher)
+        self._restore()
+        # Lightning starts the loader before this hook in a resumed epoch, and after it in every other epoch. The second
+        # start draws from the restored state.
+        restart_train_loader(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Put the states of a place within an epoch back, once; what beginning the loader has drawn is made good."""
+        """Restore the states after a resume within an epoch; the start of the loader has drawn numbers before."""
         del trainer, pl_module, batch, batch_idx
-        self._put_back()
+        self._restore()
 
-    def _put_back(self) -> None:
+    def _restore(self) -> None:
         if self._loaded is None:
             return
         version, keys, gauss = self._loaded["python"]

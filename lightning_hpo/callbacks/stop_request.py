@@ -1,4 +1,4 @@
-"""Stopping a trial from outside, between two batches."""
+"""Stop of a training by SIGTERM, between two batches."""
 
 import signal
 import time
@@ -11,45 +11,48 @@ __all__ = ["StopRequest", "StopRequestedError"]
 
 
 class StopRequestedError(Exception):
-    """The trial was asked to stop; it is parked, and goes on from its last checkpoint."""
+    """The training stopped on request. It can be resumed from its last checkpoint."""
 
 
 class StopRequest(Callback):
-    """Takes SIGTERM as the request to stop, and raises `StopRequestedError` between two batches of validation.
+    """Treats SIGTERM as a stop request, and raises `StopRequestedError` between two validation batches.
 
-    Between two batches of training `ResumeCheckpoint` does, once it has written down where they are.
+    Between two train batches `ResumeCheckpoint` raises it, after it has saved a checkpoint.
     """
 
     def __init__(self) -> None:
         self._listens = False
-        self._asked_at: float | None = None
+        self._requested_at: float | None = None
 
     def listen(self) -> None:
-        """Take SIGTERM as the request."""
+        """Install the signal handler."""
         self._listens = True
-        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGTERM, self._handle)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
 
     @property
-    def asked(self) -> bool:
-        """Whether a stop was asked for."""
-        return self._asked_at is not None
+    def requested(self) -> bool:
+        """Whether a stop has been requested."""
+        return self._requested_at is not None
 
     def check(self, *, after_s: float = 0.0) -> None:
-        """Raise if a stop was asked for.
+        """Raise if a stop has been requested.
 
         Args:
-            after_s: Only if it was asked for so many seconds ago.
+            after_s: Minimum age of the request in seconds.
+
+        Raises:
+            StopRequestedError: If the request is at least `after_s` old.
         """
-        if self._asked_at is not None and time.monotonic() - self._asked_at >= after_s:
+        if self._requested_at is not None and time.monotonic() - self._requested_at >= after_s:
             raise StopRequestedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signal back from Lightning, which would end the training after this batch, whatever is unsaved."""
+        """Replace Lightning's signal handler, which would stop after this batch without a checkpoint."""
         del trainer, pl_module
         if self._listens:
             self.listen()

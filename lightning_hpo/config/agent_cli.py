@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
@@ -68,7 +69,7 @@ class AgentCLI(LightningCLI):
                 subclass_mode_data=True,
                 trainer_class=Trainer,
                 # Only `fit` has a log folder; other commands would overwrite a config.yaml of the user.
-                save_config_callback=SaveConfigCallback if run and "fit" in args else None,
+                save_config_callback=_SaveConfig if run and "fit" in args else None,
                 save_config_kwargs={"overwrite": True},
                 seed_everything_default=_DEFAULT_SEED,
                 args=list(args) if isinstance(args, Sequence) else dict(args),
@@ -175,6 +176,23 @@ class AgentCLI(LightningCLI):
         """The resolved config as plain values, without the sections of a study and without linked values."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Saves the config to the log folder, or to the run of an MLFlowLogger, which has no log folder."""
+
+    def setup(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the config at the start of a fit."""
+        self.save_to_log_dir = trainer.log_dir is not None
+        super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Log the config as an artifact of the MLflow run, if there is one."""
+        del pl_module, stage
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
+                config = self.parser.dump(self.config, skip_none=False)
+                logger.experiment.log_text(logger.run_id, config, self.config_filename)
 
 
 def _cause(error: BaseException | None) -> LightningHpoError | None:

@@ -1,13 +1,16 @@
-"""A module that logs what a test tells it to, whole fits of it, and signals amid them."""
+"""A module that logs given values, a function that fits it, and signals during training."""
 
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
 from tests.foreign import ForeignData, ForeignModule
@@ -16,7 +19,7 @@ Fit = Callable[..., Trainer]
 
 
 class Scripted(ForeignModule):
-    """Logs the given value of each epoch as its metric, and the epoch's number as its training loss."""
+    """Logs the given value of each epoch as `val_metric`, and the number of the epoch as `scripted_loss`."""
 
     def __init__(self, values: Sequence[float]) -> None:
         super().__init__()
@@ -33,23 +36,23 @@ class Scripted(ForeignModule):
 
 
 @pytest.fixture
-def handler_as_before() -> Iterator[None]:
+def restored_signal_handler() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
 class Terminator(Callback):
-    """Sends SIGTERM to its own process at the start of one batch, and counts the batches."""
+    """Sends SIGTERM to its own process at the start of one batch, and lists all batches."""
 
-    def __init__(self, warm_start: str, epoch: int, batch: int) -> None:
-        self._at = (warm_start, epoch, batch)
+    def __init__(self, stage: str, epoch: int, batch: int) -> None:
+        self._at = (stage, epoch, batch)
         self.seen: list[tuple[str, int, int]] = []
 
-    def _start(self, warm_start: str, trainer: Trainer, batch: int) -> None:
+    def _start(self, stage: str, trainer: Trainer, batch: int) -> None:
         if trainer.sanity_checking:
             return
-        self.seen.append((warm_start, trainer.current_epoch, batch))
+        self.seen.append((stage, trainer.current_epoch, batch))
         if self.seen[-1] == self._at:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -65,8 +68,16 @@ class Terminator(Callback):
 
 
 @pytest.fixture
+def mlflow_logger(tracking_uri: str, tmp_path: Path) -> Iterator[MLFlowLogger]:
+    """Lightning's logger with its own run; it sets the tracking URI of the process."""
+    before = mlflow.get_tracking_uri()
+    yield MLFlowLogger("plain", tracking_uri=tracking_uri, artifact_location=str(tmp_path / "artifacts"))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
 def fit(quiet_trainer: Callable[..., Trainer]) -> Fit:
-    """Fits a module that logs the given values, an epoch each."""
+    """Function that fits a module for one epoch per value; the module logs the values."""
 
     def run(
         values: Sequence[float],

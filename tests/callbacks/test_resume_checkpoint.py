@@ -31,7 +31,7 @@ from tests.foreign import ForeignData, ForeignModule
 from tests.hub import write_hub
 
 pytestmark = [
-    pytest.mark.usefixtures("handler_as_before"),
+    pytest.mark.usefixtures("restored_signal_handler"),
     pytest.mark.filterwarnings(
         "ignore:.*does not have many workers",
         "ignore:.*resuming from a checkpoint that ended before the epoch ended",
@@ -391,7 +391,7 @@ def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(
         fit()
     own_weights, batches = fit()
     assert batches[0] == ("train", 2, 0)
-    assert fit.remark == ("goes on from an epoch's end: last.ckpt is missing" if instant == "replace 1" else "")
+    assert fit.remark == ("resumes from the end of an epoch: last.ckpt is missing" if instant == "replace 1" else "")
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
     assert fit.files() == ["last.ckpt", "previous.ckpt"]
 
@@ -438,10 +438,10 @@ def test_what_is_damaged_is_found_and_said(damage: Callable[[Path], None], fit: 
     fit(stop_at=("train", 1, 2))
     damage(fit.folder / LAST)
     fit(stop_at=("train", 1, 2))
-    assert fit.remark == "goes on from an epoch's end: last.ckpt is damaged"
+    assert fit.remark == "resumes from the end of an epoch: last.ckpt is damaged"
     for name in (LAST, PREVIOUS):
         damage(fit.folder / name)
     own_weights, batches = fit()
-    assert fit.remark == "begins anew: last.ckpt and previous.ckpt damaged"
+    assert fit.remark == "starts from the first epoch: damaged last.ckpt and previous.ckpt"
     assert batches[0] == ("train", 0, 0)
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))

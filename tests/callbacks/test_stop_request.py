@@ -6,7 +6,7 @@ import pytest
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from tests.callbacks.conftest import Fit, Terminator
 
-pytestmark = pytest.mark.usefixtures("handler_as_before")
+pytestmark = pytest.mark.usefixtures("restored_signal_handler")
 
 
 @pytest.mark.parametrize("at", [("validation", 0, 1), ("validation", 1, 3)])
@@ -38,7 +38,7 @@ def test_a_stop_can_be_granted_later() -> None:
     stop = StopRequest()
     stop.listen()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.asked
+    assert stop.requested
     stop.check(after_s=3600)
     with pytest.raises(StopRequestedError):
         stop.check(after_s=0)

@@ -1,0 +1,83 @@
+"""The only module that uses private names of Lightning.
+
+Lightning has no public way to restart the train loader, to restore its position, to correct the restart flags of the
+loops, or to ask whether validation comes next. The private names are those of Lightning 2.6. Before a newer minor
+version is allowed, `tests/callbacks/test_resume_checkpoint.py` has to pass with it.
+"""
+
+import warnings
+
+import lightning
+from lightning.pytorch import Trainer
+from torch.distributed.checkpoint.stateful import Stateful
+
+__all__ = [
+    "clear_restart_flag",
+    "close_restarted_epoch",
+    "has_resumable_position",
+    "restart_train_loader",
+    "restore_train_loader",
+    "validates_next",
+]
+
+_TESTED = "2.6"
+
+if lightning.__version__.split(".")[:2] != _TESTED.split("."):
+    warnings.warn(
+        f"resuming within an epoch is tested with Lightning {_TESTED}, not {lightning.__version__}; "
+        f"install lightning=={_TESTED}.*",
+        stacklevel=2,
+    )
+
+
+def restart_train_loader(trainer: Trainer) -> None:
+    """Start the iterator of the train loader again, so that it draws from the present random state."""
+    if trainer.fit_loop._data_fetcher is not None:
+        iter(trainer.fit_loop._data_fetcher)
+
+
+def restore_train_loader(trainer: Trainer) -> None:
+    """Restore the position of the train loader after a resume within an epoch.
+
+    Lightning loses the position if `configure_optimizers` reads `estimated_stepping_batches`: it then creates the
+    loader before it reads the checkpoint (Lightning issue 20550).
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_mid_epoch and loop._combined_loader_states_to_load:
+        loop._load_combined_loader_states()
+        restart_train_loader(trainer)
+
+
+def close_restarted_epoch(trainer: Trainer) -> None:
+    """Close the epoch that was complete in the checkpoint.
+
+    With `max_steps`, Lightning takes the end of an epoch for a position in it and would run that end twice.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop._restarting = loop.epoch_loop.restarting = False
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+        loop.epoch_progress.increment_completed()
+
+
+def clear_restart_flag(trainer: Trainer) -> None:
+    """Clear the flag that a resume within the epoch has set; with it, Lightning skips a step of a plateau schedule."""
+    trainer.fit_loop._restarting = False
+
+
+def has_resumable_position(trainer: Trainer) -> bool:
+    """Return whether every train loader can save its position, and no batch is fetched ahead of training.
+
+    Lightning fetches a batch ahead if a loader has no length. The position of the loader would skip that batch.
+    """
+    loader, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
+    if loader is None or fetcher is None or not all(isinstance(each, Stateful) for each in loader.flattened):
+        return False
+    return fetcher.fetched == trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+
+def validates_next(trainer: Trainer) -> bool:
+    """Return whether validation follows the current train batch."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
