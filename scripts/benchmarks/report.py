@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lightning_hpo.report.report import PAGE, write_report
+from lightning_hpo.report.write import PAGE, write_report
 from lightning_hpo.storage.studies import open_storage
 from lightning_hpo.study.recorder import RUN_ID
 from lightning_hpo.tracking.tracker import Tracker

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from lightning_hpo.cli import main
-from lightning_hpo.report.report import write_report
+from lightning_hpo.report.write import write_report
 from tests.browser import PROGRAMS, Box, Browser
 from tests.report.studies import WIDE, make_study, make_trial
 from tests.server import free_port, serving

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
-from lightning_hpo.report.report import write_report
+from lightning_hpo.report.write import write_report
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import reconcile
 from lightning_hpo.study.recorder import RUN_ID
