@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.gridspec import GridSpec
 from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState
 from optuna.visualization import matplotlib as visualization
 
 from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, MAX_TRIALS, Figure, started, with_curve, wrap
 from lightning_hpo.report.outcomes import BEST, COLLAPSED, COLORS, COMPLETE, NAMES, count_outcomes
-from lightning_hpo.report.study_record import StudyRecord, score
+from lightning_hpo.report.study_record import StudyRecord, quiet, score
 
 __all__ = ["save"]
 
@@ -44,15 +42,13 @@ def save(figure: Figure, record: StudyRecord, path: Path) -> None:
         record: The study.
         path: The file.
     """
-    # Optuna sets the style of the whole process, and warns that its Matplotlib functions are experimental.
-    with plt.style.context("default"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with plt.style.context("default"), quiet():  # Optuna sets the style of the whole process.
         axes = _FIGURES[figure.name](record)
         sheet = axes.figure
         for place in ("left", "center"):
             axes.set_title("", loc=place)
         sheet.suptitle(figure.title)
-        sheet.savefig(path, dpi=_DPI, bbox_inches="tight")
+        sheet.savefig(path, dpi=_DPI, bbox_inches=None if sheet.get_layout_engine() else "tight")
         plt.close(sheet)
 
 

@@ -33,5 +33,5 @@ def render_page(record: StudyRecord, sections: Sequence[Figure | Table], time: d
 
 
 def _panels(figure: Figure, record: StudyRecord) -> list[str]:
-    drawn = plotly_figures.FIGURES[figure.name](record)
+    drawn = plotly_figures.draw(figure.name, record)
     return [plotly_figures.to_html(each, f"{figure.name}-{index}") for index, each in enumerate(drawn)]

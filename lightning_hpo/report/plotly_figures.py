@@ -13,10 +13,10 @@ from optuna.trial import TrialState
 
 from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, MAX_TRIALS, started, with_curve, wrap
 from lightning_hpo.report.outcomes import BEST, COLLAPSED, COLORS, COMPLETE, NAMES, count_outcomes
-from lightning_hpo.report.study_record import StudyRecord, score, seconds_of
+from lightning_hpo.report.study_record import StudyRecord, quiet, score, seconds_of
 from lightning_hpo.study.eta import duration
 
-__all__ = ["FIGURES", "javascript", "to_html"]
+__all__ = ["draw", "javascript", "to_html"]
 
 _DASHES = ("dash", "dot", "dashdot", "longdash")
 _HEIGHT_PX = 400
@@ -26,12 +26,24 @@ _TICK_WIDTH = 18
 _ROOM_FOR_CHOICES = 32
 _LEAST_DISTANCE = 0.045  # between two labels of a parallel coordinate, as a share of its length
 _AXIS = {"automargin": True, "gridcolor": "#e3e3e3", "linecolor": "#888888", "zeroline": False, "exponentformat": "e"}
+_STANDOFF_PX = 12  # Without it, Plotly writes the title of an axis across its long labels.
 
 
 def javascript() -> str:
     """Return the source of plotly.js, which the page embeds."""
     source: str = plotly.offline.get_plotlyjs()
     return source
+
+
+def draw(name: str, record: StudyRecord) -> list[go.Figure]:
+    """Draw a figure that the study has the data for.
+
+    Args:
+        name: Name of the figure; `slices` has one for each parameter.
+        record: The study.
+    """
+    with quiet():
+        return _FIGURES[name](record)
 
 
 def to_html(figure: go.Figure, identity: str) -> str:
@@ -49,8 +61,8 @@ def to_html(figure: go.Figure, identity: str) -> str:
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0, "xanchor": "left"},
         height=figure.layout.height or _HEIGHT_PX,
     )
-    figure.update_xaxes(_AXIS)
-    figure.update_yaxes(_AXIS)
+    figure.update_xaxes(_AXIS, title_standoff=_STANDOFF_PX)
+    figure.update_yaxes(_AXIS, title_standoff=_STANDOFF_PX)
     # The button bar would cover the figure. Dragging zooms and a double click resets without it.
     config = {"displayModeBar": False, "responsive": True, "plotlyServerURL": ""}
     element: str = figure.to_html(config=config, include_plotlyjs=False, full_html=False, div_id=identity)
@@ -61,16 +73,15 @@ def _history(record: StudyRecord) -> list[go.Figure]:
     figure = visualization.plot_optimization_history(record.view(record.trials), target_name=record.monitor)
     points, best, *_ = figure.data
     figure.data = [points, best]  # without Optuna's empty trace for infeasible trials
-    points.update(
-        name="complete", marker={"color": COMPLETE, "size": 7, "opacity": 0.75 if len(record.complete) <= 200 else 0.35}
-    )
+    opacity = 0.75 if len(record.complete) <= 200 else 0.35
+    points.update(name="complete", marker={"color": COMPLETE, "size": 7, "opacity": opacity})
     best.update(name="best so far", line={"color": BEST, "width": 2, "shape": "hv"})
     collapsed = [trial for trial in record.complete if trial.user_attrs.get("collapsed")]
     if collapsed:
         numbers, scores = [trial.number for trial in collapsed], [score(trial) for trial in collapsed]
         marker = {"color": COLLAPSED, "size": 8}
         figure.add_scatter(x=numbers, y=scores, mode="markers", name="collapsed", marker=marker)
-    figure.update_xaxes(title="trial")
+    figure.update_xaxes(title="trial", range=(-1, len(record.trials)), **_whole_numbers(len(record.trials)))
     for (name, value), dash in zip(record.comparable_baselines.items(), itertools.cycle(_DASHES)):
         line = {"dash": dash, "color": "#555555", "width": 1.5}
         figure.add_hline(value, line=line, name=_label(f"baseline: {name} ({value:.4f})"), showlegend=True)
@@ -95,14 +106,16 @@ def _curves(record: StudyRecord) -> list[go.Figure]:
             zorder=2 if best else int(trial.state != TrialState.COMPLETE),
         )
         named |= set() if best else {trial.state}
-    figure.update_layout(showlegend=True, xaxis={"title": "epoch", "dtick": _step(view.get_trials())})
+    last = max(max(trial.intermediate_values) for trial in view.get_trials())
+    figure.update_layout(showlegend=True)
+    figure.update_xaxes(title="epoch", **_whole_numbers(last))
     figure.update_yaxes(title=record.monitor)
     return [figure]
 
 
-def _step(trials: Any) -> int | None:
-    """Return 1 if the axis is so short that Plotly would label halves of epochs."""
-    return 1 if max(max(trial.intermediate_values) for trial in trials) < 10 else None
+def _whole_numbers(last: float) -> dict[str, int]:
+    """Return the settings of an axis so short that Plotly would label fractions."""
+    return {"dtick": 1} if last < 10 else {}
 
 
 def _importance(record: StudyRecord) -> list[go.Figure]:
@@ -130,6 +143,7 @@ def _slice(record: StudyRecord, figure: go.Figure, name: str) -> go.Figure:
         labels = [_label(str(choice), 24) for choice in kind.choices]
         angle = 90 if sum(map(len, labels)) > _ROOM_FOR_CHOICES else 0
         figure.update_xaxes(tickvals=list(map(repr, kind.choices)), ticktext=labels, tickangle=angle, tickfont_size=11)
+        figure.update_xaxes(range=(-0.5, len(labels) - 0.5))
     figure.update_yaxes(range=_score_range(record))
     if record.best is not None and name in record.best.params:
         value = record.best.params[name]
@@ -151,8 +165,9 @@ def _parallel(record: StudyRecord) -> list[go.Figure]:
     names = sorted(record.parameters[:MAX_AXES])
     figure = visualization.plot_parallel_coordinate(view, names, target_name=record.monitor)
     # Optuna cuts labels after 17 characters, which leaves names of one group alike.
-    labels = [_label(name, _TICK_WIDTH) for name in (record.monitor, *names)]
-    figure.update_layout(height=560, xaxis={"ticktext": labels}, annotations=_readable(figure.layout.annotations))
+    labels = [_label(name, 16) for name in (record.monitor, *names)]
+    figure.update_xaxes(ticktext=labels, tickangle=0, tickfont_size=12)
+    figure.update_layout(height=560, annotations=_readable(figure.layout.annotations))
     return [figure]
 
 
@@ -192,7 +207,7 @@ def _outcomes(record: StudyRecord) -> list[go.Figure]:
         hovertemplate="%{y}<extra></extra>",
     )
     figure = go.Figure(bars, {"height": _height(len(counts)), "yaxis": _ticks(labels)})
-    figure.update_xaxes(title="trials", **({"dtick": 1} if max(bars.x) < 10 else {}))
+    figure.update_xaxes(title="trials", **_whole_numbers(max(bars.x)))
     return [figure]
 
 
@@ -210,7 +225,7 @@ def _label(text: str, width: int = _LABEL_WIDTH) -> str:
     return "<br>".join(html.escape(line) for line in wrap(text, width))
 
 
-FIGURES: Mapping[str, Callable[[StudyRecord], list[go.Figure]]] = {
+_FIGURES: Mapping[str, Callable[[StudyRecord], list[go.Figure]]] = {
     "history": _history,
     "curves": _curves,
     "importance": _importance,
@@ -219,4 +234,3 @@ FIGURES: Mapping[str, Callable[[StudyRecord], list[go.Figure]]] = {
     "timeline": _timeline,
     "outcomes": _outcomes,
 }
-"""Functions that draw the figures, by name; `slices` has a figure for each parameter."""

@@ -2,12 +2,14 @@
 
 import math
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,7 +19,7 @@ from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")
 
-__all__ = ["StudyRecord", "StudyView", "score", "seconds_of", "thin_out"]
+__all__ = ["StudyRecord", "StudyView", "quiet", "score", "seconds_of", "thin_out"]
 
 _BASELINE_METRIC = "val_metric"
 
@@ -119,9 +121,7 @@ class StudyRecord:
         """
         if len(self.complete) < 2 or not any(trial.params for trial in self.complete):
             return {}
-        with warnings.catch_warnings():
-            # The page states from how few trials the shares come.
-            warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
+        with quiet():
             shares = optuna.importance.get_param_importances(self.view(self.complete))
         # Optuna returns equal shares if no parameter matters, and the whole share for a single parameter.
         return shares if max(shares.values()) > min(shares.values()) else {}
@@ -150,6 +150,21 @@ def thin_out(items: Sequence[Item], limit: int) -> list[Item]:
     if len(items) <= limit:
         return list(items)
     return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what Optuna logs and warns about while it plots, such as few trials, which the captions state."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
+            warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def score(trial: FrozenTrial) -> float:

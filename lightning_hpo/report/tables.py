@@ -106,12 +106,10 @@ def baselines(record: StudyRecord) -> Table:
     if not record.baselines:
         return Table(name, title, "The study has not recorded the scores of constant baselines.")
     rows = [(baseline, f"{value:.4f}") for baseline, value in record.baselines.items()]
-    collapsed = sum(bool(trial.user_attrs.get("collapsed")) for trial in record.complete)
-    caption = (
-        "Scores of constant predictions on the validation split; a trained model scores better. "
-        f"{collapsed} of the {len(record.complete)} complete trials are collapsed: "
-        "they predict the same for every example."
-    )
+    caption = "Scores of constant predictions on the validation split; a trained model scores better."
+    if record.complete:
+        collapsed = sum(bool(trial.user_attrs.get("collapsed")) for trial in record.complete)
+        caption += f" {collapsed} of {len(record.complete)} complete trials predict the same for every example."
     return Table(name, title, caption, ("prediction", "val_metric"), rows)
 
 
