@@ -44,7 +44,7 @@ def save(figure: Figure, record: StudyRecord, path: Path) -> None:
     """
     with plt.style.context("default"), quiet():  # Optuna sets the style of the whole process.
         axes = _FIGURES[figure.name](record)
-        sheet = axes.figure
+        sheet = plt.gcf()
         for place in ("left", "center"):
             axes.set_title("", loc=place)
         sheet.suptitle(figure.title)
@@ -97,15 +97,16 @@ def _importance(record: StudyRecord) -> Axes:
         bar.set_color(COMPLETE)
     axes.set(xlabel="share of the importance", ylabel="")
     axes.set_yticks(axes.get_yticks(), [_label(text.get_text()) for text in axes.get_yticklabels()])
-    axes.get_legend().remove()
+    _remove_legend(axes)
     return _resized(axes, rows=len(record.importances))
 
 
 def _slices(record: StudyRecord) -> Axes:
     view = record.view(record.complete, MAX_TRIALS)
-    panels = np.atleast_1d(visualization.plot_slice(view, record.parameters, target_name=_label(record.monitor)))
-    sheet = panels[0].figure
-    panels[-1].collections[0].colorbar.remove()
+    visualization.plot_slice(view, record.parameters, target_name=_label(record.monitor))
+    sheet = plt.gcf()
+    *panels, color_bar = sheet.axes
+    color_bar.remove()
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     grid = GridSpec(rows, columns, figure=sheet)
@@ -120,8 +121,7 @@ def _slices(record: StudyRecord) -> Axes:
         _mark_slice(panel, record, name)
     sheet.set_layout_engine("constrained")
     sheet.set_size_inches(max(_WIDTH_INCHES / 2, 3.2 * columns), 3.6 * rows)
-    first: Axes = panels[0]
-    return first
+    return panels[0]
 
 
 def _mark_slice(panel: Axes, record: StudyRecord, name: str) -> None:
@@ -152,7 +152,7 @@ def _parallel(record: StudyRecord) -> Axes:
     axes.set_xticks(range(len(labels)), labels, rotation=0, fontsize=8)
     axes.tick_params(axis="x", pad=24)  # below the last choice of an axis, which may have several lines
     axes.collections[0].set(alpha=0.5, linewidth=1)
-    sheet = axes.figure
+    sheet = plt.gcf()
     for axis, name in zip(sheet.axes[2:], names, strict=True):  # after the axes of the score and of the color bar
         axis.tick_params(labelsize=8)
         if isinstance(record.distributions[name], CategoricalDistribution):
@@ -175,7 +175,7 @@ def _timeline(record: StudyRecord) -> Axes:
     axes.invert_yaxis()
     for label in axes.get_xticklabels():
         label.set(rotation=0, horizontalalignment="center")
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
     _add_legend(axes, drawn)
     return _resized(axes)
 
@@ -193,16 +193,20 @@ def _outcomes(record: StudyRecord) -> Axes:
 def _add_legend(axes: Axes, marks: Mapping[str, Artist] | None = None) -> None:
     """Put the legend of the axes, or of these marks by name, below the figure."""
     handles, names = axes.get_legend_handles_labels() if marks is None else (list(marks.values()), list(marks))
+    _remove_legend(axes)
+    plt.gcf().legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+
+
+def _remove_legend(axes: Axes) -> None:
     if (legend := axes.get_legend()) is not None:
         legend.remove()
-    axes.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _resized(axes: Axes, rows: int = 0) -> Axes:
     """Set the size of the sheet, with room for this number of rows."""
     _set_background(axes)
-    axes.figure.set_layout_engine("constrained")
-    axes.figure.set_size_inches(_WIDTH_INCHES, max(3.0 if rows else 5.0, 1.4 + 0.32 * rows))
+    plt.gcf().set_layout_engine("constrained")
+    plt.gcf().set_size_inches(_WIDTH_INCHES, max(3.0 if rows else 5.0, 1.4 + 0.32 * rows))
     return axes
 
 

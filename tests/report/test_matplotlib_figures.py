@@ -33,7 +33,12 @@ def sheets(monkeypatch: pytest.MonkeyPatch) -> list[Sheet]:
     """The sheets that are closed after they were saved."""
     closed: list[Sheet] = []
     close = plt.close
-    monkeypatch.setattr(plt, "close", lambda sheet: (closed.append(sheet), close(sheet)))
+
+    def record(sheet: Sheet) -> None:
+        closed.append(sheet)
+        close(sheet)
+
+    monkeypatch.setattr(plt, "close", record)
     return closed
 
 

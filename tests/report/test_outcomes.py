@@ -24,3 +24,12 @@ def test_rare_reasons_are_added_up() -> None:
 
 def test_every_state_has_a_name_and_a_color() -> None:
     assert set(NAMES) == set(COLORS) == set(TrialState)
+
+
+def test_failed_trial_without_a_reason_is_counted() -> None:
+    (count,) = count_outcomes([make_trial(0, TrialState.FAIL)])
+    assert count.label == "failed: no reason recorded"
+
+
+def test_empty_study_has_no_outcomes() -> None:
+    assert count_outcomes([]) == []
