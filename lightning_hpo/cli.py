@@ -205,7 +205,7 @@ def _report(arguments: Sequence[str]) -> int:
         _require_database(given.tracking_uri)
     try:
         with _quick_imports():
-            from lightning_hpo.report.report import write_report
+            from lightning_hpo.report.write import write_report
     except ModuleNotFoundError as error:
         raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
 

@@ -1,4 +1,4 @@
-"""A real browser without a display, which reaches nothing beyond this machine."""
+"""Headless browser that reaches no other machine."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 PROGRAMS = ("chromium", "chromedriver")
 _OPTIONS = (
     "--headless=new",
-    "--no-sandbox",  # root has to
+    "--no-sandbox",  # required for root
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-quic",
@@ -31,10 +31,10 @@ _OPTIONS = (
 
 
 class Browser:
-    """Debian's Chromium, with a profile of its own.
+    """Debian's Chromium with a new profile.
 
     Args:
-        folder: Where the profile is made.
+        folder: Folder of the profile.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +48,14 @@ class Browser:
         self.driver.get("about:blank")
 
     def open(self, address: str) -> None:
-        """Open a page; what earlier pages have said and asked for is forgotten."""
+        """Open a page, and clear the logs of earlier pages."""
         self.driver.get("about:blank")
         for kind in ("browser", "performance"):
             self._log(kind)
         self.driver.get(address)
 
     def find(self, selector: str, least: int = 1) -> list[WebElement]:
-        """Wait for at least so many elements on the page that is open, and give all."""
+        """Wait for at least `least` elements on the open page, and return all."""
 
         def found() -> list[WebElement]:
             elements = self.driver.find_elements("css selector", selector)
@@ -65,7 +65,7 @@ class Browser:
         return elements
 
     def read(self, *texts: str) -> None:
-        """Wait for texts on the page that is open; any white space is one blank."""
+        """Wait for texts on the open page; runs of white space count as one space."""
 
         def found() -> bool:
             page = " ".join(self.driver.execute_script("return document.body.innerText").split())
@@ -74,7 +74,7 @@ class Browser:
         self._wait(found, " and ".join(texts))
 
     def boxes(self, selector: str) -> list[Box]:
-        """Left, top, right and bottom of elements, in pixels of the page."""
+        """Return left, top, right and bottom of elements, in pixels of the page."""
         script = "return [...document.querySelectorAll(arguments[0])].map(e => e.getBoundingClientRect())"
         found = self.driver.execute_script(script, selector)
         return [(box["left"], box["top"], box["right"], box["bottom"]) for box in found]
@@ -83,17 +83,17 @@ class Browser:
         waiting = WebDriverWait(self.driver, limit_s, ignored_exceptions=[StaleElementReferenceException])
         return waiting.until(lambda _: condition(), f"{self.driver.current_url} does not show {what}")
 
-    def complaints(self) -> list[str]:
-        """What the console holds of the page that is open."""
+    def console_messages(self) -> list[str]:
+        """Return the console messages of the open page."""
         return self._log("browser")
 
     def requests(self) -> list[str]:
-        """Addresses that the page that is open has asked for; those that hold their content are none."""
+        """Return the URLs that the open page has requested, without `data:` and `blob:`."""
         messages = [json.loads(entry)["message"] for entry in self._log("performance")]
         sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
         return [url for each in sent if not (url := str(each["request"]["url"])).startswith(("data:", "blob:"))]
 
     def _log(self, kind: str) -> list[str]:
-        """What has been said since it was last asked for."""
+        """Return the log entries since the last call."""
         entries: list[dict[str, str]] = self.driver.get_log(kind)  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in entries]

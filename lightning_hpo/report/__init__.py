@@ -1,1 +1,1 @@
-"""A study on one HTML page, and as pictures."""
+"""Report of a study: one HTML page, its figures as PNG files, and the status of a study on the command line."""

@@ -1,32 +1,37 @@
-"""The page: pictures and tables under headings, with everything that it needs inside."""
+"""HTML page of a report: figures and tables under headings, in one file that opens without a network."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 from jinja2 import Environment, PackageLoader
 
-from lightning_hpo.report import interactive
-from lightning_hpo.report.picture import Picture
-from lightning_hpo.report.table import Table
+from lightning_hpo.report import plotly_figures
+from lightning_hpo.report.figures import Figure
+from lightning_hpo.report.study_record import StudyRecord
+from lightning_hpo.report.tables import Table
 
-__all__ = ["page"]
+__all__ = ["render_page"]
 
 
-def page(title: str, parts: Sequence[Picture | Table], made: datetime) -> str:
-    """The whole page as HTML; it opens without a network.
+def render_page(record: StudyRecord, sections: Sequence[Figure | Table], time: datetime) -> str:
+    """Return the page as HTML, with plotly.js embedded.
 
     Args:
-        title: Its heading.
-        parts: What it shows, in this order.
-        made: When the figures were read.
+        record: The study.
+        sections: Its sections, in this order.
+        time: When the study was read.
     """
+    panels = {each.name: _panels(each, record) for each in sections if isinstance(each, Figure) and each.drawn}
     environment = Environment(loader=PackageLoader("lightning_hpo", "report"), autoescape=True)
-    template = environment.get_template("page.html")
-    when = f"{made:%Y-%m-%d %H:%M}"
-    return template.render(title=title, parts=parts, made=when, scripts=interactive.scripts(), draw=_draw)
+    return environment.get_template("page.html").render(
+        title=f"Study {record.name}",
+        sections=sections,
+        panels=panels,
+        time=f"{time:%Y-%m-%d %H:%M}",
+        javascript=plotly_figures.javascript(),
+    )
 
 
-def _draw(picture: Picture, number: int) -> str:
-    panel = picture.panels[number]
-    # Panels of one picture mean the same by the same colours: the first explains them.
-    return interactive.draw(panel, f"{picture.name}-{number}", legend=number == 0)
+def _panels(figure: Figure, record: StudyRecord) -> list[str]:
+    drawn = plotly_figures.draw(figure.name, record)
+    return [plotly_figures.to_html(each, f"{figure.name}-{index}") for index, each in enumerate(drawn)]

@@ -1,4 +1,4 @@
-"""How a study stands, for a person who comes back to it, and for programs."""
+"""Status of studies: a table for people, JSON for programs."""
 
 import json
 import shlex
@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from lightning_hpo.databases import DatabaseUrl
+from lightning_hpo.report.outcomes import NAMES
 from lightning_hpo.storage.connection import connect
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
 from lightning_hpo.study.eta import TimeEstimator, duration
@@ -19,49 +20,43 @@ from lightning_hpo.study.lock import lock_holder
 
 __all__ = ["print_status"]
 
-_WIDTH_OF_A_FILE = 160
+_FILE_WIDTH = 160
 _WORKER = "worker"
-_ENDINGS = {
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "running": TrialState.RUNNING,
-    "parked": TrialState.WAITING,
-}
+_JSON_KEYS = NAMES | {TrialState.WAITING: "parked"}  # Paused trials keep the key that programs already read.
 
 
 def print_status(name: str | None, storage: DatabaseUrl, *, as_json: bool = False) -> None:
-    """Print how a study stands, or a line for each study; nothing is written.
+    """Print the status of a study, or one line for each study; the database is only read.
 
     Args:
         name: The study; None for all.
         storage: Optuna's database.
-        as_json: For programs; see `figures`.
+        as_json: Print JSON; see `to_json` for the keys.
 
     Raises:
-        InputError: If there is no such database or study.
+        InputError: If the database or the study does not exist.
     """
     with connect(storage) as connection:
         names = study_names(connection)
         found = [summarize_study(connection, each) for each in (names if name is None else [name])]
-    console = Console(highlight=False, markup=False)  # a command may have brackets
+    console = Console(highlight=False, markup=False)  # Commands may contain brackets.
     if not console.is_terminal:
-        console.width = _WIDTH_OF_A_FILE
+        console.width = _FILE_WIDTH
     if as_json:
-        all_of_them = [figures(each, names) for each in found]
-        print(json.dumps(all_of_them if name is None else all_of_them[0], indent=2))
+        converted = [to_json(each, names) for each in found]
+        print(json.dumps(converted if name is None else converted[0], indent=2))
     elif name is None:
         console.print(_overview(found))
     else:
         console.print(_detail(found[0], names))
 
 
-def figures(study: StudySummary, names: list[str]) -> dict[str, Any]:
-    """The figures of a study, under keys that stay.
+def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
+    """Return the status of a study as JSON values; the keys are stable.
 
     Args:
         study: The study.
-        names: Names of all studies of its database.
+        names: Names of all studies in its database.
     """
     about = study.about
     return {
@@ -72,13 +67,13 @@ def figures(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "total": about.get("n_trials"),
         "best": None if study.best is None else {"trial": study.best[0], "value": study.best[1]},
         "constant_answers": about.get("constant_answers", {}),
-        "endings": {word: study.counts.get(state, 0) for word, state in _ENDINGS.items()},
+        "endings": {key: study.counts.get(state, 0) for state, key in _JSON_KEYS.items()},
         "failures": {reason or "not said": count for reason, count in study.failures.items()},
         "collapsed": study.collapsed,
         "seconds_a_trial": study.seconds,
         "seconds_left": _seconds_left(study),
         "running": [_running(trial, about) for trial in study.of(TrialState.RUNNING)],
-        "tuned_by": _holder(study),
+        "tuned_by": _lock_holder(study),
         "started_from": about.get("started_from", {}).get("study"),
         "outdir": about.get("outdir"),
         "next": _next(study, names),
@@ -99,7 +94,7 @@ def _running(trial: TrialSummary, about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _holder(study: StudySummary) -> str | None:
+def _lock_holder(study: StudySummary) -> str | None:
     outdir = study.about.get("outdir")
     return None if outdir is None else lock_holder(Path(outdir))
 
@@ -118,23 +113,23 @@ def _seconds_left(study: StudySummary) -> float | None:
 
 
 def _next(study: StudySummary, names: list[str]) -> str:
-    """What to do now, in a line."""
+    """Return the next step for the user, in one line."""
     about, name = study.about, shlex.quote(study.name)
-    again = about.get("command") or "the same `lightning-hpo tune`"
-    pid = _holder(study)
+    command = about.get("command") or "the same `lightning-hpo tune` command"
+    pid = _lock_holder(study)
     if pid is not None:
-        return f"nothing: process {pid} tunes it; kill -INT {pid} parks what runs"
+        return f"nothing: process {pid} runs the study; to pause it: kill -INT {pid}"
     if "agent" not in about:
-        return "nothing: it was not tuned here"
+        return "nothing: the study was not made by `tune`"
     if study.of(TrialState.RUNNING) and not Path(about["outdir"]).is_dir():
-        return f"trials run on another machine, the one with {about['outdir']}; or they have died: reconcile it there"
+        return f"trials run on the machine with {about['outdir']}; if not, run `lightning-hpo reconcile` there"
     if study.done < about.get("n_trials", 0) and not about.get("exhausted"):
-        return f"go on with it: {again}"
+        return f"resume the study: {command}"
     if "refit_of" in about:
-        return f"see what it says: {again}"
+        return f"print the result: {command}"
     if f"{study.name}-refit" not in names:
-        return f"it has all its trials: lightning-hpo report {name}, lightning-hpo refit {name}"
-    return f"it has all its trials: lightning-hpo report {name}, lightning-hpo register --study {name}"
+        return f"the study is complete: lightning-hpo report {name}, lightning-hpo refit {name}"
+    return f"the study is complete: lightning-hpo report {name}, lightning-hpo register --study {name}"
 
 
 def _overview(studies: list[StudySummary]) -> Table:
@@ -152,28 +147,28 @@ def _detail(study: StudySummary, names: list[str]) -> Group:
 
 
 def _summary(study: StudySummary, names: list[str]) -> Table:
-    told, about = figures(study, names), study.about
+    status, about = to_json(study, names), study.about
     table = Table(box=None, show_header=False)
     table.add_row("study", f"{study.name} ({about.get('agent', '-')}, {about.get('monitor', '-')})")
-    if told["started_from"] is not None:
-        table.add_row("started from", told["started_from"])
+    if status["started_from"] is not None:
+        table.add_row("started from", status["started_from"])
     table.add_row("done", f"{study.done} of {about.get('n_trials', '?')}")
-    kinds = [f"{count} {word}" for word, count in told["endings"].items() if count]
-    table.add_row("endings", ", ".join(kinds) or "none yet")
-    for reason, count in told["failures"].items():
+    outcomes = [f"{study.counts[state]} {outcome}" for state, outcome in NAMES.items() if study.counts.get(state)]
+    table.add_row("outcomes", ", ".join(outcomes) or "none yet")
+    for reason, count in status["failures"].items():
         table.add_row("failed", f"{count}: {reason}")
     if study.best is not None:
         table.add_row("best", f"{study.best[1]:.4f} in trial {study.best[0]}")
     if study.collapsed:
-        table.add_row("collapsed", f"{study.collapsed} give one answer to everything")
-    for answer, value in told["constant_answers"].items():
-        table.add_row(f"constant: {answer}", f"{value:.4f}")
+        table.add_row("collapsed", f"{study.collapsed} predict the same for every example")
+    for baseline, value in status["constant_answers"].items():
+        table.add_row(f"baseline: {baseline}", f"{value:.4f}")
     if study.seconds is not None:
-        table.add_row("a trial takes", duration(study.seconds))
-    if told["seconds_left"]:
-        table.add_row("time left", f"about {duration(told['seconds_left'])}")
-    table.add_row("in", str(about.get("outdir", "-")))
-    table.add_row("next", told["next"])
+        table.add_row("time per trial", duration(study.seconds))
+    if status["seconds_left"]:
+        table.add_row("time left", f"about {duration(status['seconds_left'])}")
+    table.add_row("folder", str(about.get("outdir", "-")))
+    table.add_row("next", status["next"])
     return table
 
 
@@ -199,7 +194,7 @@ def _latest_table(trials: list[TrialSummary]) -> Table:
         note = "collapsed" if trial.attributes.get("collapsed") else str(trial.attributes.get("ended_by", ""))
         table.add_row(
             str(trial.number),
-            next(word for word, state in _ENDINGS.items() if state == trial.state),
+            NAMES[trial.state],
             "-" if trial.value is None else f"{trial.value:.4f}",
             str(trial.epochs),
             "-" if seconds is None else f"{seconds:.0f}s",

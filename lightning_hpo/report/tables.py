@@ -1,7 +1,8 @@
-"""Tables of the report: the winner, the parameters, the constant answers, the data, what it was made with."""
+"""Tables of a report: summary, best trial, baselines, data and environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,73 +10,88 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from lightning_hpo.report.study_record import StudyRecord, score
-from lightning_hpo.report.table import Table
 from lightning_hpo.study_folder import CONFIG, fit_command
 
-__all__ = ["constants", "data", "environment", "summary", "winner"]
+__all__ = ["Table", "baselines", "best_trial", "data", "environment", "summary"]
 
-_MADE_WITH = {
+_ENVIRONMENT_TAGS = {
     "device": "device",
     "device_index": "gpu",
     "mlflow.source.git.commit": "git commit",
     "git_dirty": "git: files changed since",
 }
-_MOST_VALUES = 6
+_MAX_VALUES = 6
+_PARAMETER_HEAD = ("parameter", "value", "search space")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Table under a heading.
+
+    Args:
+        name: Its anchor on the page.
+        title: Its heading.
+        caption: What it shows; without rows, why it is empty.
+        head: Names of the columns.
+        rows: One text for each column.
+        command: A command for the user to run, shown above the rows.
+    """
+
+    name: str
+    title: str
+    caption: str
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    command: str = ""
 
 
 def summary(record: StudyRecord) -> Table:
-    """The study in a few rows."""
-    ended = len(record.of(TrialState.COMPLETE, TrialState.PRUNED))
+    """Return the main facts of the study."""
+    finished = len(record.of(TrialState.COMPLETE, TrialState.PRUNED))
     rows = [
         ("study", record.name),
         ("agent", str(record.about.get("agent", "not recorded"))),
-        ("score", f"{record.monitor}; {'more' if record.maximizes else 'less'} is better"),
-        ("done", f"{ended} of {record.about.get('n_trials', 'an unknown number of')} trials"),
+        ("metric", f"{record.monitor} ({'higher' if record.maximizes else 'lower'} is better)"),
+        ("finished trials", f"{finished} of {record.about.get('n_trials', 'an unknown number')}"),
     ]
     if record.best is not None:
-        rows.append(("best", f"{score(record.best):.4f} in trial {record.best.number}"))
-    if record.best is not None and record.baselines:
-        name, value = _best_constant(record)
-        ahead = score(record.best) - value if record.maximizes else value - score(record.best)
-        rows.append(("ahead of the best constant answer", f"{ahead:+.4f} ({name}: {value:.4f})"))
-    return Table("summary", "In short", "", ("", ""), rows)
+        rows.append(("best trial", f"trial {record.best.number}, {score(record.best):.4f}"))
+    if record.best is not None and record.comparable_baselines:
+        better = max if record.maximizes else min
+        name, value = better(record.comparable_baselines.items(), key=lambda baseline: baseline[1])
+        lead = score(record.best) - value if record.maximizes else value - score(record.best)
+        rows.append(("lead over the best baseline", f"{lead:+.4f} ({name}: {value:.4f})"))
+    return Table("summary", "Summary", "", ("", ""), rows)
 
 
-def _best_constant(record: StudyRecord) -> tuple[str, float]:
-    better = max if record.maximizes else min
-    return better(record.constant_answers.items(), key=lambda answer: answer[1])
-
-
-def winner(record: StudyRecord) -> Table:
-    """The best trial's parameters, where each was searched, and the command that trains it again."""
-    title = "The winner"
+def best_trial(record: StudyRecord) -> Table:
+    """Return the parameters of the best trial, and the command that retrains it."""
+    name, title = "winner", "Best trial"
     if record.best is None:
-        return Table("winner", title, "No trial is complete, so there is no winner.")
+        return Table(name, title, "No trial is complete.")
     best = record.best
     rows = [
-        (flag, _value(best.params[flag]) if flag in best.params else "not set", _range(kind))
+        (flag, _value(best.params[flag]) if flag in best.params else "not set", _search_space(kind))
         for flag, kind in record.distributions.items()
     ]
-    says = f"Trial {best.number}, {record.monitor} {score(best):.4f}."
+    caption = f"Trial {best.number}, {record.monitor} {score(best):.4f}."
     if best.user_attrs.get("collapsed"):
-        says += " Its answers are all the same: it has learned nothing."
+        caption += " It predicts the same for every example: it has learned nothing."
     folder = record.about.get("outdir")
     if folder is None:
-        return Table("winner", title, f"{says} It was not trained here, so there is no config of it.", _HEAD, rows)
+        caption += " It was not trained by `tune`, so it has no config."
+        return Table(name, title, caption, _PARAMETER_HEAD, rows)
     config = Path(folder) / f"trial_{best.number}" / CONFIG
-    says += " This trains it again, from the first epoch; its run in MLflow holds the same file"
-    says += "." if config.is_file() else f", since {config} is not on this machine."
-    return Table("winner", title, says, _HEAD, rows, command=fit_command(config))
-
-
-_HEAD = ("parameter", "value", "searched in")
+    caption += " This command retrains it from the first epoch; its MLflow run holds the same config"
+    caption += "." if config.is_file() else f", because {config} is not on this machine."
+    return Table(name, title, caption, _PARAMETER_HEAD, rows, command=fit_command(config))
 
 
 def _value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _range(kind: BaseDistribution) -> str:
+def _search_space(kind: BaseDistribution) -> str:
     if isinstance(kind, CategoricalDistribution):
         return ", ".join(str(choice) for choice in kind.choices)
     if isinstance(kind, IntDistribution | FloatDistribution):
@@ -84,43 +100,42 @@ def _range(kind: BaseDistribution) -> str:
     return str(kind)
 
 
-def constants(record: StudyRecord) -> Table:
-    """What the constant answers score."""
-    title = "Constant answers"
-    if not record.constant_answers:
-        return Table("constants", title, "The study has not recorded what constant answers score.")
-    rows = [(name, f"{value:.4f}") for name, value in record.constant_answers.items()]
-    says = "What always the same answer scores on the validation part: a model that has learned is better."
-    collapsed = sum(bool(trial.user_attrs.get("collapsed")) for trial in record.complete)
-    says += f" {collapsed} of the {len(record.complete)} complete trials give one answer to everything."
-    return Table("constants", title, says, ("answer", "val_metric"), rows)
+def baselines(record: StudyRecord) -> Table:
+    """Return the score of each constant baseline."""
+    name, title = "baselines", "Constant baselines"
+    if not record.baselines:
+        return Table(name, title, "The study has not recorded the scores of constant baselines.")
+    rows = [(baseline, f"{value:.4f}") for baseline, value in record.baselines.items()]
+    caption = "Scores of constant predictions on the validation split; a trained model scores better."
+    if record.complete:
+        collapsed = sum(bool(trial.user_attrs.get("collapsed")) for trial in record.complete)
+        caption += f" {collapsed} of {len(record.complete)} complete trials predict the same for every example."
+    return Table(name, title, caption, ("prediction", "val_metric"), rows)
 
 
 def data(record: StudyRecord) -> Table:
-    """What the data hold, and what was left out of them."""
+    """Return the size of the data, what the loader left out, and the fingerprint."""
     counts: Mapping[str, int] = record.about.get("data_counts", {})
     rows = [(name, str(count)) for name, count in counts.items()]
     if "data_fingerprint" in record.about:
         rows.append(("fingerprint of data and split", str(record.about["data_fingerprint"])))
-    says = "" if rows else "The study has not recorded what its data hold."
-    return Table("data", "Data", says, ("", "") if rows else (), rows)
+    caption = "" if rows else "The study has not recorded the size of its data."
+    return Table("data", "Data", caption, ("", "") if rows else (), rows)
 
 
 def environment(record: StudyRecord) -> Table:
-    """Packages, commit and device of the runs; more than one row of a kind where trials differ."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    """Return packages, commit and device of the runs, with a row for each value where trials differ."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for run in record.runs.values():
         for tag, value in run.tags.items():
-            if tag.startswith("version.") or tag in _MADE_WITH:
-                found[_MADE_WITH.get(tag, tag.removeprefix("version."))][value] += 1
-    if not found:
-        return Table("environment", "Environment", "There are no runs of the trials that would tell.")
+            if tag.startswith("version.") or tag in _ENVIRONMENT_TAGS:
+                counts[_ENVIRONMENT_TAGS.get(tag, tag.removeprefix("version."))][value] += 1
+    if not counts:
+        return Table("environment", "Environment", "The trials have no MLflow runs.")
     rows = []
-    for what in sorted(found):
-        for value, count in found[what].most_common(_MOST_VALUES):
-            rows.append((what, value, str(count)))
-        rest = found[what].most_common()[_MOST_VALUES:]
-        if rest:
-            rows.append((what, f"{len(rest)} others", str(sum(count for _, count in rest))))
-    says = "What the trials were trained with, as their runs have recorded it."
-    return Table("environment", "Environment", says, ("what", "value", "trials"), rows)
+    for name in sorted(counts):
+        values = counts[name].most_common()
+        rows += [(name, value, str(count)) for value, count in values[:_MAX_VALUES]]
+        if rest := values[_MAX_VALUES:]:
+            rows.append((name, f"{len(rest)} others", str(sum(count for _, count in rest))))
+    return Table("environment", "Environment", "As recorded in the MLflow runs.", ("name", "value", "trials"), rows)

@@ -1,4 +1,4 @@
-"""Measures the report of a large study: the seconds that it takes, from both databases to the files, and its size."""
+"""Benchmark of the report of a large study: the time from both databases to the files, and the size of the page."""
 
 import random
 import tempfile
@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lightning_hpo.databases import DatabaseUrl
-from lightning_hpo.report.report import PAGE, write_report
+from lightning_hpo.report.write import PAGE, write_report
 from lightning_hpo.storage.attributes import RUN_ID
 from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.tracking.tracker import Tracker
@@ -30,13 +30,13 @@ _KINDS: Mapping[str, BaseDistribution] = {
 
 
 def measure(trials: int = _TRIALS) -> dict[str, float]:
-    """Make a study of 20 parameters, and its report.
+    """Write the report of a study with 20 parameters.
 
     Args:
-        trials: How many it has, a third of them pruned.
+        trials: Number of trials; a third of them are pruned.
 
     Returns:
-        `seconds` of the report, and `megabytes` of its page.
+        `seconds`: time to write the report; `megabytes`: size of the page.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with tempfile.TemporaryDirectory() as name:

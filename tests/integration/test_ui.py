@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from lightning_hpo.cli import main
-from lightning_hpo.report.report import write_report
+from lightning_hpo.report.write import write_report
 from tests.browser import PROGRAMS, Box, Browser
 from tests.report.studies import WIDE, make_study, make_trial
 from tests.server import free_port, run_server
@@ -124,7 +124,7 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_report_opens_from_its_file_without_a_request_or_a_complaint(browser: Browser, page: str) -> None:
     assert browser.requests() == [page]
-    assert browser.complaints() == []
+    assert browser.console_messages() == []
 
 
 def test_nothing_on_the_page_lies_on_another_or_is_wider_than_it(browser: Browser, page: str) -> None:

@@ -1,4 +1,4 @@
-"""Studies as `tune` leaves them, made without training: trials of every ending, parameters of every kind."""
+"""Studies like those of `tune`, made without training: trials with all outcomes, parameters of all kinds."""
 
 import random
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["ABOUT", "EPOCHS", "KINDS", "START", "WIDE", "every_ending", "make_study", "make_trial"]
+__all__ = ["ABOUT", "EPOCHS", "KINDS", "START", "WIDE", "all_outcomes", "make_study", "make_trial"]
 
 START = datetime(2026, 1, 2, 3, 4)
 EPOCHS = 8
@@ -57,7 +57,7 @@ WIDE: dict[str, BaseDistribution] = {
     "model.optim.weight_decay": FloatDistribution(1e-6, 0.2, log=True),
     "model.head.hidden": IntDistribution(256, 2048),
 }
-"""Parameters whose names and values need much room."""
+"""Parameters with long names and values."""
 
 
 def _draw(kind: BaseDistribution, dice: random.Random) -> Any:
@@ -75,7 +75,7 @@ def make_trial(
     kinds: Mapping[str, BaseDistribution] = KINDS,
     **user_attrs: Any,
 ) -> FrozenTrial:
-    """A trial as it could have been drawn and trained; two train at a time, 10 s an epoch."""
+    """Return a trial with drawn parameters and a learning curve; two trials train at a time, 10 s per epoch."""
     dice = random.Random(number)
     params = {name: _draw(kind, dice) for name, kind in kinds.items()}
     if params.get("aug.enabled") is False:
@@ -101,7 +101,7 @@ def make_trial(
 def make_study(
     storage: str | optuna.storages.BaseStorage | None, trials: list[FrozenTrial], about: Mapping[str, Any] = ABOUT
 ) -> optuna.Study:
-    """The study `first` of these trials."""
+    """Return a study named `first` with these trials."""
     study = optuna.create_study(study_name="first", storage=storage, direction="maximize")
     for key, value in about.items():
         study.set_user_attr(key, value)
@@ -109,8 +109,8 @@ def make_study(
     return study
 
 
-def every_ending() -> list[FrozenTrial]:
-    """40 trials: complete and pruned ones, one that learned nothing, failed, running and parked ones."""
+def all_outcomes() -> list[FrozenTrial]:
+    """Return 40 trials: complete (one of them collapsed), pruned, failed, running and paused."""
     made = [make_trial(number, TrialState.PRUNED if number % 3 == 2 else TrialState.COMPLETE) for number in range(35)]
     made.append(make_trial(35, TrialState.COMPLETE, collapsed=True))
     made.append(make_trial(36, TrialState.FAIL, ended_by="out of memory"))

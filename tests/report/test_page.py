@@ -3,10 +3,15 @@ import re
 from datetime import datetime
 from html.parser import HTMLParser
 
-from lightning_hpo.report.interactive import scripts
-from lightning_hpo.report.page import page
-from lightning_hpo.report.picture import Panel, Picture, Series
-from lightning_hpo.report.table import Table
+import pytest
+from optuna.distributions import CategoricalDistribution
+
+from lightning_hpo.report.figures import Figure, figures
+from lightning_hpo.report.page import render_page
+from lightning_hpo.report.plotly_figures import javascript
+from lightning_hpo.report.study_record import StudyRecord
+from lightning_hpo.report.tables import Table
+from tests.report.studies import ABOUT, make_study, make_trial
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 NOW = datetime(2026, 1, 2)
@@ -25,19 +30,25 @@ class _Elements(HTMLParser):
         return [attributes for tag, attributes in self.found if tag in tags]
 
 
-def _page() -> str:
-    dots = Series(EVIL, "#0072b2", [1.0, float("nan")], [0.5, None], texts=[EVIL, ""])
-    panel = Panel(EVIL, "score", [dots], levels={EVIL: 0.4}, y_ticks={0.0: EVIL}, notes=[(0.0, 0.0, EVIL)])
-    parts: list[Picture | Table] = [
-        Picture("history", "History", EVIL, [panel, panel]),
-        Picture("empty", "Nothing", "There is nothing."),
-        Table("winner", "The winner", "", ("what", EVIL), [("a", EVIL)], command=EVIL),
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The page of a study whose names are all markup."""
+    kinds = {EVIL: CategoricalDistribution([EVIL, "b"]), "other": CategoricalDistribution([EVIL, "c"])}
+    trials = [make_trial(number, kinds=kinds, ended_by=EVIL) for number in range(6)]
+    about = ABOUT | {"constant_answers": {EVIL: 0.5}}
+    study = make_study(None, trials, about)
+    record = StudyRecord(study, {})
+    record.name = EVIL
+    sections: list[Figure | Table] = [
+        *figures(record).values(),
+        Figure("empty", "Empty", EVIL, drawn=False),
+        Table("winner", "Best trial", "", ("name", EVIL), [("a", EVIL)], command=EVIL),
     ]
-    return page(EVIL, parts, NOW)
+    return render_page(record, sections, NOW)
 
 
-def test_the_page_brings_all_that_it_needs() -> None:
-    elements = _Elements(_page())
+def test_page_needs_no_other_file(page: str) -> None:
+    elements = _Elements(page)
     for attributes in elements.of("script", "img", "link", "iframe", "a", "object", "source"):
         place = attributes.get("src") or attributes.get("href") or "#"
         assert place.startswith(("#", "data:"))
@@ -45,27 +56,30 @@ def test_the_page_brings_all_that_it_needs() -> None:
     assert elements.of("form", "base") == []
 
 
-def test_what_trials_say_is_text_and_never_markup() -> None:
-    text = _page().replace(scripts(), "")
+def test_names_in_the_study_are_text_and_never_markup(page: str) -> None:
+    text = page.replace(javascript(), "")
     assert "<img" not in text
     assert text.count("</script>") == text.count("<script")
     assert "&lt;/script&gt;" in text
 
 
-def test_every_part_has_a_heading_and_is_in_the_contents() -> None:
-    elements = _Elements(_page())
+def test_every_section_has_a_heading_and_is_in_the_contents(page: str) -> None:
+    elements = _Elements(page)
     (language,) = elements.of("html")
     assert language == {"lang": "en"}
     assert len(elements.of("h1")) == 1
-    assert [each["id"] for each in elements.of("section")] == ["history", "empty", "winner"]
-    assert [each["href"] for each in elements.of("a")] == ["#history", "#empty", "#winner"]
-    assert [each["aria-label"] for each in elements.of("div") if each.get("role") == "img"] == ["History: score"] * 2
+    names = ["history", "curves", "importance", "slices", "parallel", "timeline", "outcomes", "empty", "winner"]
+    assert [each["id"] for each in elements.of("section")] == names
+    assert [each["href"] for each in elements.of("a")] == [f"#{name}" for name in names]
+    labels = [each["aria-label"] for each in elements.of("div") if each.get("role") == "img"]
+    assert labels.count("Slices") == 2
+    assert len(labels) == 8
     identities = [each["id"] for each in elements.of("div", "section", "h2") if each.get("id")]
     assert len(identities) == len(set(identities))
 
 
-def test_values_that_are_not_finite_are_none_in_the_script() -> None:
-    (points, *_) = re.findall(r'\[\{"[^\n]*?"type":"scatter"\}\]', _page())
-    (trace,) = json.loads(points)
-    assert trace["x"] == [1.0, None]
-    assert trace["y"] == [0.5, None]
+def test_data_in_the_scripts_is_valid_json(page: str) -> None:
+    found = re.findall(r"(\[\{\"[^\n]*?\}\]),\s+\{\"", page.replace(javascript(), ""))
+    assert len(found) == 8
+    for each in found:
+        json.loads(each, parse_constant=pytest.fail)

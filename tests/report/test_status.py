@@ -24,7 +24,7 @@ KEYS = [
 
 @pytest.fixture
 def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
-    """A study as `tune` leaves it: one trial complete, one out of memory, one running since two minutes ago."""
+    """A study like those of `tune`: one complete trial, one out of memory, one running for two minutes."""
     about = {
         "agent": "criteria",
         "monitor": "val_metric",
@@ -57,7 +57,7 @@ def _json(name: str | None, url: str, capsys: Captured) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
+def test_table_shows_progress_running_trials_and_the_next_step(
     tuned: optuna.Study, storage_url: str, capsys: Captured
 ) -> None:
     Path(tuned.user_attrs["outdir"]).mkdir(parents=True)
@@ -67,13 +67,13 @@ def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
         "study first (criteria, val_metric)",
         "started from before",
         "done 1 of 4",
-        "endings 1 complete, 1 failed, 1 running",
+        "outcomes 1 complete, 1 failed, 1 running",
         "failed 1: out of memory",
         "best 0.7500 in trial 0",
-        "constant: always met 0.2500",
-        "a trial takes 5 min",
+        "baseline: always met 0.2500",
+        "time per trial 5 min",
         "time left about 13 min",
-        "next go on with it: lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
+        "next resume the study: lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
         "trial 2 2 of 10 done 2 min Card 1 77 on box",
         "1 failed - 0 - out of memory",
         "2 running 0.6000 2 -",
@@ -81,7 +81,7 @@ def test_a_person_sees_what_is_done_what_runs_and_what_to_do(
         assert line in shown, shown
 
 
-def test_programs_get_the_same_under_keys_that_stay(tuned: optuna.Study, storage_url: str, capsys: Captured) -> None:
+def test_json_has_the_same_values_under_stable_keys(tuned: optuna.Study, storage_url: str, capsys: Captured) -> None:
     found = _json("first", storage_url, capsys)
     assert list(found) == KEYS
     assert found["endings"] == {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "parked": 0}
@@ -99,35 +99,33 @@ def _next(url: str, capsys: Captured, name: str = "first") -> str:
     return str(_json(name, url, capsys)["next"])
 
 
-def test_what_to_do_next_follows_from_how_it_stands(
+def test_next_step_depends_on_the_state_of_the_study(
     tuned: optuna.Study, storage_url: str, tmp_path: Path, capsys: Captured
 ) -> None:
-    assert _next(storage_url, capsys).startswith("trials run on another machine, the one with")
+    assert _next(storage_url, capsys).startswith("trials run on the machine with")
     with lock_study(tmp_path / "outputs/first"):
-        lock_holder = "import sys; from lightning_hpo.cli import main; main(['status', '--json', *sys.argv[1:]])"
-        command = [sys.executable, "-c", lock_holder, "--study", "first", "--storage", storage_url]
-        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        code = "import sys; from lightning_hpo.cli import main; main(['status', '--json', *sys.argv[1:]])"
+        command = [sys.executable, "-c", code, "--study", "first", "--storage", storage_url]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         assert (
-            told["next"]
-            == f"nothing: process {told['tuned_by']} tunes it; kill -INT {told['tuned_by']} parks what runs"
+            found["next"]
+            == f"nothing: process {found['tuned_by']} runs the study; to pause it: kill -INT {found['tuned_by']}"
         )
-    assert _next(storage_url, capsys) == f"go on with it: {tuned.user_attrs['command']}"
+    assert _next(storage_url, capsys) == f"resume the study: {tuned.user_attrs['command']}"
     tuned.tell(2, 0.6)
     tuned.set_user_attr("exhausted", True)
     assert _next(storage_url, capsys) == (
-        "it has all its trials: lightning-hpo report first, lightning-hpo refit first"
+        "the study is complete: lightning-hpo report first, lightning-hpo refit first"
     )
     refit = optuna.create_study(study_name="first-refit", storage=storage_url)
     assert _next(storage_url, capsys).endswith("lightning-hpo report first, lightning-hpo register --study first")
-    assert _next(storage_url, capsys, "first-refit") == "nothing: it was not tuned here"
+    assert _next(storage_url, capsys, "first-refit") == "nothing: the study was not made by `tune`"
     for key, value in {"agent": "criteria", "refit_of": "first", "command": "lightning-hpo refit first"}.items():
         refit.set_user_attr(key, value)
-    assert _next(storage_url, capsys, "first-refit") == "see what it says: lightning-hpo refit first"
+    assert _next(storage_url, capsys, "first-refit") == "print the result: lightning-hpo refit first"
 
 
-def test_a_study_from_elsewhere_is_shown_as_far_as_it_is_known(
-    study: optuna.Study, storage_url: str, capsys: Captured
-) -> None:
+def test_imported_study_shows_what_is_recorded(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
     study.tell(study.ask(), 0.5)
     found = _json("first", storage_url, capsys)
     assert (found["total"], found["seconds_left"], found["outdir"]) == (None, None, None)
@@ -135,7 +133,7 @@ def test_a_study_from_elsewhere_is_shown_as_far_as_it_is_known(
     assert "1 of ?" in capsys.readouterr().out
 
 
-def test_it_imports_nothing_that_takes_long(study: optuna.Study, storage_url: str) -> None:
+def test_status_imports_no_slow_packages(study: optuna.Study, storage_url: str) -> None:
     code = f"""
 import sys
 from lightning_hpo.cli import main

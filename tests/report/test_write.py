@@ -1,4 +1,4 @@
-"""Whole reports, of SQLite studies and into MLflow's own database."""
+"""Complete reports of SQLite studies, logged to an MLflow database."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,15 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
-from lightning_hpo.report.report import write_report
+from lightning_hpo.report.write import write_report
 from lightning_hpo.storage.attributes import RUN_ID
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import reconcile
 from lightning_hpo.tracking.tracker import Tracker
-from tests.report.studies import ABOUT, KINDS, every_ending, make_study, make_trial
+from tests.report.studies import ABOUT, KINDS, all_outcomes, make_study, make_trial
 
 Captured = pytest.CaptureFixture[str]
-PICTURES = ["curves", "endings", "history", "importance", "parallel", "slices", "timeline"]
+FIGURES = ["curves", "history", "importance", "outcomes", "parallel", "slices", "timeline"]
 MANY: dict[str, BaseDistribution] = {
     **KINDS,
     **{f"model.some.group.parameter_{number}": FloatDistribution(0, 1) for number in range(15)},
@@ -27,13 +27,13 @@ MANY: dict[str, BaseDistribution] = {
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
 def _study(storage_url: str, folder: Path, trials: list[FrozenTrial], tracker: Tracker | None = None) -> optuna.Study:
-    """The study with its folder, and each trial's run if there is a tracker."""
+    """Return the study with its folder, and with a run for each trial if there is a tracker."""
     for trial in trials if tracker else []:
         assert tracker is not None
         tags = {"optuna_study": "first", "optuna_trial": str(trial.number), "device": "cpu", "version.torch": "2.13.0"}
@@ -53,22 +53,22 @@ def _report(storage_url: str, tracking_uri: str, *more: str) -> int:
     return main(["report", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, *more])
 
 
-def test_the_command_writes_the_page_and_the_pictures(
+def test_command_writes_the_page_and_the_figures(
     storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured
 ) -> None:
-    study = _study(storage_url, tmp_path, every_ending())
+    study = _study(storage_url, tmp_path, all_outcomes())
     assert _report(storage_url, tracking_uri) == 0
     folder = tmp_path / "first" / "report"
-    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in PICTURES} | {"report.html"}
-    said = capsys.readouterr().out
-    assert f"wrote {folder / 'report.html'}" in said
+    assert {path.name for path in folder.iterdir()} == {f"{name}.png" for name in FIGURES} | {"report.html"}
+    lines = capsys.readouterr().out
+    assert f"wrote {folder / 'report.html'}" in lines
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"fit --config {tmp_path}/first/trial_{study.best_trial.number}/config.yaml" in page
-    for words in ("always met", "0.4242", "1484", "out of memory", "model.optim.lr", "What pruning saved"):
+    for words in ("always met", "0.4242", "1484", "out of memory", "model.optim.lr", "Saved by pruning"):
         assert words in page
 
 
-def test_one_run_of_the_study_holds_it_however_often_it_is_made(
+def test_repeated_reports_are_logged_to_one_run(
     storage_url: str, tracker: Tracker, tracking_uri: str, tmp_path: Path
 ) -> None:
     study = _study(storage_url, tmp_path, [make_trial(number) for number in range(3)], tracker)
@@ -80,30 +80,28 @@ def test_one_run_of_the_study_holds_it_however_often_it_is_made(
         assert not [tag for tag in run.data.tags if tag.startswith("optuna")]
         assert len(_runs(tracker)) == 4
     artifacts = {file.path for file in tracker.client.list_artifacts(run.info.run_id, "report")}
-    assert artifacts == {f"report/{name}.png" for name in PICTURES} | {"report/report.html"}
-    # The trials' runs are what they were, and the study's is nobody's left-over.
+    assert artifacts == {f"report/{name}.png" for name in FIGURES} | {"report/report.html"}
+    # The runs of the trials are unchanged, and `reconcile` accepts the run of the study.
     assert reconcile(study, tracker) == ["nothing to mend"]
     assert len(_runs(tracker)) == 4
 
 
-def test_the_page_says_what_the_runs_were_made_with(storage_url: str, tracker: Tracker, tmp_path: Path) -> None:
+def test_page_shows_the_environment_of_the_runs(storage_url: str, tracker: Tracker, tmp_path: Path) -> None:
     study = _study(storage_url, tmp_path, [make_trial(0)], tracker)
     write_report(study, tracker, tmp_path / "page")
     page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     assert '<tr><th scope="row">torch</th><td>2.13.0</td><td>1</td></tr>' in page
 
 
-def test_where_mlflow_is_away_the_page_is_written_and_it_says_so(
-    storage_url: str, tmp_path: Path, capsys: Captured
-) -> None:
+def test_page_is_written_even_if_mlflow_is_not_available(storage_url: str, tmp_path: Path, capsys: Captured) -> None:
     _study(storage_url, tmp_path, [make_trial(0)])
     assert _report(storage_url, "http://127.0.0.1:9", "--output", "here") == 0
     assert (tmp_path / "here" / "report.html").exists()
-    said = capsys.readouterr().out.splitlines()
-    assert said[-1].startswith("not logged to MLflow, which does not answer (")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("not logged to MLflow, which is not available (")
 
 
-def test_a_study_from_elsewhere_needs_no_mlflow(storage_url: str, tmp_path: Path, capsys: Captured) -> None:
+def test_imported_study_needs_no_mlflow(storage_url: str, tmp_path: Path, capsys: Captured) -> None:
     make_study(storage_url, [make_trial(0), make_trial(1)], {})
     assert _report(storage_url, f"sqlite:///{tmp_path}/none.db") == 0
     assert (tmp_path / "first-report" / "report.html").exists()
@@ -124,20 +122,20 @@ def test_a_study_from_elsewhere_needs_no_mlflow(storage_url: str, tmp_path: Path
     ],
     ids=["none", "one", "two", "failed", "running", "one-parameter", "categorical"],
 )
-def test_every_study_has_a_report_and_a_picture_or_words_in_each_place(
+def test_every_section_has_a_figure_or_a_caption_that_says_why_not(
     trials: list[TrialState], kinds: dict[str, BaseDistribution], tmp_path: Path
 ) -> None:
     made = [make_trial(number, state, kinds) for number, state in enumerate(trials)]
     write_report(make_study(None, made), None, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for name in PICTURES:
-        (part,) = page.split(f'<section id="{name}"')[1:]
-        part = part.split("</section>")[0]
-        assert ("plotly-graph-div" in part) == (tmp_path / f"{name}.png").exists()
-        assert "<p>" in part
+    for name in FIGURES:
+        (section,) = page.split(f'<section id="{name}"')[1:]
+        section = section.split("</section>")[0]
+        assert ("plotly-graph-div" in section) == (tmp_path / f"{name}.png").exists()
+        assert "<p>" in section
 
 
-def test_a_thousand_trials_of_twenty_parameters_stay_below_eight_megabytes(tmp_path: Path) -> None:
+def test_page_of_a_thousand_trials_with_twenty_parameters_is_below_eight_megabytes(tmp_path: Path) -> None:
     states = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED)
     study = make_study(None, [make_trial(number, states[number % 4], MANY) for number in range(1000)])
     write_report(study, None, tmp_path)
@@ -147,7 +145,7 @@ def test_a_thousand_trials_of_twenty_parameters_stay_below_eight_megabytes(tmp_p
 
 
 @pytest.mark.parametrize("package", ["plotly", "matplotlib"])
-def test_a_missing_package_is_one_line_with_the_extra(
+def test_missing_package_is_a_one_line_error_with_the_extra(
     package: str, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     make_study(storage_url, [], {})
@@ -162,7 +160,7 @@ def test_a_missing_package_is_one_line_with_the_extra(
     assert line.endswith("pip install 'lightning_hpo[report]'")
 
 
-def test_bad_input_is_one_line(storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured) -> None:
+def test_bad_input_is_a_one_line_error(storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured) -> None:
     _study(storage_url, tmp_path, [make_trial(0)])
     (tmp_path / "file").write_text("")
     for arguments, message in (
