@@ -73,8 +73,10 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
     def __getitem__(self, draws: list[Draw]) -> dict[str, Tensor]:
         """Return a batch.
 
-        In addition to the windows and the labels, it has `augmented` [windows] (whether a window was changed) and
-        `unaugmentable` [windows] (whether it was drawn for augmentation, but could not be changed).
+        In addition to the windows and the labels, it has these keys:
+
+        - `augmented` [windows]: whether a window was changed
+        - `unaugmentable` [windows]: whether a window was drawn for augmentation, but could not be changed
         """
         made = [self._sample(draw) for draw in draws]
         windows, targets, drawn, changed = (list(column) for column in zip(*made, strict=True))
