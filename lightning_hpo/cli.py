@@ -334,13 +334,12 @@ def _ui(arguments: Sequence[str]) -> int:
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
     _add_tracking(parser)
     given = parser.parse_args(arguments)
-    from lightning_hpo.databases import masked
+    from lightning_hpo.databases import DatabaseUrl
 
-    _require_database(given.tracking_uri)
-    if given.tracking_uri.startswith("http"):
-        raise InputError(
-            f"--tracking_uri: {masked(given.tracking_uri)} is a server that has its own pages; open it in a browser"
-        )
+    url = DatabaseUrl(given.tracking_uri, "--tracking_uri")
+    url.require()
+    if url.is_server:
+        raise InputError(f"--tracking_uri: {url.masked} is a server that has its own pages; open it in a browser")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
     command += ["--host", "127.0.0.1", "--port", str(given.port)]
     # Replace this process, so that a signal to it reaches the server.

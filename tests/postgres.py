@@ -12,8 +12,8 @@ _EXIT_S = 60
 class Postgres:
     """A PostgreSQL server with its data in a folder.
 
-    The wheel stops its server with `pg_ctl` as another user. That user may not be allowed to enter the tests' folder any
-    more, because every start of pytest resets its permissions. A signal works without the folder.
+    The wheel stops its server with `pg_ctl` as another user. That user may no longer be allowed to enter the folder of
+    the tests, because every start of pytest resets its permissions. A signal works without the folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -74,7 +74,7 @@ def connect(url: DatabaseUrl) -> Iterator[sqlalchemy.Connection]:
     options = _engine_options(url, SQLITE_TIMEOUT_S)
     with _one_line_errors(url), _engine(url, options) as engine, engine.connect() as connection:
         if not sqlalchemy.inspect(connection).has_table("studies"):
-            raise NoStudiesError(f"{url.flag}: {url.masked} holds no studies; tune one first, or name another")
+            raise NoStudiesError(f"{url.flag}: {url.masked} contains no studies; tune a study first, or name another")
         yield connection
 
 

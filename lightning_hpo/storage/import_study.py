@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import OptunaError
+from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
@@ -43,10 +43,11 @@ def import_studies(source: DatabaseUrl, storage: DatabaseUrl, name: str | None =
         raise InputError(f"--from: {source.masked} is the storage itself; name another database, or --storage")
     with _open_source(source) as opened:
         names = _names(opened, source, name)
-        if existing := [each for each in names if each in _existing_names(storage)]:
-            raise InputError([_refusal(each, storage) for each in existing])
+        existing = set(_existing_names(storage)).intersection(names)
+        if existing:
+            raise InputError([_already_there(each, storage) for each in names if each in existing])
         target = open_storage(storage)
-        return [_copy_study(each, opened, target) for each in names]
+        return [_copy_study(each, opened, target, storage) for each in names]
 
 
 def _is_same(source: DatabaseUrl, storage: DatabaseUrl) -> bool:
@@ -106,13 +107,13 @@ def _open(opened: DatabaseUrl, source: DatabaseUrl) -> RDBStorage:
 def _names(opened: RDBStorage, source: DatabaseUrl, name: str | None) -> list[str]:
     found = optuna.get_all_study_names(opened)
     if not found:
-        raise InputError(f"--from: {source.masked} holds no studies; name another database")
+        raise InputError(f"--from: {source.masked} contains no studies; name another database")
     if name is not None and name not in found:
         raise InputError(f"--study {name}: no such study in {source.masked}; there are: {', '.join(found)}")
     return found if name is None else [name]
 
 
-def _refusal(name: str, storage: DatabaseUrl) -> str:
+def _already_there(name: str, storage: DatabaseUrl) -> str:
     return (
         f"--study {name}: {storage.masked} has a study of that name already, and an import does not add to it; name "
         "another --storage, or import the other studies one by one with --study"
@@ -128,7 +129,7 @@ def _existing_names(storage: DatabaseUrl) -> list[str]:
         return []
 
 
-def _copy_study(name: str, source: RDBStorage, target: RDBStorage) -> str:
+def _copy_study(name: str, source: RDBStorage, target: RDBStorage, storage: DatabaseUrl) -> str:
     try:
         optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
         study = optuna.load_study(study_name=name, storage=target)
@@ -136,6 +137,8 @@ def _copy_study(name: str, source: RDBStorage, target: RDBStorage) -> str:
         for trial in running:
             set_trial_user_attr(study, trial, "ended_by", "it was running when its study was imported")
             study.tell(trial.number, state=TrialState.FAIL)
+    except DuplicatedStudyError as error:  # created by another process since the check
+        raise InputError(_already_there(name, storage)) from error
     except BaseException:  # a part of a study would make the next import fail
         if name in optuna.get_all_study_names(target):
             optuna.delete_study(study_name=name, storage=target)

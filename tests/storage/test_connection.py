@@ -87,7 +87,7 @@ def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
 def test_database_without_studies_is_refused_for_reading(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     path.touch()
-    with pytest.raises(NoStudiesError, match=r"--study.storage: sqlite:///.*empty.db holds no studies"):
+    with pytest.raises(NoStudiesError, match=r"--study.storage: sqlite:///.*empty.db contains no studies"):
         open_storage(_url(f"sqlite:///{path}"), create=False)
     assert path.read_bytes() == b""
 

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.databases import DatabaseUrl
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.import_study import import_studies
 from tests.postgres import Postgres
 
@@ -137,6 +138,16 @@ def test_study_that_exists_is_refused_and_nothing_is_written(old: Old, target: s
     assert [_whole(t) for t in _trials(target)] == before
 
 
+def test_study_that_another_process_creates_meanwhile_is_refused_and_kept(
+    old: Old, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _import(old.url, target)
+    monkeypatch.setattr("lightning_hpo.storage.import_study._existing_names", lambda storage: [])
+    with pytest.raises(InputError, match="has a study of that name already"):
+        _import(old.url, target)
+    assert len(_trials(target)) == 6
+
+
 def test_interrupted_import_can_be_repeated(old: Old, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = RDBStorage._create_new_trial
     made: list[Any] = []
@@ -229,12 +240,12 @@ def _ancient(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (_nothing, "--from: there is no database {}; tune a study first, or name another"),
         (_text, "--from: {} cannot be read as an SQLite database: file is not a database"),
-        (_other_tables, "--from: sqlite:///{} holds no studies"),
-        (_no_studies, "--from: sqlite:///{} holds no studies; name another database"),
+        (_other_tables, "--from: sqlite:///{} contains no studies"),
+        (_no_studies, "--from: sqlite:///{} contains no studies; name another database"),
         (
             _old_version,
             "--from: sqlite:///{} was written by an older Optuna; copy it, run `optuna storage upgrade --storage URL`",
@@ -243,7 +254,7 @@ def _ancient(path: Path) -> None:
     ],
 )
 def test_unusable_source_is_one_line_and_nothing_is_written(
-    make: Any, said: str, tmp_path: Path, target: str, capsys: Captured
+    make: Any, expected: str, tmp_path: Path, target: str, capsys: Captured
 ) -> None:
     path = tmp_path / "old.db"
     with warnings.catch_warnings():
@@ -253,7 +264,7 @@ def test_unusable_source_is_one_line_and_nothing_is_written(
     assert main(["import-study", "--from", f"sqlite:///{path}", "--storage", target]) == 2
     shown = capsys.readouterr()
     [line] = shown.err.splitlines()
-    assert line.startswith("error: " + said.format(path))
+    assert line.startswith("error: " + expected.format(path))
     assert shown.out == ""
     assert _files(path) == before
 
@@ -264,18 +275,20 @@ def test_command_prints_one_line_for_each_study(old: Old, target: str, capsys: C
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["--study", "none"], "error: --study none: no such study in sqlite:///{}; there are: noaug"),
         (["--storage", "sqlite:///{}"], "error: --from: sqlite:///{} is the storage itself"),
         (["--storage", "{}"], "error: --storage: '{}' is not a database URL"),
     ],
 )
-def test_bad_arguments_are_one_line(old: Old, target: str, capsys: Captured, arguments: list[str], said: str) -> None:
+def test_bad_arguments_are_one_line(
+    old: Old, target: str, capsys: Captured, arguments: list[str], expected: str
+) -> None:
     flags = ["--storage", target, *(word.format(old.path) for word in arguments)]
     assert main(["import-study", "--from", old.url, *flags]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(said.format(old.path))
+    assert line.startswith(expected.format(old.path))
     assert not Path(target.removeprefix("sqlite:///")).exists()
 
 
