@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import flags, read_yaml, resolve
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import CANDIDATES, SEED, TRIAL, RefitResult
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import create_study, find_study, load_study, ranked
@@ -106,7 +107,7 @@ def refit(settings: RefitSettings) -> int:
 
         code = train(replace(spec, tags={PARENT: parent}), study, tracker, experiment, workers, draw)
         if code == 0 and len(study.get_trials(deepcopy=False, states=_ENDED)) >= spec.settings.n_trials:
-            RefitResult(searched, study).conclude(tracker, parent, workers, test=settings.test)
+            conclude(RefitResult(searched, study), tracker, parent, workers, test=settings.test)
     return code
 
 
