@@ -1,7 +1,7 @@
-"""The best trials of a study, trained again with other seeds, and then the test part, once.
+"""Training of a study's best trials with other seeds, and one score on the test split.
 
-A refit is a study itself, whose trials are pairs of a candidate and a seed; so it parks, resumes and records as one.
-All candidates are trained with one seed, then with the next.
+A refit is a study whose trials are pairs of a candidate and a seed, so it pauses, resumes and records like any other.
+It trains all candidates with one seed before it uses the next.
 """
 
 import shlex
@@ -18,6 +18,7 @@ from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import (
     AGENT,
@@ -44,18 +45,18 @@ _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 @dataclass(frozen=True)
 class RefitSettings:
-    """What to train again.
+    """Settings of a refit.
 
     Args:
-        study: Name of the study that was searched.
+        study: Name of the searched study.
         storage: Optuna's database.
         tracking_uri: MLflow's database or server.
-        trials: How many of its best trials.
-        seeds: With how many seeds each.
-        workers: Trials that train at the same time.
-        devices: Graphics gpus that they may get.
-        per_device: Trials on a gpu at the same time.
-        test: Whether to score the test part with the chosen model, at last.
+        trials: Number of best trials to train.
+        seeds: Number of seeds for each of them.
+        workers: Number of trials that train at the same time.
+        devices: GPUs that trials may use.
+        per_device: Number of trials that share a GPU.
+        test: Whether to score the test split in the end.
     """
 
     study: str
@@ -69,7 +70,7 @@ class RefitSettings:
     test: bool = True
 
     def problems(self) -> list[str]:
-        """Every setting that cannot be used, a line each."""
+        """Return one line for each invalid setting."""
         return [
             f"--{name}: got {getattr(self, name)}; use 1 or more"
             for name in ("trials", "seeds", "workers", "per_device")
@@ -101,25 +102,25 @@ def refit(settings: RefitSettings) -> int:
         session.send_all()
         code = session.finish()
         if code == 0 and session.complete:
-            RefitResult(searched, session.study).conclude(session.tracker, parent, workers, test=settings.test)
+            conclude(RefitResult(searched, session.study), session.tracker, parent, workers, test=settings.test)
     return code
 
 
 def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
-    """Numbers of the trials to refit, the best first; those that a refit has begun with stay."""
+    """Return the numbers of the trials to refit, the best first. A resumed refit keeps its candidates."""
     if AGENT not in searched.user_attrs:
-        raise InputError(f"{settings.study}: it was not tuned here, so there are no configs of its trials")
+        raise InputError(f"{settings.study}: the study was not created by `tune`, so its trials have no configs")
     if REFIT_OF in searched.user_attrs:
         raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[REFIT_OF]}")
     begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage.url))
     if begun is not None and REFIT_CANDIDATES in begun.user_attrs:
         had: list[int] = begun.user_attrs[REFIT_CANDIDATES]
         if len(had) != settings.trials:
-            raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was begun with {len(had)}: {had}")
+            raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was started with {len(had)}: {had}")
         return had
     complete = ranked(searched)
     if len(complete) < settings.trials:
-        raise InputError(f"--trials: got {settings.trials}; {settings.study} has {len(complete)} complete trials")
+        raise InputError(f"--trials: got {settings.trials}; {settings.study} has only {len(complete)} complete")
     return [trial.number for trial in complete[: settings.trials]]
 
 
@@ -129,7 +130,7 @@ def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
         return resolve(read_yaml(path.read_text(encoding="utf-8")), {})
     except FileNotFoundError:
         raise InputError(
-            f"{path}: the config of trial {number} is gone; its run in MLflow holds the same file"
+            f"{path}: no such file; restore the config of trial {number} from the artifacts of its MLflow run"
         ) from None
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
@@ -178,12 +179,12 @@ def _sample(configs: Mapping[int, Mapping[str, Any]], first_seed: int, trial: op
 
 
 def _first_seed(config: Mapping[str, Any]) -> int:
-    """The seed after the one that the search has used: that one has had its luck already."""
+    """Return the seed after that of the search, which has already influenced the choice of the candidates."""
     return int(config[SEED]) + 1
 
 
 def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """The config with another seed of all that is drawn; the split keeps its own."""
+    """Return the config with another seed for everything random except the split of the data."""
     drawn = {_DRAW_SEED: seed} if _DRAW_SEED in flags(config) else {}
     return resolve(config, {SEED: seed, **drawn})
 

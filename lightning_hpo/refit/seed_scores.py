@@ -1,11 +1,13 @@
-"""Scores of one config with several seeds: what a search's best score is worth."""
+"""Scores of one config with several seeds: mean, confidence interval, ranking and paired comparison."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from scipy.special import stdtrit
+from scipy import stats
+
+from lightning_hpo.storage.objective import Objective
 
 __all__ = ["Estimate", "SeedScores", "compare", "rank"]
 
@@ -14,14 +16,14 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of independent figures.
+    """Mean of independent values with its confidence interval.
 
     Args:
-        mean: Their mean; NaN of none.
-        std: Their standard deviation, with n - 1 below the line; NaN of fewer than two.
-        low: Lower end of Student's 95% interval of the mean; NaN of fewer than two.
+        mean: The mean; NaN without values.
+        std: The sample standard deviation; NaN for fewer than two values.
+        low: Lower end of Student's 95 % confidence interval of the mean; NaN for fewer than two values.
         high: Its upper end.
-        count: How many figures there are.
+        count: Number of values.
     """
 
     mean: float
@@ -31,31 +33,31 @@ class Estimate:
     count: int
 
     @classmethod
-    def of(cls, figures: Sequence[float]) -> "Estimate":
-        """The estimate from some figures, which are taken as drawn from a normal distribution."""
-        count = len(figures)
-        mean = statistics.fmean(figures) if count else math.nan
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        """Estimate the mean of values from a normal distribution."""
+        count = len(values)
+        mean = statistics.fmean(values) if count else math.nan
         if count < 2:
             return cls(mean, math.nan, math.nan, math.nan, count)
-        std = statistics.stdev(figures)
-        half = float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2)) * std / math.sqrt(count)
-        return cls(mean, std, mean - half, mean + half, count)
+        # Not `stats.t.interval`, which is NaN for equal values.
+        half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1) * stats.sem(values))
+        return cls(mean, statistics.stdev(values), mean - half, mean + half, count)
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether 0 lies outside of the interval; never without one."""
+        """Whether 0 lies outside of the interval. False if there is no interval."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
 class SeedScores:
-    """The scores of a trial's config with several seeds.
+    """Scores of the config of a trial with several seeds.
 
     Args:
-        trial: Number of the trial in its study.
-        searched: The score for which the search has chosen it.
+        trial: Number of the trial in the searched study.
+        searched: Score of the trial in the searched study.
         scores: Score by seed.
-        failures: Why it failed, by seed.
+        failures: Reason by seed, for trials that failed.
     """
 
     trial: int
@@ -65,29 +67,28 @@ class SeedScores:
 
     @property
     def estimate(self) -> Estimate:
-        """Mean, standard deviation and interval over the seeds."""
+        """Mean, standard deviation and confidence interval over the seeds."""
         return Estimate.of(list(self.scores.values()))
 
     @property
     def gap(self) -> float:
-        """The searched score less the mean: what the search has overrated by choosing the best of many."""
+        """The searched score minus the mean: how much choosing the best of many trials overestimates a score."""
         return self.searched - self.estimate.mean
 
     @property
-    def typical_seed(self) -> int:
-        """The seed of the median score, the lower one of two: neither the luckiest nor the unluckiest."""
+    def median_seed(self) -> int:
+        """Seed of the median score. With an even number of seeds: of the lower of the two middle scores."""
         ordered = sorted(self.scores, key=lambda seed: (self.scores[seed], seed))
         return ordered[(len(ordered) - 1) // 2]
 
 
-def rank(candidates: Sequence[SeedScores], *, maximizes: bool) -> list[SeedScores]:
-    """The candidates with a score by their mean, the best first; those of which a seed failed after all others."""
-    sign = -1 if maximizes else 1
+def rank(candidates: Sequence[SeedScores], objective: Objective) -> list[SeedScores]:
+    """Sort the candidates that have a score by their mean, the best first. Candidates with failed seeds come last."""
     scored = [candidate for candidate in candidates if candidate.scores]
-    return sorted(scored, key=lambda each: (bool(each.failures), sign * each.estimate.mean, each.trial))
+    return sorted(scored, key=lambda each: (bool(each.failures), objective.sort_key(each.estimate.mean), each.trial))
 
 
 def compare(first: SeedScores, second: SeedScores) -> Estimate:
-    """How far the first is above the second, seed by seed: with the same seed both drew the same luck."""
+    """Estimate the mean difference of two candidates over their shared seeds, which cancels effects of the seed."""
     shared = [seed for seed in first.scores if seed in second.scores]
     return Estimate.of([first.scores[seed] - second.scores[seed] for seed in shared])

@@ -82,28 +82,26 @@ def log_model(
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
     """
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri or before)
-    try:
+    with _using_tracking_uri(tracking_uri):
         client = mlflow.MlflowClient()
         # `Model.log` would create it in the process's current experiment, not in the experiment of the run.
         experiment_id = client.get_run(run_id).info.experiment_id
-        model = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
-        info = Model.log(
-            artifact_path=None,
-            name=name,
-            flavor=sys.modules[__name__],
-            run_id=run_id,
-            model_id=model.model_id,
-            step=step,
-            module=module,
-            datamodule=datamodule,
-            validate_serving_input=False,
-        )
-        client.set_logged_model_tags(model.model_id, {DIGEST: combined_digest((info.metadata or {})[DIGEST])})
+        model_id = client.create_logged_model(experiment_id, name=name, source_run_id=run_id).model_id
+        where = {"artifact_path": None, "name": name, "run_id": run_id, "model_id": model_id, "step": step}
+        arguments = {"module": module, "datamodule": datamodule, "validate_serving_input": False}
+        info = Model.log(flavor=sys.modules[__name__], **where, **arguments)
+        client.set_logged_model_tags(model_id, {DIGEST: combined_digest((info.metadata or {})[DIGEST])})
+    return str(info.model_uri)
+
+
+@contextmanager
+def _using_tracking_uri(uri: str | None) -> Iterator[None]:
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri or before)
+    try:
+        yield
     finally:
         mlflow.set_tracking_uri(before)
-    return str(info.model_uri)
 
 
 def saved_decoding(folder: str | Path) -> Decoding:

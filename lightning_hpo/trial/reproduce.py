@@ -1,4 +1,4 @@
-"""One trial again: the command that trains it, what is no longer as it was, and the value that is reached now."""
+"""Reproduction of a trial: the command that retrains it, what has changed since, and the value that it gets now."""
 
 import logging
 import tempfile
@@ -8,97 +8,99 @@ from pathlib import Path
 import optuna
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import run_id_of
-from lightning_hpo.study_folder import CONFIG, fit_command
+from lightning_hpo.storage.attributes import AGENT, MONITOR, folder_of, run_id_of
+from lightning_hpo.storage.objective import Objective
+from lightning_hpo.study_folder import fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.run import device_name
 
 __all__ = ["reproduce"]
 
-_SHOWN = {"mlflow.source.git.commit": "git commit", "git_dirty": "files changed since that commit"}
+_LABELS = {"mlflow.source.git.commit": "git commit", "git_dirty": "uncommitted changes"}
 _FINGERPRINT = "data_fingerprint"
 _QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
-    """Say how a trial is made again, and what differs now; nothing of the study is changed.
+    """Print the command that retrains a trial, and what has changed since. The study is not modified.
 
     Args:
         study: The study.
-        tracker: MLflow's side of it.
-        number: Number of the trial; None for the best.
-        run: Whether to train it, and compare the value.
+        tracker: MLflow's side of the study.
+        number: Number of the trial. None selects the best one.
+        run: Whether to retrain the trial, and compare its value.
 
     Yields:
-        Lines.
+        The lines to print: the command, one line for each change, and the comparison.
 
     Raises:
-        InputError: If there is no such trial, its config is gone, or it cannot be trained as it is.
+        InputError: If the trial or its config does not exist, or the config cannot be trained now.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trial = _trial(study, number)
     if run and trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
-        raise InputError(f"--run: trial {trial.number} is {trial.state.name}: it has no value to compare with")
-    now = environment_tags()  # before a file is written, which would count as a change
+        raise InputError(f"--run: trial {trial.number} is {trial.state.name}, so it has no value to compare with")
+    now = environment_tags()  # before `_config` may write a file, which would count as an uncommitted change
     config = _config(study, trial, tracker)
     yield fit_command(config)
-    problems = _look_at(config, now)
-    yield from _differences(_then(study, trial, tracker), now)
+    problems = _add_data_and_device(config, now)
+    yield from _changes(_tags_of_run(study, trial, tracker), now)
     if problems:
-        raise InputError([f"trial {trial.number} cannot be trained as it is: {problem}" for problem in problems])
+        raise InputError([f"trial {trial.number} cannot be retrained: {problem}" for problem in problems])
     if run:
-        yield _compared(trial, _values(study, trial, config), study.direction)
+        yield _comparison(trial, _retrain(study, trial, config), Objective.of(study))
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    if "agent" not in study.user_attrs:
-        raise InputError(f"{study.study_name}: it was not tuned here, so there are no configs of its trials")
+    if AGENT not in study.user_attrs:
+        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no configs")
     trials = study.get_trials(deepcopy=False)
     if number is None:
         try:
             return study.best_trial
         except ValueError:
-            raise InputError(f"{study.study_name}: no trial is complete yet; name one with --trial") from None
+            raise InputError(f"{study.study_name}: no trial is complete yet; select one with --trial") from None
     if not 0 <= number < len(trials):
-        raise InputError(f"--trial: got {number}; {study.study_name} has the trials 0 to {len(trials) - 1}")
+        raise InputError(f"--trial: got {number}; {study.study_name} has trials 0 to {len(trials) - 1}")
     return trials[number]
 
 
 def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
-    """The trial's config, from its folder; where that is gone, written anew from its run."""
-    path = Path(study.user_attrs["outdir"]) / f"trial_{trial.number}" / CONFIG
+    """Return the trial's config file. If its folder was deleted, copy the config from MLflow to the current folder."""
+    path = folder_of(study).trial(trial.number).config
     run_id = run_id_of(study, trial)
     if path.is_file():
         return path
     if run_id is None:
-        raise InputError(f"{path}: the config of trial {trial.number} is gone, and it has no run that holds it")
+        raise InputError(f"{path}: no such file, and trial {trial.number} has no MLflow run with a copy of its config")
     try:
-        text = tracker.text(run_id, CONFIG)
+        text = tracker.text(run_id, path.name)
     except AWAY as error:
         reason = type(error).__name__
-        raise InputError(f"{path}: the config is gone, and its run {run_id} does not give it ({reason})") from error
-    anew = Path(f"{study.study_name}-trial_{trial.number}.yaml")
+        raise InputError(
+            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {reason}"
+        ) from error
+    copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
     try:
-        if not anew.exists() or anew.read_text(encoding="utf-8") != text:
-            with anew.open("x", encoding="utf-8") as file:
+        if not copy.exists() or copy.read_text(encoding="utf-8") != text:
+            with copy.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
-            f"{path}: the config is gone, and {anew}, where it would be written anew from its run, cannot be"
-            f" ({reason}); move that, or go to another folder"
+            f"{path}: no such file, and its copy from MLflow cannot be written to {copy} ({reason}); move that file, "
+            "or change to another folder"
         ) from error
-    return anew
+    return copy
 
 
-def _then(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Mapping[str, str]:
-    """What the trial's run says it was made with; nothing where MLflow does not say."""
+def _tags_of_run(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Mapping[str, str]:
+    """Return the tags of the trial's run, or nothing if MLflow does not have it or does not respond."""
     run_id = run_id_of(study, trial)
     try:
         return {} if run_id is None else tracker.tags(run_id)
@@ -106,24 +108,24 @@ def _then(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Mapping[
         return {}
 
 
-def _differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    if not then:
-        yield "what it was made with is not known: its run is gone, or MLflow does not answer"
+def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    if not before:
+        yield "changes since then are unknown: the trial's run was deleted, or MLflow does not respond"
         return
-    found = [
-        f"{_SHOWN.get(tag, tag.removeprefix('version.'))}: {then.get(tag, 'none')} then, {now[tag]} now"
+    changes = [
+        f"{_LABELS.get(tag, tag.removeprefix('version.'))}: was {before.get(tag, 'none')}, is {now[tag]}"
         for tag in sorted(now)
-        if then.get(tag) != now[tag]
+        if before.get(tag) != now[tag]
     ]
-    yield from found
-    if "true" in (then.get("git_dirty"), now.get("git_dirty")):
-        yield "git: files were changed and not committed, so the commit does not say all"
-    if not found and _FINGERPRINT in now:
-        yield "nothing differs: commit, packages, data and device are as they were"
+    yield from changes
+    if "true" in (before.get("git_dirty"), now.get("git_dirty")):
+        yield "git: with uncommitted changes, equal commits do not mean equal code"
+    if not changes and _FINGERPRINT in now:
+        yield "no changes: commit, packages, data and device are the same"
 
 
-def _look_at(config: Path, now: dict[str, str]) -> list[str]:
-    """Add data and device to what it would be made with now; give why it cannot be made."""
+def _add_data_and_device(config: Path, now: dict[str, str]) -> list[str]:
+    """Load the data, and add their fingerprint and the device to the tags. Return the problems of the config."""
     try:
         cli = AgentCLI(["--config", str(config)], trainer_kwargs=_QUIET)
         cli.datamodule.prepare_data()
@@ -135,31 +137,31 @@ def _look_at(config: Path, now: dict[str, str]) -> list[str]:
 
 
 class _Values(Callback):
-    """Keeps the metric of each epoch, and stops where the trial was stopped."""
+    """Record the metric of each epoch, and stop after as many epochs as the trial had."""
 
     def __init__(self, monitor: str, epochs: int) -> None:
         self._monitor, self._epochs = monitor, epochs
         self.values: list[float] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the epoch's value."""
+        """Record the value of the epoch."""
         del pl_module
         if not trainer.sanity_checking:
             self.values.append(float(trainer.callback_metrics[self._monitor]))
             trainer.should_stop = trainer.should_stop or len(self.values) >= self._epochs
 
 
-def _values(study: optuna.Study, trial: FrozenTrial, config: Path) -> list[float]:
-    epochs = _Values(study.user_attrs["monitor"], len(trial.intermediate_values))
+def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path) -> list[float]:
+    """Return the monitored value of each epoch of a new training."""
+    recorder = _Values(study.user_attrs[MONITOR], len(trial.intermediate_values))
     with tempfile.TemporaryDirectory() as folder:
-        kwargs = {**_QUIET, "callbacks": [epochs], "default_root_dir": folder}
+        kwargs = {**_QUIET, "callbacks": [recorder], "default_root_dir": folder}
         cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs)
         cli.trainer.fit(cli.model, cli.datamodule)
-    return epochs.values
+    return recorder.values
 
 
-def _compared(trial: FrozenTrial, values: list[float], direction: StudyDirection) -> str:
-    best = max if direction == StudyDirection.MAXIMIZE else min
-    now = values[-1] if trial.state == TrialState.PRUNED else best(values)
-    then = float(trial.value or 0.0)
-    return f"value: {then:.6f} then, {now:.6f} now, difference {now - then:+.6f}"
+def _comparison(trial: FrozenTrial, values: list[float], objective: Objective) -> str:
+    now = values[-1] if trial.state == TrialState.PRUNED else objective.best(values)
+    before = float(trial.value or 0.0)
+    return f"value: was {before:.6f}, is {now:.6f}, difference {now - before:+.6f}"

@@ -1,16 +1,17 @@
-"""The best trials trained again with other seeds, in processes and databases as they are."""
+"""Whole refits, with real processes and databases."""
 
 import json
 import signal
 import statistics
 import threading
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import yaml
 from mlflow.entities import Run
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.data.demo_corpus import DemoCorpus
@@ -19,6 +20,12 @@ from tests.study_sandbox import StudySandbox, wait_for
 
 Captured = pytest.CaptureFixture[str]
 TESTED = {"model": {"class_path": "tests.foreign.TestedModule"}}
+DATA = {"posts": "posts.csv", "annotations": "annotations.csv", "criteria": "criteria.yaml", "max_length": 128}
+AGENT = {
+    "model": {"class_path": "lightning_hpo.agents.CriteriaAgent", "init_args": {"name": "encoder"}},
+    "data": {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {**DATA, "stride": 32}},
+    "search_space": {"model.optim.lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}},
+}
 
 
 def _refit(sandbox: StudySandbox, study: str, *flags: str) -> int:
@@ -26,7 +33,7 @@ def _refit(sandbox: StudySandbox, study: str, *flags: str) -> int:
 
 
 def _search(sandbox: StudySandbox, study: str, *flags: str, config: dict[str, Any] | None = None) -> list[int]:
-    """Tune for the lowest loss, and give the numbers of the trials, the best first."""
+    """Tune for the lowest loss, and return the numbers of the trials, the best first."""
     aim = ("--study.monitor", "val_loss", "--study.mode", "min")
     flags = ("--study.register", "false", "--study.pruner", "NopPruner", *aim, *flags)
     assert sandbox.tune(study, *flags, config=TESTED if config is None else config) == 0
@@ -39,16 +46,12 @@ def _runs(sandbox: StudySandbox, experiment: str) -> dict[str, Run]:
     return {str(run.info.run_name): run for run in sandbox.client.search_runs([found.experiment_id])}
 
 
-def test_an_agent_is_refit_tested_once_and_recorded_under_one_run(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_refit_scores_seeds_and_the_test_split_and_records_one_parent_run(
+    sandbox: StudySandbox, capsys: Captured
+) -> None:
     DemoCorpus(40, 17).write(sandbox.folder)
     write_encoder(sandbox.folder / "encoder", 17, steps=1)
-    data = {"posts": "posts.csv", "annotations": "annotations.csv", "criteria": "criteria.yaml", "max_length": 128}
-    config = {
-        "model": {"class_path": "lightning_hpo.agents.CriteriaAgent", "init_args": {"name": "encoder"}},
-        "data": {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {**data, "stride": 32}},
-        "search_space": {"model.optim.lr": {"low": 1.0e-4, "high": 1.0e-2, "log": True}},
-    }
-    best, second = _search(sandbox, "first", "--study.n_trials", "2", "--trainer.max_epochs", "2", config=config)
+    best, second = _search(sandbox, "first", "--study.n_trials", "2", "--trainer.max_epochs", "2", config=AGENT)
     capsys.readouterr()
     assert _refit(sandbox, "first", "--trials", "2", "--seeds", "2", "--workers", "2") == 0
     shown = capsys.readouterr().out
@@ -57,15 +60,8 @@ def test_an_agent_is_refit_tested_once_and_recorded_under_one_run(sandbox: Study
     assert [trial.params for trial in trials] == [
         {"trial": number, "seed_everything": seed} for seed in (18, 19) for number in (best, second)
     ]
-    searched = {trial.number: trial for trial in sandbox.trials("first")}
     folder = sandbox.folder / "outputs/first-refit"
-    for trial in trials:
-        config = yaml.safe_load((folder / f"trial_{trial.number}/config.yaml").read_text())
-        assert config["seed_everything"] == config["data"]["init_args"]["draw_seed"] == trial.params["seed_everything"]
-        assert config["data"]["init_args"]["seed"] == 17
-        lr = searched[trial.params["trial"]].params["model.optim.lr"]
-        assert config["model"]["init_args"]["optim"]["lr"] == lr
-    assert len({trial.value for trial in trials}) > 2  # the seeds change something
+    _assert_only_the_seed_differs(folder, trials, {trial.number: trial for trial in sandbox.trials("first")})
 
     figures = json.loads((folder / "refit.json").read_text())
     for candidate in figures["candidates"]:
@@ -73,16 +69,37 @@ def test_an_agent_is_refit_tested_once_and_recorded_under_one_run(sandbox: Study
         assert candidate["mean"] == pytest.approx(statistics.fmean(own))
         assert candidate["std"] == pytest.approx(statistics.stdev(own))
         assert candidate["gap"] == pytest.approx(candidate["searched"] - statistics.fmean(own))
-        assert candidate["searched"] == searched[candidate["trial"]].value
     assert figures["winner"] == figures["candidates"][0]["trial"]
-    assert f"winner: trial {figures['winner']} of first, {figures['candidates'][0]['mean']:.4f}" in shown
+    assert f"winner: trial {figures['winner']} of first, mean {figures['candidates'][0]['mean']:.4f}" in shown
 
     chosen = trials[figures["test"]["number"]]
     assert chosen.params["trial"] == figures["winner"]
     assert [path.parent.name for path in folder.glob("trial_*/best.ckpt")] == [f"trial_{chosen.number}"]
-    assert f"test part, once: test_loss {figures['test']['metrics']['test_loss']:.4f}" in shown
+    assert f"test split, scored once: test_loss {figures['test']['metrics']['test_loss']:.4f}" in shown
     assert set(figures["test"]["constant_answers"]) == {"always met", "never met"}
+    _assert_one_parent_run(sandbox, figures)
 
+    # A second call prints the same, trains nothing, and does not score the test split again.
+    log = (folder / f"trial_{chosen.number}/test.log").stat().st_mtime_ns
+    assert _refit(sandbox, "first", "--trials", "2", "--seeds", "2") == 0
+    assert capsys.readouterr().out == shown
+    assert (folder / f"trial_{chosen.number}/test.log").stat().st_mtime_ns == log
+    assert len(sandbox.trials("first-refit")) == 4
+
+
+def _assert_only_the_seed_differs(folder: Path, trials: list[FrozenTrial], searched: dict[int, FrozenTrial]) -> None:
+    for trial in trials:
+        config = yaml.safe_load((folder / f"trial_{trial.number}/config.yaml").read_text())
+        assert config["seed_everything"] == config["data"]["init_args"]["draw_seed"] == trial.params["seed_everything"]
+        assert config["data"]["init_args"]["seed"] == 17
+        lr = searched[trial.params["trial"]].params["model.optim.lr"]
+        assert config["model"]["init_args"]["optim"]["lr"] == lr
+    assert len({trial.value for trial in trials}) > 2  # the seeds change the scores
+    candidates = json.loads((folder / "refit.json").read_text())["candidates"]
+    assert all(candidate["searched"] == searched[candidate["trial"]].value for candidate in candidates)
+
+
+def _assert_one_parent_run(sandbox: StudySandbox, figures: dict[str, Any]) -> None:
     runs = _runs(sandbox, "criteria-first-refit")
     parent = runs.pop("refit")
     assert parent.info.status == "FINISHED"
@@ -91,15 +108,8 @@ def test_an_agent_is_refit_tested_once_and_recorded_under_one_run(sandbox: Study
     assert parent.data.metrics["test_metric"] == pytest.approx(figures["test"]["metrics"]["test_metric"])
     assert parent.data.metrics["winner_mean"] == pytest.approx(figures["candidates"][0]["mean"])
 
-    # What is known is told again; nothing is trained, and the test part is left alone.
-    log = (folder / f"trial_{chosen.number}/test.log").stat().st_mtime_ns
-    assert _refit(sandbox, "first", "--trials", "2", "--seeds", "2") == 0
-    assert capsys.readouterr().out == shown
-    assert (folder / f"trial_{chosen.number}/test.log").stat().st_mtime_ns == log
-    assert len(sandbox.trials("first-refit")) == 4
 
-
-def test_a_stopped_refit_goes_on_and_more_seeds_are_added(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_stopped_refit_resumes_and_accepts_more_seeds(sandbox: StudySandbox, capsys: Captured) -> None:
     best, second = _search(sandbox, "first", "--study.n_trials", "2")
 
     def stop() -> None:
@@ -112,7 +122,7 @@ def test_a_stopped_refit_goes_on_and_more_seeds_are_added(sandbox: StudySandbox,
     thread.join()
     assert not (sandbox.folder / "outputs/first-refit/refit.json").exists()
     assert _refit(sandbox, "first", "--trials", "2", "--seeds", "3", "--no-test") == 0
-    assert "the test part is untouched" in capsys.readouterr().out
+    assert "test split: not used" in capsys.readouterr().out
     assert len(list((sandbox.folder / "outputs/first-refit").glob("trial_*/best.ckpt"))) == 6
     assert _refit(sandbox, "first", "--trials", "2", "--seeds", "4") == 0
     trials = sandbox.trials("first-refit")
@@ -120,27 +130,27 @@ def test_a_stopped_refit_goes_on_and_more_seeds_are_added(sandbox: StudySandbox,
         (number, seed) for seed in (18, 19, 20, 21) for number in (best, second)
     ]
     assert {trial.state for trial in trials} == {TrialState.COMPLETE}
-    assert "test part, once: test_loss" in capsys.readouterr().out
+    assert "test split, scored once: test_loss" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         raise SystemExit(_refit(sandbox, "first", "--trials", "1"))
-    assert "--trials: got 1; first-refit was begun with 2" in capsys.readouterr().err
+    assert "--trials: got 1; first-refit was started with 2" in capsys.readouterr().err
 
 
-def test_a_refit_says_what_failed_and_that_there_is_no_test(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_refit_reports_failed_seeds_and_a_missing_test_step(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1", config={})
     path = sandbox.folder / "outputs/first/trial_0/config.yaml"
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "1") == 1
-    said = capsys.readouterr()
-    assert "winner: trial 0 of first" in said.out
-    assert "the test part could not be scored with trial 0: No `test_step()` method defined" in said.err
+    output = capsys.readouterr()
+    assert "winner: trial 0 of first" in output.out
+    assert "trial 0 cannot be scored on the test split: No `test_step()` method defined" in output.err
     config = yaml.safe_load(path.read_text())
     config["model"]["init_args"]["diverges"] = True
     path.write_text(yaml.safe_dump(config))
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "2", "--no-test") == 0
-    assert "trial 0: failed with seed 19 (val_loss is nan at epoch 0)" in capsys.readouterr().out
+    assert "trial 0 failed with seed 19 (val_loss is nan at epoch 0)" in capsys.readouterr().out
 
 
-def test_the_model_that_was_tested_can_be_registered(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_printed_command_registers_the_tested_model(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1")
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "3") == 0
     command = capsys.readouterr().out.splitlines()[-1].partition("lightning-hpo ")[2].split()
@@ -148,19 +158,19 @@ def test_the_model_that_was_tested_can_be_registered(sandbox: StudySandbox, caps
     assert "registered testedmodule-best-model version 1, verified" in capsys.readouterr().out
 
 
-def test_what_cannot_be_refit_is_refused_and_nothing_is_written(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1")
     optuna.create_study(study_name="elsewhere", storage=sandbox.storage)
     config = sandbox.folder / "outputs/first/trial_0/config.yaml"
     for study, flags, line in (
-        ("first", ("--trials", "2"), "--trials: got 2; first has 1 complete trials"),
+        ("first", ("--trials", "2"), "--trials: got 2; first has only 1 complete"),
         ("first", ("--seeds", "0"), "--seeds: got 0; use 1 or more"),
-        ("elsewhere", (), "elsewhere: it was not tuned here"),
+        ("elsewhere", (), "elsewhere: the study was not created by `tune`"),
         ("second", (), "--study second: no such study"),
     ):
         assert _refit(sandbox, study, *flags) == 2
         assert line in capsys.readouterr().err
     config.rename(config.with_suffix(".away"))
     assert _refit(sandbox, "first", "--trials", "1") == 2
-    assert f"{config}: the config of trial 0 is gone" in capsys.readouterr().err
+    assert f"{config}: no such file; restore the config of trial 0" in capsys.readouterr().err
     assert optuna.get_all_study_names(sandbox.storage) == ["first", "elsewhere"]

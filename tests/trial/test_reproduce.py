@@ -1,4 +1,4 @@
-"""A trial made again, from its folder and from its run."""
+"""Reproduction of a trial, with the config from its folder or from MLflow."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.study_sandbox import StudySandbox
 Captured = pytest.CaptureFixture[str]
 
 
-def test_a_trial_reaches_its_value_again_and_what_differs_is_said(sandbox: StudySandbox, capfd: Captured) -> None:
+def test_retrained_trial_gets_its_value_and_changes_are_listed(sandbox: StudySandbox, capfd: Captured) -> None:
     assert sandbox.tune("first", "--study.n_trials", "2", "--study.register", "false", "--trainer.max_epochs", "2") == 0
     best = max(sandbox.trials("first"), key=lambda trial: trial.value or 0.0)
     run_id = best.user_attrs["mlflow_run_id"]
@@ -31,27 +31,27 @@ def test_a_trial_reaches_its_value_again_and_what_differs_is_said(sandbox: Study
     config = sandbox.folder / f"outputs/first/trial_{best.number}/config.yaml"
     command, *rest = reproduce("--run")
     assert command == f"lightning-hpo fit --config {config}"
-    found = re.fullmatch(r"value: ([\d.]+) then, ([\d.]+) now, difference [+-]0\.\d+", rest[-1])
+    found = re.fullmatch(r"value: was ([\d.]+), is ([\d.]+), difference [+-]0\.\d+", rest[-1])
     assert found is not None
-    # Not to the last digit: how many threads add up what a sum holds is not the trial's.
+    # Not to the last digit: the number of threads changes the order of sums.
     assert (float(found[1]), float(found[2])) == pytest.approx((best.value, best.value), abs=1e-4)
-    assert not any("then" in line for line in rest[:-1])
+    assert not any(": was" in line for line in rest[:-1])
 
     text = config.read_text()
     for tag, value in (("version.torch", "0.1"), ("data_fingerprint", "other"), ("git_dirty", "false")):
         sandbox.client.set_tag(run_id, tag, value)
     shutil.rmtree(config.parent)
-    anew = Path(f"first-trial_{best.number}.yaml")
-    anew.write_text("of somebody else")
+    copy = Path(f"first-trial_{best.number}.yaml")
+    copy.write_text("another file")
     assert main(["reproduce", "first", "--storage", sandbox.storage, "--tracking_uri", sandbox.tracking_uri]) == 2
-    assert f"{anew}, where it would be written anew from its run, cannot be (File exists)" in capfd.readouterr().err
-    assert anew.read_text() == "of somebody else"
-    anew.unlink()
+    assert f"its copy from MLflow cannot be written to {copy} (File exists)" in capfd.readouterr().err
+    assert copy.read_text() == "another file"
+    copy.unlink()
     command, *rest = reproduce("--trial", str(best.number))
-    assert command == f"lightning-hpo fit --config {anew}"
-    assert yaml.safe_load(anew.read_text()) == yaml.safe_load(text)
-    assert "data_fingerprint: other then, None now" in rest
-    assert any(re.fullmatch(r"torch: 0\.1 then, 2\..* now", line) for line in rest)
+    assert command == f"lightning-hpo fit --config {copy}"
+    assert yaml.safe_load(copy.read_text()) == yaml.safe_load(text)
+    assert "data_fingerprint: was other, is None" in rest
+    assert any(re.fullmatch(r"torch: was 0\.1, is 2\..*", line) for line in rest)
 
     sandbox.client.delete_run(run_id)
     other = sandbox.trials("first")[1 - best.number]
@@ -59,24 +59,24 @@ def test_a_trial_reaches_its_value_again_and_what_differs_is_said(sandbox: Study
         f"mlflow_run_id_of_trial_{other.number}", "0" * 32
     )
     [_, line] = reproduce("--trial", str(other.number))
-    assert line == "what it was made with is not known: its run is gone, or MLflow does not answer"
+    assert line == "changes since then are unknown: the trial's run was deleted, or MLflow does not respond"
 
 
 @pytest.mark.parametrize(
     ("about", "flags", "line"),
     [
-        ({}, (), "first: it was not tuned here"),
-        ({"agent": "criteria"}, (), "first: no trial is complete yet; name one with --trial"),
-        ({"agent": "criteria"}, ("--trial", "3"), "--trial: got 3; first has the trials 0 to 0"),
-        ({"agent": "criteria"}, ("--trial", "0"), "config.yaml: the config of trial 0 is gone, and it has no run"),
+        ({}, (), "first: the study was not created by `tune`"),
+        ({"agent": "criteria"}, (), "first: no trial is complete yet; select one with --trial"),
+        ({"agent": "criteria"}, ("--trial", "3"), "--trial: got 3; first has trials 0 to 0"),
+        ({"agent": "criteria"}, ("--trial", "0"), "config.yaml: no such file, and trial 0 has no MLflow run"),
         (
             {"agent": "criteria"},
             ("--trial", "0", "--run"),
-            "--run: trial 0 is RUNNING: it has no value to compare with",
+            "--run: trial 0 is RUNNING, so it has no value to compare with",
         ),
     ],
 )
-def test_what_cannot_be_made_again_is_refused(
+def test_trial_that_cannot_be_reproduced_is_refused(
     study: optuna.Study,
     storage_url: str,
     tracking_uri: str,

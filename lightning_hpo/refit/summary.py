@@ -1,0 +1,84 @@
+"""Table and lines that `refit` prints when all trials are finished."""
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
+from lightning_hpo.refit.seed_scores import SeedScores, compare
+
+__all__ = ["print_candidates", "print_test_score"]
+
+_FILE_WIDTH = 120
+
+
+def print_candidates(result: RefitResult) -> None:
+    """Print the scores of the candidates, and the lines about the winner."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    console.print(_table(result))
+    for line in _verdict(result):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def print_test_score(result: RefitResult) -> None:
+    """Print the score on the test split, and the command that registers the scored model."""
+    for line in _test_score(result):
+        print(line)
+
+
+def _table(result: RefitResult) -> Table:
+    table = Table("trial", "searched", "mean", "std", "95 % interval", "searched - mean", "seeds", box=None)
+    for each in result.ranked:
+        found = each.estimate
+        interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "needs two seeds"
+        std = f"{found.std:.4f}" if found.count > 1 else "-"
+        row = (f"{each.searched:.4f}", f"{found.mean:.4f}", std, interval, f"{each.gap:+.4f}", str(found.count))
+        table.add_row(str(each.trial), *row)
+    return table
+
+
+def _verdict(result: RefitResult) -> list[str]:
+    """Return lines about the winner, its lead over the second, failed seeds, and better constant baselines."""
+    found = result.winner.estimate
+    std = f" ± {found.std:.4f}" if found.count > 1 else ""
+    mean = f"mean {found.mean:.4f}{std} over {found.count} seeds"
+    lines = [f"winner: trial {result.winner.trial} of {result.searched.study_name}, {mean}"]
+    lines += [_comparison(result.winner, second) for second in result.ranked[1:2]]
+    for each in result.candidates:
+        if each.failures:
+            seeds = ", ".join(f"seed {seed} ({reason})" for seed, reason in each.failures.items())
+            lines.append(f"trial {each.trial} failed with {seeds}")
+    if result.better_baselines:
+        listed = ", ".join(f"{name} {value:.4f}" for name, value in result.better_baselines.items())
+        lines.append(f"the winner is not better than these constant baselines: {listed}")
+    return lines
+
+
+def _comparison(first: SeedScores, second: SeedScores) -> str:
+    found = compare(first, second)
+    if found.count < 2:
+        return f"second: trial {second.trial}; a comparison needs at least two seeds that both trials have"
+    verdict = "significant" if found.excludes_zero else "within the noise"
+    interval = f"95 % interval {found.low:+.4f} to {found.high:+.4f}"
+    return (
+        f"second: trial {second.trial}; the difference of {found.mean:+.4f} is {verdict} ({interval}, paired by seed)"
+    )
+
+
+def _test_score(result: RefitResult) -> list[str]:
+    tested = result.tested
+    if tested is None:
+        return ["test split: not used; without --no-test, refit scores it once with the winner's median seed"]
+    name = result.monitor.replace("val_", "test_")
+    value = tested["metrics"].get(name)
+    score = f"{name} {value:.4f}" if value is not None else f"the model logs no {name}"
+    trial, seed = tested["params"][TRIAL], tested["params"][SEED]
+    lines = [f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)"]
+    if tested["constant_answers"]:
+        baselines = ", ".join(f"{name} {value:.4f}" for name, value in tested["constant_answers"].items())
+        lines.append(f"constant baselines on the test split: {baselines}")
+    if trial != result.winner.trial:
+        lines.append("the winner has changed since, with more seeds; refit does not score the test split again")
+    command = f"lightning-hpo register --study {result.study.study_name} --trial {tested['number']}"
+    return [*lines, f"register this model: {command}"]
