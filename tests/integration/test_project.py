@@ -42,24 +42,6 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("paper", ["README.md", "CONTRIBUTING.md"])
-def test_what_a_map_names_is_there(paper: str) -> None:
-    text = (ROOT / paper).read_text(encoding="utf-8")
-    if paper == "README.md":
-        tree = text.split("## Where things are")[1].split("```")[1]
-        named = [ROOT / line.split()[0] for line in tree.strip().splitlines()]
-    else:
-        rows = [line for line in text.splitlines() if line.startswith("| `")]
-        named = [ROOT / "lightning_hpo" / name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
-        modules = {
-            path
-            for path in (ROOT / "lightning_hpo").iterdir()
-            if path.suffix == ".py" or (path / "__init__.py").exists()
-        }
-        assert modules - set(named) == {ROOT / "lightning_hpo/__init__.py", ROOT / "lightning_hpo/__main__.py"}
-    assert [path for path in named if not path.exists()] == []
-
-
 def test_there_are_a_config_a_search_space_and_a_demo_for_each_agent() -> None:
     wanted = {
         f"{name}.yaml"
