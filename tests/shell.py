@@ -1,6 +1,6 @@
 """Runs `lightning-hpo` commands one after another in one process, so that modules are imported only once.
 
-Run as a program, this module reads one JSON line per command (arguments and exported variables) and writes its exit code.
+As a program, this module reads one JSON line per command (arguments, exported variables) and writes the exit code.
 """
 
 import json

@@ -1,6 +1,9 @@
 """README and docs: every command and code block runs, with smaller studies; every link leads somewhere."""
 
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +24,7 @@ SHORT = " --study.n_trials 1 --study.pruner optuna.pruners.NopPruner --trainer.m
 
 def _shortened(command: str) -> str:
     """Return a faster form of a command, or nothing if another test runs it or it would block the shell."""
-    if re.match(r"scripts/|export PATH|pip |lightning-hpo (demo-data|ui)", command):
+    if re.match(r"scripts/|export PATH|pip |lightning-hpo (demo-data|ui|status --study demo-)", command):
         return ""
     words = re.sub(r"--study.(n_trials|workers|per_device) \d+|--study.devices \S+ \S+", "", command)
     words = words.replace("trial_7", "trial_0").replace("--n-trials 20", "--n-trials 1").rstrip()
@@ -87,3 +90,12 @@ def test_index_lists_every_page() -> None:
 
 def test_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
+    command = (ROOT / "scripts/docs").read_text(encoding="utf-8").splitlines()[-1]
+    words = shlex.split(command.replace("docs/_build", str(tmp_path)).replace(' "$@"', ""))
+    assert words[0] == "python"
+    done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in tmp_path.rglob("*.html")} > {page.stem for page in PAGES}
