@@ -1,4 +1,4 @@
-"""transformers' Trainer with its own search by Optuna and its MLflow callback, as its users have it."""
+"""transformers' Trainer with its `hyperparameter_search` (Optuna backend) and its MLflow callback."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ from scripts.benchmarks.setting import SEED, Result, Setting, read_setting
 
 __all__ = ["main"]
 
-_WAYS: dict[str, dict[str, Any]] = {
+_VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "grouped": {"train_sampling_strategy": "group_by_length"},
     "best": {"train_sampling_strategy": "group_by_length", "bf16": True},
@@ -46,15 +46,15 @@ class _Clock(TrainerCallback):
     def __init__(self, result: Result) -> None:
         self._result = result
 
-    def on_step_begin(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - its library's arguments
+    def on_step_begin(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - arguments of the library
         self._result.first_batch()
 
-    def on_train_end(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - its library's arguments
+    def on_train_end(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - arguments of the library
         self._result.ended()
 
 
 class _Counting:
-    """The collator, counting what the first trial trains on."""
+    """Collator that counts the training batches of the first trial."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, result: Result, most: int) -> None:
         self._collate, self._result, self._most = DataCollatorWithPadding(tokenizer), result, most
@@ -67,7 +67,7 @@ class _Counting:
 
 
 def main() -> None:
-    """Run the search, and leave the result in the setting's folder; the second argument is the way."""
+    """Run the search and save the result. Arguments: folder of the setting, name of the variant."""
     setting, result = read_setting(sys.argv[1]), Result()
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{setting.folder}/mlflow.db"
     os.environ["MLFLOW_EXPERIMENT_NAME"] = "transformers"
@@ -83,7 +83,7 @@ def main() -> None:
         disable_tqdm=True,
         seed=SEED,
         use_cpu=not torch.cuda.is_available(),
-        **_WAYS[sys.argv[2]],
+        **_VARIANTS[sys.argv[2]],
     )
     trainer = Trainer(
         args=arguments,
