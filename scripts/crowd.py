@@ -22,6 +22,18 @@ from lightning_hpo.cli import main as lightning_hpo
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.tracking.tracker import Tracker
 
+_CONFIG: dict[str, dict[str, Any]] = {
+    "model": {"class_path": "scripts.soak.SoakModule"},
+    "data": {"class_path": "scripts.soak.SoakData"},
+    "trainer": {
+        "max_epochs": 1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 1,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    },
+    "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}},
+}
 _LOCK_ERRORS = ("database is locked", "OperationalError", "deadlock detected", "could not serialize")
 
 
@@ -38,20 +50,8 @@ def crowd(folder: Path, storage: str, tracking_uri: str, workers: int, trials: i
     Returns:
         Counts by name, and the duration in seconds.
     """
-    config: dict[str, dict[str, Any]] = {
-        "model": {"class_path": "scripts.soak.SoakModule"},
-        "data": {"class_path": "scripts.soak.SoakData"},
-        "trainer": {
-            "max_epochs": 1,
-            "limit_train_batches": 1,
-            "limit_val_batches": 1,
-            "accelerator": "cpu",
-            "num_sanity_val_steps": 0,
-        },
-        "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}},
-    }
     path = folder / "crowd.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    path.write_text(yaml.safe_dump(_CONFIG), encoding="utf-8")
     began = time.monotonic()
     arguments = ["tune", "--config", str(path), "--study.name", "crowd", "--study.outdir", str(folder / "outputs")]
     arguments += ["--study.storage", storage, "--study.tracking_uri", tracking_uri, "--study.register", "false"]

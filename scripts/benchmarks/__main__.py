@@ -31,26 +31,7 @@ _PREDICTED = 60
 
 def main() -> None:
     """Measure the requested parts."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="parts to run")
-    parser.add_argument("--json", type=Path, help="save the figures to this file")
-    parser.add_argument("--posts", type=Path, help="comparison, gpu, serving: posts of a corpus; default: synthetic")
-    parser.add_argument("--annotations", type=Path, help="annotations of the corpus")
-    parser.add_argument("--criteria", type=Path, help="criteria of the corpus; default: DSM-5")
-    parser.add_argument("--repeats", type=int, default=2, help="comparison: rounds; default: %(default)s")
-    parser.add_argument(
-        "--trials", type=int, default=2, help="comparison: trials per contender and round; default: %(default)s"
-    )
-    parser.add_argument("--pairs", type=int, default=160, help="comparison: training pairs; default: %(default)s")
-    parser.add_argument(
-        "--sizes",
-        type=int,
-        nargs=2,
-        default=[10_000, 1_000_000],
-        help="corpus: small and large number of posts; default: %(default)s",
-    )
+    parser = _parser()
     given = parser.parse_args()
     if (given.posts is None) != (given.annotations is None):
         parser.error("--posts, --annotations: got only one; use both or neither")
@@ -74,6 +55,30 @@ def main() -> None:
             found[part] = figures.as_dict()
             if given.json:  # after each part, so that an interruption loses little
                 given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="parts to run")
+    parser.add_argument("--json", type=Path, help="save the figures to this file")
+    parser.add_argument("--posts", type=Path, help="comparison, gpu, serving: posts of a corpus; default: synthetic")
+    parser.add_argument("--annotations", type=Path, help="annotations of the corpus")
+    parser.add_argument("--criteria", type=Path, help="criteria of the corpus; default: DSM-5")
+    parser.add_argument("--repeats", type=int, default=2, help="comparison: rounds; default: %(default)s")
+    parser.add_argument(
+        "--trials", type=int, default=2, help="comparison: trials per contender and round; default: %(default)s"
+    )
+    parser.add_argument("--pairs", type=int, default=160, help="comparison: training pairs; default: %(default)s")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=[10_000, 1_000_000],
+        help="corpus: small and large number of posts; default: %(default)s",
+    )
+    return parser
 
 
 def _between(given: argparse.Namespace) -> Figures:

@@ -163,13 +163,9 @@ def prepare(setting: Setting, posts: Path, annotations: Path, criteria: Path | N
     texts = pd.read_csv(posts, dtype=str, keep_default_na=False)
     rows = pd.read_csv(annotations, dtype=str, keep_default_na=False)
     rows = rows[rows["DSM5_symptom"].isin(list(known)) & rows["post_id"].isin(texts["post_id"])]
-    tokenizer = write_encoder(
-        setting.folder / "encoder",
-        [*known.values(), *texts["text"]],
-        setting.max_length,
-        layers=setting.layers,
-        width=setting.width,
-    )
+    size = {"layers": setting.layers, "width": setting.width}
+    training_texts = [*known.values(), *texts["text"]]
+    tokenizer = write_encoder(setting.folder / "encoder", training_texts, setting.max_length, **size)
     room = setting.max_length - max(len(tokenizer(text)["input_ids"]) for text in known.values()) - 1
     fits = texts["text"].map(lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= room)
     fitting = texts[texts["post_id"].isin(rows["post_id"]) & fits].drop_duplicates("text")

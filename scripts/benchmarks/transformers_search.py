@@ -74,19 +74,8 @@ def main() -> None:
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tokenizer = AutoTokenizer.from_pretrained(setting.encoder)
-    arguments = TrainingArguments(
-        output_dir=str(setting.folder / "transformers"),
-        per_device_train_batch_size=setting.batch_size,
-        num_train_epochs=setting.epochs,
-        eval_strategy="epoch",
-        report_to=["mlflow"],
-        disable_tqdm=True,
-        seed=SEED,
-        use_cpu=not torch.cuda.is_available(),
-        **_VARIANTS[sys.argv[2]],
-    )
     trainer = Trainer(
-        args=arguments,
+        args=_arguments(setting, **_VARIANTS[sys.argv[2]]),
         model_init=lambda _: AutoModelForSequenceClassification.from_pretrained(setting.encoder, num_labels=2),
         train_dataset=_Pairs(setting, tokenizer, "train"),
         eval_dataset=_Pairs(setting, tokenizer, "val"),
@@ -108,6 +97,20 @@ def main() -> None:
     assert last is not None
     result.trials_s = [then - start for start, then in zip(starts, [*starts[1:], last.timestamp()], strict=True)]
     result.write(setting)
+
+
+def _arguments(setting: Setting, **variant: Any) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(setting.folder / "transformers"),
+        per_device_train_batch_size=setting.batch_size,
+        num_train_epochs=setting.epochs,
+        eval_strategy="epoch",
+        report_to=["mlflow"],
+        disable_tqdm=True,
+        seed=SEED,
+        use_cpu=not torch.cuda.is_available(),
+        **variant,
+    )
 
 
 if __name__ == "__main__":
