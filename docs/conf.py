@@ -27,13 +27,26 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!lightning_hpo\.).*"), (r"py:class", r"li
 
 
 def setup(app: Sphinx) -> None:
-    """Add the pages that README.md links to as the table of contents."""
+    """Add the table of contents, and accept Markdown code blocks in docstrings."""
     app.connect("source-read", _add_contents)
+    app.connect("autodoc-process-docstring", _convert_code_blocks)
 
 
-def _add_contents(app: Sphinx, page: str, source: list[str]) -> None:
-    # Written here rather than into README.md, where GitHub would show the directive as text.
-    del app
+def _add_contents(_app: Sphinx, page: str, source: list[str]) -> None:
+    # Not in README.md itself, because GitHub would show the directive as text.
     if page == root_doc:
         listed = "\n".join(re.findall(r"\]\(([\w/-]+)\.md\)", source[0]))
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+
+
+def _convert_code_blocks(
+    _app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    inside, converted = False, list[str]()
+    for line in lines:
+        if line.startswith("```"):
+            inside = not inside
+            converted += ["", f".. code-block:: {line[3:] or 'text'}", ""] if inside else [""]
+        else:
+            converted.append(f"    {line}" if inside else line)
+    lines[:] = converted
