@@ -18,6 +18,7 @@ PROSE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs")
 PHRASES = (
     "all the same",
     "as far as",
+    "constant answer",
     "goes on with",
     "gone on with",
     "graphics card",
