@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Many workers on one pair of databases: SQLite, and a real PostgreSQL. Counts what they do to each other.
+"""Run many workers on one pair of databases, SQLite and PostgreSQL, and count conflicts.
 
 python scripts/crowd.py --workers 16 --trials 320
 """
@@ -22,36 +22,36 @@ from lightning_hpo.cli import main as lightning_hpo
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.tracking.tracker import Tracker
 
+_CONFIG: dict[str, dict[str, Any]] = {
+    "model": {"class_path": "scripts.soak.SoakModule"},
+    "data": {"class_path": "scripts.soak.SoakData"},
+    "trainer": {
+        "max_epochs": 1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 1,
+        "accelerator": "cpu",
+        "num_sanity_val_steps": 0,
+    },
+    "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}},
+}
 _LOCK_ERRORS = ("database is locked", "OperationalError", "deadlock detected", "could not serialize")
 
 
 def crowd(folder: Path, storage: str, tracking_uri: str, workers: int, trials: int) -> dict[str, float]:
-    """Run a study of trials that do next to nothing, and count.
+    """Run a study of one-batch trials, and count trials, runs and errors.
 
     Args:
-        folder: Where to write.
+        folder: Output folder.
         storage: Optuna's database.
         tracking_uri: MLflow's database.
         workers: Trials at the same time.
-        trials: Trials in all.
+        trials: Total number of trials.
 
     Returns:
-        What was counted.
+        Counts by name, and the duration in seconds.
     """
-    config: dict[str, dict[str, Any]] = {
-        "model": {"class_path": "scripts.soak.SoakModule"},
-        "data": {"class_path": "scripts.soak.SoakData"},
-        "trainer": {
-            "max_epochs": 1,
-            "limit_train_batches": 1,
-            "limit_val_batches": 1,
-            "accelerator": "cpu",
-            "num_sanity_val_steps": 0,
-        },
-        "search_space": {"model.lr": {"low": 1.0e-3, "high": 1.0, "log": True}},
-    }
     path = folder / "crowd.yaml"
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    path.write_text(yaml.safe_dump(_CONFIG), encoding="utf-8")
     began = time.monotonic()
     arguments = ["tune", "--config", str(path), "--study.name", "crowd", "--study.outdir", str(folder / "outputs")]
     arguments += ["--study.storage", storage, "--study.tracking_uri", tracking_uri, "--study.register", "false"]
@@ -73,11 +73,13 @@ def crowd(folder: Path, storage: str, tracking_uri: str, workers: int, trials: i
 
 
 def main() -> int:
-    """Crowd both kinds of database, print a table, and give 1 if anything is wrong."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for scripts.soak, here and in the trials
-    parser = argparse.ArgumentParser(description="Many workers on one pair of databases.")
-    parser.add_argument("--workers", type=int, default=16, help="default: %(default)s")
-    parser.add_argument("--trials", type=int, default=320, help="default: %(default)s")
+    """Test both kinds of database, print a table, and return 1 if there are errors."""
+    sys.path.insert(
+        0, str(Path(__file__).resolve().parent.parent)
+    )  # makes scripts.soak importable, here and in trial processes
+    parser = argparse.ArgumentParser(description="Run many workers on one pair of databases, and count conflicts.")
+    parser.add_argument("--workers", type=int, default=16, help="trials at the same time; default: %(default)s")
+    parser.add_argument("--trials", type=int, default=320, help="total number of trials; default: %(default)s")
     given = parser.parse_args()
     table = Table("what", "SQLite", "PostgreSQL", box=None)
     with tempfile.TemporaryDirectory() as name:

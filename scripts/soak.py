@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Kills running studies at random moments in random ways, and counts what that has done to them: nothing, it should be.
+"""Kill running studies at random moments in random ways, and count the resulting errors (there should be none).
 
 python scripts/soak.py --kills 100 --workers 1 2 4
 """
@@ -21,7 +21,7 @@ from typing import Any
 from lightning_hpo.study.workers import start_server
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--victim"]:
-    start_server()  # as `tune` does: its imports beside those below
+    start_server()  # before the imports below, so that both run at the same time, as in `tune`
 
 import optuna
 import torch
@@ -44,7 +44,7 @@ from lightning_hpo.trial.outcome import RUN_STATUS
 _ROOT = Path(__file__).resolve().parent.parent
 _TRIALS = 12
 _EPOCHS = 5
-_MOST_DEATHS = 2  # a third would fail the trial, as it should
+_MOST_DEATHS = 2  # the third fails the trial, as intended
 _LIMIT_S = 120.0
 
 _GENTLE = ("study SIGINT", "study SIGTERM")
@@ -66,11 +66,11 @@ _BY_SIGNAL = (*_GENTLE, "study SIGINT twice", "study SIGKILL")
 
 
 class SoakModule(LightningModule):
-    """A small network whose training draws from every random state that a resume has to restore.
+    """Small network whose training draws from every random state that resuming must restore.
 
     Args:
         lr: Learning rate.
-        momentum: Momentum, so that the optimizer has a state.
+        momentum: Momentum, which gives the optimizer a state.
     """
 
     def __init__(self, lr: float = 0.1, momentum: float = 0.9) -> None:
@@ -80,12 +80,12 @@ class SoakModule(LightningModule):
         self.example_input_array = torch.zeros(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the product, as far as it is learnt."""
+        """Predict the product of two numbers."""
         result: Tensor = self.layers(x)
         return result
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Give the squared error."""
+        """Return the squared error."""
         del batch_idx
         return nn.functional.mse_loss(self(batch[0]), batch[1])
 
@@ -95,53 +95,53 @@ class SoakModule(LightningModule):
         self.log("val_metric", 1 / (1 + nn.functional.mse_loss(self(batch[0]), batch[1])))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build SGD with momentum."""
+        """Return SGD with momentum."""
         return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)
 
 
 class SoakData(LightningDataModule):
-    """Products of two numbers."""
+    """Pairs of numbers and their products."""
 
     def _loader(self, seed: int) -> DataLoader[tuple[Tensor, ...]]:
         x = torch.randn(256, 2, generator=torch.Generator().manual_seed(seed))
         return DataLoader(TensorDataset(x, x.prod(dim=1, keepdim=True)), batch_size=8)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """32 batches."""
+        """Return 32 training batches."""
         return self._loader(1)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """32 batches."""
+        """Return 32 validation batches."""
         return self._loader(2)
 
 
 class Plan:
-    """What kills next: a file that the study's process and its trials look at; whoever carries it out takes it away.
+    """The next kill, stored in a file. The study process and its trials poll the file; the one that is due removes it.
 
     Args:
-        path: The file.
+        path: File of the plan.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def make(self, kind: str, skip: int) -> None:
-        """Plan a kill, at the `skip`-th moment from now on."""
+        """Plan a kill at the `skip`-th opportunity from now on."""
         partial = self._path.with_suffix(".partial")
         partial.write_text(json.dumps({"kind": kind, "skip": skip}), encoding="utf-8")
         partial.replace(self._path)
 
     @property
     def open(self) -> bool:
-        """Whether it is not carried out yet."""
+        """Whether the kill is still pending."""
         return self._path.exists()
 
     def drop(self) -> None:
-        """Take it away."""
+        """Cancel the kill."""
         self._path.unlink(missing_ok=True)
 
     def due(self, kind: str, place: int = 10**9) -> bool:
-        """Whether this moment is the one; only one process gets a yes."""
+        """Return whether the kill is due here. Only one process gets True."""
         try:
             planned = json.loads(self._path.read_text(encoding="utf-8"))
             if planned["kind"] != kind or place < planned["skip"]:
@@ -153,10 +153,10 @@ class Plan:
 
 
 class Chaos(Callback):
-    """Carries the plan out within a trial's process.
+    """Callback that carries out the plan in a trial process.
 
     Args:
-        plan: The plan's file.
+        plan: File of the plan.
     """
 
     def __init__(self, plan: str) -> None:
@@ -164,14 +164,14 @@ class Chaos(Callback):
         self._study = int(os.environ.get("SOAK_STUDY", "0"))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wrap what the process calls at the moments in question."""
+        """Wrap the functions before or after which the process may be killed."""
         del trainer, pl_module
         _around(os, "fsync", self._plan, before="trial SIGKILL within a checkpoint")
         _around(os, "replace", self._plan, before="trial SIGKILL between a checkpoint's renames")
         _around(lightning_hpo.trial.run, "keep_outcome", self._plan, after="trial SIGKILL after its end")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Die within an epoch, alone or with the study."""
+        """Kill this process within an epoch, alone or together with the study process."""
         del trainer, pl_module, batch
         if self._plan.due("trial SIGKILL", batch_idx):
             _die()
@@ -199,7 +199,7 @@ def _around(owner: Any, name: str, plan: Plan, before: str = "", after: str = ""
 
 
 def _victim(plan: str, arguments: list[str]) -> int:
-    """The study's process: `lightning-hpo tune`, with a plan to die."""
+    """Run `lightning-hpo tune` as the study process to be killed."""
     os.environ["SOAK_STUDY"] = str(os.getpid())
     _around(optuna.Study, "tell", Plan(Path(plan)), "study SIGKILL before tell", "study SIGKILL after tell")
     moments = ("study SIGKILL before its run is made", "study SIGKILL after its run is made")
@@ -208,11 +208,11 @@ def _victim(plan: str, arguments: list[str]) -> int:
 
 
 class Soak:
-    """Studies that are killed, and one that is not.
+    """Killed studies, and one uninterrupted reference study.
 
     Args:
-        folder: Where everything is written.
-        seed: Of the kinds and moments.
+        folder: Output folder.
+        seed: Seed of the kinds and moments of kills.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -236,7 +236,7 @@ class Soak:
         self._config.write_text(yaml.safe_dump(config), encoding="utf-8")
 
     def start(self, name: str, workers: int) -> subprocess.Popen[bytes]:
-        """Start `tune` on a study."""
+        """Start `tune` for a study."""
         arguments = ["--config", str(self._config), "--study.name", name, "--study.workers", str(workers)]
         arguments += ["--study.n_trials", str(_TRIALS), "--study.outdir", str(self.folder / "outputs")]
         arguments += ["--study.storage", self.storage, "--study.tracking_uri", f"sqlite:///{self.folder}/mlflow.db"]
@@ -253,14 +253,14 @@ class Soak:
             return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def finish(self, name: str, workers: int) -> None:
-        """Let a study run to its end."""
+        """Run a study to completion."""
         self.plan.drop()
         code = self.start(name, workers).wait()
         if code != 0:
-            raise SystemExit(f"{name} ended with {code}; see {self.folder}/{name}.log")
+            raise SystemExit(f"{name}: tune exited with code {code}; see {self.folder}/{name}.log")
 
     def kill(self, name: str, workers: int, kills: int) -> Iterator[str]:
-        """Kill one study until it has all its trials or there were enough kills; then let it finish."""
+        """Kill one study until it is complete or has been killed `kills` times; then run it to completion."""
         done = 0
         process = self.start(name, workers)
         while done < kills:
@@ -280,7 +280,7 @@ class Soak:
 
     def _choose(self, name: str, died: bool) -> str:
         open_trials = [trial for trial in self.trials(name) if not trial.state.is_finished()]
-        # What ran when the study died has died once more; that is counted when the study begins again.
+        # Trials that ran when the study process was killed count as killed once more after the restart.
         deaths = [t.user_attrs.get("deaths", 0) + (died and t.state == TrialState.RUNNING) for t in open_trials]
         dying = any(number >= _MOST_DEATHS for number in deaths)
         return self.draw.choice(_GENTLE if dying else _KINDS)
@@ -299,7 +299,7 @@ class Soak:
         return carried_out
 
     def _send(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
-        """Send a signal at a random moment from the first sign of life on."""
+        """Send a signal at a random moment after the first trial has written to its outbox."""
         outboxes = self.folder / "outputs" / name
         before = {path: path.stat().st_size for path in outboxes.glob("trial_*/journal.jsonl")}
         end = time.monotonic() + _LIMIT_S
@@ -319,7 +319,7 @@ class Soak:
         return True
 
     def trials(self, name: str) -> list[FrozenTrial]:
-        """The study's trials so far."""
+        """Return the trials of a study so far."""
         if not (self.folder / "optuna.db").exists():
             return []
         try:
@@ -328,7 +328,7 @@ class Soak:
             return []
 
     def count(self, name: str, reference: list[FrozenTrial] | None) -> dict[str, int]:
-        """What is wrong with a study that has come to its end."""
+        """Count the errors of a finished study."""
         study = optuna.load_study(study_name=name, storage=self.storage)
         trials = study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -381,17 +381,17 @@ def _differs(trial: FrozenTrial, reference: FrozenTrial) -> bool:
 
 
 def soak(folder: Path, kills: int, workers: list[int], seed: int, say: Callable[[str], None]) -> dict[str, int]:
-    """Kill studies until there were enough kills for each number of workers, and count what is wrong with them.
+    """Kill studies until each number of workers has had enough kills, and count the errors.
 
     Args:
-        folder: Where everything is written.
-        kills: How many kills for each number of workers.
+        folder: Output folder.
+        kills: Kills for each number of workers.
         workers: Numbers of trials at the same time.
-        seed: Of the kinds and moments.
-        say: Called with a line now and then.
+        seed: Seed of the kinds and moments of kills.
+        say: Called with progress lines.
 
     Returns:
-        Counts by what is wrong; all are 0 where nothing is.
+        Number of kills by kind, and number of errors by kind. All error counts should be 0.
     """
     session = Soak(folder, seed)
     reference = None
@@ -414,14 +414,16 @@ def soak(folder: Path, kills: int, workers: list[int], seed: int, say: Callable[
 
 
 def main() -> int:
-    """Soak, print a table, and give 1 if anything is wrong."""
+    """Run the test, print a table, and return 1 if there are errors."""
     if sys.argv[1:2] == ["--victim"]:
         return _victim(sys.argv[2], sys.argv[3:])
-    parser = argparse.ArgumentParser(description="Kill running studies, and count what that has done to them.")
-    parser.add_argument("--kills", type=int, default=100, help="for each number of workers, default: %(default)s")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
-    parser.add_argument("--folder", help="where to write; default: a temporary folder")
+    parser = argparse.ArgumentParser(description="Kill running studies at random, and count the errors.")
+    parser.add_argument("--kills", type=int, default=100, help="kills for each number of workers; default: %(default)s")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 4], help="numbers of trials at the same time; default: 1 2 4"
+    )
+    parser.add_argument("--seed", type=int, default=17, help="seed of the kills; default: %(default)s")
+    parser.add_argument("--folder", help="output folder; default: a temporary folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(given.folder or temporary).absolute()

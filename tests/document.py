@@ -1,4 +1,4 @@
-"""A page of the documentation, and a reader who does what pages say."""
+"""Markdown pages of the documentation, and a reader that runs their commands and code blocks."""
 
 import argparse
 import contextlib
@@ -17,17 +17,18 @@ from tests.server import free_port, run_server
 from tests.shell import Shell
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+_COMMENT = re.compile(r"\s+# .*$")
 _FILE = re.compile(r"# ([\w/.-]+\.(?:py|yaml))\n")
 _PACKAGE = "lightning_hpo"
 
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two fences.
+    """A fenced code block.
 
     Attributes:
-        language: As the fence says it.
-        text: All between.
+        language: Language named by the opening fence.
+        text: Text between the fences.
     """
 
     language: str
@@ -35,51 +36,53 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that it is to be put into, if its first line names one."""
+        """File that the block belongs in, if the first line is a comment with a file name."""
         named = _FILE.match(self.text)
         return named[1] if named else None
 
     @property
     def commands(self) -> list[str]:
-        """The command lines of a bash block; a line that ends in a backslash goes on."""
-        return self.text.replace("\\\n", " ").splitlines() if self.language == "bash" else []
+        """Commands of a bash block, without trailing comments. A backslash at the end of a line continues it."""
+        if self.language != "bash":
+            return []
+        return [_COMMENT.sub("", line) for line in self.text.replace("\\\n", " ").splitlines()]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The page's blocks, from top to bottom."""
+    """Return the code blocks of a page, from top to bottom."""
     return [Block(*found) for found in _BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
 class Reader:
-    """Does what pages say, from top to bottom, in one folder; what a page before has said already is not done again.
+    """Runs the code blocks of pages, from top to bottom, in one folder. A repeated command runs only once.
 
     Args:
-        project: The folder.
-        shortened: Gives what is run in the place of a command: less of the same, or nothing.
+        project: Folder to run in.
+        shortened: Returns a faster form of a command, or an empty string to skip it.
     """
 
     def __init__(self, project: ProjectSandbox, shortened: Callable[[str], str]) -> None:
-        self._workplace, self._shortened = project, shortened
+        self._project, self._shortened = project, shortened
         self._shell = Shell(project.folder, project.environment)
         self._done: set[str] = set()
         self.answers: dict[str, str] = {}
 
     def follow(self, page: Path) -> None:
-        """Do what a page says; what it starts and patches is gone afterwards."""
+        """Run the blocks of a page. Stop the servers and remove the patches of the page afterwards."""
         exported: dict[str, str] = {}
-        with contextlib.ExitStack() as until_its_end:
+        with contextlib.ExitStack() as cleanup:
             for block in blocks(page):
                 if block.language == "diff":
-                    until_its_end.enter_context(self._patched(block.text))
+                    cleanup.enter_context(self._patched(block.text))
                 elif block.file is not None:
-                    (self._workplace.folder / block.file).write_text(block.text, encoding="utf-8")
+                    (self._project.folder / block.file).write_text(block.text, encoding="utf-8")
                 elif block.language == "python":
-                    (self._workplace.folder / "block.py").write_text(block.text, encoding="utf-8")
-                    self._workplace.run("python block.py", exported)
+                    (self._project.folder / "block.py").write_text(block.text, encoding="utf-8")
+                    self._project.run("python block.py", exported)
                 for command in block.commands:
-                    self._do(command, exported, until_its_end)
+                    self._do(command, exported, cleanup)
 
-    def _do(self, command: str, exported: dict[str, str], until_its_end: contextlib.ExitStack) -> None:
+    def _do(self, command: str, exported: dict[str, str], cleanup: contextlib.ExitStack) -> None:
         words = self._shortened(command)
         program = words.split()[0] if words.split() else ""
         if program == "export":
@@ -88,10 +91,10 @@ class Reader:
             for name in words.split()[1:]:
                 exported.pop(name, None)
         elif program == "curl":
-            self.answers[command] = _asked(words.replace(":5001", f":{exported['port']}"))
+            self.answers[command] = _curl(words.replace(":5001", f":{exported['port']}"))
         elif words.startswith("mlflow models serve"):
             exported["port"] = str(free_port())
-            until_its_end.enter_context(self._served(words.replace("5001", exported["port"]), exported))
+            cleanup.enter_context(self._served(words.replace("5001", exported["port"]), exported))
         elif program and (key := f"{words} {sorted(exported.items())}") not in self._done:
             self._done.add(key)
             self.answers[command] = self._run(words.partition(" > ")[0], exported)
@@ -100,32 +103,32 @@ class Reader:
         program, *arguments = shlex.split(words)
         if program == "lightning-hpo":
             return self._shell.run(arguments, exported)
-        return self._workplace.run(words, exported)
+        return self._project.run(words, exported)
 
     def close(self) -> None:
-        """End what the reader has started."""
+        """Stop the shell."""
         self._shell.close()
 
     def _served(self, words: str, exported: dict[str, str]) -> contextlib.AbstractContextManager[str]:
         command = [sys.executable, "-m", *shlex.split(words)]
-        log, port = self._workplace.folder / "served.log", int(exported["port"])
-        environment = self._workplace.environment | exported
-        return run_server(command, port, "/ping", log, environment, self._workplace.folder)
+        log, port = self._project.folder / "served.log", int(exported["port"])
+        environment = self._project.environment | exported
+        return run_server(command, port, "/ping", log, environment, self._project.folder)
 
     @contextlib.contextmanager
     def _patched(self, diff: str) -> Iterator[None]:
-        """A copy of the package in the folder, where Python finds it first, with a patch."""
-        copy = self._workplace.folder / _PACKAGE
+        """Provide a patched copy of the package in the folder, where Python imports it first."""
+        copy = self._project.folder / _PACKAGE
         shutil.copytree(ROOT / _PACKAGE, copy)
         try:
-            subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=self._workplace.folder, check=True)
+            subprocess.run(["git", "apply", "-"], input=diff, text=True, cwd=self._project.folder, check=True)
             yield
         finally:
             shutil.rmtree(copy)
 
 
-def _asked(words: str) -> str:
-    """What curl prints."""
+def _curl(words: str) -> str:
+    """Return what the curl command would print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("curl")
     parser.add_argument("url")

@@ -1,6 +1,6 @@
-"""Types commands of `lightning-hpo`, one after another, in one process: what they import is imported once.
+"""Runs `lightning-hpo` commands one after another in one process, so that modules are imported only once.
 
-As a program it reads a command and what is exported as a line of JSON, and writes its exit code as a line.
+As a program, this module reads one JSON line per command (arguments, exported variables) and writes the exit code.
 """
 
 import json
@@ -12,33 +12,33 @@ from pathlib import Path
 
 
 class Shell:
-    """A process with an environment of its own that runs commands.
+    """Process that runs commands in a given folder and environment.
 
     Args:
-        folder: Where they are typed.
-        environment: The process's.
+        folder: Working directory.
+        environment: Environment variables of the process.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self._said = folder / "said.txt"
-        command = [sys.executable, "-P", __file__, str(self._said)]
+        self._output = folder / "output.txt"
+        command = [sys.executable, "-P", __file__, str(self._output)]
         self._process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def run(self, words: Sequence[str], exported: Mapping[str, str]) -> str:
-        """Run a command, which has to succeed, and give what it says."""
+        """Run a command that must succeed, and return its output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([list(words), dict(exported)]) + "\n")
         self._process.stdin.flush()
         code = self._process.stdout.readline().strip()
-        said = self._said.read_text(encoding="utf-8")
-        assert code == "0", f"{' '.join(words)}: {code}\n{said}"
-        return said
+        output = self._output.read_text(encoding="utf-8")
+        assert code == "0", f"{' '.join(words)}: {code}\n{output}"
+        return output
 
     def close(self) -> None:
-        """End the process."""
+        """Close the input of the process and wait for it to exit."""
         self._process.communicate()
 
 
@@ -46,14 +46,14 @@ def _main() -> None:
     from lightning_hpo.cli import main
 
     codes = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    outside = dict(os.environ)
+    inherited = dict(os.environ)
     for line in sys.stdin:
         words, exported = json.loads(line)
         os.environ.clear()
-        os.environ.update(outside | exported)
-        with Path(sys.argv[1]).open("w", encoding="utf-8") as said:
+        os.environ.update(inherited | exported)
+        with Path(sys.argv[1]).open("w", encoding="utf-8") as output:
             for stream in (1, 2):
-                os.dup2(said.fileno(), stream)
+                os.dup2(output.fileno(), stream)
             code = main(words)
             sys.stdout.flush()
             sys.stderr.flush()

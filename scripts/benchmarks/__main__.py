@@ -1,14 +1,14 @@
-"""Every measurement, each as a table; those that are asked for, and without any named those of a few minutes.
+"""Measure this project and print one table per part. Without --only, run the parts that take minutes.
 
-between     seconds from the end of a trial to the first batch of the next
-starting    --help, status, and fit up to its first batch
-report      the report of a study of 1,000 trials
-serving     answers a second of a registered model, beside transformers' pipeline
-By name only:
-growth      all that could grow with a study, at 10 and at 10,000 trials (minutes)
-comparison  a trial beside what a user would take instead, and beside the floor (half an hour)
-corpus      starts, rates and memory at 10,000 and at a million posts (minutes)
-gpu        trials an hour on a graphics gpu: one, two and four at a time, compiled and not
+between     time from the end of a trial to the first batch of the next
+starting    --help, status, and fit up to the first batch
+report      report of a study with 1,000 trials
+serving     predictions per second of a registered model and of transformers' pipeline
+Only by name:
+growth      costs that could grow with a study, at 10 and 10,000 trials (minutes)
+comparison  a trial, the alternatives, and a bare training loop (half an hour)
+corpus      start time, rates and memory at 10,000 and a million posts (minutes)
+gpu         trials per hour on a GPU: one, two and four at a time, with and without torch.compile
 """
 
 import argparse
@@ -22,36 +22,19 @@ from rich.console import Console
 
 from scripts.benchmarks.figures import Figures, Ratio
 
-# transformers' Trainer wants the one, the report the other.
+# Needed by transformers' Trainer and by the report.
 _NEEDED = ("accelerate", "plotly")
 _DEMO_POSTS = 600
 _REPORTED = 1000
-_ANSWERED = 60
+_PREDICTED = 60
 
 
 def main() -> None:
-    """Measure the parts that are asked for."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="some of the parts")
-    parser.add_argument("--json", type=Path, help="where the figures go as well")
-    parser.add_argument("--posts", type=Path, help="comparison, gpu, serving: a corpus; default: a made-up one")
-    parser.add_argument("--annotations", type=Path, help="its annotations")
-    parser.add_argument("--criteria", type=Path, help="its criteria; default: those of DSM-5")
-    parser.add_argument("--repeats", type=int, default=2, help="comparison: turns; default: %(default)s")
-    parser.add_argument("--trials", type=int, default=2, help="comparison: trials of each a turn; default: %(default)s")
-    parser.add_argument("--pairs", type=int, default=160, help="comparison: pairs to train on; default: %(default)s")
-    parser.add_argument(
-        "--sizes",
-        type=int,
-        nargs=2,
-        default=[10_000, 1_000_000],
-        help="corpus: few and many posts; default: %(default)s",
-    )
+    """Measure the requested parts."""
+    parser = _parser()
     given = parser.parse_args()
     if (given.posts is None) != (given.annotations is None):
-        parser.error("--posts and --annotations: give both, or neither")
+        parser.error("--posts, --annotations: got only one; use both or neither")
     missing = [package for package in _NEEDED if find_spec(package) is None]
     if missing:
         raise SystemExit(f"{', '.join(missing)}: not installed; pip install 'lightning_hpo[benchmark]'")
@@ -70,8 +53,32 @@ def main() -> None:
             figures = _PARTS[part](given)
             console.print("", figures.tables(part))
             found[part] = figures.as_dict()
-            if given.json:  # after each, since the next may take long
+            if given.json:  # after each part, so that an interruption loses little
                 given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_SHORT, metavar="PART", help="parts to run")
+    parser.add_argument("--json", type=Path, help="save the figures to this file")
+    parser.add_argument("--posts", type=Path, help="comparison, gpu, serving: posts of a corpus; default: synthetic")
+    parser.add_argument("--annotations", type=Path, help="annotations of the corpus")
+    parser.add_argument("--criteria", type=Path, help="criteria of the corpus; default: DSM-5")
+    parser.add_argument("--repeats", type=int, default=2, help="comparison: rounds; default: %(default)s")
+    parser.add_argument(
+        "--trials", type=int, default=2, help="comparison: trials per contender and round; default: %(default)s"
+    )
+    parser.add_argument("--pairs", type=int, default=160, help="comparison: training pairs; default: %(default)s")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs=2,
+        default=[10_000, 1_000_000],
+        help="corpus: small and large number of posts; default: %(default)s",
+    )
+    return parser
 
 
 def _between(given: argparse.Namespace) -> Figures:
@@ -99,9 +106,9 @@ def _serving(given: argparse.Namespace) -> Figures:
     from lightning_hpo.data.posts import read_posts
     from scripts.benchmarks import serving
 
-    found = serving.measure(list(read_posts(str(given.posts)).values()), _ANSWERED)
-    rows = {who: {"answers/s": rate} for who, rate in found["answers_per_s"].items()}
-    return Figures(rows, [Ratio("registered model to transformers' pipeline", found["ratio"], least=1.5)])
+    found = serving.measure(list(read_posts(str(given.posts)).values()), _PREDICTED)
+    rows = {who: {"predictions/s": rate} for who, rate in found["answers_per_s"].items()}
+    return Figures(rows, [Ratio("registered model ÷ transformers' pipeline", found["ratio"], least=1.5)])
 
 
 def _growth(given: argparse.Namespace) -> Figures:
@@ -124,7 +131,7 @@ def _corpus(given: argparse.Namespace) -> Figures:
     few, many = (corpus.figures(posts) for posts in given.sizes)
     columns = [f"{posts:,} posts" for posts in given.sizes]
     rows = {what: {columns[0]: few[what], columns[1]: many[what], "ratio": many[what] / few[what]} for what in few}
-    rates = [Ratio(f"{what}: many posts to few", rows[what]["ratio"], least=0.8) for what in rows if "s/s" in what]
+    rates = [Ratio(f"{what}: many posts ÷ few", rows[what]["ratio"], least=0.8) for what in rows if "s/s" in what]
     peaks = [Ratio(f"{what}, many posts", many[what], most=3) for what in rows if "peak GB" in what]
     return Figures(rows, rates + peaks)
 

@@ -1,4 +1,4 @@
-"""The floor: a plain loop over batches of like length, without a study, tracking or checkpoints."""
+"""Lower bound: a training loop over batches of similar length, without a study, tracking or checkpoints."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def main() -> None:
-    """Train the trials, and leave the result in the setting's folder; the second argument is the precision."""
+    """Train the trials and save the result. Arguments: folder of the setting, precision."""
     setting, result = read_setting(sys.argv[1]), Result()
     tokenizer = AutoTokenizer.from_pretrained(setting.encoder)
     for trial in range(setting.trials):

@@ -1,4 +1,4 @@
-"""What lies between the end of a trial and the first batch of the next, beside what no trial can do without."""
+"""Measures the time from the end of a trial to the first batch of the next, and the unavoidable part of it."""
 
 import statistics
 import time
@@ -15,14 +15,14 @@ _LOADS = 5
 
 
 def figures() -> Figures:
-    """Medians in seconds; the encoder is that of the demo."""
+    """Return medians in seconds, measured with the encoder of the demo."""
     with tuned(_TRIALS) as study:
         gap = statistics.median(between(study.last_runs(_TRIALS)))
-        load_encoder(str(study.data / "encoder"))  # the first time, it imports
+        load_encoder(str(study.data / "encoder"))  # the first call imports modules
         loading = statistics.median(_seconds_of_loading(study.data / "encoder") for _ in range(_LOADS))
     return Figures(
         {"end of a trial to the first batch of the next": {"s": gap}, "loading the encoder": {"s": loading}},
-        [Ratio("seconds from one trial to the next one's first batch", gap, most=0.3)],
+        [Ratio("seconds from the end of a trial to the next first batch", gap, most=0.3)],
     )
 
 

@@ -1,4 +1,4 @@
-"""This project beside what a user would take instead, and beside the floor, on the same pairs in one run."""
+"""Compares this project with the alternatives and a bare loop, on the same pairs in one run."""
 
 import json
 import math
@@ -24,42 +24,42 @@ _ROOT = Path(__file__).resolve().parents[2]
 _NARROW = "bf16"
 
 
-# Programs of this folder, with their arguments behind the setting's folder.
+# Modules of this folder and their arguments after the folder of the setting.
 _CONTENDERS = {
     "this project, fp32": ("this_project", "fp32"),
     "this project, bf16": ("this_project", _NARROW),
-    "the plan's loop": ("plan_loop",),
+    "a plain study's loop": ("plain_loop",),
     "transformers, defaults": ("transformers_search", "defaults"),
     "transformers, by length": ("transformers_search", "grouped"),
     "transformers, by length, bf16": ("transformers_search", "best"),
     "bare loop, fp32": ("bare_loop", "fp32"),
     "bare loop, bf16": ("bare_loop", _NARROW),
 }
-# What is divided by what, and what the quotient should be.
+# Name, numerator, denominator, target.
 _RATIOS: tuple[tuple[str, str, str, dict[str, float]], ...] = (
-    ("a trial to the bare loop, fp32", "this project, fp32", "bare loop, fp32", {"most": 1.1}),
-    ("a trial to the bare loop, bf16", "this project, bf16", "bare loop, bf16", {"most": 1.1}),
-    ("transformers' defaults to a trial, bf16", "transformers, defaults", "this project, bf16", {"least": 3}),
-    ("transformers by length to a trial, bf16", "transformers, by length", "this project, bf16", {"least": 2.4}),
+    ("trial ÷ bare loop, fp32", "this project, fp32", "bare loop, fp32", {"most": 1.1}),
+    ("trial ÷ bare loop, bf16", "this project, bf16", "bare loop, bf16", {"most": 1.1}),
+    ("transformers, defaults ÷ trial, bf16", "transformers, defaults", "this project, bf16", {"least": 3}),
+    ("transformers, by length ÷ trial, bf16", "transformers, by length", "this project, bf16", {"least": 2.4}),
     (
-        "transformers at its best to a trial, bf16",
+        "transformers, by length, bf16 ÷ trial, bf16",
         "transformers, by length, bf16",
         "this project, bf16",
         {"least": 1.4},
     ),
-    ("the plan's loop to a trial, bf16", "the plan's loop", "this project, bf16", {}),
+    ("a plain study's loop ÷ trial, bf16", "a plain study's loop", "this project, bf16", {}),
 )
 
 
 def figures(posts: Path, annotations: Path, criteria: Path | None, *, repeats: int, **options: Any) -> Figures:
-    """Run every contender `repeats` times in turn, and give the median of each figure.
+    """Run every contender `repeats` times in turn, and return the median of each figure.
 
     Args:
-        posts: CSV of the posts to choose from.
-        annotations: CSV of their annotations.
-        criteria: YAML of their criteria; None: those of DSM-5.
-        repeats: How often.
-        options: Of the `Setting`.
+        posts: CSV file of posts.
+        annotations: CSV file of annotations.
+        criteria: YAML file of criteria, or None for DSM-5.
+        repeats: Number of rounds.
+        options: Fields of `Setting`.
     """
     narrow = native_precision("auto") == "bf16-mixed"
     chosen = {name: one for name, one in _CONTENDERS.items() if narrow or not name.endswith(_NARROW)}
@@ -73,18 +73,18 @@ def figures(posts: Path, annotations: Path, criteria: Path | None, *, repeats: i
                 runs[name].append(run(setting, *contender))
                 progress.advance(task)
     rows = {name: _medians(results, setting) for name, results in runs.items()}
-    remark = "" if narrow else "bf16 is left out: this device does not compute with it by itself"
+    remark = "" if narrow else "bf16 is left out: this device does not support it natively"
     return Figures(rows, ratios(rows), remark)
 
 
 def run(setting: Setting, program: str, *arguments: str) -> dict[str, Any]:
-    """Run one program of this folder in a process of its own, where no other has left anything.
+    """Run one module of this folder in a separate process, after removing the files of earlier ones.
 
     Returns:
-        Its `Result`, and `peak_mib`, the most memory that its processes held together.
+        The fields of its `Result`, and `peak_mib`, the peak memory of all its processes together.
     """
-    for left in (*setting.folder.glob("*.db*"), *setting.folder.glob("result.json")):
-        left.unlink()
+    for old in (*setting.folder.glob("*.db*"), *setting.folder.glob("result.json")):
+        old.unlink()
     subprocess.run(["rm", "-rf", setting.folder / "outputs", setting.folder / "mlruns"], check=True)
     command = [sys.executable, "-m", f"scripts.benchmarks.{program}", str(setting.folder), *arguments]
     environment = os.environ | {"PYTHONPATH": str(_ROOT), "TOKENIZERS_PARALLELISM": "false"}
@@ -103,20 +103,20 @@ def _medians(results: list[dict[str, Any]], setting: Setting) -> dict[str, float
     trial = statistics.median(seconds for result in results for seconds in result["trials_s"])
     between = [seconds for result in results for seconds in result["between_s"]]
     return {
-        "seconds a trial": trial,
+        "s per trial": trial,
         "samples/s": setting.epochs * setting.train_pairs / trial,
         "tokens/s": (one["tokens"] - one["padding"]) / trial,
         "padding": one["padding"] / one["tokens"],
-        "between s": statistics.median(between) if between else math.nan,
-        "peak MiB, all processes": max(result["peak_mib"] for result in results),
-        "gpu MiB": max(result["gpu_mib"] for result in results) or math.nan,
+        "s between trials": statistics.median(between) if between else math.nan,
+        "MiB, all processes": max(result["peak_mib"] for result in results),
+        "GPU MiB": max(result["gpu_mib"] for result in results) or math.nan,
     }
 
 
 def ratios(rows: Mapping[str, Mapping[str, float]]) -> list[Ratio]:
-    """What is asked of this project."""
+    """Return the ratios of this project and their targets."""
     found = [
-        Ratio(name, rows[over]["seconds a trial"] / rows[under]["seconds a trial"], **wanted)
+        Ratio(name, rows[over]["s per trial"] / rows[under]["s per trial"], **wanted)
         for name, over, under, wanted in _RATIOS
         if over in rows and under in rows
     ]
@@ -124,5 +124,5 @@ def ratios(rows: Mapping[str, Mapping[str, float]]) -> list[Ratio]:
     return [
         *found,
         Ratio("share of padding", ours["padding"], most=0.05),
-        Ratio("seconds from one trial to the next one's first batch", ours["between s"], most=0.3),
+        Ratio("seconds from the end of a trial to the next first batch", ours["s between trials"], most=0.3),
     ]

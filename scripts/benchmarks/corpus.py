@@ -1,8 +1,7 @@
-"""Measures what a corpus of many posts costs: its first start, a second one, batches, and memory.
+"""Measures first start, second start, batch rates and memory for a corpus of many posts.
 
-The posts are made up here: half have more than 100 words, one in a hundred more than 1,000. Every start is a process of
-its own, so that its peak of memory is its own. Rates are to be compared with those of a small corpus, which is measured
-beside the large one.
+The posts are synthetic: half have more than 100 words, and one in a hundred more than 1,000. Every start runs in a
+separate process with a separate memory peak. Compare the rates with those of a small corpus from the same run.
 """
 
 import csv
@@ -39,10 +38,9 @@ Figures = dict[str, float]
 
 
 def figures(posts: int) -> Figures:
-    """Seconds, rates and memory at so many posts; each by a name that says its unit.
+    """Return seconds, rates and memory for a number of posts. The names contain the units.
 
-    Rates are by seconds of this process's own processor time, which other programs do not change, and the starts are
-    by the clock as well.
+    Rates use the CPU time of the process, which other programs do not affect. Starts are also measured in wall time.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,17 +52,17 @@ def figures(posts: int) -> Figures:
         "first start posts/s": posts / first["setup_cpu_s"],
         "first start peak GB": first["peak_gb"],
         "second start s": second["setup_s"],
-        "second start processor s": second["setup_cpu_s"],
+        "second start CPU s": second["setup_cpu_s"],
         "second start peak GB": second["peak_gb"],
         "training batches/s": second["train_rate"],
         "validation batches/s": second["val_rate"],
         "peak GB with a loader's workers": workers["peak_gb"],
-        "own memory of each worker GB": workers["worker_gb"],
+        "private GB of each worker": workers["worker_gb"],
     }
 
 
 def main() -> None:
-    """Take one of the measures, in a process of its own, and print it as JSON."""
+    """Run one measurement in this process, and print it as JSON."""
     how, folder = sys.argv[1:]
     print(json.dumps(_MEASURES[how](Path(folder))))
 
@@ -82,25 +80,25 @@ def _write_corpus(folder: Path, posts: int) -> None:
         annotation_rows.writerow(("post_id", "sentence_text", "DSM5_symptom", "status"))
         for first in range(0, posts, _POSTS_AT_ONCE):
             for number, own in enumerate(_drawn_words(draw, min(_POSTS_AT_ONCE, posts - first)), start=first):
-                said = [words[word] for word in own]
-                post_rows.writerow((f"post_{number}", " ".join(said)))
+                text = [words[word] for word in own]
+                post_rows.writerow((f"post_{number}", " ".join(text)))
                 if draw.random() < _ANNOTATED:
-                    start = int(draw.integers(max(1, len(said) - 11)))
+                    start = int(draw.integers(max(1, len(text) - 11)))
                     label = str(draw.choice(list(DSM5_CRITERIA)))
-                    sentence = " ".join(said[start : start + 11])
+                    sentence = " ".join(text[start : start + 11])
                     annotation_rows.writerow((f"post_{number}", sentence, label, int(draw.random() < 0.8)))
     (folder / "words.txt").write_text("\n".join(words), encoding="utf-8")
 
 
 def _drawn_words(draw: np.random.Generator, posts: int) -> Iterator[list[int]]:
-    """Numbers of the words of some posts, the first words far more often than the last."""
+    """Draw the word numbers of some posts. Low numbers are far more frequent than high ones."""
     sizes = np.clip(draw.lognormal(np.log(_MEDIAN_WORDS), _SPREAD, posts), 2, _MOST_WORDS).astype(int)
     drawn = (_WORDS * draw.random(sizes.sum()) ** 3).astype(int)
     return (own.tolist() for own in np.split(drawn, np.cumsum(sizes)[:-1]))
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """One that is as fast as can be, since it is not what is measured."""
+    """Write the fastest possible tokenizer, because tokenization is not measured."""
     words = (folder.parent / "words.txt").read_text(encoding="utf-8").split()
     known = [word for text in DSM5_CRITERIA.values() for word in text.split()]
     pieces = dict.fromkeys(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *known])
@@ -122,14 +120,14 @@ def _measured(how: str, folder: Path) -> Figures:
 
 
 def _start(folder: Path) -> Figures:
-    """A start, whole epochs of training, and batches from all over the validation part."""
+    """Measure a start, whole epochs of training, and batches from the whole validation split."""
     clock, processor = time.perf_counter(), time.process_time()
     data = _module(folder)
     data.setup("fit")
     setup = {"setup_s": time.perf_counter() - clock, "setup_cpu_s": time.process_time() - processor}
     scored = data.val_dataloader().dataset
     places = np.linspace(0, len(scored) - 1, _BATCHES).astype(int)  # type: ignore[arg-type]
-    # Whole epochs, since what drawing one takes is for all of its batches.
+    # Whole epochs, because drawing an epoch is a cost of all its batches.
     epochs = -(-_BATCHES // len(data.train_dataloader().sampler))  # type: ignore[arg-type]
     rates = {
         "train_rate": _rate(_train_batches(data, epochs)),
@@ -139,7 +137,7 @@ def _start(folder: Path) -> Figures:
 
 
 def _workers(folder: Path) -> Figures:
-    """The most memory that a worker shares with no other process once it has made its part of some batches."""
+    """Measure the peak private memory of loader workers after some batches."""
     data = _module(folder, num_workers=_WORKERS)
     data.setup("fit")
     batches = _train_batches(data, epochs=_BATCHES)

@@ -1,4 +1,4 @@
-"""Studies of the demo corpus whose trials train on one batch an epoch: what is left of them are their fixed costs."""
+"""Studies of the demo corpus whose trials train on one batch per epoch, so that only fixed costs remain."""
 
 import os
 import subprocess
@@ -30,13 +30,13 @@ def write_data(folder: Path) -> None:
 
 
 def data_flags(data: Path) -> list[str]:
-    """The flags of every command that name what `write_data` has written."""
+    """Return the flags that name the files of `write_data`."""
     files = {"data.posts": "posts.csv", "data.annotations": "annotations.csv", "data.criteria": "criteria.yaml"}
     return [f"--{flag}={data / name}" for flag, name in {**files, "model.name": "encoder"}.items()]
 
 
 def seconds(command: list[str]) -> float:
-    """Seconds from the start of a process to its end."""
+    """Run a command, and return its duration in seconds."""
     began = time.perf_counter()
     done = subprocess.run(
         command, cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)}, capture_output=True, text=True, check=False
@@ -47,11 +47,11 @@ def seconds(command: list[str]) -> float:
 
 
 class DemoStudy:
-    """A study, its databases and its trials.
+    """Study with its databases and trials.
 
     Args:
-        folder: Where they lie; made when it is missing.
-        data: Where its data lie.
+        folder: Folder of the databases and trials; created if missing.
+        data: Folder of the data.
     """
 
     name = _NAME
@@ -64,7 +64,7 @@ class DemoStudy:
         self.data = data
 
     def tune(self, trials: int, *flags: str) -> None:
-        """Bring the study to so many trials, in a process of its own."""
+        """Run the study, in a separate process, until it has this number of trials."""
         study = {"name": _NAME, "n_trials": trials, "outdir": self.trials.parent, "register": "false"}
         study |= {"storage": self.storage, "tracking_uri": self.tracking_uri}
         given = [f"--study.{flag}={value}" for flag, value in study.items()]
@@ -72,11 +72,11 @@ class DemoStudy:
         self._run(["tune", "--config", str(CONFIG), *data_flags(self.data), *short, *given, *flags])
 
     def status(self) -> float:
-        """Seconds of `status`."""
+        """Return the duration of `status` in seconds."""
         return self._run(["status", "--study", _NAME, "--storage", self.storage])
 
     def register(self, trial: int) -> float:
-        """Seconds of `register`."""
+        """Return the duration of `register` in seconds."""
         databases = ["--storage", self.storage, "--tracking_uri", self.tracking_uri]
         return self._run(["register", "--study", _NAME, "--trial", str(trial), *databases])
 
@@ -84,7 +84,7 @@ class DemoStudy:
         return seconds([sys.executable, "-m", "lightning_hpo", *arguments])
 
     def last_runs(self, count: int) -> list[Run]:
-        """The runs that were started last, in their order."""
+        """Return the most recent runs, oldest first."""
         client = MlflowClient(self.tracking_uri)
         experiment = client.get_experiment_by_name(f"evidence-{_NAME}")
         assert experiment is not None
@@ -94,7 +94,7 @@ class DemoStudy:
 
 @contextmanager
 def tuned(trials: int) -> Iterator[DemoStudy]:
-    """A study of so many trials, with data of its own, as long as the context is open."""
+    """Provide a study with this number of trials in a temporary folder."""
     with tempfile.TemporaryDirectory() as name:
         write_data(Path(name, "data"))
         study = DemoStudy(Path(name, "study"), Path(name, "data"))
@@ -103,7 +103,7 @@ def tuned(trials: int) -> Iterator[DemoStudy]:
 
 
 def between(runs: list[Run]) -> list[float]:
-    """Seconds from the end of each trial to the first batch of the next one."""
+    """Return the seconds from the end of each trial to the first batch of the next."""
     return [
         (then.info.start_time - before.info.end_time) / 1000 + then.data.metrics["startup_s"]
         for before, then in pairwise(runs)

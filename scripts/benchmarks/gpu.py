@@ -1,7 +1,6 @@
-"""Trials an hour on one graphics gpu: one, two and four at the same time, and with and without torch.compile.
+"""Measures trials per hour on one GPU: one, two and four at the same time, with and without torch.compile.
 
-The encoder has the size of roberta-base, with random weights, in bf16. What compiling takes is in its figures, as it is
-in a study.
+The encoder has the size of roberta-base, with random weights, in bf16. The figures include compilation, as in a study.
 """
 
 import shlex
@@ -22,7 +21,7 @@ _LENGTH = {"train_pairs": 480, "epochs": 3}
 
 
 def plan() -> dict[str, tuple[str, ...]]:
-    """The flags of `tune`, by what is shown of them."""
+    """Return the flags of `tune` for each row of the table."""
     ways: dict[str, tuple[str, ...]] = {}
     for compiled in (False, True):
         for together in (1, 2, 4):
@@ -33,18 +32,18 @@ def plan() -> dict[str, tuple[str, ...]]:
 
 
 def figures(posts: Path, annotations: Path, criteria: Path | None) -> Figures:
-    """Trials an hour; without a gpu, the commands that would be run.
+    """Return trials per hour, or without a GPU the commands to run.
 
     Args:
-        posts: CSV of the posts to choose from.
-        annotations: CSV of their annotations.
-        criteria: YAML of their criteria; None: those of DSM-5.
+        posts: CSV file of posts.
+        annotations: CSV file of annotations.
+        criteria: YAML file of criteria, or None for DSM-5.
     """
     if not torch.cuda.is_available():
         commands = (
             shlex.join(["lightning-hpo", "tune", "--trainer.precision=bf16-mixed", *f]) for f in plan().values()
         )
-        return Figures({}, remark="\n".join(["there is no graphics gpu; with one, it would run", *commands]))
+        return Figures({}, remark="\n".join(["no GPU found; with a GPU, this part runs", *commands]))
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         setting = Setting(folder=Path(temporary), trials=_TRIALS, **_LENGTH, **_ENCODER)
@@ -53,9 +52,9 @@ def figures(posts: Path, annotations: Path, criteria: Path | None) -> Figures:
             result = run(setting, "this_project", "bf16", *flags)
             rows[name] = {
                 "trials/h": 3600 * _TRIALS / result["whole_s"],
-                "most MiB of the gpu in one": result["gpu_mib"],
+                "peak GPU MiB of a trial": result["gpu_mib"],
             }
     alone, _, _, compiled, *_ = (row["trials/h"] for row in rows.values())
     best = max(row["trials/h"] for row in rows.values())
-    ratios = [Ratio("the best of these to one at a time", best / alone), Ratio("compiled to not", compiled / alone)]
+    ratios = [Ratio("best row ÷ one at a time", best / alone), Ratio("compiled ÷ not compiled", compiled / alone)]
     return Figures(rows, ratios)

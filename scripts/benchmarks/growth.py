@@ -1,8 +1,7 @@
-"""What a study's length costs: a few trials and ten thousand behind it, in both databases, measured in alternation.
+"""Measures how costs grow with a study: few trials and ten thousand in both databases, measured in alternation.
 
-The fixed cost of a trial is all of it, with two batches of training and two of validation left in; the sampler is one
-that looks at nothing, and the cost of the one that is shipped is shown apart. What is read once when a study starts is
-a cost of the study, and has a row of its own.
+The fixed cost of a trial includes two training and two validation batches. These studies use a random sampler; the
+default sampler has a separate row. Reading a study once at its start also has a separate row.
 """
 
 import statistics
@@ -25,19 +24,19 @@ from scripts.benchmarks.trial_copies import copy_trials
 
 __all__ = ["figures"]
 
-_OWN = 3  # as many as keep their weights
+_OWN = 3  # number of trials that keep their weights
 _ROUNDS, _TRIALS, _ASKED = 3, 5, 7
-_LOOKS_AT_NOTHING = "--study.sampler=optuna.samplers.RandomSampler"
+_RANDOM_SAMPLER = "--study.sampler=optuna.samplers.RandomSampler"
 _MOST = 1.5
-_TRIAL, _STATUS, _REGISTER = "a trial but for its training", "status", "register"
+_TRIAL, _STATUS, _REGISTER = "fixed cost of a trial", "status", "register"
 
 
 def figures(few: int = 10, many: int = 10_000) -> Figures:
-    """Seconds of all that could grow with the number of trials.
+    """Return the seconds of all steps that could grow with the number of trials.
 
     Args:
-        few: Trials behind the one study.
-        many: Trials behind the other.
+        few: Trials in the small study.
+        many: Trials in the large study.
     """
     with tempfile.TemporaryDirectory() as name:
         write_data(Path(name, "data"))
@@ -48,13 +47,13 @@ def figures(few: int = 10, many: int = 10_000) -> Figures:
                 for what, taken in _measured(study, behind + turn * _TRIALS).items():
                     found[what][behind] += taken
         for behind, study in studies.items():
-            found["the shipped sampler, for a trial"][behind] = _sampling(study)
+            found["default sampler, per trial"][behind] = _sampling(study)
     medians = {what: [statistics.median(taken[behind]) for behind in studies] for what, taken in found.items()}
     columns = (f"{few:,} trials, s", f"{many:,} trials, s", "ratio")
     return Figures(
         {what: dict(zip(columns, (one, other, other / one), strict=True)) for what, (one, other) in medians.items()},
         [
-            Ratio(f"{what}: {many:,} trials to {few:,}", medians[what][1] / medians[what][0], most=_MOST)
+            Ratio(f"{what}: {many:,} trials ÷ {few:,}", medians[what][1] / medians[what][0], most=_MOST)
             for what in (_TRIAL, _STATUS, _REGISTER)
         ],
     )
@@ -62,28 +61,28 @@ def figures(few: int = 10, many: int = 10_000) -> Figures:
 
 def _study(folder: Path, data: Path, behind: int) -> DemoStudy:
     study = DemoStudy(folder, data)
-    study.tune(_OWN, _LOOKS_AT_NOTHING)
-    study.register(0)  # the first time, it makes a version
+    study.tune(_OWN, _RANDOM_SAMPLER)
+    study.register(0)  # the first call creates a version
     copy_trials(study, behind)
     return study
 
 
 def _measured(study: DemoStudy, behind: int) -> dict[str, list[float]]:
     began = time.time()
-    study.tune(behind + _TRIALS, _LOOKS_AT_NOTHING)
+    study.tune(behind + _TRIALS, _RANDOM_SAMPLER)
     runs = study.last_runs(_TRIALS)
     starts = [run.info.start_time / 1000 for run in runs]
     return {
         "start of tune to its first trial": [starts[0] - began],
         _TRIAL: [then - start for start, then in pairwise(starts)],
-        "of it, end of a trial to first batch of the next": between(runs),
+        "part of it: end of a trial to first batch of the next": between(runs),
         _STATUS: [study.status()],
         _REGISTER: [study.register(0)],
     }
 
 
 def _sampling(demo: DemoStudy) -> list[float]:
-    """Seconds in which the shipped sampler draws a trial's values, after a first time that reads what is there."""
+    """Return the seconds the default sampler takes per trial, without the first call, which reads the database."""
     ranges = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["search_space"]
     config = yaml.safe_load((demo.trials / "trial_0" / "config.yaml").read_text(encoding="utf-8"))
     space = SearchSpace(ranges, config)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""Description of the machine of a benchmark."""
 
 import os
 from pathlib import Path
@@ -11,15 +11,15 @@ __all__ = ["machine"]
 
 
 def machine() -> dict[str, str]:
-    """Processor, memory, graphics gpu, torch and commit, by what they are."""
-    made_by = environment_tags()
-    commit = made_by.get("mlflow.source.git.commit", "none")
+    """Return processor, memory, GPU, torch version and commit."""
+    tags = environment_tags()
+    commit = tags.get("mlflow.source.git.commit", "none")
     return {
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "graphics gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch": str(torch.__version__),
-        "commit": commit + (", with changes" if made_by.get("git_dirty") == "true" else ""),
+        "commit": commit + (" with uncommitted changes" if tags.get("git_dirty") == "true" else ""),
     }
 
 

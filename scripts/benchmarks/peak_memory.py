@@ -1,4 +1,4 @@
-"""The most memory that a process and all that it has started hold together."""
+"""Measures the peak memory of a process and its children together."""
 
 import math
 import threading
@@ -8,43 +8,43 @@ from types import TracebackType
 
 __all__ = ["PeakMemory"]
 
-# Seldom, since looking takes some hundredths of a second of what is measured.
+# Rarely, because each reading takes some hundredths of a second.
 _EVERY_S = 5.0
 
 
 class PeakMemory:
-    """Looks at a process and its children now and then, while the context is open.
+    """Context manager that samples the memory of a process and its children.
 
-    Pages that some of them share, such as those of a forked process, are counted once (Linux's PSS). A peak between
-    two looks is missed; what a training holds, it holds for long.
+    Shared pages, such as those of a forked process, are counted once (Linux's PSS). A peak between two samples is
+    missed, but a training process holds its memory for long.
 
     Args:
-        process: Its id.
+        process: Process ID.
 
     Attributes:
-        mib: The most that was seen; NaN where the system does not tell.
+        mib: Peak in MiB; NaN if the system does not report it.
     """
 
     def __init__(self, process: int) -> None:
         self._process = process
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
         self.mib = math.nan
 
     def __enter__(self) -> "PeakMemory":
-        """Begin to look."""
+        """Start sampling."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Look no more."""
-        self._over.set()
+        """Stop sampling."""
+        self._stopped.set()
         self._thread.join()
 
-    def _look_on(self) -> None:
-        while not self._over.wait(_EVERY_S):
+    def _sample(self) -> None:
+        while not self._stopped.wait(_EVERY_S):
             seen = sum(_held_mib(process) for process in _tree(self._process))
             if seen:
                 self.mib = max(seen, seen if math.isnan(self.mib) else self.mib)
@@ -63,7 +63,7 @@ def _held_mib(process: int) -> float:
 
 
 def _text(path: Path) -> str:
-    """What a file says of a process, which may be gone by now."""
+    """Read a file of /proc, or return nothing if the process has exited."""
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, ProcessLookupError):

@@ -1,7 +1,7 @@
-"""What all contenders of the comparison are given: the same pairs, encoder, epochs and device; and what they give back.
+"""Input and output of all contenders of the comparison: the same pairs, encoder, epochs and device; a `Result`.
 
-A contender is a program of its own, so that its memory and its caches are its own: it reads a folder that `prepare` has
-written, and writes its `Result` there.
+Each contender is a separate program with separate memory and caches. It reads a folder written by `prepare`, and writes
+its `Result` to that folder.
 """
 
 import json
@@ -34,20 +34,20 @@ _VOCABULARY = 8000
 
 @dataclass(frozen=True)
 class Setting:
-    """One comparison.
+    """Settings of one comparison.
 
     Args:
-        folder: Where everything lies, and where results go.
-        train_pairs: Pairs that are trained on; each fits into one window.
-        epochs: Of a trial.
-        trials: Of each contender.
-        batch_size: Pairs in a training batch.
-        max_length: Most tokens of a pair.
-        lr: The learning rate.
-        layers: Of the encoder.
-        width: Of the encoder, a multiple of 64.
-        val_fraction: Share of the posts in the project's validation part.
-        test_fraction: Share of the posts in the project's test part.
+        folder: Folder of the inputs and results.
+        train_pairs: Number of training pairs; each fits into one window.
+        epochs: Epochs per trial.
+        trials: Trials per contender.
+        batch_size: Pairs per training batch.
+        max_length: Maximum number of tokens per pair.
+        lr: Learning rate.
+        layers: Layers of the encoder.
+        width: Width of the encoder, a multiple of 64.
+        val_fraction: Share of the posts in the project's validation split.
+        test_fraction: Share of the posts in the project's test split.
     """
 
     folder: Path
@@ -68,22 +68,22 @@ class Setting:
         return str(self.folder / "encoder")
 
     def pairs(self, part: str) -> list[tuple[str, str, int]]:
-        """(criterion, post, met) of each pair of a part: train or val."""
+        """Return (criterion, post, met) for each pair of a split: train or val."""
         return [(str(c), str(p), int(m)) for c, p, m in json.loads((self.folder / f"{part}.json").read_text("utf-8"))]
 
 
 @dataclass
 class Result:
-    """What a contender measured.
+    """Measurements of a contender.
 
     Args:
-        trials_s: Seconds of each trial, from its start to that of the next one or to the end.
-        whole_s: Seconds from the first trial's start to the last one's end, where trials run at the same time.
-        between_s: Seconds from the end of each trial to the first batch of the next one.
-        samples: Pairs trained on in a trial.
-        tokens: Tokens that a trial trains on, padding among them.
-        padding: How many of these are padding.
-        gpu_mib: The most memory of a graphics gpu that a process had in use for tensors; 0 without a gpu.
+        trials_s: Seconds of each trial, from its start to the start of the next trial or the end.
+        whole_s: Seconds from the start of the first trial to the end of the last, if trials run at the same time.
+        between_s: Seconds from the end of each trial to the first batch of the next.
+        samples: Training pairs per trial.
+        tokens: Training tokens per trial, including padding.
+        padding: Padding tokens per trial.
+        gpu_mib: Peak GPU memory of a process for tensors; 0 without a GPU.
     """
 
     trials_s: list[float] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Result:
     _ended: float = field(default=0.0, repr=False)
 
     def write(self, setting: Setting) -> None:
-        """Leave the figures for whoever compares."""
+        """Write the measurements to `result.json`."""
         if torch.cuda.is_available():
             self.gpu_mib = self.gpu_mib or torch.cuda.max_memory_allocated() / 2**20
         figures = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
@@ -111,23 +111,23 @@ class Result:
         self.padding += int(mask.numel() - mask.sum())
 
     def first_batch(self) -> None:
-        """Take the time of a trial's first batch."""
+        """Record the time of the first batch of a trial."""
         if self._ended:
             self.between_s.append(time.perf_counter() - self._ended)
             self._ended = 0.0
 
     def ended(self) -> None:
-        """Take the time of a trial's end."""
+        """Record the time of the end of a trial."""
         self._ended = time.perf_counter()
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss of every contender that has none of its own."""
+    """Return the loss of the contenders with a hand-written loop."""
     return functional.cross_entropy(logits.float(), labels)
 
 
 class Classifier(nn.Module):
-    """The encoder with a linear head over its first token, for the hand-written loops."""
+    """Encoder with a linear head over the first token, for the hand-written loops."""
 
     def __init__(self, encoder: str) -> None:
         super().__init__()
@@ -136,40 +136,36 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.encoder.config.hidden_size, 2)
 
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """Give logits [B, 2]."""
+        """Return logits [B, 2]."""
         logits: torch.Tensor = self.head(self.encoder(**inputs).last_hidden_state[:, 0])
         return logits
 
 
 def read_setting(folder: str) -> Setting:
-    """The setting that `prepare` has written."""
+    """Read the setting written by `prepare`."""
     values = json.loads(Path(folder, "setting.json").read_text(encoding="utf-8"))
     return Setting(**{**values, "folder": Path(folder)})
 
 
 def prepare(setting: Setting, posts: Path, annotations: Path, criteria: Path | None) -> Setting:
-    """Write a corpus whose split gives exactly the wanted pairs, the pairs themselves, and an encoder.
+    """Write a corpus whose split yields exactly the requested pairs, the pairs themselves, and an encoder.
 
     Args:
-        setting: The setting.
-        posts: CSV of the posts to choose from.
-        annotations: CSV of their annotations.
-        criteria: YAML of the criteria, of which the first five are taken; None: those of DSM-5.
+        setting: Setting of the comparison.
+        posts: CSV file of posts.
+        annotations: CSV file of annotations.
+        criteria: YAML file of criteria, of which the first five are used, or None for DSM-5.
 
     Returns:
-        The setting, with the fractions that give these pairs.
+        The setting with the fractions that yield these pairs.
     """
     known = dict(list(read_criteria(criteria).items())[:_CRITERIA])
     texts = pd.read_csv(posts, dtype=str, keep_default_na=False)
     rows = pd.read_csv(annotations, dtype=str, keep_default_na=False)
     rows = rows[rows["DSM5_symptom"].isin(list(known)) & rows["post_id"].isin(texts["post_id"])]
-    tokenizer = write_encoder(
-        setting.folder / "encoder",
-        [*known.values(), *texts["text"]],
-        setting.max_length,
-        layers=setting.layers,
-        width=setting.width,
-    )
+    size = {"layers": setting.layers, "width": setting.width}
+    training_texts = [*known.values(), *texts["text"]]
+    tokenizer = write_encoder(setting.folder / "encoder", training_texts, setting.max_length, **size)
     room = setting.max_length - max(len(tokenizer(text)["input_ids"]) for text in known.values()) - 1
     fits = texts["text"].map(lambda text: len(tokenizer(text, verbose=False)["input_ids"]) <= room)
     fitting = texts[texts["post_id"].isin(rows["post_id"]) & fits].drop_duplicates("text")
@@ -191,7 +187,7 @@ def prepare(setting: Setting, posts: Path, annotations: Path, criteria: Path | N
 
 
 def _chosen(setting: Setting, posts: pd.DataFrame, rows: pd.DataFrame) -> tuple[pd.DataFrame, Split]:
-    """As few posts as give the pairs to train on, and their parts."""
+    """Return the smallest number of posts that yields the training pairs, and their split."""
     for count in range(_VAL_POSTS + _TEST_POSTS + 1, len(posts) + 1):
         chosen = posts[:count]
         texts = Posts.of(dict(zip(chosen["post_id"], chosen["text"], strict=True)))
@@ -199,7 +195,9 @@ def _chosen(setting: Setting, posts: pd.DataFrame, rows: pd.DataFrame) -> tuple[
         train = rows[rows["post_id"].isin(parts.train)]
         if len(train.drop_duplicates(["post_id", "DSM5_symptom"])) >= setting.train_pairs:
             return chosen, parts
-    raise SystemExit(f"--posts: too few annotated posts fit into a window to give {setting.train_pairs} pairs")
+    raise SystemExit(
+        f"--posts: too few annotated posts fit into one window for {setting.train_pairs} training pairs; use more posts"
+    )
 
 
 def _write(path: Path, text: str) -> None:
@@ -209,7 +207,7 @@ def _write(path: Path, text: str) -> None:
 def write_encoder(
     folder: Path, texts: Sequence[str], longest: int, *, layers: int = 4, width: int = 256
 ) -> PreTrainedTokenizerFast:
-    """Write an encoder with random weights, its heads 64 wide, and a WordPiece tokenizer of the texts."""
+    """Write an encoder with random weights and 64-wide heads, and a WordPiece tokenizer trained on the texts."""
     words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     words.normalizer = normalizers.BertNormalizer()
     words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,8 +1,8 @@
-"""What it takes until a command does what it is for, by the wall clock and from the start of its process.
+"""Measures how long commands take to start, in wall time from the start of the process.
 
-`fit` is measured up to its first batch, on a small corpus whose cache is warm. Beside it stands a process that imports
-what no `fit` can do without, and ends: the config with Lightning behind it, the agents and the data modules with torch,
-transformers and torchmetrics, and the encoder's own module. The two take turns.
+`fit` is measured up to its first batch, on a small corpus with a warm cache. For comparison, another process
+imports only the modules that every `fit` needs: the config with Lightning, the agents and data modules with torch,
+transformers and torchmetrics, and the module of the encoder. The two run in alternation.
 """
 
 import statistics
@@ -25,7 +25,7 @@ _LIGHTNING_HPO = [sys.executable, "-m", "lightning_hpo"]
 
 
 def figures() -> Figures:
-    """Medians of five, in seconds."""
+    """Return medians of five runs, in seconds."""
     with tuned(_TRIALS) as study:
         fit = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(study.data)]
         fit += ["--trainer.callbacks+=scripts.benchmarks.first_batch.EndAtFirstBatch"]
@@ -51,6 +51,6 @@ def figures() -> Figures:
         [
             Ratio("seconds of --help", shown, most=0.3),
             Ratio("seconds of status", status_s, most=1.5),
-            Ratio("first batch of fit to imports alone", first_batch / alone, most=1.3),
+            Ratio("first batch of fit ÷ imports alone", first_batch / alone, most=1.3),
         ],
     )

@@ -1,4 +1,4 @@
-"""This project's own `tune`, all included: two databases, checkpoints, pruning, validation, the best model logged."""
+"""This project's `tune` with all features: two databases, checkpoints, pruning, validation, logging the best model."""
 
 import sys
 
@@ -16,7 +16,7 @@ _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def main() -> None:
-    """Tune, and leave the result in the setting's folder; the second argument is the precision, others are flags."""
+    """Run `tune` and save the result. Arguments: folder of the setting, precision, flags of `tune`."""
     setting, result = read_setting(sys.argv[1]), Result()
     storage, tracking = f"sqlite:///{setting.folder}/optuna.db", f"sqlite:///{setting.folder}/mlflow.db"
     config = setting.folder / "tune.yaml"
@@ -66,7 +66,7 @@ search_space:
 
 
 def count_batches(setting: Setting, result: Result) -> None:
-    """Make the batches of a trial once more, to count them."""
+    """Rebuild the batches of a trial to count them."""
     data = CriteriaDataModule(
         posts=f"{setting.folder}/posts.csv",
         annotations=f"{setting.folder}/annotations.csv",
@@ -88,7 +88,9 @@ def count_batches(setting: Setting, result: Result) -> None:
             result.count(batch)
     expected = setting.epochs * setting.train_pairs, len(setting.pairs("val"))
     scored = sum(len(batch["post_ids"]) for batch in data.val_dataloader())
-    assert (result.samples, scored) == expected, f"other pairs than the others' {expected}: {result.samples}, {scored}"
+    assert (result.samples, scored) == expected, (
+        f"pairs differ from the other contenders: expected {expected}, got {result.samples}, {scored}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""transformers' Trainer with its own search by Optuna and its MLflow callback, as its users have it."""
+"""transformers' Trainer with its `hyperparameter_search` (Optuna backend) and its MLflow callback."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ from scripts.benchmarks.setting import SEED, Result, Setting, read_setting
 
 __all__ = ["main"]
 
-_WAYS: dict[str, dict[str, Any]] = {
+_VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "grouped": {"train_sampling_strategy": "group_by_length"},
     "best": {"train_sampling_strategy": "group_by_length", "bf16": True},
@@ -46,15 +46,15 @@ class _Clock(TrainerCallback):
     def __init__(self, result: Result) -> None:
         self._result = result
 
-    def on_step_begin(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - its library's arguments
+    def on_step_begin(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - arguments of the library
         self._result.first_batch()
 
-    def on_train_end(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - its library's arguments
+    def on_train_end(self, *hook: Any, **given: Any) -> None:  # noqa: ARG002 - arguments of the library
         self._result.ended()
 
 
 class _Counting:
-    """The collator, counting what the first trial trains on."""
+    """Collator that counts the training batches of the first trial."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, result: Result, most: int) -> None:
         self._collate, self._result, self._most = DataCollatorWithPadding(tokenizer), result, most
@@ -67,26 +67,15 @@ class _Counting:
 
 
 def main() -> None:
-    """Run the search, and leave the result in the setting's folder; the second argument is the way."""
+    """Run the search and save the result. Arguments: folder of the setting, name of the variant."""
     setting, result = read_setting(sys.argv[1]), Result()
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{setting.folder}/mlflow.db"
     os.environ["MLFLOW_EXPERIMENT_NAME"] = "transformers"
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tokenizer = AutoTokenizer.from_pretrained(setting.encoder)
-    arguments = TrainingArguments(
-        output_dir=str(setting.folder / "transformers"),
-        per_device_train_batch_size=setting.batch_size,
-        num_train_epochs=setting.epochs,
-        eval_strategy="epoch",
-        report_to=["mlflow"],
-        disable_tqdm=True,
-        seed=SEED,
-        use_cpu=not torch.cuda.is_available(),
-        **_WAYS[sys.argv[2]],
-    )
     trainer = Trainer(
-        args=arguments,
+        args=_arguments(setting, **_VARIANTS[sys.argv[2]]),
         model_init=lambda _: AutoModelForSequenceClassification.from_pretrained(setting.encoder, num_labels=2),
         train_dataset=_Pairs(setting, tokenizer, "train"),
         eval_dataset=_Pairs(setting, tokenizer, "val"),
@@ -108,6 +97,20 @@ def main() -> None:
     assert last is not None
     result.trials_s = [then - start for start, then in zip(starts, [*starts[1:], last.timestamp()], strict=True)]
     result.write(setting)
+
+
+def _arguments(setting: Setting, **variant: Any) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(setting.folder / "transformers"),
+        per_device_train_batch_size=setting.batch_size,
+        num_train_epochs=setting.epochs,
+        eval_strategy="epoch",
+        report_to=["mlflow"],
+        disable_tqdm=True,
+        seed=SEED,
+        use_cpu=not torch.cuda.is_available(),
+        **variant,
+    )
 
 
 if __name__ == "__main__":

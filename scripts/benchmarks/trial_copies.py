@@ -1,4 +1,4 @@
-"""Thousands of trials behind a study within seconds: copies of its own, with all that both databases keep of them."""
+"""Creates thousands of trials in seconds, as copies of a study's trials in both databases."""
 
 import shutil
 import sqlite3
@@ -10,8 +10,7 @@ from scripts.benchmarks.demo_study import DemoStudy
 
 __all__ = ["copy_trials"]
 
-# Nothing that is trained now is better than these, and nothing worse than what they have reported on their way: no new
-# trial is pruned, and none has its model logged, however many there are.
+# With these final and intermediate values, no new trial is pruned and none logs its model.
 _BEST, _WORST = "1.0", "0.0"
 _LOW, _WIDTH = (f"json_extract(distribution_json, '$.attributes.{bound}')" for bound in ("low", "high"))
 _DRAWN = f"""
@@ -39,13 +38,13 @@ _MLFLOW: Mapping[str, Mapping[str, str]] = {
 
 
 def copy_trials(study: DemoStudy, total: int) -> None:
-    """Copy the trials of a study in turn until it has so many: rows, runs and folders.
+    """Copy the rows, runs and folders of a study's trials in turn, until the study has `total` trials.
 
-    Parameters are drawn anew, so that a sampler has as many points to look at.
+    Parameters are drawn again, so that the sampler sees as many different points.
 
     Args:
-        study: The study; its trials are complete, and nothing runs.
-        total: Trials that it has then.
+        study: Study whose trials are all complete.
+        total: Number of trials after copying.
     """
     with closing(sqlite3.connect(study.optuna)) as optuna, closing(sqlite3.connect(study.mlflow)) as mlflow:
         own = optuna.execute(
@@ -64,7 +63,7 @@ def copy_trials(study: DemoStudy, total: int) -> None:
             database.executemany("INSERT INTO copies VALUES (?, ?, ?, ?, ?)", copies)
             for table, changed in tables.items():
                 _copy(database, table, key, old, changed)
-        # A model is its own trial's.
+        # Copies have no model.
         optuna.execute(
             "DELETE FROM trial_user_attributes WHERE key = 'mlflow_model_uri' "
             "AND trial_id IN (SELECT trial_id FROM copies)"
@@ -77,7 +76,7 @@ def copy_trials(study: DemoStudy, total: int) -> None:
 
 
 def _copy(database: sqlite3.Connection, table: str, key: str, old: str, changed: Mapping[str, str]) -> None:
-    """Copy the rows of a table that belong to a copied trial; numbers that only count rows come by themselves."""
+    """Copy the rows of the copied trials in one table. The database assigns automatic row numbers."""
     listed = database.execute(f"SELECT name, type, pk FROM pragma_table_info('{table}')").fetchall()
     columns = [name for name, kind, place in listed if name == key or not (place and kind == "INTEGER")]
     values = [f"copies.{key}" if name == key else changed.get(name, f"{table}.{name}") for name in columns]

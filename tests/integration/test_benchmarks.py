@@ -1,4 +1,4 @@
-"""The comparison's contenders are given the same pairs, the right figures are divided, and copies are real trials."""
+"""Contenders get the same pairs, ratios divide the right figures, and copied trials are complete."""
 
 import io
 import json
@@ -33,7 +33,7 @@ from scripts.benchmarks.this_project import count_batches
 from scripts.benchmarks.trial_copies import copy_trials
 
 
-def test_this_project_trains_on_the_pairs_of_the_others(tmp_path: Path) -> None:
+def test_all_contenders_use_the_same_pairs(tmp_path: Path) -> None:
     DemoCorpus(60, 17).write(tmp_path)
     files = (tmp_path / "posts.csv", tmp_path / "annotations.csv", tmp_path / "criteria.yaml")
     folder = tmp_path / "comparison"
@@ -53,24 +53,24 @@ def test_this_project_trains_on_the_pairs_of_the_others(tmp_path: Path) -> None:
 def test_too_few_posts_are_refused(tmp_path: Path) -> None:
     DemoCorpus(20, 17).write(tmp_path)
     files = (tmp_path / "posts.csv", tmp_path / "annotations.csv", tmp_path / "criteria.yaml")
-    with pytest.raises(SystemExit, match="too few annotated posts fit into a window to give 500 pairs"):
+    with pytest.raises(SystemExit, match="too few annotated posts fit into one window for 500 training pairs"):
         prepare(Setting(folder=tmp_path, train_pairs=500), *files)
 
 
-def test_ratios_say_how_often_this_project_is_as_fast() -> None:
+def test_ratios_divide_contenders_by_this_project() -> None:
     seconds = {"this project, fp32": 22.0, "this project, bf16": 10.0, "bare loop, fp32": 20.0}
     seconds |= {"transformers, defaults": 29.0}
-    rows = {name: {"seconds a trial": s, "padding": 0.02, "between s": 0.25} for name, s in seconds.items()}
+    rows = {name: {"s per trial": s, "padding": 0.02, "s between trials": 0.25} for name, s in seconds.items()}
     found = {ratio.name: ratio for ratio in ratios(rows)}
-    assert found["a trial to the bare loop, fp32"].value == pytest.approx(1.1)
-    defaults = found["transformers' defaults to a trial, bf16"]
+    assert found["trial ÷ bare loop, fp32"].value == pytest.approx(1.1)
+    defaults = found["transformers, defaults ÷ trial, bf16"]
     assert defaults.value == pytest.approx(2.9)
-    assert (defaults.wanted, defaults.met) == ("at least 3", False)
-    assert "a trial to the bare loop, bf16" not in found
+    assert (defaults.target, defaults.met) == ("at least 3", False)
+    assert "trial ÷ bare loop, bf16" not in found
     assert (found["share of padding"].value, found["share of padding"].met) == (0.02, True)
 
 
-def test_figures_are_shown_and_kept_beside_what_they_should_be() -> None:
+def test_figures_are_shown_with_their_targets() -> None:
     rows = {"one": {"s": 1234.56, "GB": 0.0123}, "two": {"s": 1.5, "GB": math.nan}}
     figures = Figures(rows, [Ratio("two to one", 0.9, most=1.0), Ratio("one to two", 1.6, most=1.5)], "a remark")
     console = Console(width=100, record=True, file=io.StringIO())
@@ -82,12 +82,12 @@ def test_figures_are_shown_and_kept_beside_what_they_should_be() -> None:
         ["one", "to", "two", "1.60", "at", "most", "1.5", "missed"],
     ]
     kept = figures.as_dict()
-    assert kept["ratios"]["one to two"] == {"value": 1.6, "should be": "at most 1.5", "met": False}
+    assert kept["ratios"]["one to two"] == {"value": 1.6, "target": "at most 1.5", "met": False}
     assert (kept["figures"]["one"], kept["remark"]) == (rows["one"], "a remark")
 
 
 @pytest.mark.usefixtures("tracking_uri", "storage_url")
-def test_copies_are_whole_trials_of_both_databases(tmp_path: Path) -> None:
+def test_copied_trials_are_complete_in_both_databases(tmp_path: Path) -> None:
     study = DemoStudy(tmp_path, tmp_path)
     _finished_trial(study)
     copy_trials(study, 30)
@@ -121,13 +121,13 @@ def _finished_trial(demo: DemoStudy) -> None:
     (demo.trials / "trial_0" / "config.yaml").touch()
 
 
-def test_the_gap_between_trials_is_that_of_their_runs() -> None:
+def test_gap_between_trials_is_computed_from_runs() -> None:
     infos = [SimpleNamespace(start_time=start, end_time=end) for start, end in ((0, 5000), (5200, 9000), (9100, 9500))]
     runs = [SimpleNamespace(info=info, data=SimpleNamespace(metrics={"startup_s": 0.1})) for info in infos]
     assert between(runs) == pytest.approx([0.3, 0.2])  # type: ignore[arg-type]
 
 
-def test_the_plan_for_a_gpu_is_what_tune_takes() -> None:
+def test_gpu_plan_uses_valid_flags_of_tune() -> None:
     ways = plan()
     assert len(ways) == 6
     for name, flags in ways.items():
@@ -137,27 +137,27 @@ def test_the_plan_for_a_gpu_is_what_tune_takes() -> None:
         assert cli.values["model"]["init_args"]["compile"] is name.endswith("compiled")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it would run")
-def test_without_a_gpu_its_part_says_what_it_would_run(tmp_path: Path) -> None:
-    said = gpu(tmp_path, tmp_path, None)
-    assert not said.rows
-    assert "--study.workers=4 --study.per_device=4" in said.remark
+@pytest.mark.skipif(torch.cuda.is_available(), reason="would run the benchmark")
+def test_gpu_part_prints_commands_without_gpu(tmp_path: Path) -> None:
+    figures = gpu(tmp_path, tmp_path, None)
+    assert not figures.rows
+    assert "--study.workers=4 --study.per_device=4" in figures.remark
 
 
-def test_the_machine_is_named() -> None:
+def test_machine_is_described() -> None:
     named = machine()
     assert named["torch"] == torch.__version__
     assert named["processor"].endswith("cores")
 
 
-def test_memory_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_includes_child_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peak_memory, "_EVERY_S", 0.02)
     child = "import sys; block = b'x' * (50 << 20); print(flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()  # the child holds it now
+        process.stdout.readline()  # the child has allocated its memory
         with PeakMemory(process.pid) as peak:
             while not peak.mib > 50:
                 assert process.poll() is None

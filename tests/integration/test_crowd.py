@@ -1,4 +1,4 @@
-"""The short form of `scripts/crowd.py`: sixteen workers on one pair of databases."""
+"""Short run of `scripts/crowd.py` with sixteen workers on one pair of databases."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
         server.cleanup()
 
 
-def test_sixteen_workers_do_not_get_in_each_others_way(tmp_path: Path, databases: tuple[str, str]) -> None:
+def test_sixteen_workers_run_without_conflicts(tmp_path: Path, databases: tuple[str, str]) -> None:
     counted = crowd(tmp_path, *databases, workers=16, trials=32)
     assert counted.pop("seconds") > 0
     assert counted == {

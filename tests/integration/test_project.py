@@ -42,24 +42,6 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_every_module_in_a_map_exists(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    if document == "README.md":
-        tree = text.split("## Where things are")[1].split("```")[1]
-        named = [ROOT / line.split()[0] for line in tree.strip().splitlines()]
-    else:
-        rows = [line for line in text.splitlines() if line.startswith("| `")]
-        named = [ROOT / "lightning_hpo" / name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
-        modules = {
-            path
-            for path in (ROOT / "lightning_hpo").iterdir()
-            if path.suffix == ".py" or (path / "__init__.py").exists()
-        }
-        assert modules - set(named) == {ROOT / "lightning_hpo/__init__.py", ROOT / "lightning_hpo/__main__.py"}
-    assert [path for path in named if not path.exists()] == []
-
-
 def test_each_agent_has_a_config_two_search_spaces_and_a_demo() -> None:
     wanted = {
         f"{name}.yaml"

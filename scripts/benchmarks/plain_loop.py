@@ -1,4 +1,4 @@
-"""The plan's loop as it is written there: every pair padded to the end, float32, a run a trial, an objective."""
+"""A plain study: an Optuna objective with a training loop, one MLflow run per trial, full padding, float32."""
 
 import sys
 
@@ -14,11 +14,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the study, and leave the result in the setting's folder."""
+    """Run the study and save the result in the folder of the setting."""
     setting, result = read_setting(sys.argv[1]), Result()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     mlflow.set_tracking_uri(f"sqlite:///{setting.folder}/mlflow.db")
-    mlflow.set_experiment("plan")
+    mlflow.set_experiment("plain")
     study = optuna.create_study(direction="maximize", storage=f"sqlite:///{setting.folder}/optuna.db")
     study.optimize(lambda trial: _objective(trial, setting, result), n_trials=setting.trials)
     starts = [trial.datetime_start.timestamp() for trial in study.trials if trial.datetime_start]
@@ -32,7 +32,7 @@ def _objective(trial: optuna.Trial, setting: Setting, result: Result) -> float:
     lr = trial.suggest_float("model.optim.lr", setting.lr, setting.lr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with mlflow.start_run(run_name=f"trial_{trial.number}"):
-        mlflow.set_tags({"optuna_trial": trial.number, "optuna_study": "plan", "agent": "criteria"})
+        mlflow.set_tags({"optuna_trial": trial.number, "optuna_study": "plain", "agent": "criteria"})
         mlflow.log_params(trial.params)
         torch.manual_seed(SEED)
         train, val = (_loader(setting, part, shuffle=part == "train") for part in ("train", "val"))
