@@ -20,15 +20,7 @@ from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
-from lightning_hpo.storage.attributes import (
-    AGENT,
-    DATA_FINGERPRINT,
-    MODE,
-    MONITOR,
-    REFIT_CANDIDATES,
-    REFIT_OF,
-    folder_of,
-)
+from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import find_study, load_study, ranked
 from lightning_hpo.study.session import local_workers, open_session
@@ -108,13 +100,15 @@ def refit(settings: RefitSettings) -> int:
 
 def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
     """Return the numbers of the trials to refit, the best first. A resumed refit keeps its candidates."""
-    if AGENT not in searched.user_attrs:
+    if StudyKey.AGENT not in searched.user_attrs:
         raise InputError(f"{settings.study}: the study was not created by `tune`, so its trials have no configs")
-    if REFIT_OF in searched.user_attrs:
-        raise InputError(f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[REFIT_OF]}")
+    if StudyKey.REFIT_OF in searched.user_attrs:
+        raise InputError(
+            f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[StudyKey.REFIT_OF]}"
+        )
     begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage.url))
-    if begun is not None and REFIT_CANDIDATES in begun.user_attrs:
-        had: list[int] = begun.user_attrs[REFIT_CANDIDATES]
+    if begun is not None and StudyKey.REFIT_CANDIDATES in begun.user_attrs:
+        had: list[int] = begun.user_attrs[StudyKey.REFIT_CANDIDATES]
         if len(had) != settings.trials:
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was started with {len(had)}: {had}")
         return had
@@ -145,8 +139,8 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         workers=settings.workers,
         devices=settings.devices,
         per_device=settings.per_device,
-        monitor=attributes[MONITOR],
-        mode=attributes[MODE],
+        monitor=attributes[StudyKey.MONITOR],
+        mode=attributes[StudyKey.MODE],
         outdir=str(folder_of(searched).path.parent),
         keep=total,  # the one that is wanted is known only at the end
         register=False,
@@ -162,8 +156,8 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         sampler=_class("optuna.samplers.RandomSampler"),
         pruner=_class("optuna.pruners.NopPruner"),
         sample=partial(_sample, configs, _first_seed(first)),
-        attributes={REFIT_OF: settings.study, REFIT_CANDIDATES: candidates},
-        data_fingerprint=attributes.get(DATA_FINGERPRINT),
+        attributes={StudyKey.REFIT_OF: settings.study, StudyKey.REFIT_CANDIDATES: candidates},
+        data_fingerprint=attributes.get(StudyKey.DATA_FINGERPRINT),
         counted=_ENDED,
         command=shlex.join(["lightning-hpo", "refit", settings.study, *numbers]),
     )

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
-from lightning_hpo.storage.attributes import BASELINES, MONITOR, REASON, REFIT_CANDIDATES, REFIT_TESTED, folder_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.study_folder import StudyFolder
 
@@ -44,13 +44,13 @@ class RefitResult:
     def candidates(self) -> list[SeedScores]:
         """The candidates in the order of the searched study, the best first."""
         values = {trial.number: trial.value for trial in self.searched.get_trials(deepcopy=False)}
-        return [self._candidate(number, values[number]) for number in self.study.user_attrs[REFIT_CANDIDATES]]
+        return [self._candidate(number, values[number]) for number in self.study.user_attrs[StudyKey.REFIT_CANDIDATES]]
 
     def _candidate(self, number: int, searched: float | None) -> SeedScores:
         own = [trial for trial in self._trials if trial.params.get(TRIAL) == number]
         scores = {trial.params[SEED]: trial.value for trial in own if trial.value is not None}
         failed = [trial for trial in own if trial.state == TrialState.FAIL]
-        reasons = {trial.params[SEED]: str(trial.user_attrs.get(REASON, "failed")) for trial in failed}
+        reasons = {trial.params[SEED]: str(trial.user_attrs.get(TrialKey.REASON, "failed")) for trial in failed}
         return SeedScores(number, math.nan if searched is None else searched, scores, reasons)
 
     @cached_property
@@ -73,13 +73,13 @@ class RefitResult:
     def better_baselines(self) -> dict[str, float]:
         """The constant baselines that score at least as high as the winner's mean."""
         attributes = self.study.user_attrs
-        baselines: Mapping[str, float] = attributes[BASELINES] if self.monitor == "val_metric" else {}
+        baselines: Mapping[str, float] = attributes[StudyKey.BASELINES] if self.monitor == "val_metric" else {}
         return {name: value for name, value in baselines.items() if value >= self.winner.estimate.mean}
 
     @property
     def monitor(self) -> str:
         """Name of the metric."""
-        return str(self.study.user_attrs[MONITOR])
+        return str(self.study.user_attrs[StudyKey.MONITOR])
 
     @property
     def folder(self) -> StudyFolder:
@@ -92,13 +92,13 @@ class RefitResult:
 
         Keys: `number` and `params` of the scored trial, its `metrics`, and the baselines as `constant_answers`.
         """
-        tested: dict[str, Any] | None = self.study.user_attrs.get(REFIT_TESTED)
+        tested: dict[str, Any] | None = self.study.user_attrs.get(StudyKey.REFIT_TESTED)
         return tested
 
     def set_tested(self, trial: FrozenTrial, metrics: Mapping[str, float], baselines: Mapping[str, float]) -> None:
         """Store the score of a trial on the test split with the study."""
         tested = {"number": trial.number, "params": trial.params, "metrics": metrics, "constant_answers": baselines}
-        self.study.set_user_attr(REFIT_TESTED, tested)
+        self.study.set_user_attr(StudyKey.REFIT_TESTED, tested)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `refit.json`."""

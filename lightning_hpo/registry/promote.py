@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
-from lightning_hpo.storage.attributes import COLLAPSED
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.tracking.tracker import Tracker
 
@@ -40,7 +40,7 @@ def update_alias(
         command = f"lightning-hpo register --study {study.study_name} --trial {trial.number} --promote"
         return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
     _move_alias(tracker, version)
-    warning = f"; {_COLLAPSED}" if trial.user_attrs.get(COLLAPSED) else ""
+    warning = f"; {_COLLAPSED}" if trial.user_attrs.get(TrialKey.COLLAPSED) else ""
     return f"{ALIAS}: models:/{version.name}@{ALIAS}{warning}"
 
 
@@ -52,7 +52,7 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
         return ""
     if current.version == version.version:
         return ""
-    if trial.user_attrs.get(COLLAPSED):
+    if trial.user_attrs.get(TrialKey.COLLAPSED):
         return _COLLAPSED
     old, new = current.tags, version.tags
     if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):

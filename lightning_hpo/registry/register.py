@@ -13,7 +13,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
-from lightning_hpo.storage.attributes import AGENT, DATA_FINGERPRINT, MODEL_URI, MONITOR, REASON, folder_of, run_id_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
@@ -43,10 +43,10 @@ def register(
     """
     trial = _complete_trial(study, number)
     folder = folder_of(study).trial(trial.number)
-    name = f"{study.user_attrs[AGENT]}-best-model"
+    name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
     version = _existing_version(tracker, name, study, trial)
     if version is None:
-        uri = trial.user_attrs.get(MODEL_URI)
+        uri = trial.user_attrs.get(TrialKey.MODEL_URI)
         if uri is None or not tracker.has_model(uri):
             uri = _log_now(study, trial, folder, tracker, workers)
         version = _create_version(tracker, name, uri, study, trial)
@@ -74,7 +74,7 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 def _log_now(study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, tracker: Tracker, workers: Workers) -> str:
     """Log a model that was not logged in training: MLflow did not respond, or another trial was better."""
     run_id = run_id_of(study, trial)
-    problem = trial.user_attrs.get(REASON) or "its checkpoint was deleted; --study.keep sets how many are kept"
+    problem = trial.user_attrs.get(TrialKey.REASON) or "its checkpoint was deleted; --study.keep sets how many are kept"
     if run_id is not None and folder.best.exists():
         result = workers.call(_log_from_checkpoint, folder, run_id, tracker.uri, log=folder.path / "proof.log")
         if isinstance(result, str) and result.startswith("models:/"):
@@ -111,8 +111,8 @@ def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, 
         "optuna_trial": str(trial.number),
         "value": repr(trial.value),
         "study": study.study_name,
-        "monitor": study.user_attrs[MONITOR],
-        "data_fingerprint": str(study.user_attrs[DATA_FINGERPRINT]),
+        "monitor": study.user_attrs[StudyKey.MONITOR],
+        "data_fingerprint": str(study.user_attrs[StudyKey.DATA_FINGERPRINT]),
         DIGEST: str(model.tags.get(DIGEST)),
     }
     try:

@@ -18,7 +18,7 @@ from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
 from lightning_hpo.serving.checksums import DIGEST, first_changed_file
-from lightning_hpo.storage.attributes import DATA_FINGERPRINT, MONITOR
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
@@ -75,9 +75,9 @@ def verify(
         tracking_uri=tracker.uri,
         digest=version.tags.get(DIGEST, ""),
         trial_folder=folder,
-        monitor=study.user_attrs[MONITOR],
+        monitor=study.user_attrs[StudyKey.MONITOR],
         value=float(trial.value or 0.0),
-        data_fingerprint=study.user_attrs[DATA_FINGERPRINT],
+        data_fingerprint=study.user_attrs[StudyKey.DATA_FINGERPRINT],
     )
     result = workers.call(_send_result, expectation, log=folder.path / "proof.log")
     if isinstance(result, ProcessExit):

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import RUNTIME
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")
@@ -175,4 +175,4 @@ def score(trial: FrozenTrial) -> float:
 def seconds_of(trial: FrozenTrial) -> float:
     """Return the training time of a trial; if it is not recorded, the time from its start to its end."""
     elapsed = trial.duration.total_seconds() if trial.duration else 0.0
-    return float(trial.user_attrs.get(RUNTIME, elapsed))
+    return float(trial.user_attrs.get(TrialKey.RUNTIME, elapsed))

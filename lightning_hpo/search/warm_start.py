@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial
 from lightning_hpo.config.errors import nearest
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import from_label
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import find_study, load_study, ranked
 
-__all__ = ["STARTED_FROM", "WarmStart", "find_warm_start"]
+__all__ = ["WarmStart", "find_warm_start"]
 
-STARTED_FROM = "started_from"
 _COMPARED = ("monitor", "mode", "data_fingerprint")
 
 
@@ -110,7 +110,7 @@ def find_warm_start(settings: StudySettings, agent: str, searched: Collection[st
     own = find_study(settings)
     if own is None or "agent" not in own.user_attrs:
         return None if settings.from_ is None else _begin(settings, agent, searched)
-    stored = own.user_attrs.get(STARTED_FROM)
+    stored = own.user_attrs.get(StudyKey.STARTED_FROM)
     warm_start = None if stored is None else WarmStart(**stored)
     if problems := _changes(own, warm_start, settings):
         raise InputError(problems)
@@ -132,7 +132,7 @@ def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> Wa
     other = load_study(str(settings.from_), settings.storage_url, flag="--study.from")
     trials = _best_trials(other, agent)
     about = other.user_attrs
-    earlier = WarmStart(**about[STARTED_FROM]) if STARTED_FROM in about else None
+    earlier = WarmStart(**about[StudyKey.STARTED_FROM]) if StudyKey.STARTED_FROM in about else None
     fixed = {} if earlier is None else {flag: earlier.best[flag] for flag in earlier.fix if flag in earlier.best}
     # A flag of this search space may belong to a choice that no trial of the other study has drawn.
     _check_fix(settings.fix, {*fixed, *searched, *(flag for trial in trials for flag in trial.params)}, searched, other)

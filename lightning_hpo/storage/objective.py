@@ -7,7 +7,7 @@ from typing import Literal
 import optuna
 from optuna.study import StudyDirection
 
-from lightning_hpo.storage.attributes import MONITOR
+from lightning_hpo.storage.attributes import StudyKey
 
 __all__ = ["Objective"]
 
@@ -32,7 +32,7 @@ class Objective:
             RuntimeError: If the study has several objectives.
         """
         mode: Literal["max", "min"] = "max" if study.direction == StudyDirection.MAXIMIZE else "min"
-        return cls(str(study.user_attrs.get(MONITOR, "score")), mode)
+        return cls(str(study.user_attrs.get(StudyKey.MONITOR, "score")), mode)
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -11,21 +11,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.attributes import (
-    AGENT,
-    BASELINES,
-    COMMAND,
-    DATA_COUNTS,
-    DATA_FINGERPRINT,
-    EPOCHS,
-    MODE,
-    MONITOR,
-    N_TRIALS,
-    OUTDIR,
-    PRECISION,
-    STARTED_FROM,
-    WORKERS,
-)
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.studies import find_study
 from lightning_hpo.study import preflight
 from lightning_hpo.study.lines import waiting
@@ -140,7 +126,7 @@ def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]
     return [
         f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and now it is "
         f"{attributes[key]}; use the same, or another name"
-        for key in (AGENT, MONITOR, MODE, DATA_FINGERPRINT, OUTDIR)
+        for key in (StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT, StudyKey.OUTDIR)
         if key in study.user_attrs and study.user_attrs[key] != attributes[key]
     ]
 
@@ -159,20 +145,20 @@ def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
 
 def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
     # Before the agent: a study with an agent counts as begun.
-    started_from = {} if spec.warm_start is None else {STARTED_FROM: spec.warm_start.record()}
+    started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: spec.warm_start.record()}
     return {
         **started_from,
-        AGENT: spec.agent,
-        MONITOR: spec.settings.monitor,
-        MODE: spec.settings.mode,
-        DATA_FINGERPRINT: findings.fingerprint,
-        DATA_COUNTS: dict(findings.counts),
-        BASELINES: dict(findings.constant_answers),
-        PRECISION: findings.precision,
-        N_TRIALS: spec.settings.n_trials,
-        WORKERS: spec.settings.workers,
-        EPOCHS: None if spec.endless else spec.epochs,
-        COMMAND: spec.command,
-        OUTDIR: str(spec.settings.folder.absolute()),
+        StudyKey.AGENT: spec.agent,
+        StudyKey.MONITOR: spec.settings.monitor,
+        StudyKey.MODE: spec.settings.mode,
+        StudyKey.DATA_FINGERPRINT: findings.fingerprint,
+        StudyKey.DATA_COUNTS: dict(findings.counts),
+        StudyKey.BASELINES: dict(findings.constant_answers),
+        StudyKey.PRECISION: findings.precision,
+        StudyKey.N_TRIALS: spec.settings.n_trials,
+        StudyKey.WORKERS: spec.settings.workers,
+        StudyKey.EPOCHS: None if spec.endless else spec.epochs,
+        StudyKey.COMMAND: spec.command,
+        StudyKey.OUTDIR: str(spec.settings.folder.absolute()),
         **spec.attributes,
     }

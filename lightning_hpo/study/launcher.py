@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import flags
-from lightning_hpo.storage.attributes import DATA_COUNTS, DATA_FINGERPRINT, HALVINGS, RUN_ID
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
@@ -63,13 +63,13 @@ def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
         "optuna_study": session.study.study_name,
         "agent": session.spec.agent,
         "optuna_state": TrialState.RUNNING.name,
-        "data_fingerprint": str(attributes[DATA_FINGERPRINT]),
-        "data_counts": listed(attributes[DATA_COUNTS]),
+        "data_fingerprint": str(attributes[StudyKey.DATA_FINGERPRINT]),
+        "data_counts": listed(attributes[StudyKey.DATA_COUNTS]),
         **session.run_tags,
     }
     outbox.write(StartRun(session.experiment, outbox.folder.path.name, tags))
     if outbox.run_id is not None:
-        trial.set_user_attr(RUN_ID, outbox.run_id)
+        trial.set_user_attr(TrialKey.RUN_ID, outbox.run_id)
 
 
 def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) -> Outcome:
@@ -93,5 +93,5 @@ def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Ou
     batch = halve_batch(session.outboxes.of(trial)) if session.spec.settings.halve_on_oom else None
     if batch is None:
         return None
-    trial.set_user_attr(HALVINGS, trial.user_attrs.get(HALVINGS, 0) + 1)
+    trial.set_user_attr(TrialKey.HALVINGS, trial.user_attrs.get(TrialKey.HALVINGS, 0) + 1)
     return Notice(f"is out of memory: restarting with batches of {batch}")

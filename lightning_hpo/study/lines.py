@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from lightning_hpo.storage.attributes import MONITOR
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 __all__ = ["listed", "outcome_line", "result_line", "waiting"]
@@ -45,7 +45,7 @@ def result_line(study: optuna.Study) -> str:
     except ValueError:
         return "no trial is complete yet"
     searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
-    return f"best: trial {best.number}, {study.user_attrs[MONITOR]} {best.value:.4f}, with {searched}"
+    return f"best: trial {best.number}, {study.user_attrs[StudyKey.MONITOR]} {best.value:.4f}, with {searched}"
 
 
 def listed(counts: Mapping[str, int]) -> str:

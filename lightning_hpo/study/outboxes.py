@@ -3,7 +3,7 @@
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_hpo.storage.attributes import RUN_ID, folder_of, run_id_of, set_run_id
+from lightning_hpo.storage.attributes import TrialKey, folder_of, run_id_of, set_run_id
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
 
@@ -60,7 +60,7 @@ class Outboxes:
         if trial.number not in self._running:
             self._unsent.discard(trial.number)  # sent with the trial's new entries from now on
             folder = self._folder.trial(trial.number)
-            self._running[trial.number] = Outbox(folder, self._tracker, trial.user_attrs.get(RUN_ID))
+            self._running[trial.number] = Outbox(folder, self._tracker, trial.user_attrs.get(TrialKey.RUN_ID))
         return self._running[trial.number]
 
     def release(self, trial: optuna.Trial) -> None:

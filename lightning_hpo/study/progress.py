@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from lightning_hpo.storage.attributes import BASELINES, DATA_COUNTS
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.eta import duration
 from lightning_hpo.study.lines import listed, outcome_line
@@ -47,9 +47,9 @@ class ProgressDisplay(StudyCallback):
         self._progress.start()
         self._update()
         attributes = self._session.study.user_attrs
-        if counts := attributes[DATA_COUNTS]:
+        if counts := attributes[StudyKey.DATA_COUNTS]:
             self._session.say(f"data: {listed(counts)}")
-        if baselines := attributes[BASELINES]:
+        if baselines := attributes[StudyKey.BASELINES]:
             values = ", ".join(f"{name} {value:.4f}" for name, value in baselines.items())
             self._session.say(f"constant baselines: {values}")
         if warm_start := self._session.spec.warm_start:

@@ -9,16 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import (
-    AGENT,
-    BEST_EPOCH,
-    MONITOR,
-    OUTDIR,
-    experiment_name,
-    folder_of,
-    run_ids_of,
-    set_run_id,
-)
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, set_run_id
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import outbox_of, send_outbox
@@ -44,7 +35,7 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     Returns:
         What was found, one line each, and what was skipped.
     """
-    if OUTDIR not in study.user_attrs:
+    if StudyKey.OUTDIR not in study.user_attrs:
         return ["skipped: it was not created by `tune`"]
     folder = folder_of(study)
     if not folder.lock.exists():
@@ -130,7 +121,7 @@ class Reconciliation:
                 )
 
     def _runs(self) -> Iterator[_Finding]:
-        name = experiment_name(self._study.user_attrs[AGENT], self._study.study_name)
+        name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
         experiment = self._tracker.client.get_experiment_by_name(name)
         if experiment is None:
             return
@@ -195,17 +186,20 @@ class Reconciliation:
         tags = {
             "optuna_trial": str(frozen.number),
             "optuna_study": self._study.study_name,
-            "agent": str(self._study.user_attrs[AGENT]),
+            "agent": str(self._study.user_attrs[StudyKey.AGENT]),
             "optuna_state": frozen.state.name,
             "recorded_anew": "true",
         }
         outbox.write(StartRun(experiment_id, outbox.folder.path.name, tags))
         outbox.write(LogParams(frozen.params))
-        monitor = self._study.user_attrs[MONITOR]
+        monitor = self._study.user_attrs[StudyKey.MONITOR]
         for epoch, value in frozen.intermediate_values.items():
             outbox.write(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
-            final = {"final_metric": float(frozen.value or 0.0), "best_epoch": frozen.user_attrs.get(BEST_EPOCH, 0)}
+            final = {
+                "final_metric": float(frozen.value or 0.0),
+                "best_epoch": frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0),
+            }
             outbox.write(LogMetrics(final, step=0))
         outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
         if outbox.run_id is not None:

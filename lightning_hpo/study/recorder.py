@@ -7,16 +7,7 @@ outcome is recorded again, never one that Optuna has closed and MLflow has not.
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.storage.attributes import (
-    BEST_EPOCH,
-    COLLAPSED,
-    CRASHES,
-    MODEL_URI,
-    PRUNED_AT_EPOCH,
-    REASON,
-    RUN_ID,
-    RUNTIME,
-)
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.optuna_private import pause_trial
 from lightning_hpo.tracking.outbox import LogMetrics, LogText, Outbox, SetStatus
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind
@@ -47,8 +38,8 @@ def record_outcome(study: optuna.Study, trial: optuna.Trial, outbox: Outbox, out
 
 def _state(trial: optuna.Trial, outcome: Outcome) -> TrialState:
     if outcome.kind is OutcomeKind.CRASHED:
-        crashes = trial.user_attrs.get(CRASHES, 0) + 1
-        trial.set_user_attr(CRASHES, crashes)
+        crashes = trial.user_attrs.get(TrialKey.CRASHES, 0) + 1
+        trial.set_user_attr(TrialKey.CRASHES, crashes)
         if crashes >= _MAX_CRASHES:
             return TrialState.FAIL
     return outcome.kind.state
@@ -56,13 +47,15 @@ def _state(trial: optuna.Trial, outcome: Outcome) -> TrialState:
 
 def _set_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) -> None:
     attributes = {
-        RUN_ID: None if RUN_ID in trial.user_attrs else run_id,
-        PRUNED_AT_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.PRUNED else None,
-        BEST_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.COMPLETE else None,
-        COLLAPSED: True if outcome.collapsed else None,
-        MODEL_URI: outcome.model_uri,
-        REASON: outcome.reason or None,
-        RUNTIME: trial.user_attrs.get(RUNTIME, 0.0) + outcome.runtime_s if outcome.runtime_s else None,
+        TrialKey.RUN_ID: None if TrialKey.RUN_ID in trial.user_attrs else run_id,
+        TrialKey.PRUNED_AT_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.PRUNED else None,
+        TrialKey.BEST_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.COMPLETE else None,
+        TrialKey.COLLAPSED: True if outcome.collapsed else None,
+        TrialKey.MODEL_URI: outcome.model_uri,
+        TrialKey.REASON: outcome.reason or None,
+        TrialKey.RUNTIME: trial.user_attrs.get(TrialKey.RUNTIME, 0.0) + outcome.runtime_s
+        if outcome.runtime_s
+        else None,
     }
     for key, value in attributes.items():
         if value is not None:

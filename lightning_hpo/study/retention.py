@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.storage.attributes import MODEL_URI, folder_of
+from lightning_hpo.storage.attributes import TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -44,7 +44,7 @@ class CheckpointRetention(StudyCallback):
         self._objective = Objective.of(study)
         self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
         complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        models = {trial.number: trial.user_attrs.get(MODEL_URI) for trial in complete}
+        models = {trial.number: trial.user_attrs.get(TrialKey.MODEL_URI) for trial in complete}
         self._kept = {
             trial.number: (float(trial.value or 0.0), models[trial.number])
             for trial in complete

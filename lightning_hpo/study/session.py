@@ -15,7 +15,7 @@ from lightning_hpo.exceptions import LightningHpoError, StorageAwayError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.attributes import EXHAUSTED, PRECISION, RUNTIME, update_attributes
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import create_study
@@ -139,7 +139,7 @@ class Session:
         self.best: float | None = None
         self.ended = 0
         self._failures: list[str] = []
-        self._exhausted = bool(study.user_attrs.get(EXHAUSTED))
+        self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
 
     def count_trials(self) -> None:
@@ -176,7 +176,7 @@ class Session:
         values = self._space.suggest(trial)
         # The precision instead of `auto`: the config shall give the same model on a device that would choose another.
         # The trial's process validates all values when it parses the config.
-        precision = self.study.user_attrs[PRECISION]
+        precision = self.study.user_attrs[StudyKey.PRECISION]
         return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
 
     def server(self, trial: optuna.Trial) -> TrialServer:
@@ -211,7 +211,7 @@ class Session:
             self._failures.clear()
         if getattr(self.study.sampler, "exhausted", False) and not self._exhausted:
             self._exhausted = True
-            self.study.set_user_attr(EXHAUSTED, True)
+            self.study.set_user_attr(StudyKey.EXHAUSTED, True)
             self.say("the sampler has sampled the whole search space")
 
     def send_all(self) -> bool:
@@ -251,7 +251,7 @@ class Session:
 def _measured(trial: FrozenTrial) -> tuple[float, int]:
     """Return seconds and validated epochs of a trial; an imported trial has only its start and its end."""
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
-    return trial.user_attrs.get(RUNTIME, seconds), len(trial.intermediate_values)
+    return trial.user_attrs.get(TrialKey.RUNTIME, seconds), len(trial.intermediate_values)
 
 
 def _best_value(study: optuna.Study) -> float | None:

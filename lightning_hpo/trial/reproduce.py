@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import AGENT, MONITOR, folder_of, run_id_of
+from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.study_folder import fit_command
 from lightning_hpo.tracking.environment import environment_tags
@@ -57,7 +57,7 @@ def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run:
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    if AGENT not in study.user_attrs:
+    if StudyKey.AGENT not in study.user_attrs:
         raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no configs")
     trials = study.get_trials(deepcopy=False)
     if number is None:
@@ -153,7 +153,7 @@ class _Values(Callback):
 
 def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path) -> list[float]:
     """Return the monitored value of each epoch of a new training."""
-    recorder = _Values(study.user_attrs[MONITOR], len(trial.intermediate_values))
+    recorder = _Values(study.user_attrs[StudyKey.MONITOR], len(trial.intermediate_values))
     with tempfile.TemporaryDirectory() as folder:
         kwargs = {**_QUIET, "callbacks": [recorder], "default_root_dir": folder}
         cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs)

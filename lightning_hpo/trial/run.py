@@ -27,7 +27,7 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
-from lightning_hpo.storage.attributes import WORKER
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -109,7 +109,9 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
     cli = AgentCLI(config, trainer_kwargs=_trainer_kwargs(task.folder.path, callbacks))
     device = _device_tags(cli.trainer)
-    remote.set_user_attr(WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **device})
+    remote.set_user_attr(
+        TrialKey.WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **device}
+    )
     outbox.write(SetStatus("RUNNING", device))
     stop.check()
     checkpoint, remark = find_checkpoint(task.folder.path)

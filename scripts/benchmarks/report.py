@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.write import PAGE, write_report
-from lightning_hpo.storage.attributes import RUN_ID
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.tracking.tracker import Tracker
 
@@ -74,7 +74,7 @@ def _trial(dice: random.Random, run_id: str, number: int) -> FrozenTrial:
         params={name: _drawn(kind, dice) for name, kind in _KINDS.items()},
         distributions=dict(_KINDS),
         intermediate_values=values,
-        user_attrs={"runtime_s": 10.0 * len(values), RUN_ID: run_id},
+        user_attrs={"runtime_s": 10.0 * len(values), TrialKey.RUN_ID: run_id},
     )
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.data.demo_corpus import DemoCorpus
-from lightning_hpo.storage.attributes import RUN_ID
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.tracking.tracker import Tracker
 from scripts.benchmarks import peak_memory
@@ -95,9 +95,9 @@ def test_copied_trials_are_complete_in_both_databases(tmp_path: Path) -> None:
     tracker = Tracker(study.tracking_uri)
     runs = {run.run_id: run for run in tracker.runs(str(tracker.find_experiment(f"evidence-{study.name}")))}
     assert ([trial.number for trial in trials], len(runs)) == (list(range(30)), 30)
-    assert len({trial.user_attrs[RUN_ID] for trial in trials}) == 30
+    assert len({trial.user_attrs[TrialKey.RUN_ID] for trial in trials}) == 30
     for trial in trials[1:]:
-        run = runs[trial.user_attrs[RUN_ID]]
+        run = runs[trial.user_attrs[TrialKey.RUN_ID]]
         assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 1.0, {0: 0.0})
         assert (run.tags["optuna_trial"], run.status) == (str(trial.number), "FINISHED")
         assert (run.params, run.metrics) == ({"lr": "0.5"}, {"val_metric": 0.5})
@@ -115,7 +115,7 @@ def _finished_trial(demo: DemoStudy) -> None:
     study = optuna.create_study(study_name=demo.name, storage=demo.storage, direction="maximize")
     trial = study.ask({"lr": optuna.distributions.FloatDistribution(0.1, 1.0)})
     trial.report(0.5, 0)
-    trial.set_user_attr(RUN_ID, run_id)
+    trial.set_user_attr(TrialKey.RUN_ID, run_id)
     study.tell(trial, 0.5)
     (demo.trials / "trial_0").mkdir(parents=True)
     (demo.trials / "trial_0" / "config.yaml").touch()

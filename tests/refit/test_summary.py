@@ -9,7 +9,7 @@ from optuna.trial import create_trial
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
-from lightning_hpo.storage.attributes import REFIT_CANDIDATES
+from lightning_hpo.storage.attributes import StudyKey
 
 Scores = dict[int, list[float | None]]
 
@@ -20,7 +20,7 @@ def _result(scores: Scores, **attributes: Any) -> RefitResult:
     for _ in range(max(scores) + 1):
         searched.add_trial(create_trial(value=0.9))
     study = optuna.create_study(study_name="first-refit", direction="maximize")
-    about = {"monitor": "val_metric", "constant_answers": {}, REFIT_CANDIDATES: list(scores), **attributes}
+    about = {"monitor": "val_metric", "constant_answers": {}, StudyKey.REFIT_CANDIDATES: list(scores), **attributes}
     for key, value in about.items():
         study.set_user_attr(key, value)
     for candidate, values in scores.items():

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.status import print_status
-from lightning_hpo.storage.attributes import RUNTIME, WORKER
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.study.lock import lock_study
 
 Captured = pytest.CaptureFixture[str]
@@ -39,7 +39,7 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
     for key, value in about.items():
         study.set_user_attr(key, value)
     trial = study.ask()
-    trial.set_user_attr(RUNTIME, 300.0)
+    trial.set_user_attr(TrialKey.RUNTIME, 300.0)
     study.tell(trial, 0.75)
     trial = study.ask()
     trial.set_user_attr("ended_by", "out of memory")
@@ -48,7 +48,7 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
     trial.report(0.5, 0)
     trial.report(0.6, 1)
     worker = {"host": "box", "pid": 77, "since": time.time() - 120, "device": "Card", "device_index": "1"}
-    trial.set_user_attr(WORKER, worker)
+    trial.set_user_attr(TrialKey.WORKER, worker)
     return study
 
 

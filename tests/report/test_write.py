@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.report.write import write_report
-from lightning_hpo.storage.attributes import RUN_ID
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import reconcile
 from lightning_hpo.tracking.tracker import Tracker
@@ -39,7 +39,7 @@ def _study(storage_url: str, folder: Path, trials: list[FrozenTrial], tracker: T
         tags = {"optuna_study": "first", "optuna_trial": str(trial.number), "device": "cpu", "version.torch": "2.13.0"}
         run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", tags)
         tracker.set_status(run_id, "FINISHED", {})
-        trial.user_attrs[RUN_ID] = run_id
+        trial.user_attrs[TrialKey.RUN_ID] = run_id
     with lock_study(folder / "first"):
         return make_study(storage_url, trials, ABOUT | {"outdir": str(folder / "first")})
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
-from lightning_hpo.storage.attributes import RUN_ID, run_id_of
+from lightning_hpo.storage.attributes import TrialKey, run_id_of
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
 from lightning_hpo.study.recorder import record_outcome
@@ -35,7 +35,7 @@ class Left:
         outbox = Outbox(self.of(trial.number), self.tracker)
         tags = {"optuna_study": "first", "optuna_trial": str(trial.number)}
         outbox.write(StartRun(self.experiment, f"trial_{trial.number}", tags))
-        trial.set_user_attr(RUN_ID, outbox.run_id)
+        trial.set_user_attr(TrialKey.RUN_ID, outbox.run_id)
         for epoch, value in enumerate((0.25, 0.5)):
             outbox.write(LogMetrics({"val_metric": value, "epoch": epoch}, step=epoch))
             trial.report(value, epoch)
@@ -43,7 +43,7 @@ class Left:
 
     def end(self, trial: optuna.Trial, outcome: Outcome) -> None:
         record_outcome(
-            self.study, trial, Outbox(self.of(trial.number), self.tracker, trial.user_attrs[RUN_ID]), outcome
+            self.study, trial, Outbox(self.of(trial.number), self.tracker, trial.user_attrs[TrialKey.RUN_ID]), outcome
         )
 
     def complete(self) -> optuna.Trial:
@@ -131,7 +131,10 @@ def test_run_without_a_trial_goes_to_the_trash(left: Left) -> None:
     other = left.tracker.start_run(left.experiment, "study", {})
     [line] = left.repair()
     assert line == f"run {doubled} names trial 0, which has another run: moved to MLflow's trash"
-    assert {run.run_id for run in left.tracker.runs(left.experiment)} == {left.trial(0).user_attrs[RUN_ID], other}
+    assert {run.run_id for run in left.tracker.runs(left.experiment)} == {
+        left.trial(0).user_attrs[TrialKey.RUN_ID],
+        other,
+    }
     assert left.repair() == []
 
 
@@ -141,7 +144,7 @@ def test_run_without_a_trial_goes_to_the_trash(left: Left) -> None:
 def test_trial_without_a_run_is_recorded_again(left: Left, kind: OutcomeKind) -> None:
     trial = left.start()
     left.end(trial, Outcome(kind, value=0.5, epoch=1, runtime_s=1.0))
-    left.tracker.delete_run(trial.user_attrs[RUN_ID])
+    left.tracker.delete_run(trial.user_attrs[TrialKey.RUN_ID])
     assert left.repair() == ["trial 0 has no run: recorded again"]
     run_id = run_id_of(left.study, left.trial(0))
     run = left.tracker.client.get_run(str(run_id))
@@ -153,7 +156,7 @@ def test_trial_without_a_run_is_recorded_again(left: Left, kind: OutcomeKind) ->
 
 def test_run_status_follows_the_trial(left: Left) -> None:
     trial = left.complete()
-    left.tracker.set_status(trial.user_attrs[RUN_ID], "RUNNING", {})
+    left.tracker.set_status(trial.user_attrs[TrialKey.RUN_ID], "RUNNING", {})
     assert left.repair() == ["trial 0 is COMPLETE and its run RUNNING: run set to FINISHED"]
     assert left.agree()
 
@@ -190,7 +193,7 @@ def test_unneeded_checkpoints_are_removed(left: Left) -> None:
 
 def test_a_dry_run_changes_nothing(left: Left) -> None:
     left.start()
-    left.tracker.set_status(left.complete().user_attrs[RUN_ID], "RUNNING", {})
+    left.tracker.set_status(left.complete().user_attrs[TrialKey.RUN_ID], "RUNNING", {})
     found = reconcile(left.study, left.tracker, dry_run=True)
     assert len(found) == 2
     assert left.trial(0).state == TrialState.RUNNING
@@ -201,7 +204,7 @@ def test_a_dry_run_changes_nothing(left: Left) -> None:
 
 def test_running_study_keeps_its_running_trials(left: Left) -> None:
     left.start()
-    left.tracker.set_status(left.complete().user_attrs[RUN_ID], "RUNNING", {})
+    left.tracker.set_status(left.complete().user_attrs[TrialKey.RUN_ID], "RUNNING", {})
     with lock_study(left.folder):
         assert reconcile(left.study, left.tracker) == [
             "trial 1 is COMPLETE and its run RUNNING: run set to FINISHED",

@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.databases import DatabaseUrl
-from lightning_hpo.storage.attributes import RUN_ID, RUNTIME
+from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import TrialFolder
@@ -22,13 +22,15 @@ def _start(study: optuna.Study, tracker: Tracker) -> optuna.Trial:
     trial.report(0.25, 0)
     trial.report(0.5, 1)
     run_id = tracker.start_run(tracker.experiment("criteria-first"), f"trial_{trial.number}", {})
-    trial.set_user_attr(RUN_ID, run_id)
+    trial.set_user_attr(TrialKey.RUN_ID, run_id)
     return trial
 
 
 def _record(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome: Outcome) -> TrialState:
     folder = Path(tracker.uri.removeprefix("sqlite:///")).parent / "outputs" / f"trial_{trial.number}"
-    return record_outcome(study, trial, Outbox(TrialFolder(folder), tracker, trial.user_attrs.get(RUN_ID)), outcome)
+    return record_outcome(
+        study, trial, Outbox(TrialFolder(folder), tracker, trial.user_attrs.get(TrialKey.RUN_ID)), outcome
+    )
 
 
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
@@ -37,7 +39,7 @@ def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTri
     trial = optuna.load_study(
         study_name=study.study_name, storage=open_storage(DatabaseUrl(storage_url, "--study.storage"))
     ).trials[number]
-    return trial, tracker.client.get_run(trial.user_attrs[RUN_ID])
+    return trial, tracker.client.get_run(trial.user_attrs[TrialKey.RUN_ID])
 
 
 _ROWS = [
@@ -99,8 +101,8 @@ def test_every_outcome_is_recorded_in_both_databases(
     trial, run = _read(study, tracker, 0)
     assert (trial.state, run.info.status) == (state, status)
     assert (trial.value if state.is_finished() else None) == value
-    seconds = {RUNTIME: outcome.runtime_s} if outcome.runtime_s else {}
-    assert {key: kept for key, kept in trial.user_attrs.items() if key != RUN_ID} == attributes | seconds
+    seconds = {TrialKey.RUNTIME: outcome.runtime_s} if outcome.runtime_s else {}
+    assert {key: kept for key, kept in trial.user_attrs.items() if key != TrialKey.RUN_ID} == attributes | seconds
     assert {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")} == {
         **tags,
         "optuna_state": state.name,
@@ -123,7 +125,7 @@ def test_paused_trial_is_asked_for_next_with_its_state(
     again = study.ask()
     assert again.number == paused.number
     assert again.suggest_float("lr", 0.1, 1.0) == paused.params["lr"] != other.params["lr"]
-    assert again.user_attrs[RUN_ID] == paused.user_attrs[RUN_ID]
+    assert again.user_attrs[TrialKey.RUN_ID] == paused.user_attrs[TrialKey.RUN_ID]
     assert study.trials[again.number].intermediate_values == {0: 0.25, 1: 0.5}
     assert study.ask().number == 2
 
@@ -131,7 +133,7 @@ def test_paused_trial_is_asked_for_next_with_its_state(
 def test_runtime_sums_all_attempts(study: optuna.Study, tracker: Tracker) -> None:
     _record(study, _start(study, tracker), tracker, Outcome(OutcomeKind.INTERRUPTED, reason="gone", runtime_s=2.0))
     _record(study, study.ask(), tracker, Outcome(OutcomeKind.PRUNED, epoch=1, runtime_s=3.0))
-    assert study.trials[0].user_attrs[RUNTIME] == 5.0
+    assert study.trials[0].user_attrs[TrialKey.RUNTIME] == 5.0
 
 
 def test_third_crash_fails_the_trial(study: optuna.Study, tracker: Tracker) -> None:
@@ -160,7 +162,7 @@ def test_traceback_is_an_artifact(study: optuna.Study, tracker: Tracker) -> None
         study, trial, tracker, Outcome(OutcomeKind.FAILED, reason="RuntimeError", traceback="File x\nRuntimeError\n")
     )
     path = mlflow.artifacts.download_artifacts(
-        run_id=trial.user_attrs[RUN_ID], artifact_path="traceback.txt", tracking_uri=tracker.uri
+        run_id=trial.user_attrs[TrialKey.RUN_ID], artifact_path="traceback.txt", tracking_uri=tracker.uri
     )
     assert Path(path).read_text() == "File x\nRuntimeError\n"
 
