@@ -196,10 +196,10 @@ def _report(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.storage.studies import load_study
+        from lightning_hpo.storage.studies import StudyDatabase
         from lightning_hpo.tracking.tracker import Tracker
 
-    study = load_study(given.study, given.storage)
+    study = StudyDatabase(given.storage).load(given.study)
     tracked = "agent" in study.user_attrs  # an imported study has no runs
     if tracked:
         _require_database(given.tracking_uri)
@@ -246,10 +246,10 @@ def _reproduce(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.storage.studies import load_study
+        from lightning_hpo.storage.studies import StudyDatabase
 
     _require_database(given.tracking_uri)
-    study = load_study(given.study, given.storage)
+    study = StudyDatabase(given.storage).load(given.study)
     with _quick_imports():
         from lightning_hpo.tracking.tracker import Tracker
         from lightning_hpo.trial.reproduce import reproduce
@@ -275,10 +275,10 @@ def _register(arguments: Sequence[str]) -> int:
     _add_tracking(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():
-        from lightning_hpo.storage.studies import load_study
+        from lightning_hpo.storage.studies import StudyDatabase
 
     _require_database(given.tracking_uri)
-    study = load_study(given.study, given.storage)
+    study = StudyDatabase(given.storage).load(given.study)
     from lightning_hpo.study.workers import LocalWorkers, start_server
 
     start_server()
@@ -300,12 +300,13 @@ def _reconcile(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     _require_database(given.tracking_uri)
     with _quick_imports():
-        from lightning_hpo.storage.studies import load_studies
+        from lightning_hpo.storage.studies import StudyDatabase
         from lightning_hpo.study.reconciliation import reconcile
         from lightning_hpo.tracking.tracker import Tracker, check_tracking
 
     check_tracking(given.tracking_uri)
-    for study in load_studies(given.study, given.storage):
+    database = StudyDatabase(given.storage)
+    for study in map(database.load, database.names() if given.study is None else [given.study]):
         for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
             print(f"{study.study_name}: {line}")
     return 0

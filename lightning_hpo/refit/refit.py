@@ -22,7 +22,7 @@ from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import find_study, load_study, ranked
+from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
 from lightning_hpo.tracking.tracker import PARENT
@@ -82,12 +82,13 @@ def refit(settings: RefitSettings) -> int:
     """
     if problems := settings.problems():
         raise InputError(problems)
-    searched = load_study(settings.study, settings.storage)
-    candidates = _candidates(searched, settings)
+    database = StudyDatabase(settings.storage, StudySettings.storage_wait)
+    searched = database.load(settings.study)
+    candidates = _candidates(searched, database, settings)
     configs = {number: _config(searched, number) for number in candidates}
     spec = _spec(searched, settings, configs)
     workers = local_workers(spec)
-    with open_session(spec, workers) as session:
+    with open_session(spec, workers, database) as session:
         parent = session.tracker.study_run(session.experiment, session.study.study_name, spec.agent, name="refit")
         session.run_tags[PARENT] = parent
         run(session, default_callbacks(session))
@@ -98,7 +99,7 @@ def refit(settings: RefitSettings) -> int:
     return code
 
 
-def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
+def _candidates(searched: optuna.Study, database: StudyDatabase, settings: RefitSettings) -> list[int]:
     """Return the numbers of the trials to refit, the best first. A resumed refit keeps its candidates."""
     if StudyKey.AGENT not in searched.user_attrs:
         raise InputError(f"{settings.study}: the study was not created by `tune`, so its trials have no configs")
@@ -106,7 +107,7 @@ def _candidates(searched: optuna.Study, settings: RefitSettings) -> list[int]:
         raise InputError(
             f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[StudyKey.REFIT_OF]}"
         )
-    begun = find_study(StudySettings(name=settings.study + SUFFIX, storage=settings.storage.url))
+    begun = database.find(settings.study + SUFFIX)
     if begun is not None and StudyKey.REFIT_CANDIDATES in begun.user_attrs:
         had: list[int] = begun.user_attrs[StudyKey.REFIT_CANDIDATES]
         if len(had) != settings.trials:

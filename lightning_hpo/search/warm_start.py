@@ -15,7 +15,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import from_label
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import find_study, load_study, ranked
+from lightning_hpo.storage.studies import StudyDatabase, ranked
 
 __all__ = ["WarmStart", "find_warm_start"]
 
@@ -96,10 +96,13 @@ class WarmStart:
         )
 
 
-def find_warm_start(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart | None:
+def find_warm_start(
+    database: StudyDatabase, settings: StudySettings, agent: str, searched: Collection[str]
+) -> WarmStart | None:
     """Return what a study takes over from another study, or None if it does not start from one.
 
     Args:
+        database: Optuna's database.
         settings: Valid settings of the study.
         agent: Name of the agent that it tunes.
         searched: The flags of its search space.
@@ -107,9 +110,9 @@ def find_warm_start(settings: StudySettings, agent: str, searched: Collection[st
     Raises:
         InputError: If the other study cannot be used, or the study began with other settings.
     """
-    own = find_study(settings)
-    if own is None or "agent" not in own.user_attrs:
-        return None if settings.from_ is None else _begin(settings, agent, searched)
+    own = database.find(str(settings.name))
+    if own is None or StudyKey.AGENT not in own.user_attrs:
+        return None if settings.from_ is None else _begin(database, settings, agent, searched)
     stored = own.user_attrs.get(StudyKey.STARTED_FROM)
     warm_start = None if stored is None else WarmStart(**stored)
     if problems := _changes(own, warm_start, settings):
@@ -128,8 +131,8 @@ def _changes(own: optuna.Study, warm_start: WarmStart | None, settings: StudySet
     ]
 
 
-def _begin(settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart:
-    other = load_study(str(settings.from_), settings.storage_url, flag="--study.from")
+def _begin(database: StudyDatabase, settings: StudySettings, agent: str, searched: Collection[str]) -> WarmStart:
+    other = database.load(str(settings.from_), flag="--study.from")
     trials = _best_trials(other, agent)
     about = other.user_attrs
     earlier = WarmStart(**about[StudyKey.STARTED_FROM]) if StudyKey.STARTED_FROM in about else None

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, masked
 from lightning_hpo.exceptions import InputError, StorageAwayError
 
-__all__ = ["NoStudiesError", "connect", "open_storage"]
+__all__ = ["NoStudiesError", "connect", "open_storage", "wait_for_connections"]
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
@@ -24,7 +24,9 @@ class NoStudiesError(InputError):
     """A database without Optuna's tables."""
 
 
-def open_storage(url: DatabaseUrl, *, create: bool = True, wait_s: float | None = None) -> RDBStorage:
+def open_storage(
+    url: DatabaseUrl, *, create: bool = True, wait_s: float | None = None, sqlite_timeout_s: float | None = None
+) -> RDBStorage:
     """Open Optuna's database.
 
     With `wait_s`, every new connection waits until the database accepts it. A server that restarts between two
@@ -36,6 +38,7 @@ def open_storage(url: DatabaseUrl, *, create: bool = True, wait_s: float | None 
         url: The database.
         create: Whether to create a missing file and missing tables. Without it nothing is written.
         wait_s: Seconds for which a connection waits, now and later. None: it does not wait.
+        sqlite_timeout_s: Seconds for which SQLite waits for a lock, at most 60; by default `wait_s`.
 
     Returns:
         The storage. It does not wait any more after it was pickled.
@@ -49,17 +52,18 @@ def open_storage(url: DatabaseUrl, *, create: bool = True, wait_s: float | None 
             url.prepare()
         else:
             url.require()
-        options = _engine_options(url, SQLITE_TIMEOUT_S if wait_s is None else min(wait_s, SQLITE_TIMEOUT_S))
+        timeout_s = wait_s if sqlite_timeout_s is None else sqlite_timeout_s
+        options = _engine_options(url, SQLITE_TIMEOUT_S if timeout_s is None else min(timeout_s, SQLITE_TIMEOUT_S))
         if wait_s is not None:  # Optuna connects while it opens its own engine
             with _engine(url, options) as engine:
-                _wait_for_connections(engine, url, wait_s)
+                wait_for_connections(engine, url, wait_s)
                 engine.connect().close()
         elif not create:
             with connect(url):
                 pass
         storage = RDBStorage(url.url, engine_kwargs=options, skip_table_creation=not create)
         if wait_s is not None:
-            _wait_for_connections(storage.engine, url, wait_s)
+            wait_for_connections(storage.engine, url, wait_s)
         return storage
 
 
@@ -92,7 +96,7 @@ def _engine_options(url: DatabaseUrl, timeout_s: float) -> dict[str, Any]:
     return {"pool_pre_ping": True} if url.path is None else {"connect_args": {"timeout": timeout_s}}
 
 
-def _wait_for_connections(engine: sqlalchemy.Engine, url: DatabaseUrl, wait_s: float) -> None:
+def wait_for_connections(engine: sqlalchemy.Engine, url: DatabaseUrl, wait_s: float) -> None:
     """Let each new connection of an engine wait until the database accepts it.
 
     A wrong password cannot be told from a server that is down. `tune` reports it at once even so, because its checks

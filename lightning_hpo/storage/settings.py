@@ -10,6 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
+from lightning_hpo.storage.objective import Objective
 
 __all__ = ["StudySettings"]
 
@@ -92,9 +93,9 @@ class StudySettings:
         return DatabaseUrl(str(self.storage), "--study.storage")
 
     @property
-    def direction(self) -> Literal["maximize", "minimize"]:
-        """The mode as Optuna's direction."""
-        return "maximize" if self.mode == "max" else "minimize"
+    def objective(self) -> Objective:
+        """The metric, and whether more or less of it is better."""
+        return Objective(self.monitor, self.mode)
 
     def problems(self) -> list[str]:
         """Return one line for each setting that cannot be used."""

@@ -3,78 +3,85 @@
 import optuna
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.connection import NoStudiesError, open_storage
+from lightning_hpo.storage.connection import NoStudiesError, open_storage, wait_for_connections
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.settings import StudySettings
 
-__all__ = ["create_study", "find_study", "load_studies", "load_study", "ranked"]
+__all__ = ["StudyDatabase", "ranked"]
 
 
-def create_study(settings: StudySettings, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
-    """Create the study of these settings, or load it if it exists.
-
-    Raises:
-        InputError: If the database cannot be opened.
-        StorageAwayError: If the database does not accept connections.
-    """
-    return optuna.create_study(
-        study_name=settings.name,
-        storage=open_storage(settings.storage_url, wait_s=settings.storage_wait),
-        direction=settings.direction,
-        sampler=sampler,
-        pruner=pruner,
-        load_if_exists=True,
-    )
-
-
-def find_study(settings: StudySettings) -> optuna.Study | None:
-    """Load the study of these settings, or return None if it does not exist. Nothing is written.
-
-    Raises:
-        InputError: If the database cannot be opened.
-    """
-    url = settings.storage_url
-    if url.is_missing:
-        return None
-    try:
-        return optuna.load_study(study_name=settings.name, storage=open_storage(url, create=False))
-    except (KeyError, NoStudiesError):
-        return None
-
-
-def load_study(name: str, url: DatabaseUrl, *, flag: str = "--study") -> optuna.Study:
-    """Load a study to read it.
+class StudyDatabase:
+    """Optuna's database, which a command opens once, at its first use.
 
     Args:
-        name: Name of the study.
-        url: Optuna's database.
-        flag: The flag that named the study, for errors.
+        url: The database.
+        wait_s: Seconds to wait until the database accepts a connection, from `create` on.
 
     Raises:
-        InputError: If the database or the study does not exist.
+        InputError: From every method, if the database cannot be opened.
     """
-    storage = open_storage(url, create=False)
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
-        names = ", ".join(optuna.get_all_study_names(storage)) or "none"
-        raise InputError(f"{flag} {name}: no such study in {url.masked}; there are: {names}") from error
 
+    def __init__(self, url: DatabaseUrl, wait_s: float | None = None) -> None:
+        self.url, self._wait_s = url, wait_s
+        self._storage: RDBStorage | None = None
 
-def load_studies(name: str | None, url: DatabaseUrl) -> list[optuna.Study]:
-    """Load the study of that name, or all studies if the name is None.
+    def find(self, name: str) -> optuna.Study | None:
+        """Return a study, or None if the database or the study does not exist. Nothing is written."""
+        if self.url.is_missing:
+            return None
+        try:
+            return optuna.load_study(study_name=name, storage=self._existing())
+        except (KeyError, NoStudiesError):
+            return None
 
-    Raises:
-        InputError: If the database or the study does not exist.
-    """
-    if name is not None:
-        return [load_study(name, url)]
-    storage = open_storage(url, create=False)
-    return [optuna.load_study(study_name=each, storage=storage) for each in optuna.get_all_study_names(storage)]
+    def load(self, name: str, *, flag: str = "--study") -> optuna.Study:
+        """Return a study. Nothing is written.
+
+        Args:
+            name: Name of the study.
+            flag: The flag that named it, for errors.
+
+        Raises:
+            InputError: If the database or the study does not exist.
+        """
+        try:
+            return optuna.load_study(study_name=name, storage=self._existing())
+        except KeyError as error:
+            names = ", ".join(self.names()) or "none"
+            raise InputError(f"{flag} {name}: no such study in {self.url.masked}; there are: {names}") from error
+
+    def names(self) -> list[str]:
+        """Return the names of all studies."""
+        return optuna.get_all_study_names(self._existing())
+
+    def create(self, settings: StudySettings, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
+        """Create a study, and the database if necessary, or load the study if it exists.
+
+        Raises:
+            StorageAwayError: From here on, if the database does not accept a connection in time.
+        """
+        if self._storage is None:
+            self._storage = open_storage(self.url, wait_s=self._wait_s)
+        elif self._wait_s is not None:
+            wait_for_connections(self._storage.engine, self.url, self._wait_s)
+        return optuna.create_study(
+            study_name=settings.name,
+            storage=self._storage,
+            direction=settings.objective.direction,
+            sampler=sampler,
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    def _existing(self) -> RDBStorage:
+        if self._storage is None:
+            self._storage = open_storage(self.url, create=False, sqlite_timeout_s=self._wait_s)
+        return self._storage
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

@@ -12,7 +12,7 @@ from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
-from lightning_hpo.storage.studies import find_study
+from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.spec import StudySpec
@@ -23,7 +23,9 @@ from lightning_hpo.tracking.tracker import check_tracking
 __all__ = ["check_settings", "check_start"]
 
 
-def check_settings(spec: StudySpec) -> tuple[StudySpec, SearchSpace, optuna.pruners.BasePruner]:
+def check_settings(
+    spec: StudySpec, database: StudyDatabase
+) -> tuple[StudySpec, SearchSpace, optuna.pruners.BasePruner]:
     """Check the settings, the search space and the pruner, none of which needs the data.
 
     Returns:
@@ -48,7 +50,7 @@ def check_settings(spec: StudySpec) -> tuple[StudySpec, SearchSpace, optuna.prun
         )
     try:
         settings.storage_url.check()
-        spec = spec if problems else spec.with_warm_start()
+        spec = spec if problems else spec.with_warm_start(database)
     except InputError as error:
         problems += error.problems
     data = spec.config.get("data")
@@ -77,12 +79,15 @@ def _several(devices: object) -> bool:
     return len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1
 
 
-def check_start(spec: StudySpec, space: SearchSpace, workers: Workers, *, known: bool) -> dict[str, Any]:
+def check_start(
+    spec: StudySpec, space: SearchSpace, database: StudyDatabase, workers: Workers, *, known: bool
+) -> dict[str, Any]:
     """Check the data, the encoders and both databases, and run one batch in a new process.
 
     Args:
         spec: The study.
         space: Its search space.
+        database: Optuna's database.
         workers: Provides the process.
         known: Whether this machine has used the study's folder before.
 
@@ -105,7 +110,7 @@ def check_start(spec: StudySpec, space: SearchSpace, workers: Workers, *, known:
             f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
         )
     problems, attributes = list(findings.problems), _attributes(spec, findings)
-    study = find_study(spec.settings)
+    study = database.find(str(spec.settings.name))
     check_tracking(str(spec.settings.tracking_uri))
     if spec.data_fingerprint not in (None, findings.fingerprint):
         problems.append(

@@ -16,9 +16,8 @@ from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
-from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.optuna_private import stored_trial
-from lightning_hpo.storage.studies import create_study
+from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.eta import TimeEstimator
 from lightning_hpo.study.lines import result_line
@@ -46,12 +45,13 @@ def local_workers(spec: StudySpec) -> LocalWorkers:
 
 
 @contextmanager
-def open_session(spec: StudySpec, workers: Workers) -> Iterator["Session"]:
+def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | None = None) -> Iterator["Session"]:
     """Check a study, lock its folder, open both databases and reconcile them.
 
     Args:
         spec: What to train.
         workers: Processes for its trials.
+        database: Optuna's database, if the command has opened it already.
 
     Yields:
         The open study.
@@ -61,13 +61,14 @@ def open_session(spec: StudySpec, workers: Workers) -> Iterator["Session"]:
         LightningHpoError: If a database, MLflow or the disk fails in the meantime.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    spec, space, pruner = check_settings(spec)
+    database = database or StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
+    spec, space, pruner = check_settings(spec, database)
     with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
-        attributes = check_start(spec, space, workers, known=known)
+        attributes = check_start(spec, space, database, workers, known=known)
         tracker = Tracker(str(spec.settings.tracking_uri))
         experiment = tracker.experiment(spec.experiment)  # before the study: none is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
-        study = create_study(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
+        study = database.create(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
         update_attributes(study, attributes)
         session = Session(spec, space, study, tracker, experiment, workers)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
@@ -130,7 +131,7 @@ class Session:
         self.spec, self.study, self.tracker = spec, study, tracker
         self.experiment, self.workers = experiment, workers
         self._space = space
-        self._objective = Objective(spec.settings.monitor, spec.settings.mode)
+        self._objective = spec.settings.objective
         self.console = Console(stderr=True, highlight=False)
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)

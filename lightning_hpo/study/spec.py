@@ -13,6 +13,7 @@ from lightning_hpo.config.flags import class_of
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
 from lightning_hpo.storage.attributes import experiment_name
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import StudyDatabase
 
 __all__ = ["Sample", "StudySpec"]
 
@@ -62,13 +63,13 @@ class StudySpec:
     command: str = ""
     warm_start: WarmStart | None = None
 
-    def with_warm_start(self) -> "StudySpec":
+    def with_warm_start(self, database: StudyDatabase) -> "StudySpec":
         """Return the specification with what it takes over from the study that the settings name.
 
         Raises:
             InputError: If the study cannot start from that one.
         """
-        warm_start = find_warm_start(self.settings, self.agent, self.search_space)
+        warm_start = find_warm_start(database, self.settings, self.agent, self.search_space)
         if warm_start is None:
             return self
         return replace(self, config=resolve(self.config, warm_start.fixed), warm_start=warm_start)

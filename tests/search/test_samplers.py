@@ -5,11 +5,12 @@ from typing import Any
 import optuna
 import pytest
 from optuna.pruners import NopPruner
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import create_study
+from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
@@ -20,12 +21,17 @@ from tests.study_sandbox import study_flags
 Opened = Callable[..., optuna.Study]
 
 
+def _create(storage_url: str, name: str, sampler: BaseSampler) -> optuna.Study:
+    settings = StudySettings(name=name, storage=storage_url)
+    return StudyDatabase(settings.storage_url).create(settings, sampler, NopPruner())
+
+
 @pytest.fixture
 def opened(storage_url: str) -> Opened:
     """Return a function that opens a study, as a new process does."""
 
     def open_study(name: str, sampler: Any = None, seed: int = 17) -> optuna.Study:
-        return create_study(StudySettings(name=name, storage=storage_url), build_sampler(sampler, seed), NopPruner())
+        return _create(storage_url, name, build_sampler(sampler, seed))
 
     return open_study
 
@@ -96,7 +102,7 @@ FIRST: list[dict[str, Any]] = [
 def test_the_first_trials_have_the_given_values_if_they_are_possible(storage_url: str) -> None:
     def open_study(name: str) -> optuna.Study:
         sampler = build_sampler(None, 17, FIRST)
-        return create_study(StudySettings(name=name, storage=storage_url), sampler, NopPruner())
+        return _create(storage_url, name, sampler)
 
     whole = _draw(open_study("whole"), 14)
     assert (whole[0]["lr"], whole[0]["augment"]) == (0.01, True)
@@ -104,21 +110,14 @@ def test_the_first_trials_have_the_given_values_if_they_are_possible(storage_url
     assert "p" in whole[0]
     assert (whole[1]["layers"], whole[1]["augment"]) == (2, False)
     assert "p" not in whole[1]
-    assert (
-        whole[2:4]
-        == _draw(
-            create_study(StudySettings(name="other", storage=storage_url), build_sampler(None, 17), NopPruner()), 4
-        )[2:]
-    )
+    assert whole[2:4] == _draw(_create(storage_url, "other", build_sampler(None, 17)), 4)[2:]
     parts = _draw(open_study("parts"), 1) + _draw(open_study("parts"), 1) + _draw(open_study("parts"), 12)
     assert parts == whole
 
 
 def test_a_grid_sampler_draws_its_whole_grid_after_the_first_trials(storage_url: str) -> None:
     sampler = study_flags("--study.sampler", "GridSampler", "--study.sampler.search_space", "{x: [1, 2, 3]}").sampler
-    study = create_study(
-        StudySettings(name="grid", storage=storage_url), build_sampler(sampler, 17, [{"x": 4}]), NopPruner()
-    )
+    study = _create(storage_url, "grid", build_sampler(sampler, 17, [{"x": 4}]))
     drawn = []
     while not getattr(study.sampler, "exhausted", False):
         trial = study.ask()

@@ -1,7 +1,7 @@
 """Studies that start from other studies, and the errors of such a start."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optuna
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import StudyDatabase
 from tests.study_sandbox import StudySandbox
 
 Captured = pytest.CaptureFixture[str]
@@ -72,13 +73,17 @@ def test_each_of_three_stages_starts_from_the_previous_one(sandbox: StudySandbox
     assert started["best"] == baseline.params | second.params
 
 
+def _find(settings: StudySettings, searched: Sequence[str]) -> WarmStart | None:
+    return find_warm_start(StudyDatabase(settings.storage_url), settings, "criteria", searched)
+
+
 @pytest.fixture
 def find(storage_url: str) -> Find:
     """Return a function that finds the warm start of a study of the criteria agent."""
 
     def find_for(*searched: str, **settings: Any) -> WarmStart:
         given: dict[str, Any] = {"name": "next", "storage": storage_url, "from_": "first", **settings}
-        warm_start = find_warm_start(StudySettings(**given), "criteria", searched)
+        warm_start = _find(StudySettings(**given), searched)
         assert warm_start is not None
         return warm_start
 
@@ -181,7 +186,7 @@ def test_a_resumed_study_keeps_its_warm_start(study: optuna.Study, find: Find, s
             find("x", **settings)
     plain = optuna.create_study(study_name="plain", storage=storage_url)
     plain.set_user_attr("agent", "criteria")
-    assert find_warm_start(StudySettings(name="plain", storage=storage_url), "criteria", ["x"]) is None
+    assert _find(StudySettings(name="plain", storage=storage_url), ["x"]) is None
     with pytest.raises(InputError, match=r"--study\.from: got first, but plain began with None"):
         find("x", name="plain")
 

@@ -1,18 +1,25 @@
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 import pytest
 from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
+from optuna.storages import RDBStorage
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage import studies
+from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import create_study, find_study, load_studies, load_study, ranked
+from lightning_hpo.storage.studies import StudyDatabase, ranked
 
 Opened = Callable[..., optuna.Study]
+
+
+def _create(settings: StudySettings) -> optuna.Study:
+    return StudyDatabase(settings.storage_url).create(settings, RandomSampler(), NopPruner())
 
 
 @pytest.fixture
@@ -20,7 +27,7 @@ def opened(storage_url: str) -> Opened:
     """Open the study as a new process would."""
 
     def open_study(name: str) -> optuna.Study:
-        return create_study(StudySettings(name=name, storage=storage_url), RandomSampler(), NopPruner())
+        return _create(StudySettings(name=name, storage=storage_url))
 
     return open_study
 
@@ -31,40 +38,54 @@ def url(storage_url: str) -> DatabaseUrl:
 
 
 def test_study_is_found_again(opened: Opened, url: DatabaseUrl) -> None:
-    settings = StudySettings(name="first", storage=url.url)
-    assert find_study(settings) is None
+    assert StudyDatabase(url).find("first") is None
     study = opened("first")
     for _ in range(2):
         study.tell(study.ask(), 0.5)
-    found = find_study(settings)
+    database = StudyDatabase(url)
+    found = database.find("first")
     assert found is not None
-    assert len(found.trials) == len(load_study("first", url).trials) == 2
+    assert len(found.trials) == len(database.load("first").trials) == 2
 
 
 def test_finding_a_study_creates_no_database(tmp_path: Path) -> None:
-    assert find_study(StudySettings(name="first", storage=f"sqlite:///{tmp_path}/none.db")) is None
+    assert StudyDatabase(DatabaseUrl(f"sqlite:///{tmp_path}/none.db", "--storage")).find("first") is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_study_is_refused_with_the_names_of_the_others(opened: Opened, url: DatabaseUrl) -> None:
     with pytest.raises(InputError, match=r"no such study in sqlite:.*; there are: none$"):
-        load_study("first", url)
+        StudyDatabase(url).load("first")
     opened("one")
     opened("two")
     with pytest.raises(InputError, match=r"--study first: no such study in sqlite:.*; there are: one, two$"):
-        load_study("first", url)
+        StudyDatabase(url).load("first")
 
 
-def test_all_studies_are_loaded_or_the_named_one(opened: Opened, url: DatabaseUrl) -> None:
+def test_names_of_all_studies_are_listed(opened: Opened, url: DatabaseUrl) -> None:
     opened("one")
     opened("two")
-    assert [study.study_name for study in load_studies(None, url)] == ["one", "two"]
-    assert [study.study_name for study in load_studies("two", url)] == ["two"]
+    assert StudyDatabase(url).names() == ["one", "two"]
+
+
+def test_database_is_opened_once(storage_url: str, url: DatabaseUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(url: DatabaseUrl, **options: Any) -> RDBStorage:
+        opened.append(url.url)
+        return open_storage(url, **options)
+
+    monkeypatch.setattr(studies, "open_storage", counted)
+    database = StudyDatabase(url, wait_s=1.0)
+    assert database.find("first") is None
+    database.create(StudySettings(name="first", storage=storage_url), RandomSampler(), NopPruner())
+    assert database.load("first").study_name == "first"
+    assert opened == [storage_url]
 
 
 def test_direction_of_a_study_follows_its_mode(storage_url: str) -> None:
     settings = StudySettings(name="first", storage=storage_url, mode="min")
-    study = create_study(settings, RandomSampler(), NopPruner())
+    study = _create(settings)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
 
 

@@ -10,6 +10,7 @@ import pytest
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.preflight import Findings
 from lightning_hpo.study.spec import StudySpec
@@ -42,13 +43,13 @@ def _with_trainer(spec: StudySpec, **trainer: Any) -> StudySpec:
 
 def _problems(spec: StudySpec) -> list[str]:
     with pytest.raises(InputError) as error:
-        check_settings(spec)
+        check_settings(spec, StudyDatabase(spec.settings.storage_url))
     return error.value.problems
 
 
 def _start(spec: StudySpec, result: Findings | ProcessExit, *, known: bool = True) -> dict[str, Any]:
-    checked, space, _ = check_settings(spec)
-    return check_start(checked, space, PreflightWorkers(result), known=known)  # type: ignore[arg-type]
+    checked, space, _ = check_settings(spec, database := StudyDatabase(spec.settings.storage_url))
+    return check_start(checked, space, database, PreflightWorkers(result), known=known)  # type: ignore[arg-type]
 
 
 def _start_problems(spec: StudySpec, result: Findings, *, known: bool = True) -> list[str]:
@@ -58,7 +59,7 @@ def _start_problems(spec: StudySpec, result: Findings, *, known: bool = True) ->
 
 
 def test_good_settings_give_space_and_pruner(spec: StudySpec) -> None:
-    checked, space, pruner = check_settings(spec)
+    checked, space, pruner = check_settings(spec, StudyDatabase(spec.settings.storage_url))
     assert (checked.agent, list(space.dimensions)) == ("foreignmodule", ["model.lr"])
     assert isinstance(pruner, optuna.pruners.BasePruner)
 
@@ -77,7 +78,7 @@ def test_several_devices_for_a_trial_are_refused(spec: StudySpec, devices: objec
 
 @pytest.mark.parametrize("devices", [1, "1", [0], "auto", -1])
 def test_one_device_for_a_trial_is_accepted(spec: StudySpec, devices: object) -> None:
-    check_settings(_with_trainer(spec, devices=devices))
+    check_settings(_with_trainer(spec, devices=devices), StudyDatabase(spec.settings.storage_url))
 
 
 def test_training_without_a_validated_epoch_is_refused(spec: StudySpec) -> None:
