@@ -44,5 +44,5 @@ def test_environment_names_the_databases_that_no_flag_names(monkeypatch: pytest.
 
 def test_folder_and_direction_follow_from_the_settings(tmp_path: Path) -> None:
     settings = StudySettings(name="first", outdir=str(tmp_path), mode="min")
-    assert (settings.folder, settings.direction) == (tmp_path / "first", "minimize")
+    assert (settings.folder, settings.objective.direction) == (tmp_path / "first", "minimize")
     assert StudySettings(mode="max").objective.direction == "maximize"
