@@ -178,7 +178,7 @@ def _tune(arguments: Sequence[str]) -> int:
 def _status(arguments: Sequence[str]) -> int:
     parser = _Parser("status", "Show the state of a study. It writes nothing, so it may run while `tune` runs.")
     parser.add_argument("--study", help="name of the study; default: one line for each study")
-    parser.add_argument("--json", action="store_true", help="print JSON; docs/how-to/read-the-status.md lists its keys")
+    parser.add_argument("--json", action="store_true", help="print JSON; docs/how-to/check-a-study.md lists its keys")
     _add_storage(parser)
     given = parser.parse_args(arguments)
     with _quick_imports():

@@ -95,6 +95,8 @@ def _importance(record: StudyRecord) -> Axes:
     axes = visualization.plot_param_importances(record.view(record.complete), target_name=record.monitor)
     for bar in axes.patches:
         bar.set_color(COMPLETE)
+    for text in axes.texts:
+        text.set_text(f" {text.get_text()}")  # Optuna writes the share onto the end of its bar.
     axes.set(xlabel="share of the importance", ylabel="")
     axes.set_yticks(axes.get_yticks(), [_label(text.get_text()) for text in axes.get_yticklabels()])
     _remove_legend(axes)

@@ -68,7 +68,7 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "best": None if study.best is None else {"trial": study.best[0], "value": study.best[1]},
         "constant_answers": about.get("constant_answers", {}),
         "endings": {key: study.counts.get(state, 0) for state, key in _JSON_KEYS.items()},
-        "failures": {reason or "not said": count for reason, count in study.failures.items()},
+        "failures": {reason or "no reason recorded": count for reason, count in study.failures.items()},
         "collapsed": study.collapsed,
         "seconds_a_trial": study.seconds,
         "seconds_left": _seconds_left(study),

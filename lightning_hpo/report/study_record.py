@@ -83,8 +83,8 @@ class StudyRecord:
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
-        """Complete trials, by number."""
-        return self.of(TrialState.COMPLETE)
+        """Complete trials with a finite score, by number."""
+        return [trial for trial in self.of(TrialState.COMPLETE) if math.isfinite(score(trial))]
 
     def of(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in these states, by number."""

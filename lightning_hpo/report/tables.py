@@ -66,7 +66,7 @@ def summary(record: StudyRecord) -> Table:
 
 def best_trial(record: StudyRecord) -> Table:
     """Return the parameters of the best trial, and the command that retrains it."""
-    name, title = "winner", "Best trial"
+    name, title = "best_trial", "Best trial"
     if record.best is None:
         return Table(name, title, "No trial is complete.")
     best = record.best

@@ -42,7 +42,7 @@ def page() -> str:
     sections: list[Figure | Table] = [
         *figures(record).values(),
         Figure("empty", "Empty", EVIL, drawn=False),
-        Table("winner", "Best trial", "", ("name", EVIL), [("a", EVIL)], command=EVIL),
+        Table("best_trial", "Best trial", "", ("name", EVIL), [("a", EVIL)], command=EVIL),
     ]
     return render_page(record, sections, NOW)
 
@@ -68,7 +68,7 @@ def test_every_section_has_a_heading_and_is_in_the_contents(page: str) -> None:
     (language,) = elements.of("html")
     assert language == {"lang": "en"}
     assert len(elements.of("h1")) == 1
-    names = ["history", "curves", "importance", "slices", "parallel", "timeline", "outcomes", "empty", "winner"]
+    names = ["history", "curves", "importance", "slices", "parallel", "timeline", "outcomes", "empty", "best_trial"]
     assert [each["id"] for each in elements.of("section")] == names
     assert [each["href"] for each in elements.of("a")] == [f"#{name}" for name in names]
     labels = [each["aria-label"] for each in elements.of("div") if each.get("role") == "img"]

@@ -135,6 +135,13 @@ def test_every_section_has_a_figure_or_a_caption_that_says_why_not(
         assert "<p>" in section
 
 
+def test_study_with_an_infinite_score_has_a_report(tmp_path: Path) -> None:
+    made = [make_trial(number) for number in range(4)]
+    made[2].value = float("inf")
+    write_report(make_study(None, made), None, tmp_path)
+    assert (tmp_path / "slices.png").exists()
+
+
 def test_page_of_a_thousand_trials_with_twenty_parameters_is_below_eight_megabytes(tmp_path: Path) -> None:
     states = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED)
     study = make_study(None, [make_trial(number, states[number % 4], MANY) for number in range(1000)])
