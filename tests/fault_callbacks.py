@@ -1,4 +1,4 @@
-"""Callbacks that make things go wrong, at a known place and no more than once; a config names them."""
+"""Callbacks that inject faults at a known point of a training, for configs to name."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from lightning_hpo.callbacks.stop_request import StopRequest
 
 
 class KillOnce(Callback):
-    """Kills its own process at the end of an epoch, unless the marker is there."""
+    """Kills its own process at the end of an epoch, unless the marker file exists."""
 
     def __init__(self, marker: str, epoch: int = 1) -> None:
         self.marker, self.epoch = Path(marker), epoch
@@ -26,7 +26,7 @@ class KillOnce(Callback):
 
 
 class WaitForSignalOnce(Callback):
-    """Makes the marker at a batch and trains no further before a stop is asked for, unless the marker is there."""
+    """Creates the marker file at a batch and waits for a stop request, unless the marker file exists."""
 
     def __init__(self, marker: str, epoch: int = 1, batch: int = 0, limit_s: float = 60.0) -> None:
         self.marker, self.place, self.limit_s = Path(marker), (epoch, batch), limit_s
@@ -37,24 +37,24 @@ class WaitForSignalOnce(Callback):
         self.marker.touch()
         (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
         end = time.monotonic() + self.limit_s
-        while not stop.asked:
-            assert time.monotonic() < end, "nobody asked for a stop"
+        while not stop.requested:
+            assert time.monotonic() < end, "no stop was requested"
             time.sleep(0.01)
 
 
 class NoMemoryAbove(Callback):
-    """Runs out of memory where CUDA would, in batches above a size."""
+    """Raises the out of memory error of CUDA in batches above a size."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if len(batch[0]) > self.size and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            raise torch.OutOfMemoryError("planted")
+            raise torch.OutOfMemoryError("injected")
 
 
 class WaitForFileOnce(Callback):
-    """Makes the file `reached` in an epoch and trains no further before there is a file `go`, unless both are there."""
+    """Creates the file `reached` in an epoch and waits until the file `go` exists."""
 
     def __init__(self, reached: str, go: str, epoch: int = 1, limit_s: float = 120.0) -> None:
         self.reached, self.go, self.epoch, self.limit_s = Path(reached), Path(go), epoch, limit_s
@@ -65,12 +65,12 @@ class WaitForFileOnce(Callback):
         self.reached.touch()
         end = time.monotonic() + self.limit_s
         while not self.go.exists():
-            assert time.monotonic() < end, "nobody said go"
+            assert time.monotonic() < end, "the file `go` was not created"
             time.sleep(0.01)
 
 
 class FullDiskOnce(Callback):
-    """Lets the state of the first trial go to a disk that is full, unless the marker is there."""
+    """Makes the checkpoint of the first trial go to a full disk, unless the marker file exists."""
 
     def __init__(self, marker: str, folder: str) -> None:
         self.marker, self.folder = Path(marker), Path(folder)
@@ -82,7 +82,7 @@ class FullDiskOnce(Callback):
 
 
 class LittleMemory(Callback):
-    """Leaves its process so much memory, and uses some for every sample of a batch."""
+    """Limits the memory of its process, and uses some for each sample of a batch."""
 
     def __init__(self, left_mib: int, mib_a_sample: int) -> None:
         self.left_mib, self.mib_a_sample = left_mib, mib_a_sample
