@@ -2,6 +2,8 @@ import importlib
 import io
 import multiprocessing
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 import lightning_hpo.callbacks
-from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
-from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
-from lightning_hpo.callbacks.prediction_writer import PredictionWriter
-from lightning_hpo.callbacks.progress_report import ProgressReport
-from lightning_hpo.callbacks.pruning import PruningCallback
-from lightning_hpo.callbacks.random_state import RandomState
-from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
-from lightning_hpo.callbacks.stop_request import StopRequest
+from lightning_hpo.callbacks import (
+    MLflowMetrics,
+    MLflowModelCheckpoint,
+    PredictionWriter,
+    ProgressReport,
+    PruningCallback,
+    RandomState,
+    ResumeCheckpoint,
+    StopRequest,
+)
 from lightning_hpo.tracking.outbox import Outbox
 from tests.foreign import ForeignData, ForeignModule
 
@@ -28,7 +32,7 @@ Make = Callable[[], dict[type[Callback], Callback]]
 
 @pytest.fixture
 def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
-    """Makes one of each callback."""
+    """Function that creates one of each callback."""
     receiving, sending = multiprocessing.Pipe(duplex=False)
     trial = study.ask()
 
@@ -50,15 +54,42 @@ def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Iterator[Make]:
         yield build
 
 
+def _modules() -> list[Any]:
+    names = [module.name for module in pkgutil.iter_modules(lightning_hpo.callbacks.__path__)]
+    return [importlib.import_module(f"lightning_hpo.callbacks.{name}") for name in names]
+
+
 def _classes() -> set[type[Callback]]:
-    names = [
-        f"lightning_hpo.callbacks.{module.name}" for module in pkgutil.iter_modules(lightning_hpo.callbacks.__path__)
-    ]
-    public = [getattr(module, name) for module in map(importlib.import_module, names) for name in module.__all__]
+    public = [getattr(module, name) for module in _modules() for name in module.__all__]
     return {found for found in public if isinstance(found, type) and issubclass(found, Callback)}
 
 
-def test_every_callback_is_tested_here(make: Make) -> None:
+def test_package_exports_every_callback() -> None:
+    assert lightning_hpo.callbacks.__all__ == [
+        "MLflowMetrics",
+        "MLflowModelCheckpoint",
+        "PredictionWriter",
+        "ProgressReport",
+        "PruningCallback",
+        "RandomState",
+        "ResumeCheckpoint",
+        "StopRequest",
+    ]
+    exported = {getattr(lightning_hpo.callbacks, name) for name in lightning_hpo.callbacks.__all__}
+    assert exported == _classes()
+    assert set(lightning_hpo.callbacks.__all__) <= set(dir(lightning_hpo.callbacks))
+    with pytest.raises(AttributeError, match=r"^module 'lightning_hpo.callbacks' has no attribute 'Missing'$"):
+        lightning_hpo.callbacks.Missing  # noqa: B018
+
+
+def test_export_imports_neither_mlflow_nor_optuna_before_their_use() -> None:
+    code = "import sys; from lightning_hpo.callbacks import PredictionWriter; "
+    code += "print({'mlflow', 'optuna', 'optuna_integration'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_contract_covers_every_callback(make: Make) -> None:
     assert set(make()) == _classes()
 
 
@@ -67,7 +98,7 @@ def _fit(trainer: Trainer, ckpt_path: Path | None = None) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(_classes(), key=str))
-def test_a_callback_survives_a_whole_fit_alone(
+def test_callback_runs_alone_through_a_fit(
     kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer]
 ) -> None:
     trainer = quiet_trainer(max_epochs=2, callbacks=[make()[kind]])
@@ -75,7 +106,7 @@ def test_a_callback_survives_a_whole_fit_alone(
     assert trainer.current_epoch == 2
 
 
-def test_all_survive_a_fit_and_a_resume_beside_each_other(
+def test_all_callbacks_run_together_through_a_fit_and_a_resume(
     make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     _fit(quiet_trainer(max_epochs=2, callbacks=[*make().values()]))
@@ -85,7 +116,7 @@ def test_all_survive_a_fit_and_a_resume_beside_each_other(
 
 
 @pytest.mark.parametrize("kind", sorted(_classes(), key=str))
-def test_a_state_survives_a_checkpoint(
+def test_state_is_restored_from_a_checkpoint(
     kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     trained = make()[kind]
@@ -96,6 +127,6 @@ def test_a_state_survives_a_checkpoint(
     fresh = make()[kind]
     fresh.load_state_dict(loaded)
     assert repr(loaded) == repr(state)
-    if kind is not RandomState:  # whose state is that of the process; test_random_state.py looks at it
-        again = fresh.state_dict() | {key: state[key] for key in state if key == "current_score"}  # not taken up
+    if kind is not RandomState:  # its state is that of the process; see test_random_state.py
+        again = fresh.state_dict() | {key: state[key] for key in state if key == "current_score"}  # not restored
         assert repr(again) == repr(state)
