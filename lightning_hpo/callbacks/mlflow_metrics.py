@@ -1,4 +1,4 @@
-"""A trial's metrics, an epoch at a time, in one write."""
+"""Metrics of each epoch, written to MLflow at once."""
 
 import math
 import resource
@@ -16,15 +16,19 @@ __all__ = ["MLflowMetrics"]
 
 
 class MLflowMetrics(Callback):
-    """Logs every metric of an epoch to one MLflow run, with step = epoch.
+    """Logs the metrics of each epoch to one MLflow run, with the epoch as step.
 
-    Beside what the module logs: `epoch`, `lr`, `samples_per_s` and `peak_memory_mib` (of the device, or of the process
-    on a CPU); with the first epoch also `startup_s`, the seconds from asking for the trial to its first batch.
+    It adds these metrics to those of the module:
+
+    - `epoch`, and `lr` of the first parameter group.
+    - `samples_per_s`: training samples per second, without the time for validation.
+    - `peak_memory_mib`: of the GPU, or of the process if there is no GPU.
+    - `startup_s`, with the first epoch: seconds from Optuna's `ask` to the first batch.
 
     Args:
-        outbox: What the trial's run has been told and is told; no step is written twice.
+        outbox: Outbox of the trial. A step that it holds already is not written again.
         monitor: Name of the monitored metric.
-        asked: When the trial was asked for, in seconds since 1970.
+        asked: Unix time of Optuna's `ask`; without it, `startup_s` is not logged.
 
     Raises:
         NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
@@ -40,18 +44,18 @@ class MLflowMetrics(Callback):
         self._started = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look up which epochs are written already."""
+        """Read which epochs the outbox holds already."""
         del trainer, pl_module
         self._logged = self._outbox.steps("epoch")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time that it took to come here, and start the clock: an epoch that goes on has no start."""
+        """Measure the startup, and start the clock: `on_train_epoch_start` is not called for a resumed epoch."""
         self.on_train_epoch_start(trainer, pl_module)
         if self._asked is not None and not self._logged:
             self._startup = {"startup_s": time.time() - self._asked}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the epoch's clock."""
+        """Start the clock of the epoch."""
         del trainer, pl_module
         self._samples = 0
         self._started = time.monotonic()
@@ -59,14 +63,14 @@ class MLflowMetrics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count samples; the validation loop's time is left out of the rate."""
+        """Count samples; stop the clock after the last batch, before validation."""
         del pl_module, outputs
         self._samples += _batch_size(batch)
         if batch_idx + 1 == trainer.num_training_batches:
             self._seconds = time.monotonic() - self._started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch's metrics."""
+        """Check that monitor and loss are finite, and write the metrics of the epoch."""
         del pl_module
         epoch = trainer.current_epoch
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}

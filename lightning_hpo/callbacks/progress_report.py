@@ -1,4 +1,4 @@
-"""What a trial's process tells the study's process while it trains."""
+"""Progress of a trial during training, for the display of the study process."""
 
 import math
 from collections.abc import Callable
@@ -25,15 +25,15 @@ class ProgressReport(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell how far the epoch is."""
+        """Report the finished share of the epoch."""
         del pl_module, outputs, batch
         batches = trainer.num_training_batches
-        # A loader without a length has infinitely many: then only the end of the epoch is told.
+        # The number is infinite for a loader without a length. Then only the end of the epoch is reported.
         if math.isfinite(batches) and batch_idx % math.ceil(batches / 100) == 0:
             self._send(trainer, batch_idx / batches)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the epoch's metric."""
+        """Report the metric of the epoch."""
         del pl_module
         self._send(trainer, 1.0)
 

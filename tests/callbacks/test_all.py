@@ -11,14 +11,16 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 import lightning_hpo.callbacks
-from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
-from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
-from lightning_hpo.callbacks.prediction_writer import PredictionWriter
-from lightning_hpo.callbacks.progress_report import ProgressReport
-from lightning_hpo.callbacks.pruning import PruningCallback
-from lightning_hpo.callbacks.random_state import RandomState
-from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
-from lightning_hpo.callbacks.stop_request import StopRequest
+from lightning_hpo.callbacks import (
+    MLflowMetrics,
+    MLflowModelCheckpoint,
+    PredictionWriter,
+    ProgressReport,
+    PruningCallback,
+    RandomState,
+    ResumeCheckpoint,
+    StopRequest,
+)
 from lightning_hpo.tracking.outbox import Outbox
 from tests.foreign import ForeignData, ForeignModule
 
@@ -55,7 +57,7 @@ def _classes() -> set[type[Callback]]:
     return {found for found in public if isinstance(found, type) and issubclass(found, Callback)}
 
 
-def test_every_callback_is_tested_here(make: Make) -> None:
+def test_contract_covers_every_callback(make: Make) -> None:
     assert set(make()) == _classes()
 
 
@@ -64,7 +66,7 @@ def _fit(trainer: Trainer, ckpt_path: Path | None = None) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(_classes(), key=str))
-def test_a_callback_survives_a_whole_fit_alone(
+def test_callback_runs_alone_through_a_fit(
     kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer]
 ) -> None:
     trainer = quiet_trainer(max_epochs=2, callbacks=[make()[kind]])
@@ -72,7 +74,7 @@ def test_a_callback_survives_a_whole_fit_alone(
     assert trainer.current_epoch == 2
 
 
-def test_all_survive_a_fit_and_a_resume_beside_each_other(
+def test_all_callbacks_run_together_through_a_fit_and_a_resume(
     make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     _fit(quiet_trainer(max_epochs=2, callbacks=[*make().values()]))
@@ -82,7 +84,7 @@ def test_all_survive_a_fit_and_a_resume_beside_each_other(
 
 
 @pytest.mark.parametrize("kind", sorted(_classes(), key=str))
-def test_a_state_survives_a_checkpoint(
+def test_state_is_restored_from_a_checkpoint(
     kind: type[Callback], make: Make, quiet_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     trained = make()[kind]
@@ -93,6 +95,6 @@ def test_a_state_survives_a_checkpoint(
     fresh = make()[kind]
     fresh.load_state_dict(loaded)
     assert repr(loaded) == repr(state)
-    if kind is not RandomState:  # whose state is that of the process; test_random_state.py looks at it
-        again = fresh.state_dict() | {key: state[key] for key in state if key == "current_score"}  # not taken up
+    if kind is not RandomState:  # its state is that of the process; see test_random_state.py
+        again = fresh.state_dict() | {key: state[key] for key in state if key == "current_score"}  # not restored
         assert repr(again) == repr(state)

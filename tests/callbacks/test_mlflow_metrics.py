@@ -24,7 +24,7 @@ def _history(tracker: Tracker, run_id: str, name: str) -> list[tuple[int, float]
     return sorted((point.step, point.value) for point in tracker.client.get_metric_history(run_id, name))
 
 
-def test_every_epoch_is_a_step(fit: Fit, metrics: MLflowMetrics, tracker: Tracker, run_id: str) -> None:
+def test_each_epoch_is_a_step(fit: Fit, metrics: MLflowMetrics, tracker: Tracker, run_id: str) -> None:
     fit([0.25, 0.5, 0.375], [metrics])
     assert _history(tracker, run_id, "val_metric") == [(0, 0.25), (1, 0.5), (2, 0.375)]
     assert _history(tracker, run_id, "scripted_loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
@@ -34,13 +34,13 @@ def test_every_epoch_is_a_step(fit: Fit, metrics: MLflowMetrics, tracker: Tracke
         assert [step for step, value in _history(tracker, run_id, name) if 0 < value < math.inf] == [0, 1, 2]
 
 
-def test_a_resumed_trial_writes_no_step_twice(
+def test_resumed_trial_writes_no_step_twice(
     fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox, tmp_path: Path
 ) -> None:
     def kept() -> ModelCheckpoint:
         return ModelCheckpoint(tmp_path / "kept", filename="{epoch}", save_top_k=-1)
 
-    # The trial dies after epoch 2 is written, and goes on from the checkpoint of epoch 0.
+    # The trial crashes after epoch 2 is written, and resumes from the checkpoint of epoch 0.
     fit([0.25, 0.5, 0.375], [MLflowMetrics(outbox, "val_metric"), kept()])
     values = [0.25, 0.5, 0.375, 0.625]
     callbacks = [MLflowMetrics(outbox, "val_metric"), kept()]
@@ -49,7 +49,7 @@ def test_a_resumed_trial_writes_no_step_twice(
     assert [step for step, _ in _history(tracker, run_id, "train_loss")] == [0, 1, 2, 3]
 
 
-def test_an_epoch_that_goes_on_has_a_clock_of_its_own(
+def test_clock_starts_again_in_a_resumed_epoch(
     quiet_trainer: Callable[..., Trainer], metrics: MLflowMetrics, tracker: Tracker, run_id: str, tmp_path: Path
 ) -> None:
     def written() -> ModelCheckpoint:
@@ -64,7 +64,7 @@ def test_an_epoch_that_goes_on_has_a_clock_of_its_own(
     assert rate > 16 / (time.monotonic() - began)
 
 
-def test_a_metric_that_is_not_finite_ends_the_training(
+def test_monitor_that_is_not_finite_is_an_error(
     fit: Fit, metrics: MLflowMetrics, tracker: Tracker, run_id: str
 ) -> None:
     with pytest.raises(NotFiniteError, match=r"^val_metric is inf at epoch 1$"):
@@ -72,12 +72,12 @@ def test_a_metric_that_is_not_finite_ends_the_training(
     assert tracker.logged_steps(run_id, "epoch") == {0}
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(fit: Fit, outbox: Outbox) -> None:
-    # Another monitor: the loss alone is looked at.
+def test_train_loss_that_is_not_finite_is_an_error(fit: Fit, outbox: Outbox) -> None:
+    # Another monitor, so that only the loss can raise.
     with pytest.raises(NotFiniteError, match=r"^train_loss is nan at epoch 0$"):
         fit([0.25, 0.5], [MLflowMetrics(outbox, "other")], module=ForeignModule(diverges=True))
 
 
-def test_another_metric_may_be_nan(fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox) -> None:
+def test_other_metrics_may_be_nan(fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox) -> None:
     fit([math.nan], [MLflowMetrics(outbox, "scripted_loss")])
     assert tracker.logged_steps(run_id, "epoch") == {0}

@@ -15,7 +15,7 @@ from tests.foreign import ForeignData, ForeignModule
 
 
 class _Dropping(ForeignModule):
-    """Uses every generator: dropout, shuffled batches, noise from NumPy and from Python."""
+    """Uses every generator: torch for dropout and shuffling, NumPy and Python for noise."""
 
     def __init__(self) -> None:
         super().__init__(lr=0.05)
@@ -33,7 +33,7 @@ class _Dropping(ForeignModule):
 @pytest.fixture
 def train(quiet_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[..., list[float]]:
     def run(epochs: int, name: str, *, callbacks: list[Callback], resume: bool = False) -> list[float]:
-        # A process of its own would stand anywhere.
+        # A new process has another random state.
         seed = 99 if resume else 3
         random.seed(seed)
         np.random.seed(seed)
@@ -48,13 +48,13 @@ def train(quiet_trainer: Callable[..., Trainer], tmp_path: Path) -> Callable[...
     return run
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one(train: Callable[..., list[float]]) -> None:
+def test_resumed_training_equals_an_uninterrupted_one(train: Callable[..., list[float]]) -> None:
     whole = train(4, "whole", callbacks=[RandomState()])
     train(2, "parts", callbacks=[RandomState()])
     assert train(4, "parts", callbacks=[RandomState()], resume=True) == whole
 
 
-def test_without_it_a_resumed_training_differs(train: Callable[..., list[float]]) -> None:
+def test_resumed_training_differs_without_the_callback(train: Callable[..., list[float]]) -> None:
     whole = train(4, "whole", callbacks=[])
     train(2, "parts", callbacks=[])
     assert train(4, "parts", callbacks=[], resume=True) != whole

@@ -1,4 +1,4 @@
-"""With the real agents on the demo's corpus, since what a training holds in all its corners is what matters."""
+"""Exact resume of the real agents on the demo corpus: their training state is what a checkpoint has to hold."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ _MODULES: dict[Any, Any] = {CriteriaAgent: CriteriaDataModule, EvidenceAgent: Ev
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tensors this small only wait for each other on more threads."""
+    """More threads only cost time with tensors this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,7 +55,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus, and an encoder for it with dropout everywhere."""
+    """A corpus, and an encoder for it."""
     folder = tmp_path_factory.mktemp("demo")
     corpus = DemoCorpus(24, 17)
     corpus.write(folder)
@@ -66,7 +66,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Metrics(Callback):
-    """Notes the metrics of each epoch."""
+    """Keeps the metrics of each epoch."""
 
     def __init__(self) -> None:
         self.seen: dict[int, dict[str, str]] = {}
@@ -78,7 +78,7 @@ class _Metrics(Callback):
 
 
 class _Training:
-    """Trainings of one agent, in one folder; each as a fresh process would do it."""
+    """Trainings of one agent in one folder. Each starts with new objects, as a new process would."""
 
     def __init__(self, kind: Any, demo: Path, folder: Path, make_trainer: MakeTrainer) -> None:
         self.kind, self.demo, self.folder, self.make_trainer = kind, demo, folder, make_trainer
@@ -86,7 +86,7 @@ class _Training:
     def run(
         self, *, seed: int, stop_at: tuple[str, int, int] | None = None, workers: int = 0, **options: Any
     ) -> tuple[dict[str, Tensor], dict[int, dict[str, str]], list[tuple[str, int, int]]]:
-        """Train from where the folder's checkpoint stands; give weights, metrics and batches."""
+        """Train from the checkpoint in the folder; return weights, metrics and batches."""
         for generator in (random.seed, np.random.seed, torch.manual_seed):
             generator(seed)
         agent = self.kind(
@@ -135,7 +135,7 @@ _FILES = {
 @pytest.mark.parametrize(
     ("workers", "options"), [(0, {}), (2, {"accumulate_grad_batches": 2}), (0, {"max_steps": 1000})]
 )
-def test_an_agent_that_was_stopped_amid_an_epoch_equals_one_that_trained_through(
+def test_agent_stopped_within_an_epoch_equals_an_uninterrupted_one(
     kind: Any, workers: int, options: dict[str, Any], demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
 ) -> None:
     through = _Training(kind, demo, tmp_path / "through", quiet_trainer)
@@ -152,7 +152,7 @@ def test_an_agent_that_was_stopped_amid_an_epoch_equals_one_that_trained_through
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {}), (0, {"max_steps": 1000})])
-def test_an_agent_that_was_stopped_in_validation_goes_on_from_the_epochs_end(
+def test_agent_stopped_in_validation_resumes_from_the_end_of_the_epoch_before(
     workers: int, options: dict[str, Any], demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
 ) -> None:
     through = _Training(EvidenceAgent, demo, tmp_path / "through", quiet_trainer)
@@ -172,7 +172,7 @@ class _Rows(Dataset[list[Tensor]]):
 
 
 class _Placed(ForeignData):
-    """Five batches an epoch that differ from epoch to epoch, from a loader that knows its place."""
+    """Five batches per epoch, different in each, from a loader that can save its position."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         sampler = TrainBatchSampler(np.arange(40).take, windows=40, kept=np.arange(10), drawn=10, batch_size=4, seed=1)
@@ -180,7 +180,7 @@ class _Placed(ForeignData):
 
 
 class _Asking(ForeignModule):
-    """Asks for the number of its steps in a way that makes Lightning forget the loader's place."""
+    """Reads `estimated_stepping_batches`, which makes Lightning lose the position of the loader."""
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
@@ -189,7 +189,7 @@ class _Asking(ForeignModule):
 
 
 class _Waiting(ForeignModule):
-    """Learns more slowly after an epoch that was no better."""
+    """Lowers the learning rate after an epoch that was no better."""
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         self.log("val_metric", torch.tensor(0.5))
@@ -210,11 +210,11 @@ class _NoMemory(Callback):
 
 
 class _Fit:
-    """Trainings of a small module in one folder; each as a fresh process would do it."""
+    """Trainings of a small module in one folder. Each starts with new objects, as a new process would."""
 
     def __init__(self, folder: Path, make_trainer: MakeTrainer) -> None:
         self.folder, self.make_trainer = folder, make_trainer
-        self.remark = ""
+        self.notice = ""
 
     def __call__(
         self,
@@ -226,7 +226,7 @@ class _Fit:
         more: Sequence[Callback] = (),
         **options: Any,
     ) -> tuple[list[Tensor], list[tuple[str, int, int]]]:
-        """Train from where the folder's checkpoint stands, to an end or a stop; give weights and batches."""
+        """Train from the checkpoint in the folder, to the end or a stop; return weights and batches."""
         torch.manual_seed(3)
         made = module()
         stop, batches = StopRequest(), Terminator(*(stop_at or ("nowhere", 0, 0)))
@@ -235,7 +235,7 @@ class _Fit:
         trainer = self.make_trainer(
             callbacks=[stop, batches, *more, resume], enable_checkpointing=True, **{"max_epochs": 3, **options}
         )
-        checkpoint, self.remark = find_checkpoint(self.folder)
+        checkpoint, self.notice = find_checkpoint(self.folder)
         with contextlib.suppress(StopRequestedError, torch.OutOfMemoryError, _Killed):
             trainer.fit(made, data(), ckpt_path=checkpoint, weights_only=True)
         return [weight.detach().clone() for weight in made.parameters()], batches.seen
@@ -245,7 +245,7 @@ class _Fit:
 
 
 class _Killed(BaseException):
-    """Not the end that an exception is: nothing in the code looks out for it."""
+    """Stands for a kill: no code catches it."""
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def through(tmp_path: Path, quiet_trainer: MakeTrainer) -> _Fit:
 
 
 @pytest.mark.parametrize("module", [ForeignModule, _Asking, _Waiting])
-def test_a_module_goes_on_where_it_was_stopped_however_it_steps(
+def test_module_resumes_where_it_stopped_with_any_schedule(
     module: type[ForeignModule], fit: _Fit, through: _Fit
 ) -> None:
     weights, batches = through(module)
@@ -269,7 +269,7 @@ def test_a_module_goes_on_where_it_was_stopped_however_it_steps(
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
 
 
-def test_the_state_is_written_within_epochs_when_it_is_time_to(fit: _Fit, through: _Fit) -> None:
+def test_state_is_saved_within_epochs_when_due(fit: _Fit, through: _Fit) -> None:
     weights, batches = through()
     _, first = fit(every_s=0.0, more=[_KillAt(1, 3)])
     assert fit.files() == ["last.ckpt", "previous.ckpt"]
@@ -288,7 +288,7 @@ class _KillAt(Callback):
             raise _Killed
 
 
-def test_a_loader_that_does_not_know_its_place_goes_on_from_an_epochs_end(fit: _Fit, through: _Fit) -> None:
+def test_loader_without_state_resumes_from_the_end_of_an_epoch(fit: _Fit, through: _Fit) -> None:
     weights, _ = through(data=ForeignData)
     _, first = fit(data=ForeignData, stop_at=("train", 1, 2), every_s=0.0)
     assert first[-1] == ("train", 1, 2)
@@ -298,7 +298,7 @@ def test_a_loader_that_does_not_know_its_place_goes_on_from_an_epochs_end(fit: _
 
 
 class _Endless(_Placed):
-    """As many batches, of which nobody knows beforehand."""
+    """The same batches, from a loader without a length."""
 
     def train_dataloader(self) -> Any:
         return _WithoutLength(super().train_dataloader())
@@ -313,21 +313,21 @@ class _WithoutLength:
         return iter(self.loader)
 
 
-def test_batches_that_were_fetched_ahead_are_not_lost(fit: _Fit) -> None:
+def test_batches_fetched_ahead_are_not_lost(fit: _Fit) -> None:
     _, first = fit(data=_Endless, stop_at=("train", 1, 2), every_s=0.0)
     assert first[-1] == ("train", 1, 2)
     _, second = fit(data=_Endless)
     assert second[0] == ("train", 1, 0)
 
 
-def test_a_stop_waits_for_gradients_that_are_being_accumulated(fit: _Fit) -> None:
+def test_stop_waits_for_accumulated_gradients(fit: _Fit) -> None:
     _, first = fit(stop_at=("train", 1, 0), accumulate_grad_batches=3)
     assert first[-1] == ("train", 1, 2)
     _, second = fit(accumulate_grad_batches=3)
     assert second[0] == ("train", 1, 3)
 
 
-def test_a_stop_does_not_wait_for_ever(fit: _Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_waits_a_limited_time(fit: _Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume_checkpoint, "_PATIENCE_S", 0.0)
     _, first = fit(stop_at=("train", 1, 0), accumulate_grad_batches=3)
     assert first[-1] == ("train", 1, 0)
@@ -338,14 +338,14 @@ def test_a_stop_does_not_wait_for_ever(fit: _Fit, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("options", "batch"), [({}, 4), ({"val_check_interval": 2}, 1)], ids=["at the end", "in the middle"]
 )
-def test_a_stop_before_a_validation_does_not_skip_it(fit: _Fit, options: dict[str, Any], batch: int) -> None:
+def test_stop_before_a_validation_does_not_skip_it(fit: _Fit, options: dict[str, Any], batch: int) -> None:
     _, first = fit(stop_at=("train", 1, batch), **options)
     assert first[-1] == ("train", 1, batch)
     _, second = fit(**options)
     assert second[0] == ("train", 1, 0)
 
 
-def test_a_stop_at_the_end_of_an_epoch_without_validation_loses_nothing(fit: _Fit, through: _Fit) -> None:
+def test_stop_at_the_end_of_an_epoch_without_validation_loses_nothing(fit: _Fit, through: _Fit) -> None:
     weights, batches = through(check_val_every_n_epoch=3)
     _, first = fit(stop_at=("train", 0, 4), check_val_every_n_epoch=3)
     own_weights, second = fit(check_val_every_n_epoch=3)
@@ -353,7 +353,7 @@ def test_a_stop_at_the_end_of_an_epoch_without_validation_loses_nothing(fit: _Fi
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
 
 
-def test_a_training_that_was_ended_early_stays_ended(fit: _Fit) -> None:
+def test_training_that_stopped_early_is_not_continued(fit: _Fit) -> None:
     def patience() -> EarlyStopping:
         return EarlyStopping("val_metric", mode="max", patience=1)
 
@@ -362,36 +362,36 @@ def test_a_training_that_was_ended_early_stays_ended(fit: _Fit) -> None:
     assert fit(_Waiting, more=[patience()], max_epochs=9)[1] == []
 
 
-def test_without_memory_only_an_epochs_end_is_left(fit: _Fit) -> None:
+def test_out_of_memory_keeps_only_the_end_of_an_epoch(fit: _Fit) -> None:
     fit(every_s=0.0, more=[_NoMemory(2)])
     assert fit.files() == ["previous.ckpt"]
     assert fit(stop_at=("train", 1, 3))[1][0] == ("train", 1, 0)
-    # The places of an earlier process count, too.
+    # A checkpoint of an earlier process is removed, too.
     fit(more=[_NoMemory(4)])
     assert fit.files() == ["previous.ckpt"]
 
 
-def test_a_training_that_only_tries_the_code_leaves_nothing(fit: _Fit) -> None:
+def test_fast_dev_run_leaves_no_file(fit: _Fit) -> None:
     fit.folder.mkdir()
     fit(every_s=0.0, fast_dev_run=True)
     assert fit.files() == []
 
 
-# Of an epoch's end: half of it written, all of it written, the old one out of the way.
+# While the end of an epoch is saved: half written, written, the old file renamed.
 @pytest.mark.parametrize("instant", ["save", "fsync", "replace 0", "replace 1"])
-def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(
+def test_kill_at_any_moment_leaves_a_whole_checkpoint(
     instant: str, fit: _Fit, through: _Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, _ = through()
     fit(stop_at=("train", 1, 0))
-    fit(stop_at=("validation", 2, 0))  # last.ckpt and previous.ckpt are of epochs' ends
+    fit(stop_at=("validation", 2, 0))  # last.ckpt and previous.ckpt are both from the end of an epoch
     assert fit.files() == ["last.ckpt", "previous.ckpt"]
     with monkeypatch.context() as patch:
         _kill_at(instant, patch)
         fit()
     own_weights, batches = fit()
     assert batches[0] == ("train", 2, 0)
-    assert fit.remark == ("resumes from the end of an epoch: last.ckpt is missing" if instant == "replace 1" else "")
+    assert fit.notice == ("resumes from the end of an epoch: last.ckpt is missing" if instant == "replace 1" else "")
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
     assert fit.files() == ["last.ckpt", "previous.ckpt"]
 
@@ -420,7 +420,7 @@ def _kill_at(instant: str, patch: pytest.MonkeyPatch) -> None:
 
 
 def _flip(path: Path) -> None:
-    """Change a byte in the middle of a tensor: torch loads it all the same."""
+    """Change a byte in the middle of a tensor; torch still loads the file."""
     with zipfile.ZipFile(path) as file:
         largest = max(file.infolist(), key=lambda entry: entry.file_size)
     content = bytearray(path.read_bytes())
@@ -433,15 +433,15 @@ def _cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_flip, _cut, lambda path: path.write_bytes(b"")])
-def test_what_is_damaged_is_found_and_said(damage: Callable[[Path], None], fit: _Fit, through: _Fit) -> None:
+def test_damaged_checkpoint_is_removed_with_a_notice(damage: Callable[[Path], None], fit: _Fit, through: _Fit) -> None:
     weights, _ = through()
     fit(stop_at=("train", 1, 2))
     damage(fit.folder / LAST)
     fit(stop_at=("train", 1, 2))
-    assert fit.remark == "resumes from the end of an epoch: last.ckpt is damaged"
+    assert fit.notice == "resumes from the end of an epoch: last.ckpt is damaged"
     for name in (LAST, PREVIOUS):
         damage(fit.folder / name)
     own_weights, batches = fit()
-    assert fit.remark == "starts from the first epoch: damaged last.ckpt and previous.ckpt"
+    assert fit.notice == "starts from the first epoch: damaged last.ckpt and previous.ckpt"
     assert batches[0] == ("train", 0, 0)
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("restored_signal_handler")
 
 
 @pytest.mark.parametrize("at", [("validation", 0, 1), ("validation", 1, 3)])
-def test_validation_stops_after_the_batch_in_which_the_signal_came(fit: Fit, at: tuple[str, int, int]) -> None:
+def test_validation_stops_after_the_batch_of_the_signal(fit: Fit, at: tuple[str, int, int]) -> None:
     stop, terminator = StopRequest(), Terminator(*at)
     stop.listen()
     with pytest.raises(StopRequestedError):
@@ -18,14 +18,14 @@ def test_validation_stops_after_the_batch_in_which_the_signal_came(fit: Fit, at:
     assert terminator.seen[-1] == at
 
 
-def test_training_that_nobody_stops_goes_to_its_end(fit: Fit) -> None:
+def test_training_without_a_request_finishes(fit: Fit) -> None:
     stop, counter = StopRequest(), Terminator("nowhere", 0, 0)
     stop.listen()
     assert fit([0.25, 0.5], [stop, counter]).current_epoch == 2
     assert len(counter.seen) == 2 * (4 + 4)
 
 
-def test_a_signal_before_training_is_not_forgotten() -> None:
+def test_signal_before_training_is_kept() -> None:
     stop = StopRequest()
     stop.listen()
     stop.check()
@@ -34,7 +34,7 @@ def test_a_signal_before_training_is_not_forgotten() -> None:
         stop.check()
 
 
-def test_a_stop_can_be_granted_later() -> None:
+def test_stop_can_be_granted_later() -> None:
     stop = StopRequest()
     stop.listen()
     os.kill(os.getpid(), signal.SIGTERM)
@@ -44,7 +44,7 @@ def test_a_stop_can_be_granted_later() -> None:
         stop.check(after_s=0)
 
 
-def test_lightning_does_not_end_a_training_before_the_stop_is_granted(fit: Fit) -> None:
+def test_lightning_does_not_stop_before_the_request_is_granted(fit: Fit) -> None:
     stop, terminator = StopRequest(), Terminator("train", 0, 1)
     stop.listen()
     with pytest.raises(StopRequestedError):

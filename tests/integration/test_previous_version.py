@@ -81,6 +81,7 @@ def test_paused_study_is_resumed_as_the_previous_version_would() -> None:
     for trial, expected in zip(trials, EXPECTED, strict=True):
         assert trial.value == pytest.approx(expected["value"], abs=1e-6)
         assert _by_text(trial.intermediate_values) == pytest.approx(expected["intermediate_values"], abs=1e-6)
+    assert "mlflow_model_uri" in trials[2].user_attrs  # the model of the best epoch was logged after the resume
     client = MlflowClient("sqlite:///mlflow.db", "sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("criteria-paused")
     assert experiment is not None
