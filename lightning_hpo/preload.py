@@ -9,8 +9,8 @@ import gc
 gc.disable()
 
 # isort: split
-# First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the one created first.
-# After a library that creates the second, Trainer's `limit_train_batches: 1` would be parsed as 1.0 (all batches) in
+# First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], that of the first use.
+# After a library that creates the second, Trainer's `limit_train_batches: 1` would be parsed as 1.0 (all batches), in
 # trial processes and nowhere else.
 import lightning.pytorch
 

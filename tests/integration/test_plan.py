@@ -28,7 +28,7 @@ STUDY = "aug-evidence-mlflow-test"
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectSandbox:
     place = ProjectSandbox(tmp_path_factory.mktemp("plan"))
-    place.said = place.run(EXAMPLE)  # type: ignore[attr-defined]
+    place.shown = place.run(EXAMPLE)  # type: ignore[attr-defined]
     return place
 
 
@@ -143,4 +143,4 @@ def test_no_text_of_a_post_left_the_data_folder(project: ProjectSandbox, client:
     for path in kept:
         content = path.read_bytes().decode("utf-8", errors="ignore")
         assert not [s for s in sentences if s in content], path.name
-    assert not [s for s in sentences if s in project.said]  # type: ignore[attr-defined]
+    assert not [s for s in sentences if s in project.shown]  # type: ignore[attr-defined]

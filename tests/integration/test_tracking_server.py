@@ -83,9 +83,9 @@ def test_killed_server_gets_every_step_once(server: Server, tmp_path: Path, monk
         wait_for(lambda: len(sandbox.trials("away")) > 1 and sandbox.trials("away")[1].state == TrialState.COMPLETE)
         server.start()
         assert process.stderr is not None
-        said = process.stderr.read()
-    assert process.returncode == 0, said
-    assert "MLflow does not answer" in said
+        shown = process.stderr.read()
+    assert process.returncode == 0, shown
+    assert "MLflow does not answer" in shown
     assert sandbox.tune("away", "--study.n_trials", "3", config=config) == 0
 
     trials, runs = sandbox.trials("away"), sandbox.runs("away")
