@@ -185,4 +185,4 @@ def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 
 def _class(path: str) -> Namespace:
-    return Namespace(class_path=path)  # type: ignore[no-untyped-call]
+    return Namespace(class_path=path, init_args=Namespace())  # type: ignore[no-untyped-call]
