@@ -174,10 +174,10 @@ def test_failed_export_is_reported_in_one_line(fit: Fit, tmp_path: Path, trackin
 
 
 def test_weights_are_restored_after_an_unexpected_error(fit: Fit, tmp_path: Path, spy_log: _SpyLog) -> None:
-    spy_log.error = RuntimeError("planted")
+    spy_log.error = RuntimeError("injected")
     best = MLflowModelCheckpoint(tmp_path, tracking_uri="sqlite://", run_id="run")
     epochs, module = _Epochs(), Scripted([0.5, 0.4])
-    with pytest.raises(RuntimeError, match="planted"):
+    with pytest.raises(RuntimeError, match="injected"):
         fit([0.5, 0.4], [epochs, best], module=module)
     assert _equal(_copy(module), epochs.weights[1])
 

@@ -206,7 +206,7 @@ class _NoMemory(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if (trainer.current_epoch, batch_idx) == (1, self.batch):
-            raise torch.OutOfMemoryError("planted")
+            raise torch.OutOfMemoryError("injected")
 
 
 class _Fit:
