@@ -10,8 +10,8 @@ gc.disable()
 
 # isort: split
 # First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the first one.
-# After a library that uses the second, Trainer's `limit_train_batches: 1` would be parsed as 1.0 (all batches), in trial
-# processes only.
+# After a library that uses the second, `limit_train_batches: 1` of the Trainer would be parsed as 1.0 (all batches), in
+# trial processes only.
 import lightning.pytorch
 
 # isort: split
