@@ -9,7 +9,7 @@ import gc
 gc.disable()
 
 # isort: split
-# First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the one created first.
+# First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the first one.
 # After a library that creates the second, Trainer's `limit_train_batches: 1` would be parsed as 1.0 (all batches) in
 # trial processes and nowhere else.
 import lightning.pytorch
