@@ -50,9 +50,8 @@ class Workers(Protocol):
     argument, for its messages and for the replies to them.
     """
 
-    @property
-    def count(self) -> int:
-        """Number of processes that may run at the same time."""
+    count: int
+    """Number of processes that may run at the same time."""
 
     @property
     def free(self) -> int:
@@ -63,10 +62,13 @@ class Workers(Protocol):
         """Keys of the running processes."""
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
+        """Run `target(*arguments, pipe)`, which can be imported, in a new process; append its output to `log`."""
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        """Return received messages as (key, message), as soon as there is one; `ProcessExit` is a key's last."""
+        """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds.
+
+        `ProcessExit` is the last message of a process that sent no result.
+        """
 
     def reply(self, key: Any, answer: Any) -> None:
         """Send the answer to a request; does nothing if the process has exited."""
@@ -129,18 +131,8 @@ class LocalWorkers:
         return {key: gpu for key, gpu in self._leases.items() if key in self._running}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a new process; `wait` returns what it sends through the pipe.
-
-        On a GPU the process starts after finished processes have exited and freed their memory. On a CPU they exit
-        before the new process needs as much.
-
-        Args:
-            key: Name of the process.
-            target: A function that can be imported.
-            arguments: Its arguments.
-            log: File to which the process's output is appended.
-        """
-        if self._gpus:
+        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
+        if self._gpus:  # their memory must be free before the start; on a CPU it is free before it is needed
             self.reap()
         self._leaving = [process for process in self._leaving if process.is_alive()]
         gpu = self._free_gpu()
@@ -164,11 +156,7 @@ class LocalWorkers:
         return gpu
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        """Return received messages as (key, message); `ProcessExit` is the last of a process that sent no result.
-
-        Args:
-            timeout: Seconds to wait for the first message; None for no limit.
-        """
+        """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
         pipes = {pipe: key for key, (_, pipe) in self._running.items()}
         ready = connection.wait(list(pipes), timeout)
         messages: list[tuple[Any, Any]] = []
