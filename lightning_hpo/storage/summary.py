@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -104,10 +104,12 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
     if study_id is None:
         names = ", ".join(study_names(connection)) or "none"
         raise InputError(f"--study {name}: no such study in this database; there are: {names}")
+    attribute = StudyUserAttributeModel
+    about = select(attribute.key, attribute.value_json).where(attribute.study_id == study_id)
     counted = select(TrialModel.state, func.count()).where(TrialModel.study_id == study_id).group_by(TrialModel.state)
     return StudySummary(
         name=name,
-        about=_about(connection, study_id),
+        about={key: json.loads(value) for key, value in connection.execute(about)},
         counts={row[0]: row[1] for row in connection.execute(counted)},
         best=_best(connection, study_id),
         failures=_failures(connection, study_id),
@@ -117,25 +119,20 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
     )
 
 
-def _about(connection: Connection, study_id: int) -> dict[str, Any]:
-    attribute = StudyUserAttributeModel
-    rows = connection.execute(select(attribute.key, attribute.value_json).where(attribute.study_id == study_id))
-    return {key: json.loads(value) for key, value in rows}
-
-
 def _best(connection: Connection, study_id: int) -> tuple[int, float] | None:
     direction = select(StudyDirectionModel.direction).where(StudyDirectionModel.study_id == study_id)
     directions = list(connection.scalars(direction))
     if len(directions) != 1:
         return None
     value = TrialValueModel.value
+    order = value.desc() if directions[0] == StudyDirection.MAXIMIZE else value
     complete = (
         select(TrialModel.number, value)
         .join(TrialValueModel, TrialValueModel.trial_id == TrialModel.trial_id)
         .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.COMPLETE, value.is_not(None))
+        .order_by(order, TrialModel.number)
     )
-    order = value.desc() if directions[0] == StudyDirection.MAXIMIZE else value
-    found = connection.execute(complete.order_by(order, TrialModel.number).limit(1)).first()
+    found = connection.execute(complete.limit(1)).first()
     return None if found is None else (found[0], found[1])
 
 
@@ -188,15 +185,11 @@ def _latest(connection: Connection, study_id: int) -> list[TrialSummary]:
             state=state,
             value=values.get(trial_id, reported[trial_id][-1] if trial_id in reported else None),
             epochs=len(reported.get(trial_id, ())),
-            began=None if began is None else _since_1970(began),
+            began=None if began is None else began.replace(tzinfo=UTC).timestamp(),
             attributes=attributes[trial_id],
         )
         for trial_id, number, state, began in sorted(rows.values(), key=lambda row: int(row[1]))
     ]
-
-
-def _since_1970(utc: datetime) -> float:
-    return utc.replace(tzinfo=UTC).timestamp()
 
 
 def _values(connection: Connection, trial_ids: list[int]) -> tuple[dict[int, float], dict[int, list[float]]]:
