@@ -1,4 +1,4 @@
-"""Estimate of what a study will cost, shown before it has cost it."""
+"""Estimate of the time that a study will take, and of the trials that fit on a GPU."""
 
 import optuna
 from optuna.pruners import NopPruner
@@ -14,11 +14,7 @@ __all__ = ["CostEstimate"]
 
 
 class CostEstimate(StudyCallback):
-    """Shows once, as soon as a trial has ended, how long the study will take, and how many trials fit on a GPU.
-
-    Args:
-        session: The study.
-    """
+    """Shows once, as soon as a trial has ended, how long the study will take, and how many trials fit on a GPU."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

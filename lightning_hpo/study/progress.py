@@ -18,11 +18,7 @@ __all__ = ["ProgressDisplay"]
 
 
 class ProgressDisplay(StudyCallback):
-    """Shows one bar for the study (trials, best value, time left) and one for each running trial.
-
-    Args:
-        session: The study.
-    """
+    """Shows one bar for the study (trials, best value, time left) and one for each running trial."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
