@@ -89,15 +89,15 @@ class ProgressDisplay(StudyCallback):
         self._progress.remove_task(self._tasks.pop(trial.number))
         del self._started[trial.number]
         self._update()
-        done = "" if self._live else f"  [{self._session.ended}/{self._total}{self._note()}]"
+        done = "" if self._live else f"  [{self._session.done}/{self._total}{self._note()}]"
         self._session.say(f"trial {trial.number} {outcome_line(outcome, self._monitor)}{done}")
 
     def _update(self) -> None:
-        self._progress.update(self._study, completed=self._session.ended, note=self._note())
+        self._progress.update(self._study, completed=self._session.done, note=self._note())
 
     def _note(self) -> str:
         session = self._session
         best = "" if session.best is None else f"  best {self._monitor} {session.best:.4f}"
         now = time.monotonic()
         left = session.eta.left([now - started for started in self._started.values()])
-        return best if left is None or session.ended >= self._total else f"{best}  {duration(left)} left"
+        return best if left is None or session.done >= self._total else f"{best}  {duration(left)} left"

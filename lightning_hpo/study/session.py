@@ -112,9 +112,9 @@ class Session:
     Attributes:
         run_tags: Tags of every run that this command starts.
         stopping: Whether and why the study stops.
-        outboxes: What MLflow has not accepted yet.
+        outboxes: Entries of the trials for MLflow.
         eta: Estimates the time that is left.
-        ended: Number of trials that count towards the total.
+        done: Number of trials that count towards --study.n_trials.
         best: Best value of a complete trial, if there is one.
         console: Where lines and bars are shown.
     """
@@ -138,16 +138,16 @@ class Session:
         self.outboxes = Outboxes(study, tracker)
         self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
         self.best: float | None = None
-        self.ended = 0
+        self.done = 0
         self._failures: list[str] = []
         self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
 
     def count_trials(self) -> None:
-        """Take over the trials that earlier commands have finished."""
-        ended = self.study.get_trials(deepcopy=False, states=self.spec.counted)
-        self.ended = len(ended)
-        for trial in ended:
+        """Count the trials that earlier commands have finished."""
+        counted = self.study.get_trials(deepcopy=False, states=self.spec.counted)
+        self.done = len(counted)
+        for trial in counted:
             self.eta.add(*_measured(trial))
         self.best = _best_value(self.study)
 
@@ -158,13 +158,13 @@ class Session:
     @property
     def complete(self) -> bool:
         """Whether the study has all its trials, or its sampler has nothing left to sample."""
-        return self._exhausted or self.ended >= self.spec.settings.n_trials
+        return self._exhausted or self.done >= self.spec.settings.n_trials
 
     @property
     def wants_more_trials(self) -> bool:
         """Whether another trial shall start."""
         stopped = self.stopping.requested or self._exhausted or self._failed_too_often
-        return not stopped and self.ended + len(self.workers.running) < self.spec.settings.n_trials
+        return not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
 
     @property
     def _failed_too_often(self) -> bool:
@@ -197,12 +197,12 @@ class Session:
         return min((limit for limit in (tick, left) if limit is not None), default=None)
 
     def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
-        """Count a trial that has ended, and forget what only its process needed."""
+        """Count a trial whose process has ended, and release what only that process needed."""
         self._servers.pop(trial.number, None)
         self.outboxes.release(trial)
         self.outboxes.flush()
         if state in self.spec.counted:
-            self.ended += 1
+            self.done += 1
             self.eta.add(*_measured(stored_trial(self.study, trial)))
         if state == TrialState.COMPLETE and outcome.value is not None and self.is_best(outcome.value):
             self.best = outcome.value
@@ -216,7 +216,7 @@ class Session:
             self.say("the sampler has sampled the whole search space")
 
     def send_all(self) -> bool:
-        """Send what MLflow has not accepted, and say so if it still does not; return whether it has everything."""
+        """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
                 f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the "
