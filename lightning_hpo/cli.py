@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from lightning_hpo import __version__
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(__version__)
         return 0
     if str(Path.cwd()) not in sys.path:
         # Class paths shall find the user's own modules, as with `python -m`.
@@ -69,8 +73,6 @@ def _refuse(error: LightningHpoError, code: int) -> int:
 
 
 def _command(name: str) -> Command:
-    if name in ("--version", "-V"):
-        return _version
     if name not in _COMMANDS:
         raise InputError(f"{name}: no such command; there are: {', '.join(_COMMANDS)}")
     return _COMMANDS[name][0]
@@ -123,13 +125,6 @@ def _load_study(given: argparse.Namespace) -> "optuna.Study":
         from lightning_hpo.storage.studies import StudyDatabase
 
     return StudyDatabase(given.storage).load(given.study)
-
-
-def _version(arguments: Sequence[str]) -> None:
-    del arguments
-    from lightning_hpo import __version__
-
-    print(__version__)
 
 
 def _lightning(command: str) -> Command:
