@@ -83,7 +83,8 @@ def _preflight(
     load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     cli = AgentCLI(config, trainer_kwargs=kwargs)
-    _check_length(cli)
+    if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
+        _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
     cli.trainer.fit(cli.model, cli.datamodule)
     metrics = cli.trainer.callback_metrics
     if monitor not in metrics:
@@ -101,11 +102,6 @@ def _preflight(
         constant_answers={} if answers is None else answers(data.val_pairs, data.corpus.posts),
         precision=cli.trainer.precision,
     )
-
-
-def _check_length(cli: AgentCLI) -> None:
-    if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
-        _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
 
 
 def _refuse_length(max_length: int, encoder: Any) -> None:

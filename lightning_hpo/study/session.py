@@ -17,7 +17,7 @@ from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
 from lightning_hpo.storage.optuna_private import stored_trial
-from lightning_hpo.storage.studies import StudyDatabase
+from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.eta import TimeEstimator
 from lightning_hpo.study.lines import result_line
@@ -149,7 +149,7 @@ class Session:
         self.done = len(counted)
         for trial in counted:
             self.eta.add(*_measured(trial))
-        self.best = _best_value(self.study)
+        self.best = next((trial.value for trial in ranked(self.study)), None)
 
     def say(self, line: str) -> None:
         """Show a line, above the bars where there are some."""
@@ -253,10 +253,3 @@ def _measured(trial: FrozenTrial) -> tuple[float, int]:
     """Return seconds and validated epochs of a trial; an imported trial has only its start and its end."""
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     return trial.user_attrs.get(TrialKey.RUNTIME, seconds), len(trial.intermediate_values)
-
-
-def _best_value(study: optuna.Study) -> float | None:
-    try:
-        return study.best_value
-    except ValueError:
-        return None

@@ -79,14 +79,9 @@ def is_refusal(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of MLflow.
+    """A run of MLflow, with its parameters as text and the last value of each metric.
 
-    Args:
-        run_id: MLflow's id of it.
-        status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
-        tags: Its tags.
-        params: Its parameters, as text.
-        metrics: Last value of each of its metrics.
+    Its status is RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
     """
 
     run_id: str
