@@ -31,7 +31,6 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         InputError: If the sampled values make no config.
     """
     asked = time.time()
-    settings = session.spec.settings
     outbox = session.outboxes.of(trial)
     if not outbox.begun:
         _start_run(session, trial, outbox)
@@ -41,13 +40,10 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         outbox.append(LogParams({**rest, **sample.values}))
         save_config(outbox, sample.config)
     task = TrialTask(
-        tracking_uri=str(settings.tracking_uri),
+        settings=session.spec.settings,
         run_id=outbox.run_id,
         folder=outbox.folder,
-        monitor=settings.monitor,
-        mode=settings.mode,
         threads=max(1, len(os.sched_getaffinity(0)) // session.workers.count),  # CPUs that this process may use
-        checkpoint_s=60 * settings.checkpoint_minutes,
         asked=asked,
     )
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)

@@ -27,6 +27,7 @@ from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
+from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -45,23 +46,17 @@ class TrialTask:
     """Task of a trial process.
 
     Args:
-        tracking_uri: MLflow's database or server.
+        settings: Settings of the study.
         run_id: MLflow's run of the trial; None if MLflow has not been reached yet.
         folder: Folder of the trial, with its `config.yaml`; training resumes from a checkpoint in it.
-        monitor: Name of the metric to optimize.
-        mode: "max" or "min".
         threads: CPU threads for torch.
-        checkpoint_s: Seconds between checkpoints within an epoch.
         asked: Unix time at which Optuna was asked for the trial.
     """
 
-    tracking_uri: str
+    settings: StudySettings
     run_id: str | None
     folder: TrialFolder
-    monitor: str
-    mode: str
     threads: int
-    checkpoint_s: float
     asked: float
 
 
@@ -81,18 +76,19 @@ def run_trial(task: TrialTask, pipe: Connection) -> None:
 
 def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    tracker = Tracker(task.tracking_uri)
+    monitor = task.settings.monitor
+    tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     best = _best_checkpoint(task, tracker, remote)
     callbacks: list[Callback] = [
         RandomState(),
         stop,
-        MLflowMetrics(outbox, task.monitor, task.asked),
-        ProgressReport(lambda *progress: remote.send(Progress(*progress)), task.monitor),
-        PruningCallback(remote, task.monitor),
+        MLflowMetrics(outbox, monitor, task.asked),
+        ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
+        PruningCallback(remote, monitor),
         best,
         # After `best`, so that the checkpoint holds this epoch's state of it.
-        ResumeCheckpoint(task.folder.path, stop, task.checkpoint_s),
+        ResumeCheckpoint(task.folder.path, stop, 60 * task.settings.checkpoint_minutes),
     ]
     config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
     kwargs = {"callbacks": callbacks, "default_root_dir": str(task.folder.path), **_QUIET}
@@ -114,14 +110,14 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
         remote.send(use)
-    return _complete(best, task.monitor, time.monotonic() - started)
+    return _complete(best, monitor, time.monotonic() - started)
 
 
 def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> MLflowModelCheckpoint:
     return MLflowModelCheckpoint(
         task.folder.path,
-        task.monitor,
-        task.mode,
+        task.settings.monitor,
+        task.settings.mode,
         tracking_uri=tracker.uri,
         run_id=task.run_id,
         wanted=lambda value: task.run_id is not None and remote.is_best(value),
