@@ -28,7 +28,7 @@ class TimeEstimator:
         self._validated += epochs
 
     def expected(self, *, prunes: bool) -> str | None:
-        """Return the time of the remaining trials, in words, if each trains all its epochs; None before the first."""
+        """Return the time of the remaining trials, as text, if each trains all its epochs; None before one ended."""
         remaining = self._total - self._trials
         if not self._trials or remaining <= 0:
             return None

@@ -57,7 +57,7 @@ def _exit(code: int, pipe: Connection) -> None:
 
 
 def _kill_itself(number: int, pipe: Connection) -> None:
-    pipe.send("last words")
+    pipe.send("last message")
     os.kill(os.getpid(), number)
 
 
@@ -79,7 +79,7 @@ def _interrupt_itself(pipe: Connection) -> None:
 
 def _ask(pipe: Connection) -> None:
     pipe.send("what is it?")
-    pipe.send(("told", pipe.recv()))
+    pipe.send(("received", pipe.recv()))
 
 
 def _linger(path: Path, pipe: Connection) -> None:
@@ -126,12 +126,12 @@ def test_request_is_answered(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _ask, log=log)
     assert workers.wait() == [("a", "what is it?")]
     workers.reply("a", 42)
-    assert workers.wait() == [("a", ("told", 42))]
+    assert workers.wait() == [("a", ("received", 42))]
 
 
 def test_reply_to_an_exited_process_is_dropped(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _kill_itself, signal.SIGKILL, log=log)
-    assert workers.wait() == [("a", "last words")]
+    assert workers.wait() == [("a", "last message")]
     workers._running["a"][0].join()
     workers.reply("a", 42)
     assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
@@ -161,9 +161,9 @@ def test_exit_of_a_killed_process_follows_its_last_message(
     workers: LocalWorkers, log: Path, number: signal.Signals, reason: str
 ) -> None:
     workers.start("a", _kill_itself, number, log=log)
-    [words, (key, death)] = _all(workers)
-    assert words == ("a", "last words")
-    assert (key, death, death.reason) == ("a", ProcessExit(-number), reason)
+    [message, (key, exited)] = _all(workers)
+    assert message == ("a", "last message")
+    assert (key, exited, exited.reason) == ("a", ProcessExit(-number), reason)
 
 
 def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Path) -> None:
@@ -173,8 +173,8 @@ def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Pat
 
 def test_exit_code_is_returned(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _exit, 3, log=log)
-    [(_, death)] = _all(workers)
-    assert death.reason == "its process exited with code 3"
+    [(_, exited)] = _all(workers)
+    assert exited.reason == "its process exited with code 3"
 
 
 def test_output_is_appended_to_the_log(workers: LocalWorkers, log: Path) -> None:
@@ -191,7 +191,7 @@ def test_exception_is_in_the_log(workers: LocalWorkers, log: Path) -> None:
 
 def test_call_returns_the_message_and_leaves_no_process(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_count, 5, 6, log=log) == 5
-    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
+    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last message"
     assert workers.running == []
 
 
@@ -214,7 +214,7 @@ def _tell_gpu(pipe: Connection) -> None:
     pipe.send(os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def _tell_gpu_and_wait(pipe: Connection) -> None:
+def _send_gpu_and_wait(pipe: Connection) -> None:
     _tell_gpu(pipe)
     while True:
         signal.pause()
@@ -242,11 +242,11 @@ def test_each_process_sees_only_its_gpu(on_gpus: Callable[..., LocalWorkers], lo
     workers = on_gpus(4, ["0", "GPU-5f"], 2)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     for key in "abcd":
-        workers.start(key, _tell_gpu_and_wait, log=log)
-    told: dict[Any, Any] = {}
-    while len(told) < 4:
-        told |= dict(workers.wait())
-    assert told == workers.leases == {"a": "0", "b": "GPU-5f", "c": "0", "d": "GPU-5f"}
+        workers.start(key, _send_gpu_and_wait, log=log)
+    received: dict[Any, Any] = {}
+    while len(received) < 4:
+        received |= dict(workers.wait())
+    assert received == workers.leases == {"a": "0", "b": "GPU-5f", "c": "0", "d": "GPU-5f"}
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
@@ -254,7 +254,7 @@ def test_workers_are_limited_by_the_gpus(on_gpus: Callable[..., LocalWorkers], l
     workers = on_gpus(9, ["0", "1"])
     assert (workers.count, workers.free) == (2, 2)
     for key in "ab":
-        workers.start(key, _tell_gpu_and_wait, log=log)
+        workers.start(key, _send_gpu_and_wait, log=log)
     assert workers.free == 0
     with pytest.raises(RuntimeError, match="each of the GPUs 0, 1 has 1 processes"):
         workers.start("c", _tell_gpu, log=log)
@@ -275,21 +275,21 @@ def test_preflight_gets_a_gpu(on_gpus: Callable[..., LocalWorkers], log: Path) -
 @pytest.mark.parametrize("per_gpu", [1, 2])
 def test_no_gpu_gets_more_processes_than_allowed(on_gpus: Callable[..., LocalWorkers], log: Path, per_gpu: int) -> None:
     workers, draw = on_gpus(9, ["0", "1", "2"], per_gpu), random.Random(17)
-    told: dict[int, str] = {}
+    received: dict[int, str] = {}
     for number in range(60):
         if not workers.free:
-            ended = draw.choice(list(told))  # killed by somebody, as the kernel does, or at the end of all words
+            ended = draw.choice(list(received))  # killed, as by the kernel, or after its last message
             os.kill(workers._running[ended][0].pid or 0, signal.SIGKILL)
             while ended in workers.running:
                 for key, message in workers.wait():
                     if isinstance(message, ProcessExit):
-                        del told[key]
-        workers.start(number, _tell_gpu_and_wait, log=log)
+                        del received[key]
+        workers.start(number, _send_gpu_and_wait, log=log)
         [(key, gpu)] = workers.wait()
-        told[key] = gpu
-        assert told == workers.leases
-        assert max(Counter(told.values()).values()) <= per_gpu
-    assert len(told) == 3 * per_gpu
+        received[key] = gpu
+        assert received == workers.leases
+        assert max(Counter(received.values()).values()) <= per_gpu
+    assert len(received) == 3 * per_gpu
 
 
 _STUDY = """
