@@ -77,11 +77,11 @@ def _device_problems(settings: StudySettings, trainer: Mapping[str, Any]) -> lis
 
 
 def check_start(
-    spec: StudySpec, space: SearchSpace, database: StudyDatabase, workers: Workers, *, known: bool
+    spec: StudySpec, space: SearchSpace, database: StudyDatabase, workers: Workers, *, used_before: bool
 ) -> dict[str, Any]:
     """Check the data, the encoders and both databases, with one batch in a new process; return the study's attributes.
 
-    `known` is whether this machine has used the study's folder before.
+    `used_before` is whether this machine has used the study's folder before.
 
     Raises:
         InputError: All problems, one line each.
@@ -110,7 +110,7 @@ def check_start(
         problems += spec.warm_start.problems(attributes)
     if study is not None and not problems:
         problems = _mismatches(study, attributes) + space.mismatches(study)
-        problems += [] if known else _elsewhere(study, spec)
+        problems += [] if used_before else _elsewhere(study, spec)
     if problems:
         raise InputError(problems)
     return attributes
@@ -147,7 +147,7 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.MODE: spec.settings.mode,
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
         StudyKey.DATA_COUNTS: dict(findings.counts),
-        StudyKey.BASELINES: dict(findings.constant_answers),
+        StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,

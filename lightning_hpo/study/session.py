@@ -63,8 +63,8 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = database or StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
     spec, space, pruner = check_settings(spec, database)
-    with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
-        attributes = check_start(spec, space, database, workers, known=known)
+    with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
+        attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
         experiment = tracker.experiment(spec.experiment)  # before the study: none is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
