@@ -75,13 +75,14 @@ class ProgressDisplay(StudyCallback):
     def _show(self, number: int, progress: messages.Progress) -> None:
         shown = "" if progress.metric is None else f"{self._monitor} {progress.metric:.4f}"
         completed = round(progress.epoch + progress.share, 2)
-        self._progress.update(self._tasks[number], total=progress.epochs or None, completed=completed, note=shown)
+        epochs = None if progress.epochs == -1 else progress.epochs
+        self._progress.update(self._tasks[number], total=epochs, completed=completed, note=shown)
         if progress.share < 1.0:
             return
         self._update()
         if not self._live and self._shown_epoch.get(number) != progress.epoch:
             self._shown_epoch[number] = progress.epoch
-            self._session.say(f"trial {number} epoch {progress.epoch + 1}/{progress.epochs or '?'} {shown}".rstrip())
+            self._session.say(f"trial {number} epoch {progress.epoch + 1}/{epochs or '?'} {shown}".rstrip())
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Remove the trial's bar and show its outcome."""

@@ -76,6 +76,19 @@ def _search(session: Session) -> None:
     display.on_study_end()
 
 
+@pytest.mark.parametrize("epochs", [None, -1])
+@pytest.mark.parametrize("terminal", [False], indirect=True)
+def test_unlimited_number_of_epochs_is_unknown(
+    terminal: bool, epochs: int | None, open_study: Open, capfd: Captured
+) -> None:
+    del terminal
+    session = open_study(total=1)
+    display, trial = ProgressDisplay(session), session.study.ask()
+    display.on_trial_start(trial, resumed=False)
+    display.on_message(trial, Progress(2, epochs, 1.0, 0.5))
+    assert capfd.readouterr().err.splitlines()[-1] == "trial 0 epoch 3/? val_metric 0.5000"
+
+
 @pytest.mark.parametrize("terminal", [False], indirect=True)
 def test_log_file_gets_one_line_for_each_event(terminal: bool, open_study: Open, capfd: Captured) -> None:
     del terminal
