@@ -110,9 +110,8 @@ class LocalWorkers:
         start_server()
         self.count = min(count, len(gpus) * per_gpu) if gpus else count
         self._gpus, self._per_gpu = tuple(gpus), per_gpu
-        self._leases: dict[Any, str] = {}
         self._context = multiprocessing.get_context("forkserver")
-        self._running: dict[Any, tuple[ForkServerProcess, Connection]] = {}
+        self._running: dict[Any, tuple[ForkServerProcess, Connection, str | None]] = {}
         self._leaving: list[ForkServerProcess] = []
 
     @property
@@ -128,7 +127,7 @@ class LocalWorkers:
     @property
     def leases(self) -> dict[Any, str]:
         """GPU of each running process."""
-        return {key: gpu for key, gpu in self._leases.items() if key in self._running}
+        return {key: gpu for key, (_, _, gpu) in self._running.items() if gpu is not None}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
         """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
@@ -140,9 +139,7 @@ class LocalWorkers:
         process = self._context.Process(target=_run, args=(target, arguments, theirs, log, gpu))
         process.start()
         theirs.close()
-        self._running[key] = (process, ours)
-        if gpu is not None:
-            self._leases[key] = gpu
+        self._running[key] = (process, ours, gpu)
 
     def _free_gpu(self) -> str | None:
         """Return the first of the least used GPUs."""
@@ -157,7 +154,7 @@ class LocalWorkers:
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
-        pipes = {pipe: key for key, (_, pipe) in self._running.items()}
+        pipes = {pipe: key for key, (_, pipe, _) in self._running.items()}
         ready = connection.wait(list(pipes), timeout)
         messages: list[tuple[Any, Any]] = []
         for pipe, key in pipes.items():
@@ -187,7 +184,7 @@ class LocalWorkers:
 
     def release(self, key: Any) -> None:
         """Free the worker after the process's last message, without waiting for its exit."""
-        process, pipe = self._running.pop(key)
+        process, pipe, _ = self._running.pop(key)
         pipe.close()
         self._leaving.append(process)
 
@@ -202,16 +199,16 @@ class LocalWorkers:
 
     def stop(self) -> None:
         """Ask every process to stop at its next batch."""
-        for process, _ in self._running.values():
+        for process, *_ in self._running.values():
             process.terminate()
 
     def kill(self) -> None:
         """Kill every process."""
-        for process, _ in self._running.values():
+        for process, *_ in self._running.values():
             process.kill()
 
     def _collect_exit_code(self, key: Any) -> ProcessExit:
-        process, pipe = self._running.pop(key)
+        process, pipe, _ = self._running.pop(key)
         process.join()
         pipe.close()
         return ProcessExit(process.exitcode or 0)
