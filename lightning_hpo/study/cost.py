@@ -25,7 +25,7 @@ class CostEstimate(StudyCallback):
         self._show()
 
     def on_message(self, trial: optuna.Trial, message: Message) -> None:
-        """Show how many such trials fit on a GPU, if it is more than share one now."""
+        """Show how many such trials fit on a GPU, if more fit than share one now."""
         per_device = self._session.spec.settings.per_device
         if isinstance(message, GpuUse) and message.fitting > per_device and not self._advised:
             self._advised = True

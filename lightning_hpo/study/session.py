@@ -66,7 +66,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
-        experiment = tracker.experiment(spec.experiment)  # before the study: none is created while MLflow is away
+        experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         study = database.create(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
         update_attributes(study, attributes)
@@ -181,7 +181,7 @@ class Session:
         return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
 
     def server(self, trial: optuna.Trial) -> TrialServer:
-        """Return what answers the requests of a running trial."""
+        """Return the server that answers the requests of a running trial."""
         if trial.number not in self._servers:
             self._servers[trial.number] = TrialServer(self.study, trial, self.is_best)
         return self._servers[trial.number]
@@ -191,7 +191,7 @@ class Session:
         return self.best is None or self._objective.is_better(value, self.best)
 
     def seconds_to_wait(self) -> float | None:
-        """Return for how many seconds to wait for messages; None for no limit."""
+        """Return the seconds to wait for messages; None for no limit."""
         tick = _TICK_S if self.outboxes.unsent else None
         left = self.stopping.seconds_left()
         return min((limit for limit in (tick, left) if limit is not None), default=None)
@@ -231,7 +231,7 @@ class Session:
             LightningHpoError: If too many trials in a row have failed, or the disk cannot be written.
         """
         folder = self.spec.settings.folder
-        if self.spec.search_space:  # of a refit the best would be the luckiest seed
+        if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
         if self._failed_too_often:
             raise LightningHpoError(
