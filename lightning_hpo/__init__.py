@@ -4,28 +4,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
-    from lightning_hpo.callbacks import MLflowModelCheckpoint, PruningCallback
-    from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
-    from lightning_hpo.exceptions import InputError, LightningHpoError
-    from lightning_hpo.storage.settings import StudySettings
-    from lightning_hpo.study.callback import StudyCallback
-    from lightning_hpo.study.spec import StudySpec
-
-__all__ = [
-    "CriteriaAgent",
-    "CriteriaDataModule",
-    "EvidenceAgent",
-    "EvidenceDataModule",
-    "InputError",
-    "LightningHpoError",
-    "MLflowModelCheckpoint",
-    "PruningCallback",
-    "StudyCallback",
-    "StudySettings",
-    "StudySpec",
-    "__version__",
-]
+    from lightning_hpo.agents import CriteriaAgent as CriteriaAgent
+    from lightning_hpo.agents import EvidenceAgent as EvidenceAgent
+    from lightning_hpo.callbacks import MLflowModelCheckpoint as MLflowModelCheckpoint
+    from lightning_hpo.callbacks import PruningCallback as PruningCallback
+    from lightning_hpo.data import CriteriaDataModule as CriteriaDataModule
+    from lightning_hpo.data import EvidenceDataModule as EvidenceDataModule
+    from lightning_hpo.exceptions import InputError as InputError
+    from lightning_hpo.exceptions import LightningHpoError as LightningHpoError
+    from lightning_hpo.storage.settings import StudySettings as StudySettings
+    from lightning_hpo.study.callback import StudyCallback as StudyCallback
+    from lightning_hpo.study.spec import StudySpec as StudySpec
 
 __version__ = "0.1.0"
 
@@ -42,6 +31,7 @@ _MODULES = {
     "StudySettings": "storage.settings",
     "StudySpec": "study.spec",
 }
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

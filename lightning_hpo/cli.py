@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from lightning_hpo import __version__
 from lightning_hpo.exceptions import InputError, LightningHpoError
+
+if TYPE_CHECKING:
+    import optuna
 
 __all__ = ["main"]
 
-Command = Callable[[Sequence[str]], int]
+Command = Callable[[Sequence[str]], int | None]
+"""Takes the arguments, and returns the exit code, or None for 0."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,11 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
         return 0
+    if given[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
     if str(Path.cwd()) not in sys.path:
         # Class paths shall find the user's own modules, as with `python -m`.
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return _command(given[0])(given[1:])
+        return _command(given[0])(given[1:]) or 0
     except InputError as error:
         return _refuse(error, 2)
     except LightningHpoError as error:
@@ -65,8 +73,6 @@ def _refuse(error: LightningHpoError, code: int) -> int:
 
 
 def _command(name: str) -> Command:
-    if name in ("--version", "-V"):
-        return _version
     if name not in _COMMANDS:
         raise InputError(f"{name}: no such command; there are: {', '.join(_COMMANDS)}")
     return _COMMANDS[name][0]
@@ -83,22 +89,29 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str) -> None:
         super().__init__(prog=f"lightning-hpo {command}", description=description, allow_abbrev=False)
 
+    def add_storage(self) -> None:
+        from lightning_hpo.databases import DatabaseUrl, default_storage, masked
+
+        url = partial(DatabaseUrl, flag="--storage")
+        text = f"URL of Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
+        self.add_argument("--storage", default=default_storage(), type=url, help=text)
+
+    def add_tracking(self) -> None:
+        from lightning_hpo.databases import default_tracking_uri, masked
+
+        text = f"MLflow's database or server; default: MLFLOW_TRACKING_URI or {masked(default_tracking_uri())}"
+        self.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse the arguments of a command that reads both databases, which must exist."""
+        self.add_storage()
+        self.add_tracking()
+        given = self.parse_args(arguments)
+        _require_database(given.tracking_uri)
+        return given
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
-
-
-def _add_storage(parser: _Parser) -> None:
-    from lightning_hpo.databases import DatabaseUrl, default_storage, masked
-
-    text = f"URL of Optuna's database; default: OPTUNA_STORAGE or {masked(default_storage())}".replace("%", "%%")
-    parser.add_argument("--storage", default=default_storage(), type=partial(DatabaseUrl, flag="--storage"), help=text)
-
-
-def _add_tracking(parser: _Parser) -> None:
-    from lightning_hpo.databases import default_tracking_uri, masked
-
-    text = f"MLflow's database or server; default: MLFLOW_TRACKING_URI or {masked(default_tracking_uri())}"
-    parser.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
 
 
 def _require_database(uri: str) -> None:
@@ -107,16 +120,15 @@ def _require_database(uri: str) -> None:
     DatabaseUrl(uri, "--tracking_uri").require()
 
 
-def _version(arguments: Sequence[str]) -> int:
-    del arguments
-    from lightning_hpo import __version__
+def _load_study(given: argparse.Namespace) -> "optuna.Study":
+    with _quick_imports():
+        from lightning_hpo.storage.studies import StudyDatabase
 
-    print(__version__)
-    return 0
+    return StudyDatabase(given.storage).load(given.study)
 
 
 def _lightning(command: str) -> Command:
-    def run(arguments: Sequence[str]) -> int:
+    def run(arguments: Sequence[str]) -> None:
         import logging
 
         with _quick_imports():
@@ -127,12 +139,11 @@ def _lightning(command: str) -> Command:
         # Lightning advertises its vendor's cloud at every start.
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
         AgentCLI([command, *arguments], run=True)
-        return 0
 
     return run
 
 
-def _predict(arguments: Sequence[str]) -> int:
+def _predict(arguments: Sequence[str]) -> None:
     with _quick_imports():
         from lightning_hpo.callbacks.prediction_writer import PredictionWriter
         from lightning_hpo.config.agent_cli import AgentCLI
@@ -140,7 +151,6 @@ def _predict(arguments: Sequence[str]) -> int:
     answers = PredictionWriter(sys.stdout)
     with redirect_stdout(sys.stderr):
         AgentCLI(["predict", *arguments], run=True, trainer_kwargs={"callbacks": [answers], "logger": False})
-    return 0
 
 
 def _tune(arguments: Sequence[str]) -> int:
@@ -175,43 +185,38 @@ def _tune(arguments: Sequence[str]) -> int:
         raise InputError(with_files(error.problems, arguments)) from error
 
 
-def _status(arguments: Sequence[str]) -> int:
+def _status(arguments: Sequence[str]) -> None:
     parser = _Parser("status", "Show the state of a study. It writes nothing, so it may run while `tune` runs.")
     parser.add_argument("--study", help="name of the study; default: one line for each study")
     parser.add_argument("--json", action="store_true", help="print JSON; docs/how-to/check-a-study.md lists its keys")
-    _add_storage(parser)
+    parser.add_storage()
     given = parser.parse_args(arguments)
     with _quick_imports():
         from lightning_hpo.report.status import print_status
 
     print_status(given.study, given.storage, as_json=given.json)
-    return 0
 
 
-def _report(arguments: Sequence[str]) -> int:
+def _report(arguments: Sequence[str]) -> None:
     parser = _Parser("report", "Write one HTML page about a study, readable offline, and its figures as PNG files.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report")
-    _add_storage(parser)
-    _add_tracking(parser)
+    parser.add_storage()
+    parser.add_tracking()
     given = parser.parse_args(arguments)
-    with _quick_imports():
-        from lightning_hpo.storage.studies import StudyDatabase
-        from lightning_hpo.tracking.tracker import Tracker
-
-    study = StudyDatabase(given.storage).load(given.study)
+    study = _load_study(given)
     tracked = "agent" in study.user_attrs  # an imported study has no runs
     if tracked:
         _require_database(given.tracking_uri)
     try:
         with _quick_imports():
             from lightning_hpo.report.write import write_report
+            from lightning_hpo.tracking.tracker import Tracker
     except ModuleNotFoundError as error:
         raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
         print(line)
-    return 0
 
 
 def _refit(arguments: Sequence[str]) -> int:
@@ -224,10 +229,7 @@ def _refit(arguments: Sequence[str]) -> int:
         "--per_device", type=int, default=1, help="number of trials that share a GPU; default: %(default)s"
     )
     parser.add_argument("--no-test", dest="test", action="store_false", help="do not score the test split")
-    _add_storage(parser)
-    _add_tracking(parser)
-    given = parser.parse_args(arguments)
-    _require_database(given.tracking_uri)
+    given = parser.parse(arguments)
     from lightning_hpo.study.workers import start_server
 
     start_server()
@@ -237,19 +239,13 @@ def _refit(arguments: Sequence[str]) -> int:
     return refit(RefitSettings(**vars(given)))
 
 
-def _reproduce(arguments: Sequence[str]) -> int:
+def _reproduce(arguments: Sequence[str]) -> None:
     parser = _Parser("reproduce", "Print the command that retrains a trial, and list what has changed since.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
     parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
     parser.add_argument("--run", action="store_true", help="retrain the trial and compare the values")
-    _add_storage(parser)
-    _add_tracking(parser)
-    given = parser.parse_args(arguments)
-    with _quick_imports():
-        from lightning_hpo.storage.studies import StudyDatabase
-
-    _require_database(given.tracking_uri)
-    study = StudyDatabase(given.storage).load(given.study)
+    given = parser.parse(arguments)
+    study = _load_study(given)
     with _quick_imports():
         from lightning_hpo.tracking.tracker import Tracker
         from lightning_hpo.trial.reproduce import reproduce
@@ -259,10 +255,9 @@ def _reproduce(arguments: Sequence[str]) -> int:
     with redirect_stdout(sys.stderr):  # the output of Lightning while it trains
         for line in lines:
             print(line, file=shown, flush=True)
-    return 0
 
 
-def _register(arguments: Sequence[str]) -> int:
+def _register(arguments: Sequence[str]) -> None:
     parser = _Parser("register", "Register a trial's model, verify it in a new process, and move the alias.")
     parser.add_argument("--study", required=True, help="name of the study")
     parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
@@ -271,14 +266,8 @@ def _register(arguments: Sequence[str]) -> int:
         "--promote", action="store_true", default=None, help="move the alias even if its model is better"
     )
     moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
-    _add_storage(parser)
-    _add_tracking(parser)
-    given = parser.parse_args(arguments)
-    with _quick_imports():
-        from lightning_hpo.storage.studies import StudyDatabase
-
-    _require_database(given.tracking_uri)
-    study = StudyDatabase(given.storage).load(given.study)
+    given = parser.parse(arguments)
+    study = _load_study(given)
     from lightning_hpo.study.workers import LocalWorkers, start_server
 
     start_server()
@@ -288,17 +277,13 @@ def _register(arguments: Sequence[str]) -> int:
 
     print("registering the model, and verifying it in a new process", file=sys.stderr)
     print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
-    return 0
 
 
-def _reconcile(arguments: Sequence[str]) -> int:
+def _reconcile(arguments: Sequence[str]) -> None:
     parser = _Parser("reconcile", "Find where the two databases and the trial folders disagree, and repair it.")
     parser.add_argument("--study", help="name of the study; default: all studies")
     parser.add_argument("--dry-run", action="store_true", help="report without repairing")
-    _add_storage(parser)
-    _add_tracking(parser)
-    given = parser.parse_args(arguments)
-    _require_database(given.tracking_uri)
+    given = parser.parse(arguments)
     with _quick_imports():
         from lightning_hpo.storage.studies import StudyDatabase
         from lightning_hpo.study.reconciliation import reconcile
@@ -309,10 +294,9 @@ def _reconcile(arguments: Sequence[str]) -> int:
     for study in map(database.load, database.names() if given.study is None else [given.study]):
         for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
             print(f"{study.study_name}: {line}")
-    return 0
 
 
-def _import_study(arguments: Sequence[str]) -> int:
+def _import_study(arguments: Sequence[str]) -> None:
     from lightning_hpo.databases import DatabaseUrl
 
     parser = _Parser("import-study", "Copy studies with all their trials from another Optuna database.")
@@ -320,20 +304,19 @@ def _import_study(arguments: Sequence[str]) -> int:
     text = "the other database; nothing in it is changed"
     parser.add_argument("--from", dest="source", required=True, type=source, help=text)
     parser.add_argument("--study", help="name of the study; default: all studies")
-    _add_storage(parser)
+    parser.add_storage()
     given = parser.parse_args(arguments)
     with _quick_imports():
         from lightning_hpo.storage.import_study import import_studies
 
     for line in import_studies(given.source, given.storage, given.study):
         print(line)
-    return 0
 
 
-def _ui(arguments: Sequence[str]) -> int:
+def _ui(arguments: Sequence[str]) -> None:
     parser = _Parser("ui", "Serve MLflow's web pages for the tracking database, to this machine only.")
     parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
-    _add_tracking(parser)
+    parser.add_tracking()
     given = parser.parse_args(arguments)
     from lightning_hpo.databases import DatabaseUrl
 
@@ -347,7 +330,7 @@ def _ui(arguments: Sequence[str]) -> int:
     os.execv(command[0], command)
 
 
-def _demo_data(arguments: Sequence[str]) -> int:
+def _demo_data(arguments: Sequence[str]) -> None:
     parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
     parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet")
     parser.add_argument("--posts", type=int, default=300, help="default: %(default)s")
@@ -360,7 +343,6 @@ def _demo_data(arguments: Sequence[str]) -> int:
     print("writing the posts and training a small encoder on them; this takes half a minute", file=sys.stderr)
     write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
-    return 0
 
 
 _COMMANDS: dict[str, tuple[Command, str]] = {

@@ -87,20 +87,12 @@ class DatabaseUrl:
         return self.path is not None and not self.path.is_file()
 
     def require(self) -> None:
-        """Check that the file exists.
-
-        Raises:
-            InputError: If it does not.
-        """
+        """Raise an `InputError` if the file does not exist."""
         if self.is_missing:
             raise InputError(f"{self.flag}: there is no database {self.path}; tune a study first, or name another")
 
     def check(self) -> None:
-        """Check that SQLite can read the file, if it exists. Nothing is written.
-
-        Raises:
-            InputError: If the file is not an SQLite database, or is damaged.
-        """
+        """Raise an `InputError` if the file exists but is damaged, or is no SQLite database. Nothing is written."""
         if self.path is None or not self.path.exists():
             return
         try:

@@ -14,11 +14,7 @@ LAST, PREVIOUS, PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """Files of one trial.
-
-    Args:
-        path: The folder, `OUTDIR/STUDY/trial_N`.
-    """
+    """Files of one trial, in the folder `OUTDIR/STUDY/trial_N`."""
 
     path: Path
 
@@ -68,11 +64,7 @@ class TrialFolder:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """Files of a study.
-
-    Args:
-        path: The folder, `OUTDIR/STUDY`.
-    """
+    """Files of a study, in the folder `OUTDIR/STUDY`."""
 
     path: Path
 

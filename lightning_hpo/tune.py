@@ -26,10 +26,6 @@ __all__ = ["default_callbacks", "run", "tune"]
 def tune(spec: StudySpec, workers: Workers) -> int:
     """Run a study, or resume it, and register its best model when it is complete.
 
-    Args:
-        spec: What to train.
-        workers: Processes for its trials.
-
     Returns:
         The command's exit code: 0, or 128 and the signal's number if a signal stopped it.
 

@@ -50,9 +50,9 @@ def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.C
         assert sandbox.tune("grid", config=config) == 0
         # The default comes first, and the grid after it.
         assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
-    shown = capfd.readouterr().err
-    assert shown.count("the sampler has sampled the whole search space") == 1
-    assert "registered foreignmodule-best-model version 1, verified" in shown
+    printed = capfd.readouterr().err
+    assert printed.count("the sampler has sampled the whole search space") == 1
+    assert "registered foreignmodule-best-model version 1, verified" in printed
 
 
 def test_both_databases_agree_after_a_study(sandbox: StudySandbox) -> None:
@@ -168,9 +168,9 @@ def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
         patched.setattr(optuna.Study, "ask", ask_a_locked_one)
         assert sandbox.tune("away", *flags, "--study.storage_wait", "0.2") == 1
     lock.close()
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    [line] = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: OperationalError: database is locked; ")
     assert multiprocessing.active_children() == []
     assert [t.state for t in sandbox.trials("away")] == [TrialState.RUNNING]
@@ -179,7 +179,7 @@ def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
 
 
 @pytest.mark.parametrize(
-    ("error", "shown"),
+    ("error", "printed"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "error: OSError: [Errno 28] No space left on device; "),
         (sqlite3.OperationalError("database or disk is full"), "error: OperationalError: database or disk is full; "),
@@ -190,7 +190,7 @@ def test_a_disk_that_is_full_ends_the_study_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
-    shown: str,
+    printed: str,
 ) -> None:
     def full(*arguments: object) -> None:
         raise error
@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_ends_the_study_in_a_line(
     assert sandbox.tune("full", "--study.n_trials", "1") == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
-    assert [line.startswith(shown) for line in shown.splitlines() if line.startswith("error")] == [True]
+    assert [line.startswith(printed) for line in shown.splitlines() if line.startswith("error")] == [True]
 
 
 def test_best_trials_keep_weights_and_the_best_model_loads_by_its_alias(sandbox: StudySandbox) -> None:
@@ -276,9 +276,9 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
         wait_for(marker.exists)
         process.send_signal(number)
         assert process.stderr is not None
-        shown = process.stderr.read()
-    assert process.returncode == 128 + number, shown
-    assert "run the same command to resume" in shown
+        printed = process.stderr.read()
+    assert process.returncode == 128 + number, printed
+    assert "run the same command to resume" in printed
     return config
 
 
@@ -338,7 +338,7 @@ def test_run_of_a_pruned_trial_is_killed_and_has_its_last_value(sandbox: StudySa
         {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4}},
         {"class_path": "tests.fault_callbacks.LittleMemory", "init_args": {"left_mib": 768, "mib_a_sample": 128}},
     ],
-    ids=["as CUDA says it", "a real limit"],
+    ids=["an error of CUDA", "a real limit"],
 )
 def test_out_of_memory_halves_the_batch_and_keeps_the_trial(sandbox: StudySandbox, callback: dict[str, Any]) -> None:
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
@@ -474,10 +474,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
     flags, config, line = BAD[case]
     before = _databases(sandbox.folder)
     code = sandbox.tune("bad", *flags, config=config)
-    shown = capsys.readouterr().err
-    assert code == (1 if case == "model that raises" else 2), shown
-    assert line in shown
-    assert "Traceback" not in shown
+    printed = capsys.readouterr().err
+    assert code == (1 if case == "model that raises" else 2), printed
+    assert line in printed
+    assert "Traceback" not in printed
     assert _databases(sandbox.folder) == before
 
 

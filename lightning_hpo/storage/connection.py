@@ -31,8 +31,7 @@ def open_storage(
 
     With `wait_s`, every new connection waits until the database accepts it. A server that restarts between two
     transactions is therefore waited for. A server that exits within a transaction is not: Optuna's call raises
-    `StorageInternalError`, which ends the command. An SQLite file that another process has locked is waited for by
-    SQLite itself, up to `wait_s` and 60 seconds.
+    `StorageInternalError`, which ends the command. SQLite itself waits for a file that another process has locked.
 
     Args:
         url: The database.
@@ -99,8 +98,8 @@ def _engine_options(url: DatabaseUrl, timeout_s: float) -> dict[str, Any]:
 def wait_for_connections(engine: sqlalchemy.Engine, url: DatabaseUrl, wait_s: float) -> None:
     """Let each new connection of an engine wait until the database accepts it.
 
-    A wrong password cannot be told from a server that is down. `tune` reports it at once even so, because its checks
-    open the database without waiting.
+    A wrong password cannot be distinguished from a server that is down. `tune` reports it at once even
+    so, because its checks open the database without waiting.
     """
 
     def connect_when_accepted(dialect: sqlalchemy.Dialect, record: Any, args: Any, options: Any) -> Any:

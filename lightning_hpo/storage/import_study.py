@@ -14,8 +14,9 @@ from sqlalchemy.engine import make_url
 
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.connection import NoStudiesError, open_storage
+from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.storage.optuna_private import set_trial_user_attr
+from lightning_hpo.storage.studies import StudyDatabase
 
 __all__ = ["import_studies"]
 
@@ -39,21 +40,17 @@ def import_studies(source: DatabaseUrl, storage: DatabaseUrl, name: str | None =
             Nothing has been written then.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if _is_same(source, storage):
+    same_file = source.path is not None and storage.path is not None and source.path.resolve() == storage.path.resolve()
+    if same_file or make_url(source.url) == make_url(storage.url):
         raise InputError(f"--from: {source.masked} is the storage itself; name another database, or --storage")
     with _open_source(source) as opened:
         names = _names(opened, source, name)
-        existing = set(_existing_names(storage)).intersection(names)
+        database = StudyDatabase(storage)
+        existing = [each for each in names if database.find(each) is not None]
         if existing:
-            raise InputError([_already_there(each, storage) for each in names if each in existing])
+            raise InputError([_already_there(each, storage) for each in existing])
         target = open_storage(storage)
         return [_copy_study(each, opened, target, storage) for each in names]
-
-
-def _is_same(source: DatabaseUrl, storage: DatabaseUrl) -> bool:
-    if source.path is not None and storage.path is not None:
-        return source.path.resolve() == storage.path.resolve()
-    return make_url(source.url) == make_url(storage.url)
 
 
 @contextlib.contextmanager
@@ -118,15 +115,6 @@ def _already_there(name: str, storage: DatabaseUrl) -> str:
         f"--study {name}: {storage.masked} has a study of that name already, and an import does not add to it; name "
         "another --storage, or import the other studies one by one with --study"
     )
-
-
-def _existing_names(storage: DatabaseUrl) -> list[str]:
-    if storage.is_missing:
-        return []
-    try:
-        return optuna.get_all_study_names(open_storage(storage, create=False))
-    except NoStudiesError:
-        return []
 
 
 def _copy_study(name: str, source: RDBStorage, target: RDBStorage, storage: DatabaseUrl) -> str:

@@ -26,11 +26,7 @@ class Objective:
 
     @classmethod
     def of(cls, study: optuna.Study) -> "Objective":
-        """Return the objective of an Optuna study.
-
-        Raises:
-            RuntimeError: If the study has several objectives.
-        """
+        """Return the objective of an Optuna study, which must not have several."""
         mode: Literal["max", "min"] = "max" if study.direction == StudyDirection.MAXIMIZE else "min"
         return cls(str(study.user_attrs.get(StudyKey.MONITOR, "score")), mode)
 
@@ -48,11 +44,7 @@ class Objective:
         return value > other if self.mode == "max" else value < other
 
     def best(self, values: Iterable[float]) -> float:
-        """Return the best of the values.
-
-        Raises:
-            ValueError: If there are no values.
-        """
+        """Return the best of the values, of which there must be at least one."""
         return max(values) if self.mode == "max" else min(values)
 
     def sort_key(self, value: float) -> float:

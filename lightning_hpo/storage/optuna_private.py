@@ -9,27 +9,13 @@ from typing import Any, Final
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.storages._rdb.models import (
-    StudyDirectionModel,
-    StudyModel,
-    StudyUserAttributeModel,
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialUserAttributeModel,
-    TrialValueModel,
-)
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 __all__ = [
     "TRIAL_START",
-    "StudyDirectionModel",
-    "StudyModel",
-    "StudyUserAttributeModel",
-    "TrialIntermediateValueModel",
-    "TrialModel",
-    "TrialUserAttributeModel",
-    "TrialValueModel",
     "has_reported",
+    "models",
     "pause_trial",
     "reattach",
     "set_trial_user_attr",
@@ -40,7 +26,7 @@ __all__ = [
 ]
 
 # The mapped class hides this column behind a private attribute.
-TRIAL_START: Final = TrialModel.__table__.c.datetime_start
+TRIAL_START: Final = models.TrialModel.__table__.c.datetime_start
 """Column of the time (UTC) at which a trial was first started."""
 
 

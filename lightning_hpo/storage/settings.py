@@ -4,12 +4,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
+from lightning_hpo.flag_types import Bounds, bounds_problems
 from lightning_hpo.storage.objective import Objective
 
 __all__ = ["StudySettings"]
@@ -23,24 +24,24 @@ class StudySettings:
 
     Args:
         name: Name of the study, of letters, digits, '.', '-' and '_'. Required by `tune`.
-        n_trials: Number of trials that are complete or pruned at the end (at least 1). Trials of earlier calls count.
-        workers: Number of trials that train at the same time, each in its own process (at least 1).
+        n_trials: Number of trials that are complete or pruned at the end. Trials of earlier calls count.
+        workers: Number of trials that train at the same time, each in its own process.
         devices: Indices of the GPUs to use, such as [0, 1]; auto for all. Each trial gets one GPU.
-        per_device: Number of trials that train on one GPU at the same time (at least 1).
+        per_device: Number of trials that train on one GPU at the same time.
         timeout: Seconds after which `tune` pauses the running trials and exits (above 0). The next call resumes them.
         from_: Name of another study in this database to start from. Its best points are tried after the defaults.
-        queue: Number of best points of the study in --study.from to try first (at least 0).
+        queue: Number of best points of the study in --study.from to try first.
         narrow: Share of each range to keep around the best value of the study in --study.from (above 0, at most 1).
         fix: Flags that keep the best value of the study in --study.from in every trial, instead of being searched.
-        seed: Seed of the sampler (0 to 4294967295). The draws of a trial depend on it and on the trial's number.
+        seed: Seed of the sampler. The draws of a trial depend on it and on the trial's number.
         monitor: Name of the logged metric to optimize.
         mode: max if a higher metric is better, min if a lower one is.
         sampler: Optuna sampler by class path. Default: multivariate, grouped TPE.
         pruner: Optuna pruner by class path. Default: prune a trial below the median of the earlier trials.
         outdir: Folder of checkpoints and logs: OUTDIR/STUDY/trial_N/.
-        keep: Number of best trials whose weights are kept (at least 1).
+        keep: Number of best trials whose weights are kept.
         checkpoint_minutes: Minutes between two checkpoints within an epoch (above 0).
-        max_failures: Number of failed trials in a row after which the study stops (at least 1).
+        max_failures: Number of failed trials in a row after which the study stops.
         halve_on_oom: On out of memory, restart the trial with half the batch size and twice the accumulation.
         register: Register the best model once the study is complete.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
@@ -49,24 +50,24 @@ class StudySettings:
     """
 
     name: str | None = None
-    n_trials: int = 20
-    workers: int = 1
+    n_trials: Annotated[int, Bounds(1)] = 20
+    workers: Annotated[int, Bounds(1)] = 1
     devices: list[int] | Literal["auto"] = "auto"
-    per_device: int = 1
+    per_device: Annotated[int, Bounds(1)] = 1
     timeout: float | None = None
     from_: str | None = None
-    queue: int = 3
+    queue: Annotated[int, Bounds(0)] = 3
     narrow: float | None = None
     fix: list[str] = field(default_factory=list)
-    seed: int = 17
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] = 17
     monitor: str = "val_metric"
     mode: Literal["max", "min"] = "max"
     sampler: BaseSampler | None = None
     pruner: BasePruner | None = None
     outdir: str = "outputs"
-    keep: int = 3
+    keep: Annotated[int, Bounds(1)] = 3
     checkpoint_minutes: float = 10.0
-    max_failures: int = 3
+    max_failures: Annotated[int, Bounds(1)] = 3
     halve_on_oom: bool = True
     register: bool = True
     storage: str | None = None
@@ -104,13 +105,9 @@ class StudySettings:
             found.append("--study.name: required; give the study a name, such as --study.name first-search")
         elif not _NAME.fullmatch(self.name):
             found.append(f"--study.name: got {self.name!r}; use letters, digits, '.', '-' and '_', as in a folder name")
-        for flag in ("n_trials", "workers", "per_device", "keep", "max_failures"):
-            if getattr(self, flag) < 1:
-                found.append(f"--study.{flag}: got {getattr(self, flag)}; use 1 or more")
+        found += bounds_problems("--study", StudySettings, vars(self))
         if self.devices != "auto" and (not self.devices or len(set(self.devices)) < len(self.devices)):
             found.append(f"--study.devices: got {self.devices}; list each GPU once, or use auto")
-        if not 0 <= self.seed < 2**32:
-            found.append(f"--study.seed: got {self.seed}; use 0 to {2**32 - 1}")
         if not self.checkpoint_minutes > 0:
             found.append(f"--study.checkpoint_minutes: got {self.checkpoint_minutes}; use a number of minutes above 0")
         if self.timeout is not None and self.timeout <= 0:
@@ -120,7 +117,7 @@ class StudySettings:
         return found + self._warm_start_problems()
 
     def _warm_start_problems(self) -> list[str]:
-        found = [] if self.queue >= 0 else [f"--study.queue: got {self.queue}; use 0 or more"]
+        found = []
         if self.narrow is not None and not 0 < self.narrow <= 1:
             found.append(f"--study.narrow: got {self.narrow}; use a number above 0 and at most 1")
         given = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]

@@ -28,7 +28,7 @@ class StudyDatabase:
 
     def __init__(self, url: DatabaseUrl, wait_s: float | None = None) -> None:
         self.url, self._wait_s = url, wait_s
-        self._storage: RDBStorage | None = None
+        self._opened: RDBStorage | None = None
 
     def find(self, name: str) -> optuna.Study | None:
         """Return a study, or None if the database or the study does not exist. Nothing is written."""
@@ -42,12 +42,8 @@ class StudyDatabase:
     def load(self, name: str, *, flag: str = "--study") -> optuna.Study:
         """Return a study. Nothing is written.
 
-        Args:
-            name: Name of the study.
-            flag: The flag that named it, for errors.
-
         Raises:
-            InputError: If the database or the study does not exist.
+            InputError: If the database or the study does not exist; it names the flag.
         """
         try:
             return optuna.load_study(study_name=name, storage=self._existing())
@@ -65,13 +61,13 @@ class StudyDatabase:
         Raises:
             StorageAwayError: From here on, if the database does not accept a connection in time.
         """
-        if self._storage is None:
-            self._storage = open_storage(self.url, wait_s=self._wait_s)
+        if self._opened is None:
+            self._opened = open_storage(self.url, wait_s=self._wait_s)
         elif self._wait_s is not None:
-            wait_for_connections(self._storage.engine, self.url, self._wait_s)
+            wait_for_connections(self._opened.engine, self.url, self._wait_s)
         return optuna.create_study(
             study_name=settings.name,
-            storage=self._storage,
+            storage=self._opened,
             direction=settings.objective.direction,
             sampler=sampler,
             pruner=pruner,
@@ -79,9 +75,9 @@ class StudyDatabase:
         )
 
     def _existing(self) -> RDBStorage:
-        if self._storage is None:
-            self._storage = open_storage(self.url, create=False, sqlite_timeout_s=self._wait_s)
-        return self._storage
+        if self._opened is None:
+            self._opened = open_storage(self.url, create=False, sqlite_timeout_s=self._wait_s)
+        return self._opened
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -11,19 +11,11 @@ from optuna.trial import TrialState
 from sqlalchemy import Connection, Float, Select, cast, func, select
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.optuna_private import (
-    TRIAL_START,
-    StudyDirectionModel,
-    StudyModel,
-    StudyUserAttributeModel,
-    TrialIntermediateValueModel,
-    TrialModel,
-    TrialUserAttributeModel,
-    TrialValueModel,
-)
+from lightning_hpo.storage.optuna_private import TRIAL_START, models
 
 __all__ = ["StudySummary", "TrialSummary", "study_names", "summarize_study"]
 
+_Trial = models.TrialModel
 _LAST = 20
 _MAX_UNFINISHED = 200
 _UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -87,7 +79,7 @@ class StudySummary:
 
 def study_names(connection: Connection) -> list[str]:
     """Return the names of all studies, the oldest first."""
-    return list(connection.scalars(select(StudyModel.study_name).order_by(StudyModel.study_id)))
+    return list(connection.scalars(select(models.StudyModel.study_name).order_by(models.StudyModel.study_id)))
 
 
 def summarize_study(connection: Connection, name: str) -> StudySummary:
@@ -100,14 +92,16 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
     Raises:
         InputError: If the study does not exist.
     """
-    study_id = connection.scalar(select(StudyModel.study_id).where(StudyModel.study_name == name))
+    study_id = connection.scalar(select(models.StudyModel.study_id).where(models.StudyModel.study_name == name))
     if study_id is None:
         names = ", ".join(study_names(connection)) or "none"
         raise InputError(f"--study {name}: no such study in this database; there are: {names}")
-    counted = select(TrialModel.state, func.count()).where(TrialModel.study_id == study_id).group_by(TrialModel.state)
+    attribute = models.StudyUserAttributeModel
+    about = select(attribute.key, attribute.value_json).where(attribute.study_id == study_id)
+    counted = select(_Trial.state, func.count()).where(_Trial.study_id == study_id).group_by(_Trial.state)
     return StudySummary(
         name=name,
-        about=_about(connection, study_id),
+        about={key: json.loads(value) for key, value in connection.execute(about)},
         counts={row[0]: row[1] for row in connection.execute(counted)},
         best=_best(connection, study_id),
         failures=_failures(connection, study_id),
@@ -117,41 +111,36 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
     )
 
 
-def _about(connection: Connection, study_id: int) -> dict[str, Any]:
-    attribute = StudyUserAttributeModel
-    rows = connection.execute(select(attribute.key, attribute.value_json).where(attribute.study_id == study_id))
-    return {key: json.loads(value) for key, value in rows}
-
-
 def _best(connection: Connection, study_id: int) -> tuple[int, float] | None:
-    direction = select(StudyDirectionModel.direction).where(StudyDirectionModel.study_id == study_id)
+    direction = select(models.StudyDirectionModel.direction).where(models.StudyDirectionModel.study_id == study_id)
     directions = list(connection.scalars(direction))
     if len(directions) != 1:
         return None
-    value = TrialValueModel.value
-    complete = (
-        select(TrialModel.number, value)
-        .join(TrialValueModel, TrialValueModel.trial_id == TrialModel.trial_id)
-        .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.COMPLETE, value.is_not(None))
-    )
+    value = models.TrialValueModel.value
     order = value.desc() if directions[0] == StudyDirection.MAXIMIZE else value
-    found = connection.execute(complete.order_by(order, TrialModel.number).limit(1)).first()
+    complete = (
+        select(_Trial.number, value)
+        .join(models.TrialValueModel, models.TrialValueModel.trial_id == _Trial.trial_id)
+        .where(_Trial.study_id == study_id, _Trial.state == TrialState.COMPLETE, value.is_not(None))
+        .order_by(order, _Trial.number)
+    )
+    found = connection.execute(complete.limit(1)).first()
     return None if found is None else (found[0], found[1])
 
 
 def _with_attribute(study_id: int, key: str, *columns: Any) -> Select[Any]:
-    attribute = TrialUserAttributeModel
-    matching = select(*columns).join_from(TrialModel, attribute, attribute.trial_id == TrialModel.trial_id)
-    return matching.where(TrialModel.study_id == study_id, attribute.key == key)
+    attribute = models.TrialUserAttributeModel
+    matching = select(*columns).join_from(_Trial, attribute, attribute.trial_id == _Trial.trial_id)
+    return matching.where(_Trial.study_id == study_id, attribute.key == key)
 
 
 def _failures(connection: Connection, study_id: int) -> dict[str, int]:
-    attribute = TrialUserAttributeModel
+    attribute = models.TrialUserAttributeModel
     reasons = (
         select(attribute.value_json, func.count())
-        .select_from(TrialModel)
-        .outerjoin(attribute, (attribute.trial_id == TrialModel.trial_id) & (attribute.key == "ended_by"))
-        .where(TrialModel.study_id == study_id, TrialModel.state == TrialState.FAIL)
+        .select_from(_Trial)
+        .outerjoin(attribute, (attribute.trial_id == _Trial.trial_id) & (attribute.key == "ended_by"))
+        .where(_Trial.study_id == study_id, _Trial.state == TrialState.FAIL)
         .group_by(attribute.value_json)
         .order_by(func.count().desc(), attribute.value_json)
     )
@@ -159,24 +148,24 @@ def _failures(connection: Connection, study_id: int) -> dict[str, int]:
 
 
 def _seconds(connection: Connection, study_id: int) -> float | None:
-    mean = func.avg(cast(TrialUserAttributeModel.value_json, Float))
-    found = connection.scalar(_with_attribute(study_id, "runtime_s", mean).where(TrialModel.state.in_(_COUNTED)))
+    mean = func.avg(cast(models.TrialUserAttributeModel.value_json, Float))
+    found = connection.scalar(_with_attribute(study_id, "runtime_s", mean).where(_Trial.state.in_(_COUNTED)))
     return None if found is None else float(found)
 
 
 def _latest(connection: Connection, study_id: int) -> list[TrialSummary]:
-    columns = (TrialModel.trial_id, TrialModel.number, TrialModel.state, TRIAL_START)
-    trials = select(*columns).where(TrialModel.study_id == study_id)
+    columns = (_Trial.trial_id, _Trial.number, _Trial.state, TRIAL_START)
+    trials = select(*columns).where(_Trial.study_id == study_id)
     rows = {
         row[0]: row
         for query in (
-            trials.where(TrialModel.state.in_(_UNFINISHED)).limit(_MAX_UNFINISHED),
-            trials.order_by(TrialModel.number.desc()).limit(_LAST),
+            trials.where(_Trial.state.in_(_UNFINISHED)).limit(_MAX_UNFINISHED),
+            trials.order_by(_Trial.number.desc()).limit(_LAST),
         )
         for row in connection.execute(query)
     }
     attributes: dict[int, dict[str, Any]] = {trial_id: {} for trial_id in rows}
-    attribute = TrialUserAttributeModel
+    attribute = models.TrialUserAttributeModel
     for trial_id, key, value in connection.execute(
         select(attribute.trial_id, attribute.key, attribute.value_json).where(attribute.trial_id.in_(rows))
     ):
@@ -188,20 +177,16 @@ def _latest(connection: Connection, study_id: int) -> list[TrialSummary]:
             state=state,
             value=values.get(trial_id, reported[trial_id][-1] if trial_id in reported else None),
             epochs=len(reported.get(trial_id, ())),
-            began=None if began is None else _since_1970(began),
+            began=None if began is None else began.replace(tzinfo=UTC).timestamp(),
             attributes=attributes[trial_id],
         )
         for trial_id, number, state, began in sorted(rows.values(), key=lambda row: int(row[1]))
     ]
 
 
-def _since_1970(utc: datetime) -> float:
-    return utc.replace(tzinfo=UTC).timestamp()
-
-
 def _values(connection: Connection, trial_ids: list[int]) -> tuple[dict[int, float], dict[int, list[float]]]:
     """Return the final value of each trial, and its reported values by epoch."""
-    final, report = TrialValueModel, TrialIntermediateValueModel
+    final, report = models.TrialValueModel, models.TrialIntermediateValueModel
     finals = select(final.trial_id, final.value).where(final.trial_id.in_(trial_ids), final.objective == 0)
     reports = select(report.trial_id, report.intermediate_value).where(report.trial_id.in_(trial_ids))
     reported: dict[int, list[float]] = {}

@@ -16,12 +16,7 @@ class StudyCallback:
         """Called before the first trial starts."""
 
     def on_trial_start(self, trial: optuna.Trial, *, resumed: bool) -> None:
-        """Called before a trial's process starts.
-
-        Args:
-            trial: The trial.
-            resumed: Whether the trial has trained before.
-        """
+        """Called before a trial's process starts, with whether the trial has trained before."""
 
     def on_message(self, trial: optuna.Trial, message: Message) -> None:
         """Called for each message of a trial that needs no answer, except its outcome."""

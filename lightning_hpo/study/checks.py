@@ -12,6 +12,7 @@ from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
 from lightning_hpo.study.lines import waiting
@@ -36,18 +37,7 @@ def check_settings(
     """
     settings = spec.settings
     problems = settings.problems()
-    problems += device_problems(
-        settings.devices,
-        spec.config["trainer"].get("accelerator"),
-        visible_gpus(),
-        workers=settings.workers,
-        per_device=settings.per_device,
-    )
-    if _several(spec.config["trainer"].get("devices")):
-        problems.append(
-            f"--trainer.devices: got {spec.config['trainer']['devices']}; a trial trains on one device, and several "
-            "trials at the same time: --study.workers"
-        )
+    problems += _device_problems(settings, spec.config["trainer"])
     try:
         settings.storage_url.check()
         spec = spec if problems else spec.with_warm_start(database)
@@ -72,27 +62,26 @@ def check_settings(
     return spec, space, pruner
 
 
-def _several(devices: object) -> bool:
-    """Return whether the Trainer's `devices` names more than one; a trial's process sees one GPU."""
+def _device_problems(settings: StudySettings, trainer: Mapping[str, Any]) -> list[str]:
+    gpus, parallel = visible_gpus(), {"workers": settings.workers, "per_device": settings.per_device}
+    problems = device_problems(settings.devices, trainer.get("accelerator"), gpus, **parallel)
+    devices = trainer.get("devices")
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
-    return len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1
+    if len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1:
+        problems.append(
+            f"--trainer.devices: got {trainer['devices']}; a trial trains on one device, and several trials at the "
+            "same time: --study.workers"
+        )
+    return problems
 
 
 def check_start(
-    spec: StudySpec, space: SearchSpace, database: StudyDatabase, workers: Workers, *, known: bool
+    spec: StudySpec, space: SearchSpace, database: StudyDatabase, workers: Workers, *, used_before: bool
 ) -> dict[str, Any]:
-    """Check the data, the encoders and both databases, and run one batch in a new process.
+    """Check the data, the encoders and both databases, with one batch in a new process; return the study's attributes.
 
-    Args:
-        spec: The study.
-        space: Its search space.
-        database: Optuna's database.
-        workers: Provides the process.
-        known: Whether this machine has used the study's folder before.
-
-    Returns:
-        The attributes to store with the study.
+    `used_before` is whether this machine has used the study's folder before.
 
     Raises:
         InputError: All problems, one line each.
@@ -121,7 +110,7 @@ def check_start(
         problems += spec.warm_start.problems(attributes)
     if study is not None and not problems:
         problems = _mismatches(study, attributes) + space.mismatches(study)
-        problems += [] if known else _elsewhere(study, spec)
+        problems += [] if used_before else _elsewhere(study, spec)
     if problems:
         raise InputError(problems)
     return attributes
@@ -158,7 +147,7 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.MODE: spec.settings.mode,
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
         StudyKey.DATA_COUNTS: dict(findings.counts),
-        StudyKey.BASELINES: dict(findings.constant_answers),
+        StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,

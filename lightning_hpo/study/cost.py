@@ -1,4 +1,4 @@
-"""Estimate of what a study will cost, shown before it has cost it."""
+"""Estimate of the time that a study will take, and of the trials that fit on a GPU."""
 
 import optuna
 from optuna.pruners import NopPruner
@@ -14,25 +14,21 @@ __all__ = ["CostEstimate"]
 
 
 class CostEstimate(StudyCallback):
-    """Shows once, as soon as a trial has ended, how long the study will take, and how many trials fit on a GPU.
-
-    Args:
-        session: The study.
-    """
+    """Shows once, as soon as a trial has ended, how long the study will take, and how many trials fit on a GPU."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._shown = self._fit_shown = False
+        self._shown = self._advised = False
 
     def on_study_start(self) -> None:
         """Show the estimate if an earlier command has ended a trial."""
         self._show()
 
     def on_message(self, trial: optuna.Trial, message: Message) -> None:
-        """Show how many such trials fit on a GPU, if it is more than share one now."""
+        """Show how many such trials fit on a GPU, if more fit than share one now."""
         per_device = self._session.spec.settings.per_device
-        if isinstance(message, GpuUse) and message.fitting > per_device and not self._fit_shown:
-            self._fit_shown = True
+        if isinstance(message, GpuUse) and message.fitting > per_device and not self._advised:
+            self._advised = True
             self._session.say(f"trial {trial.number}: {message.advice}")
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
@@ -41,8 +37,9 @@ class CostEstimate(StudyCallback):
         self._show()
 
     def _show(self) -> None:
-        prunes = not isinstance(self._session.study.pruner, NopPruner)
-        cost = self._session.eta.expected(prunes=prunes)
-        if cost is not None and not self._shown and not self._session.stopping.requested:
+        if self._shown or self._session.stopping.requested:
+            return
+        cost = self._session.eta.expected(prunes=not isinstance(self._session.study.pruner, NopPruner))
+        if cost is not None:
             self._shown = True
             self._session.say(f"expected: {cost}")

@@ -21,28 +21,20 @@ class TimeEstimator:
         self._seconds = 0.0
         self._validated = 0
 
-    def add(self, seconds: float, epochs: int, trials: int = 1) -> None:
-        """Add a trial that has ended, pruned or not.
-
-        Args:
-            seconds: Seconds of training.
-            epochs: Validated epochs.
-            trials: Number of trials that these figures sum up.
-        """
-        self._trials += trials
+    def add(self, seconds: float, epochs: int) -> None:
+        """Add a trial that has ended, pruned or not: its seconds of training and its validated epochs."""
+        self._trials += 1
         self._seconds += seconds
         self._validated += epochs
 
     def expected(self, *, prunes: bool) -> str | None:
-        """Return the time of the remaining trials if each trains all its epochs, in words; None before one has ended.
-
-        Args:
-            prunes: Whether trials may be pruned.
-        """
+        """Return the time of the remaining trials, as text, if each trains all its epochs; None before one ended."""
         remaining = self._total - self._trials
         if not self._trials or remaining <= 0:
             return None
-        each = self._whole_trial()
+        each = self._seconds / self._trials
+        if self._epochs is not None and self._validated:
+            each = self._seconds / self._validated * self._epochs
         together = min(self._workers, remaining)
         trials = f"the {remaining} trials" if remaining > 1 else "the last trial"
         parallel = f", {together} at a time" if together > 1 else ""
@@ -65,12 +57,6 @@ class TimeEstimator:
         begun = [max(0.0, mean - seconds) for seconds in running]
         free = max(0, self._workers - len(begun))
         return _makespan(mean, self._total - self._trials - len(begun), [*begun, *[0.0] * free])
-
-    def _whole_trial(self) -> float:
-        """Return the seconds of a trial with all its epochs, from the mean seconds of an epoch."""
-        if self._epochs is None or not self._validated:
-            return self._seconds / self._trials
-        return self._seconds / self._validated * self._epochs
 
 
 def _makespan(each: float, trials: int, busy: Sequence[float]) -> float:

@@ -28,10 +28,9 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         trial: A new trial, or one to resume, which keeps its config and its run.
 
     Raises:
-        InputError: If the sampled values make no config.
+        InputError: If the sampled values give an invalid config.
     """
     asked = time.time()
-    settings = session.spec.settings
     outbox = session.outboxes.of(trial)
     if not outbox.begun:
         _start_run(session, trial, outbox)
@@ -41,18 +40,15 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         outbox.append(LogParams({**rest, **sample.values}))
         save_config(outbox, sample.config)
     task = TrialTask(
-        tracking_uri=str(settings.tracking_uri),
+        settings=session.spec.settings,
         run_id=outbox.run_id,
         folder=outbox.folder,
-        monitor=settings.monitor,
-        mode=settings.mode,
         threads=max(1, len(os.sched_getaffinity(0)) // session.workers.count),  # CPUs that this process may use
-        checkpoint_s=60 * settings.checkpoint_minutes,
         asked=asked,
     )
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)
     outbox.send()  # while the trial's process builds its model and its data
-    if session.stopping.requested:  # a signal has come since the trial was asked for
+    if session.stopping.requested:  # a signal arrived while the trial was starting
         session.workers.stop()
 
 
@@ -86,7 +82,7 @@ def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Ou
     """Halve the batch of a trial that is out of memory, and double its accumulation.
 
     Returns:
-        What has been changed; None if the trial shall not start again, with nothing changed.
+        A notice of the change; None, with nothing changed, if the trial is not restarted.
     """
     if outcome.kind is not OutcomeKind.OUT_OF_MEMORY or session.stopping.requested:
         return None

@@ -8,19 +8,14 @@ from pathlib import Path
 from filelock import lock_descriptor
 
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.study_folder import StudyFolder
 
 __all__ = ["lock_holder", "lock_study"]
 
-_LOCK = ".lock"
-
 
 def lock_holder(folder: Path) -> str | None:
-    """Return the number of the process on this machine that holds the lock, or None if no process holds it.
-
-    Args:
-        folder: OUTDIR/STUDY.
-    """
-    with suppress(OSError), (folder / _LOCK).open() as file:
+    """Return the number of the process on this machine that holds the lock of a folder, or None if it is free."""
+    with suppress(OSError), StudyFolder(folder).lock.open() as file:
         if not lock_descriptor(file.fileno(), blocking=False):
             return file.read().strip()
     return None
@@ -39,7 +34,7 @@ def lock_study(folder: Path) -> Iterator[bool]:
     Raises:
         InputError: If the folder cannot be written, or another process holds the lock.
     """
-    path = folder / _LOCK
+    path = StudyFolder(folder).lock
     try:
         folder.mkdir(parents=True, exist_ok=True)
         used_before = path.exists()

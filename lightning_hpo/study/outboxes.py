@@ -16,17 +16,7 @@ def outbox_of(study: optuna.Study, tracker: Tracker, trial: FrozenTrial) -> Outb
 
 
 def send_outbox(study: optuna.Study, tracker: Tracker, trial: FrozenTrial, *, now: bool = False) -> bool:
-    """Send the outbox of a trial that no process trains.
-
-    Args:
-        study: The study.
-        tracker: MLflow's side of it.
-        trial: The trial.
-        now: Try even if MLflow was away a moment ago.
-
-    Returns:
-        Whether MLflow has accepted everything.
-    """
+    """Send the outbox of a trial that no process trains, as `Outbox.send` does, and store a run that it has created."""
     outbox = outbox_of(study, tracker, trial)
     sent = outbox.send(now=now)
     if outbox.run_id is not None and run_id_of(study, trial) is None:
@@ -37,12 +27,7 @@ def send_outbox(study: optuna.Study, tracker: Tracker, trial: FrozenTrial, *, no
 
 
 class Outboxes:
-    """Outboxes of one study.
-
-    Args:
-        study: The study.
-        tracker: MLflow's side of it.
-    """
+    """Outboxes of the trials of one study."""
 
     def __init__(self, study: optuna.Study, tracker: Tracker) -> None:
         self._study, self._tracker = study, tracker
@@ -64,19 +49,12 @@ class Outboxes:
         return self._running[trial.number]
 
     def release(self, trial: optuna.Trial) -> None:
-        """Take note that a trial's process has ended."""
+        """Close the outbox of a trial whose process has ended; `flush` sends what it still holds."""
         if self._running.pop(trial.number).pending:
             self._unsent.add(trial.number)
 
     def flush(self, *, now: bool = False) -> bool:
-        """Send what MLflow has not accepted of ended trials.
-
-        Args:
-            now: Try even if MLflow was away a moment ago.
-
-        Returns:
-            Whether MLflow has accepted everything.
-        """
+        """Send what MLflow has not accepted of ended trials, as `Outbox.send` does."""
         trials = self._study.get_trials(deepcopy=False) if self._unsent else []
         for number in sorted(self._unsent):
             if send_outbox(self._study, self._tracker, trials[number], now=now):

@@ -39,14 +39,14 @@ class Findings:
         problems: What prevents the study, one line each.
         fingerprint: Fingerprint of data and split; None if the data module has none.
         counts: Counts of the data module, such as rows that were repaired or skipped, and windows.
-        constant_answers: Score of each constant baseline on the validation split.
+        baselines: Score of each constant baseline on the validation split.
         precision: Precision of the trainer, which depends on the device if the config has `auto`.
     """
 
     problems: list[str] = field(default_factory=list)
     fingerprint: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
-    constant_answers: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
 
 
@@ -83,7 +83,8 @@ def _preflight(
     load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     cli = AgentCLI(config, trainer_kwargs=kwargs)
-    _check_length(cli)
+    if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
+        _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
     cli.trainer.fit(cli.model, cli.datamodule)
     metrics = cli.trainer.callback_metrics
     if monitor not in metrics:
@@ -92,20 +93,15 @@ def _preflight(
             f"--study.monitor: {monitor!r} is never logged by {type(cli.model).__name__}; logged are: {logged}"
         )
     data, model = cli.datamodule, cli.model
-    answers = getattr(model, "constant_answers", None)
+    baselines = getattr(model, "constant_answers", None)
     searched = [corner for corner in corners if corner] if isinstance(model, TextAgent) else []
     return Findings(
         problems=_corner_problems(data, flags(config), searched),
         fingerprint=getattr(data, "fingerprint", None),
         counts=dict(getattr(data, "counts", {})),
-        constant_answers={} if answers is None else answers(data.val_pairs, data.corpus.posts),
+        baselines={} if baselines is None else baselines(data.val_pairs, data.corpus.posts),
         precision=cli.trainer.precision,
     )
-
-
-def _check_length(cli: AgentCLI) -> None:
-    if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
-        _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
 
 
 def _refuse_length(max_length: int, encoder: Any) -> None:

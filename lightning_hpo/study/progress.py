@@ -18,11 +18,7 @@ __all__ = ["ProgressDisplay"]
 
 
 class ProgressDisplay(StudyCallback):
-    """Shows one bar for the study (trials, best value, time left) and one for each running trial.
-
-    Args:
-        session: The study.
-    """
+    """Shows one bar for the study (trials, best value, time left) and one for each running trial."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -79,13 +75,14 @@ class ProgressDisplay(StudyCallback):
     def _show(self, number: int, progress: messages.Progress) -> None:
         shown = "" if progress.metric is None else f"{self._monitor} {progress.metric:.4f}"
         completed = round(progress.epoch + progress.share, 2)
-        self._progress.update(self._tasks[number], total=progress.epochs or None, completed=completed, note=shown)
+        epochs = None if progress.epochs == -1 else progress.epochs
+        self._progress.update(self._tasks[number], total=epochs, completed=completed, note=shown)
         if progress.share < 1.0:
             return
         self._update()
         if not self._live and self._shown_epoch.get(number) != progress.epoch:
             self._shown_epoch[number] = progress.epoch
-            self._session.say(f"trial {number} epoch {progress.epoch + 1}/{progress.epochs or '?'} {shown}".rstrip())
+            self._session.say(f"trial {number} epoch {progress.epoch + 1}/{epochs or '?'} {shown}".rstrip())
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Remove the trial's bar and show its outcome."""
@@ -93,15 +90,15 @@ class ProgressDisplay(StudyCallback):
         self._progress.remove_task(self._tasks.pop(trial.number))
         del self._started[trial.number]
         self._update()
-        done = "" if self._live else f"  [{self._session.ended}/{self._total}{self._note()}]"
+        done = "" if self._live else f"  [{self._session.done}/{self._total}{self._note()}]"
         self._session.say(f"trial {trial.number} {outcome_line(outcome, self._monitor)}{done}")
 
     def _update(self) -> None:
-        self._progress.update(self._study, completed=self._session.ended, note=self._note())
+        self._progress.update(self._study, completed=self._session.done, note=self._note())
 
     def _note(self) -> str:
         session = self._session
         best = "" if session.best is None else f"  best {self._monitor} {session.best:.4f}"
         now = time.monotonic()
         left = session.eta.left([now - started for started in self._started.values()])
-        return best if left is None or session.ended >= self._total else f"{best}  {duration(left)} left"
+        return best if left is None or session.done >= self._total else f"{best}  {duration(left)} left"

@@ -25,12 +25,9 @@ _OPEN_STATUSES = tuple(RUN_STATUS[state] for state in (TrialState.RUNNING, Trial
 
 
 def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -> list[str]:
-    """Repair a study that no command of this process has open; what a running process owns stays unchanged.
+    """Repair a study that this process does not tune, or with `dry_run` only report what disagrees.
 
-    Args:
-        study: The study.
-        tracker: MLflow's side of it.
-        dry_run: Only report.
+    What another running process owns stays unchanged.
 
     Returns:
         What was found, one line each, and what was skipped.
@@ -75,14 +72,7 @@ class Reconciliation:
         self._seen: set[int] = set()
 
     def run(self, *, dry_run: bool = False) -> list[str]:
-        """Repair what disagrees.
-
-        Args:
-            dry_run: Only report.
-
-        Returns:
-            One line for each disagreement.
-        """
+        """Repair what disagrees, or with `dry_run` only find it. Return one line for each disagreement."""
         checks = [self._runs] if self._alive else [self._left_running, self._unsent, self._runs, self._checkpoints]
         lines = []
         for check in checks:
@@ -116,23 +106,22 @@ class Reconciliation:
                 line = f"trial {number} has entries that MLflow has not received: sent"
                 yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True), number)
             elif frozen.state.is_finished():
-                yield _Finding(
-                    f"trial {number} has ended and its outbox is sent: outbox removed", self._outbox(frozen).close
-                )
+                line = f"trial {number} has ended and its outbox is sent: outbox removed"
+                yield _Finding(line, self._outbox(frozen).close)
 
     def _runs(self) -> Iterator[_Finding]:
         name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
-        experiment = self._tracker.client.get_experiment_by_name(name)
-        if experiment is None:
+        experiment_id = self._tracker.find_experiment(name)
+        if experiment_id is None:
             return
         trials = self._study.get_trials(deepcopy=False)
         run_ids = run_ids_of(self._study, trials)
         owned = set(run_ids.values())
-        runs = self._listed(experiment.experiment_id, [run_ids[t.number] for t in trials if not t.state.is_finished()])
+        runs = self._listed(experiment_id, [run_ids[t.number] for t in trials if not t.state.is_finished()])
         for frozen in trials:
             compared = not self._open_only or not frozen.state.is_finished() or run_ids[frozen.number] in runs
             if compared and frozen.number not in self._seen and self._settled(frozen):
-                yield from self._compared(frozen, run_ids[frozen.number], runs, experiment.experiment_id)
+                yield from self._compared(frozen, run_ids[frozen.number], runs, experiment_id)
         for run_id, run in runs.items():
             if run_id not in owned and self._is_left_over(run, trials):
                 number = run.tags["optuna_trial"]
@@ -164,11 +153,9 @@ class Reconciliation:
             line = f"trial {frozen.number} has no run: recorded again"
             yield _Finding(line, partial(self._record_again, frozen, experiment_id))
         elif runs[run_id].status != status:
-            line = (
-                f"trial {frozen.number} is {frozen.state.name} and its run {runs[run_id].status}: run set to {status}"
-            )
-            tags = {"optuna_state": frozen.state.name}
-            yield _Finding(line, partial(self._tracker.set_status, run_id, status, tags))
+            state, now = frozen.state.name, runs[run_id].status
+            line = f"trial {frozen.number} is {state} and its run {now}: run set to {status}"
+            yield _Finding(line, partial(self._tracker.set_status, run_id, status, {"optuna_state": state}))
 
     def _is_left_over(self, run: Run, trials: list[FrozenTrial]) -> bool:
         tags = run.tags
@@ -196,11 +183,8 @@ class Reconciliation:
         for epoch, value in frozen.intermediate_values.items():
             outbox.write(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
-            final = {
-                "final_metric": float(frozen.value or 0.0),
-                "best_epoch": frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0),
-            }
-            outbox.write(LogMetrics(final, step=0))
+            epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
+            outbox.write(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
         outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
         if outbox.run_id is not None:
             set_run_id(self._study, frozen, outbox.run_id)

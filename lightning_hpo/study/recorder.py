@@ -1,7 +1,7 @@
 """Record the outcome of a trial in both databases.
 
-Optuna is told last. Until then its trial counts as running, so a crash between the two writes leaves a trial whose
-outcome is recorded again, never one that Optuna has closed and MLflow has not.
+Optuna's record is written last. Until then the trial counts as running, so a crash between the two writes leaves a
+trial whose outcome is recorded again, never one that Optuna has closed and MLflow has not.
 """
 
 import optuna
@@ -53,10 +53,9 @@ def _set_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) -
         TrialKey.COLLAPSED: True if outcome.collapsed else None,
         TrialKey.MODEL_URI: outcome.model_uri,
         TrialKey.REASON: outcome.reason or None,
-        TrialKey.RUNTIME: trial.user_attrs.get(TrialKey.RUNTIME, 0.0) + outcome.runtime_s
-        if outcome.runtime_s
-        else None,
     }
+    if outcome.runtime_s:
+        attributes[TrialKey.RUNTIME] = trial.user_attrs.get(TrialKey.RUNTIME, 0.0) + outcome.runtime_s
     for key, value in attributes.items():
         if value is not None:
             trial.set_user_attr(key, value)

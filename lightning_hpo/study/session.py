@@ -17,7 +17,7 @@ from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
 from lightning_hpo.storage.optuna_private import stored_trial
-from lightning_hpo.storage.studies import StudyDatabase
+from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.eta import TimeEstimator
 from lightning_hpo.study.lines import result_line
@@ -63,10 +63,10 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = database or StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
     spec, space, pruner = check_settings(spec, database)
-    with lock_study(spec.settings.folder) as known, exit_with_one_line_error(workers):
-        attributes = check_start(spec, space, database, workers, known=known)
+    with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
+        attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
-        experiment = tracker.experiment(spec.experiment)  # before the study: none is created while MLflow is away
+        experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         study = database.create(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
         update_attributes(study, attributes)
@@ -112,9 +112,9 @@ class Session:
     Attributes:
         run_tags: Tags of every run that this command starts.
         stopping: Whether and why the study stops.
-        outboxes: What MLflow has not accepted yet.
+        outboxes: Entries of the trials for MLflow.
         eta: Estimates the time that is left.
-        ended: Number of trials that count towards the total.
+        done: Number of trials that count towards --study.n_trials.
         best: Best value of a complete trial, if there is one.
         console: Where lines and bars are shown.
     """
@@ -138,18 +138,18 @@ class Session:
         self.outboxes = Outboxes(study, tracker)
         self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
         self.best: float | None = None
-        self.ended = 0
+        self.done = 0
         self._failures: list[str] = []
         self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
 
     def count_trials(self) -> None:
-        """Take over the trials that earlier commands have finished."""
-        ended = self.study.get_trials(deepcopy=False, states=self.spec.counted)
-        self.ended = len(ended)
-        for trial in ended:
+        """Count the trials that earlier commands have finished."""
+        counted = self.study.get_trials(deepcopy=False, states=self.spec.counted)
+        self.done = len(counted)
+        for trial in counted:
             self.eta.add(*_measured(trial))
-        self.best = _best_value(self.study)
+        self.best = next((trial.value for trial in ranked(self.study)), None)
 
     def say(self, line: str) -> None:
         """Show a line, above the bars where there are some."""
@@ -158,13 +158,13 @@ class Session:
     @property
     def complete(self) -> bool:
         """Whether the study has all its trials, or its sampler has nothing left to sample."""
-        return self._exhausted or self.ended >= self.spec.settings.n_trials
+        return self._exhausted or self.done >= self.spec.settings.n_trials
 
     @property
     def wants_more_trials(self) -> bool:
         """Whether another trial shall start."""
         stopped = self.stopping.requested or self._exhausted or self._failed_too_often
-        return not stopped and self.ended + len(self.workers.running) < self.spec.settings.n_trials
+        return not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
 
     @property
     def _failed_too_often(self) -> bool:
@@ -181,7 +181,7 @@ class Session:
         return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
 
     def server(self, trial: optuna.Trial) -> TrialServer:
-        """Return what answers the requests of a running trial."""
+        """Return the server that answers the requests of a running trial."""
         if trial.number not in self._servers:
             self._servers[trial.number] = TrialServer(self.study, trial, self.is_best)
         return self._servers[trial.number]
@@ -191,18 +191,18 @@ class Session:
         return self.best is None or self._objective.is_better(value, self.best)
 
     def seconds_to_wait(self) -> float | None:
-        """Return for how many seconds to wait for messages; None for no limit."""
+        """Return the seconds to wait for messages; None for no limit."""
         tick = _TICK_S if self.outboxes.unsent else None
         left = self.stopping.seconds_left()
         return min((limit for limit in (tick, left) if limit is not None), default=None)
 
     def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
-        """Count a trial that has ended, and forget what only its process needed."""
+        """Count a trial whose process has ended, and release what only that process needed."""
         self._servers.pop(trial.number, None)
         self.outboxes.release(trial)
         self.outboxes.flush()
         if state in self.spec.counted:
-            self.ended += 1
+            self.done += 1
             self.eta.add(*_measured(stored_trial(self.study, trial)))
         if state == TrialState.COMPLETE and outcome.value is not None and self.is_best(outcome.value):
             self.best = outcome.value
@@ -216,7 +216,7 @@ class Session:
             self.say("the sampler has sampled the whole search space")
 
     def send_all(self) -> bool:
-        """Send what MLflow has not accepted, and say so if it still does not; return whether it has everything."""
+        """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
                 f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the "
@@ -231,7 +231,7 @@ class Session:
             LightningHpoError: If too many trials in a row have failed, or the disk cannot be written.
         """
         folder = self.spec.settings.folder
-        if self.spec.search_space:  # of a refit the best would be the luckiest seed
+        if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
         if self._failed_too_often:
             raise LightningHpoError(
@@ -253,10 +253,3 @@ def _measured(trial: FrozenTrial) -> tuple[float, int]:
     """Return seconds and validated epochs of a trial; an imported trial has only its start and its end."""
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     return trial.user_attrs.get(TrialKey.RUNTIME, seconds), len(trial.intermediate_values)
-
-
-def _best_value(study: optuna.Study) -> float | None:
-    try:
-        return study.best_value
-    except ValueError:
-        return None

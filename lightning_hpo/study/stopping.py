@@ -47,7 +47,7 @@ class Stopping:
         self._workers.stop()
 
     def seconds_left(self) -> float | None:
-        """Return the seconds to the time limit, None if it is not to be waited for; stop the trials when it passes."""
+        """Return the seconds to the time limit, or None without one. Once it has passed, stop the trials."""
         if self._deadline is None or self.over_time:
             return None
         left = self._deadline - time.monotonic()
@@ -69,7 +69,7 @@ class Stopping:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._killed:  # the rest may be waiting for a database; the next command does it
+        if self._killed:  # the study process may be waiting for a database; the next command repairs the study
             raise KeyboardInterrupt
         if self.signal:
             self._killed = True

@@ -21,7 +21,7 @@ class TrialServer:
     """
 
     def __init__(self, study: optuna.Study, trial: optuna.Trial, is_best: Callable[[float], bool]) -> None:
-        # A copy of the pruner for each trial: a pruner's memory of other trials would be lost by an interruption.
+        # Each trial gets a copy of the pruner, which keeps no state between trials: an interruption would lose it.
         own = optuna.load_study(
             study_name=study.study_name,
             storage=storage_of(study),

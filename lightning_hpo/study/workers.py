@@ -50,9 +50,8 @@ class Workers(Protocol):
     argument, for its messages and for the replies to them.
     """
 
-    @property
-    def count(self) -> int:
-        """Number of processes that may run at the same time."""
+    count: int
+    """Number of processes that may run at the same time."""
 
     @property
     def free(self) -> int:
@@ -63,10 +62,13 @@ class Workers(Protocol):
         """Keys of the running processes."""
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
+        """Run `target(*arguments, pipe)`, which can be imported, in a new process; append its output to `log`."""
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        """Return received messages as (key, message), as soon as there is one; `ProcessExit` is a key's last."""
+        """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds.
+
+        `ProcessExit` is the last message of a process that sent no result.
+        """
 
     def reply(self, key: Any, answer: Any) -> None:
         """Send the answer to a request; does nothing if the process has exited."""
@@ -108,9 +110,8 @@ class LocalWorkers:
         start_server()
         self.count = min(count, len(gpus) * per_gpu) if gpus else count
         self._gpus, self._per_gpu = tuple(gpus), per_gpu
-        self._leases: dict[Any, str] = {}
         self._context = multiprocessing.get_context("forkserver")
-        self._running: dict[Any, tuple[ForkServerProcess, Connection]] = {}
+        self._running: dict[Any, tuple[ForkServerProcess, Connection, str | None]] = {}
         self._leaving: list[ForkServerProcess] = []
 
     @property
@@ -126,21 +127,11 @@ class LocalWorkers:
     @property
     def leases(self) -> dict[Any, str]:
         """GPU of each running process."""
-        return {key: gpu for key, gpu in self._leases.items() if key in self._running}
+        return {key: gpu for key, (_, _, gpu) in self._running.items() if gpu is not None}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a new process; `wait` returns what it sends through the pipe.
-
-        On a GPU the process starts after finished processes have exited and freed their memory. On a CPU they exit
-        before the new process needs as much.
-
-        Args:
-            key: Name of the process.
-            target: A function that can be imported.
-            arguments: Its arguments.
-            log: File to which the process's output is appended.
-        """
-        if self._gpus:
+        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
+        if self._gpus:  # their memory must be free before the start; on a CPU it is free before it is needed
             self.reap()
         self._leaving = [process for process in self._leaving if process.is_alive()]
         gpu = self._free_gpu()
@@ -148,9 +139,7 @@ class LocalWorkers:
         process = self._context.Process(target=_run, args=(target, arguments, theirs, log, gpu))
         process.start()
         theirs.close()
-        self._running[key] = (process, ours)
-        if gpu is not None:
-            self._leases[key] = gpu
+        self._running[key] = (process, ours, gpu)
 
     def _free_gpu(self) -> str | None:
         """Return the first of the least used GPUs."""
@@ -164,12 +153,8 @@ class LocalWorkers:
         return gpu
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
-        """Return received messages as (key, message); `ProcessExit` is the last of a process that sent no result.
-
-        Args:
-            timeout: Seconds to wait for the first message; None for no limit.
-        """
-        pipes = {pipe: key for key, (_, pipe) in self._running.items()}
+        """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
+        pipes = {pipe: key for key, (_, pipe, _) in self._running.items()}
         ready = connection.wait(list(pipes), timeout)
         messages: list[tuple[Any, Any]] = []
         for pipe, key in pipes.items():
@@ -199,7 +184,7 @@ class LocalWorkers:
 
     def release(self, key: Any) -> None:
         """Free the worker after the process's last message, without waiting for its exit."""
-        process, pipe = self._running.pop(key)
+        process, pipe, _ = self._running.pop(key)
         pipe.close()
         self._leaving.append(process)
 
@@ -214,16 +199,16 @@ class LocalWorkers:
 
     def stop(self) -> None:
         """Ask every process to stop at its next batch."""
-        for process, _ in self._running.values():
+        for process, *_ in self._running.values():
             process.terminate()
 
     def kill(self) -> None:
         """Kill every process."""
-        for process, _ in self._running.values():
+        for process, *_ in self._running.values():
             process.kill()
 
     def _collect_exit_code(self, key: Any) -> ProcessExit:
-        process, pipe = self._running.pop(key)
+        process, pipe, _ = self._running.pop(key)
         process.join()
         pipe.close()
         return ProcessExit(process.exitcode or 0)

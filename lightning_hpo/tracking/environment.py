@@ -22,6 +22,7 @@ def environment_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
+    """Return the output of a git command, or nothing if it fails."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -38,10 +38,6 @@ class LogParams:
 
     params: Mapping[str, Any]
 
-    def send(self, tracker: Tracker, run_id: str) -> None:
-        """Send to MLflow."""
-        tracker.log_params(run_id, self.params)
-
 
 @dataclass(frozen=True)
 class LogConfig:
@@ -50,10 +46,6 @@ class LogConfig:
     config: Mapping[str, Any]
     text: str
 
-    def send(self, tracker: Tracker, run_id: str) -> None:
-        """Send to MLflow."""
-        tracker.log_config(run_id, self.config, self.text)
-
 
 @dataclass(frozen=True)
 class LogText:
@@ -61,10 +53,6 @@ class LogText:
 
     text: str
     name: str
-
-    def send(self, tracker: Tracker, run_id: str) -> None:
-        """Send to MLflow."""
-        tracker.log_text(run_id, self.text, self.name)
 
 
 @dataclass(frozen=True)
@@ -75,10 +63,6 @@ class LogMetrics:
     step: int
     time_ms: int = field(default_factory=_now_ms)
 
-    def send(self, tracker: Tracker, run_id: str) -> None:
-        """Send to MLflow."""
-        tracker.log_metrics(run_id, self.metrics, self.step, self.time_ms)
-
 
 @dataclass(frozen=True)
 class SetStatus:
@@ -88,13 +72,9 @@ class SetStatus:
     tags: Mapping[str, str]
     time_ms: int = field(default_factory=_now_ms)
 
-    def send(self, tracker: Tracker, run_id: str) -> None:
-        """Send to MLflow."""
-        tracker.set_status(run_id, self.status, self.tags, self.time_ms)
-
 
 Entry = StartRun | LogParams | LogConfig | LogText | LogMetrics | SetStatus
-_NAMES: dict[str, type[Entry]] = {
+_ENTRIES: dict[str, type[Entry]] = {
     "start_run": StartRun,
     "log_params": LogParams,
     "log_config": LogConfig,
@@ -102,7 +82,8 @@ _NAMES: dict[str, type[Entry]] = {
     "log_metrics": LogMetrics,
     "set_status": SetStatus,
 }
-_NAME_OF = {kind: name for name, kind in _NAMES.items()}
+"""Entry for each call of `Tracker`. Its fields are the call's arguments, besides the run."""
+_CALLS = {kind: call for call, kind in _ENTRIES.items()}
 
 
 class Outbox:
@@ -172,7 +153,7 @@ class Outbox:
 
     def append(self, entry: Entry) -> None:
         """Write an entry without sending it; the next `write` or `send` sends it."""
-        line = json.dumps({"call": _NAME_OF[type(entry)], **asdict(entry)}).encode() + b"\n"
+        line = json.dumps({"call": _CALLS[type(entry)], **asdict(entry)}).encode() + b"\n"
         with self._entries.open("a+b") as file:
             file.truncate(self._whole())
             file.write(line)
@@ -180,14 +161,7 @@ class Outbox:
             os.fsync(file.fileno())
 
     def send(self, *, now: bool = False) -> bool:
-        """Send everything unsent.
-
-        Args:
-            now: Try even if MLflow was away a moment ago.
-
-        Returns:
-            Whether MLflow has accepted everything.
-        """
+        """Send everything unsent, with `now` even if MLflow was away a moment ago. Return whether all is accepted."""
         if not now and time.monotonic() - self._tracker.away_since < _PAUSE_S:
             return not self.pending
         sent = start = self._read_state().get("sent", 0)
@@ -227,23 +201,23 @@ class Outbox:
         self._tracker.away_since = time.monotonic()
 
     def _send(self, entry: Entry) -> None:
-        run_id = self.run_id
         if isinstance(entry, StartRun):
             self._start_run(entry)
             return
+        run_id, call = self.run_id, _CALLS[type(entry)]
         if run_id is None:
             raise RuntimeError(f"{self._entries}: an entry precedes the one that creates the run")
         try:
-            entry.send(self._tracker, run_id)
+            getattr(self._tracker, call)(run_id, **vars(entry))
         except AWAY as error:
             if not is_refusal(error):
                 raise
-            _log.warning("MLflow refused %s of run %s: %s", _NAME_OF[type(entry)], run_id, type(error).__name__)
+            _log.warning("MLflow refused %s of run %s: %s", call, run_id, type(error).__name__)
 
     def _start_run(self, entry: StartRun) -> None:
-        state = self._read_state()
         if self.run_id is not None:
             return
+        state = self._read_state()
         # Only an earlier attempt whose reply was lost may have created the run.
         run_id = self._tracker.find_run(entry.experiment_id, entry.tags) if state.get("starting") else None
         if run_id is None:
@@ -265,7 +239,7 @@ class Outbox:
                 end += len(line)
                 if line.endswith(b"\n"):
                     fields: dict[str, Any] = json.loads(line)
-                    yield _NAMES[fields.pop("call")](**fields), end
+                    yield _ENTRIES[fields.pop("call")](**fields), end
 
     def _read_state(self) -> dict[str, Any]:
         try:

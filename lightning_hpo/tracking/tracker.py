@@ -8,11 +8,11 @@ import os
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import sqlalchemy
@@ -50,6 +50,8 @@ PARENT = "mlflow.parentRunId"
 # MLflow's error codes for "try again" and for unforeseen failures, such as an unreachable server.
 _NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
+_Entity = TypeVar("_Entity")
+
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
@@ -77,14 +79,9 @@ def is_refusal(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of MLflow.
+    """A run of MLflow, with its parameters as text and the last value of each metric.
 
-    Args:
-        run_id: MLflow's id of it.
-        status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
-        tags: Its tags.
-        params: Its parameters, as text.
-        metrics: Last value of each of its metrics.
+    Its status is RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
     """
 
     run_id: str
@@ -107,7 +104,8 @@ class Tracker:
     def __init__(self, uri: str) -> None:
         self.away_since = NEVER
         self._url = DatabaseUrl(uri, "--study.tracking_uri")
-        self._artifacts = _artifacts_of(self._url)
+        folder = Path.cwd() if self._url.path is None else self._url.path.parent
+        self._artifacts = None if self._url.is_server else folder / "mlruns"
         self.uri = uri if self._url.path is None else f"sqlite:///{self._url.path}?timeout={SQLITE_TIMEOUT_S}"
 
     @cached_property
@@ -131,11 +129,8 @@ class Tracker:
 
         Without a server, artifacts are stored next to an SQLite file, or else below the current folder.
         """
-        found = self.find_experiment(name)
-        if found is not None:
-            return found
         location = None if self._artifacts is None else str(self._artifacts / name)
-        return self.client.create_experiment(name, artifact_location=location)
+        return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment of that name, or None."""
@@ -143,14 +138,7 @@ class Tracker:
         return None if found is None else str(found.experiment_id)
 
     def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str], time_ms: int | None = None) -> str:
-        """Create a run and return its id.
-
-        Args:
-            experiment_id: Experiment of the run.
-            name: Name of the run.
-            tags: Tags of the run.
-            time_ms: Start in milliseconds since 1970; default: now.
-        """
+        """Create a run and return its id. It starts now, or at `time_ms`, in milliseconds since 1970."""
         run = self.client.create_run(experiment_id, start_time=time_ms, run_name=name, tags=dict(tags))
         return str(run.info.run_id)
 
@@ -164,12 +152,6 @@ class Tracker:
         """Return the id of the run of a study as a whole; create the run if it is missing.
 
         Its tags differ from those of a trial's run, so that it is never taken for one.
-
-        Args:
-            experiment_id: The study's experiment.
-            study: Name of the study.
-            agent: Its agent.
-            name: Name of the run, if it is created.
         """
         found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
         if found:
@@ -177,12 +159,7 @@ class Tracker:
         return self.start_run(experiment_id, name, {_STUDY_AS_A_WHOLE: study, "agent": agent})
 
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
-        """Yield the runs of an experiment that are not in the trash.
-
-        Args:
-            experiment_id: The experiment.
-            status: Only runs with this status.
-        """
+        """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
         wanted = "" if status is None else f"attributes.status = '{status}'"
         token = None
         while True:
@@ -194,13 +171,8 @@ class Tracker:
 
     def run(self, run_id: str) -> Run | None:
         """Return a run, or None if it does not exist or is in the trash."""
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return None
-        return None if run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
+        run = _found(self.client.get_run, run_id)
+        return None if run is None or run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         """Return the tags of a run."""
@@ -236,13 +208,9 @@ class Tracker:
         self.client.log_artifact(run_id, str(path), folder)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int) -> None:
-        """Log metrics of one step in one write. Logging the same again changes nothing.
+        """Log metrics of one step, an epoch, in one write. Logging the same again changes nothing.
 
-        Args:
-            run_id: The run.
-            metrics: Value of each metric.
-            step: The step, an epoch.
-            time_ms: Time of the measurement in milliseconds since 1970.
+        `time_ms` is the time of the measurement in milliseconds since 1970.
         """
         entities = [Metric(key, float(value), time_ms, step) for key, value in metrics.items()]
         self.client.log_batch(run_id, metrics=entities)
@@ -259,36 +227,17 @@ class Tracker:
 
     def has_model(self, uri: str) -> bool:
         """Return whether a logged model exists."""
-        try:
-            self.client.get_logged_model(uri.removeprefix("models:/"))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        return True
+        return _found(self.client.get_logged_model, uri.removeprefix("models:/")) is not None
 
     def delete_model(self, uri: str) -> None:
         """Delete a logged model with its files, unless it does not exist or a registered version uses it."""
-        try:
-            model = self.client.get_logged_model(uri.removeprefix("models:/"))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return
-        versions = self.client.search_model_versions(f"run_id = '{model.source_run_id}'")
-        if not versions:
+        model = _found(self.client.get_logged_model, uri.removeprefix("models:/"))
+        if model is not None and not self.client.search_model_versions(f"run_id = '{model.source_run_id}'"):
             get_artifact_repository(model.artifact_location).delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_logged_model(model.model_id)
 
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
-        """Set the run's status and tags.
-
-        Args:
-            run_id: The run.
-            status: RUNNING, SCHEDULED, FINISHED, KILLED or FAILED.
-            tags: Tags to set.
-            time_ms: End of a run that has ended, in milliseconds since 1970; default: now.
-        """
+        """Set the run's status (see `Run`) and tags. A run ends now, or at `time_ms`, in milliseconds since 1970."""
         if tags:
             self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
         if status in ("RUNNING", "SCHEDULED"):
@@ -297,14 +246,18 @@ class Tracker:
             self.client.set_terminated(run_id, status=status, end_time=time_ms)
 
 
+def _found(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:
+    """Return an entity of MLflow, or None if it does not exist."""
+    try:
+        return get(identifier)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def _run(run: mlflow.entities.Run) -> Run:
     return Run(run.info.run_id, run.info.status, run.data.tags, run.data.params, run.data.metrics)
-
-
-def _artifacts_of(url: DatabaseUrl) -> Path | None:
-    if url.is_server:
-        return None
-    return (Path.cwd() if url.path is None else url.path.parent) / "mlruns"
 
 
 def _connect(uri: str) -> None:

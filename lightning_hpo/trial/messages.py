@@ -29,12 +29,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Report(Request):
-    """Request to report a value to Optuna; answered when it is in the database.
-
-    Args:
-        value: Value of the monitored metric.
-        step: Epoch, counted from 0.
-    """
+    """Request to report the monitored metric of an epoch (from 0) to Optuna; answered when it is in the database."""
 
     value: float
     step: int
@@ -47,23 +42,14 @@ class ShouldPrune(Request):
 
 @dataclass(frozen=True)
 class IsBest(Request):
-    """Request whether a value beats every complete trial; answered with a bool.
-
-    Args:
-        value: Value of the monitored metric.
-    """
+    """Request whether a value of the monitored metric beats every complete trial; answered with a bool."""
 
     value: float
 
 
 @dataclass(frozen=True)
 class SetAttribute(Request):
-    """Request to store a user attribute of the trial.
-
-    Args:
-        key: Name of the attribute.
-        value: A value that JSON can hold.
-    """
+    """Request to store a user attribute of the trial; JSON must be able to hold its value."""
 
     key: str
     value: Any
@@ -93,11 +79,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """A line for the user.
-
-    Args:
-        text: The line, without the trial's number.
-    """
+    """A line for the user, without the trial's number."""
 
     text: str
 

@@ -13,9 +13,6 @@ class RemoteTrial:
 
     So a trial process opens no database and reads no earlier trials, however many there are.
 
-    Args:
-        pipe: Connection to the study process.
-
     Raises:
         BrokenPipeError: From every method, if the study process has exited.
     """

@@ -27,13 +27,9 @@ _QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
-    """Print the command that retrains a trial, and what has changed since. The study is not modified.
+    """Print the command that retrains a trial, by default the best one, and what has changed since.
 
-    Args:
-        study: The study.
-        tracker: MLflow's side of the study.
-        number: Number of the trial. None selects the best one.
-        run: Whether to retrain the trial, and compare its value.
+    With `run`, also retrain the trial and compare its value. The study is not modified.
 
     Yields:
         The lines to print: the command, one line for each change, and the comparison.

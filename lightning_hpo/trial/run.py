@@ -9,7 +9,6 @@ import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import optuna
 import torch
@@ -28,6 +27,7 @@ from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
+from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -37,6 +37,7 @@ from lightning_hpo.trial.remote_trial import RemoteTrial
 
 __all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial"]
 
+_QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -45,33 +46,22 @@ class TrialTask:
     """Task of a trial process.
 
     Args:
-        tracking_uri: MLflow's database or server.
+        settings: Settings of the study.
         run_id: MLflow's run of the trial; None if MLflow has not been reached yet.
         folder: Folder of the trial, with its `config.yaml`; training resumes from a checkpoint in it.
-        monitor: Name of the metric to optimize.
-        mode: "max" or "min".
         threads: CPU threads for torch.
-        checkpoint_s: Seconds between checkpoints within an epoch.
         asked: Unix time at which Optuna was asked for the trial.
     """
 
-    tracking_uri: str
+    settings: StudySettings
     run_id: str | None
     folder: TrialFolder
-    monitor: str
-    mode: str
     threads: int
-    checkpoint_s: float
     asked: float
 
 
 def run_trial(task: TrialTask, pipe: Connection) -> None:
-    """Train the trial and send its messages (see `trial.messages`), the `Outcome` last.
-
-    Args:
-        task: What to train.
-        pipe: Connection to the study process.
-    """
+    """Train the trial and send its messages (see `trial.messages`) to the study process, the `Outcome` last."""
     stop = StopRequest()
     stop.listen()
     started = time.monotonic()
@@ -86,32 +76,26 @@ def run_trial(task: TrialTask, pipe: Connection) -> None:
 
 def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    tracker = Tracker(task.tracking_uri)
+    monitor = task.settings.monitor
+    tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
-    best = MLflowModelCheckpoint(
-        task.folder.path,
-        task.monitor,
-        task.mode,
-        tracking_uri=tracker.uri,
-        run_id=task.run_id,
-        wanted=lambda value: task.run_id is not None and remote.is_best(value),
-    )
+    best = _best_checkpoint(task, tracker, remote)
     callbacks: list[Callback] = [
         RandomState(),
         stop,
-        MLflowMetrics(outbox, task.monitor, task.asked),
-        ProgressReport(lambda *progress: remote.send(Progress(*progress)), task.monitor),
-        PruningCallback(remote, task.monitor),
+        MLflowMetrics(outbox, monitor, task.asked),
+        ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
+        PruningCallback(remote, monitor),
         best,
         # After `best`, so that the checkpoint holds this epoch's state of it.
-        ResumeCheckpoint(task.folder.path, stop, task.checkpoint_s),
+        ResumeCheckpoint(task.folder.path, stop, 60 * task.settings.checkpoint_minutes),
     ]
     config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
-    cli = AgentCLI(config, trainer_kwargs=_trainer_kwargs(task.folder.path, callbacks))
+    kwargs = {"callbacks": callbacks, "default_root_dir": str(task.folder.path), **_QUIET}
+    cli = AgentCLI(config, trainer_kwargs=kwargs)
     device = _device_tags(cli.trainer)
-    remote.set_user_attr(
-        TrialKey.WORKER, {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), **device}
-    )
+    process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+    remote.set_user_attr(TrialKey.WORKER, {**process, **device})
     outbox.write(SetStatus("RUNNING", device))
     stop.check()
     checkpoint, remark = find_checkpoint(task.folder.path)
@@ -126,7 +110,18 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
         remote.send(use)
-    return _complete(best, task.monitor, time.monotonic() - started)
+    return _complete(best, monitor, time.monotonic() - started)
+
+
+def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> MLflowModelCheckpoint:
+    return MLflowModelCheckpoint(
+        task.folder.path,
+        task.settings.monitor,
+        task.settings.mode,
+        tracking_uri=tracker.uri,
+        run_id=task.run_id,
+        wanted=lambda value: task.run_id is not None and remote.is_best(value),
+    )
 
 
 def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
@@ -135,16 +130,6 @@ def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
         tracker.delete_models_of(run_id)
     except AWAY as error:
         print(f"MLflow does not answer ({type(error).__name__}); a model of an earlier attempt may remain")
-
-
-def _trainer_kwargs(folder: Path, callbacks: list[Callback]) -> dict[str, object]:
-    return {
-        "callbacks": callbacks,
-        "logger": False,
-        "default_root_dir": str(folder),
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
 
 
 def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outcome:
@@ -162,12 +147,7 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
 
 
 def outcome_of_exception(error: Exception, seconds: float) -> Outcome:
-    """Return the outcome of a trial that has raised an exception other than `TrialPruned`.
-
-    Args:
-        error: The exception.
-        seconds: Seconds of training before it.
-    """
+    """Return the outcome of a trial that has trained for seconds and raised an exception other than `TrialPruned`."""
     if isinstance(error, StopRequestedError):
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if isinstance(error, BrokenPipeError):  # the study process cannot be reached any more

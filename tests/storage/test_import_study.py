@@ -142,7 +142,7 @@ def test_study_that_another_process_creates_meanwhile_is_refused_and_kept(
     old: Old, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _import(old.url, target)
-    monkeypatch.setattr("lightning_hpo.storage.import_study._existing_names", lambda storage: [])
+    monkeypatch.setattr("lightning_hpo.storage.studies.StudyDatabase.find", lambda self, name: None)
     with pytest.raises(InputError, match="has a study of that name already"):
         _import(old.url, target)
     assert len(_trials(target)) == 6

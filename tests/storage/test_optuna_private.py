@@ -6,8 +6,9 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from lightning_hpo.storage import optuna_private
+import lightning_hpo
 from lightning_hpo.storage.optuna_private import (
+    TRIAL_START,
     has_reported,
     pause_trial,
     reattach,
@@ -81,18 +82,16 @@ def test_user_attribute_is_stored_until_the_trial_is_finished(study: optuna.Stud
 def test_start_column_belongs_to_the_trial_table(study: optuna.Study, storage_url: str) -> None:
     trial = stored_trial(study, study.ask())
     with RDBStorage(storage_url).engine.connect() as connection:
-        starts = list(
-            connection.scalars(optuna_private.TRIAL_START.table.select().with_only_columns(optuna_private.TRIAL_START))
-        )
+        starts = list(connection.scalars(TRIAL_START.table.select().with_only_columns(TRIAL_START)))
     assert trial.datetime_start is not None
     assert len(starts) == 2
 
 
-def test_no_other_module_of_the_storage_uses_private_names() -> None:
+def test_no_other_module_of_the_package_uses_private_names() -> None:
     private = ("._storage", "._trial_id", "._study_id", "._cached_frozen_trial", "optuna.storages._")
     used = {
         path.name
-        for path in Path(optuna_private.__file__).parent.rglob("*.py")
+        for path in Path(lightning_hpo.__file__).parent.rglob("*.py")
         if any(name in path.read_text(encoding="utf-8") for name in private)
     }
     assert used == {"optuna_private.py"}

@@ -47,14 +47,14 @@ def _problems(spec: StudySpec) -> list[str]:
     return error.value.problems
 
 
-def _start(spec: StudySpec, result: Findings | ProcessExit, *, known: bool = True) -> dict[str, Any]:
+def _start(spec: StudySpec, result: Findings | ProcessExit, *, used_before: bool = True) -> dict[str, Any]:
     checked, space, _ = check_settings(spec, database := StudyDatabase(spec.settings.storage_url))
-    return check_start(checked, space, database, PreflightWorkers(result), known=known)  # type: ignore[arg-type]
+    return check_start(checked, space, database, PreflightWorkers(result), used_before=used_before)  # type: ignore[arg-type]
 
 
-def _start_problems(spec: StudySpec, result: Findings, *, known: bool = True) -> list[str]:
+def _start_problems(spec: StudySpec, result: Findings, *, used_before: bool = True) -> list[str]:
     with pytest.raises(InputError) as error:
-        _start(spec, result, known=known)
+        _start(spec, result, used_before=used_before)
     return error.value.problems
 
 
@@ -136,6 +136,6 @@ def test_study_with_another_attribute_is_refused(spec: StudySpec, study: optuna.
 
 def test_running_trials_on_another_machine_are_refused(spec: StudySpec, study: optuna.Study) -> None:
     study.ask()
-    [problem] = _start_problems(spec, Findings(), known=False)
+    [problem] = _start_problems(spec, Findings(), used_before=False)
     assert problem.startswith("--study.name: 1 trials of first are running, but this machine has never used ")
-    assert _start(spec, Findings(), known=True)
+    assert _start(spec, Findings(), used_before=True)

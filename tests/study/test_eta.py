@@ -71,7 +71,7 @@ def test_what_is_left_is_between_a_perfect_share_and_one_trial_more(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (0.2, "1 s"),
         (59.4, "59 s"),
@@ -82,5 +82,5 @@ def test_what_is_left_is_between_a_perfect_share_and_one_trial_more(
         (86400 * 53 + 7200, "53 d 2 h"),
     ],
 )
-def test_durations_read_as_people_say_them(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -46,7 +46,7 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
             {"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}}, {}, StudySettings(n_trials=total)
         )
         session = Session(spec, SearchSpace({}, {"aug": {}}, []), study, tracker, "0", LocalWorkers(1))
-        session.ended = done
+        session.done = done
         for _ in range(done):
             session.eta.add(30.0, 2)
         return session
@@ -70,10 +70,23 @@ def _search(session: Session) -> None:
         for share in (0.0, 0.5, 1.0, 1.0):
             display.on_message(first, Progress(epoch, 2, share, None if epoch + share < 1 else 0.5))
     session.best = 0.5
-    session.ended += 1
+    session.done += 1
     display.on_trial_end(first, TrialState.COMPLETE, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
     display.on_trial_end(second, TrialState.FAIL, Outcome(OutcomeKind.FAILED, reason="RuntimeError [x]"))
     display.on_study_end()
+
+
+@pytest.mark.parametrize("epochs", [None, -1])
+@pytest.mark.parametrize("terminal", [False], indirect=True)
+def test_unlimited_number_of_epochs_is_unknown(
+    terminal: bool, epochs: int | None, open_study: Open, capfd: Captured
+) -> None:
+    del terminal
+    session = open_study(total=1)
+    display, trial = ProgressDisplay(session), session.study.ask()
+    display.on_trial_start(trial, resumed=False)
+    display.on_message(trial, Progress(2, epochs, 1.0, 0.5))
+    assert capfd.readouterr().err.splitlines()[-1] == "trial 0 epoch 3/? val_metric 0.5000"
 
 
 @pytest.mark.parametrize("terminal", [False], indirect=True)

@@ -57,7 +57,7 @@ def _exit(code: int, pipe: Connection) -> None:
 
 
 def _kill_itself(number: int, pipe: Connection) -> None:
-    pipe.send("last words")
+    pipe.send("last message")
     os.kill(os.getpid(), number)
 
 
@@ -131,7 +131,7 @@ def test_request_is_answered(workers: LocalWorkers, log: Path) -> None:
 
 def test_reply_to_an_exited_process_is_dropped(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _kill_itself, signal.SIGKILL, log=log)
-    assert workers.wait() == [("a", "last words")]
+    assert workers.wait() == [("a", "last message")]
     workers._running["a"][0].join()
     workers.reply("a", 42)
     assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
@@ -161,9 +161,9 @@ def test_exit_of_a_killed_process_follows_its_last_message(
     workers: LocalWorkers, log: Path, number: signal.Signals, reason: str
 ) -> None:
     workers.start("a", _kill_itself, number, log=log)
-    [words, (key, death)] = _all(workers)
-    assert words == ("a", "last words")
-    assert (key, death, death.reason) == ("a", ProcessExit(-number), reason)
+    [message, (key, exited)] = _all(workers)
+    assert message == ("a", "last message")
+    assert (key, exited, exited.reason) == ("a", ProcessExit(-number), reason)
 
 
 def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Path) -> None:
@@ -173,8 +173,8 @@ def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Pat
 
 def test_exit_code_is_returned(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _exit, 3, log=log)
-    [(_, death)] = _all(workers)
-    assert death.reason == "its process exited with code 3"
+    [(_, exited)] = _all(workers)
+    assert exited.reason == "its process exited with code 3"
 
 
 def test_output_is_appended_to_the_log(workers: LocalWorkers, log: Path) -> None:
@@ -191,7 +191,7 @@ def test_exception_is_in_the_log(workers: LocalWorkers, log: Path) -> None:
 
 def test_call_returns_the_message_and_leaves_no_process(workers: LocalWorkers, log: Path) -> None:
     assert workers.call(_count, 5, 6, log=log) == 5
-    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last words"
+    assert workers.call(_kill_itself, signal.SIGKILL, log=log) == "last message"
     assert workers.running == []
 
 
@@ -278,7 +278,7 @@ def test_no_gpu_gets_more_processes_than_allowed(on_gpus: Callable[..., LocalWor
     received: dict[int, str] = {}
     for number in range(60):
         if not workers.free:
-            ended = draw.choice(list(received))  # killed by somebody, as the kernel does, or at the end of all words
+            ended = draw.choice(list(received))  # killed, as by the kernel, or after its last message
             os.kill(workers._running[ended][0].pid or 0, signal.SIGKILL)
             while ended in workers.running:
                 for key, message in workers.wait():
