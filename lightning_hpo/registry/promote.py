@@ -22,13 +22,8 @@ def update_alias(
 ) -> str:
     """Move the alias to a version.
 
-    Args:
-        study: The study.
-        trial: The trial that trained the model.
-        tracker: MLflow's side of the study.
-        version: The verified version.
-        promote: False: never move it. True: always move it. None: move it only if no version has it, or if the model
-            beats that version on the same data. A collapsed model then never replaces another.
+    With `promote=None` it is moved only if no version has it, or if the model beats that version on the same data. A
+    collapsed model then never replaces another. False never moves it, and True always does.
 
     Returns:
         A clause that states where the alias points to, and why.
