@@ -10,12 +10,7 @@ __all__ = ["instantiate"]
 
 
 def instantiate(base: type, config: Namespace, flag: str) -> Any:
-    """Create the object.
-
-    Args:
-        base: Base class of the object.
-        config: Class path and arguments.
-        flag: The flag that the user set, for error messages.
+    """Create an object from its class path and arguments. Errors name the flag that the user set.
 
     Raises:
         InputError: If the class raises a TypeError or ValueError for its arguments.

@@ -30,12 +30,7 @@ def _flatten(config: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]
 
 
 def with_flags(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a config with some flags set. The values are not checked.
-
-    Args:
-        base: The config.
-        overrides: Value of each flag, by the flag's name without dashes.
-    """
+    """Return a copy of a config with values by flag, such as `model.optim.lr`. The values are not checked."""
     config = deepcopy(dict(base))
     for flag, value in overrides.items():
         _set(config, flag, value)
