@@ -85,11 +85,7 @@ def range_problems(dimensions: Mapping[str, Dimension], base: Mapping[str, Any])
     """Return a line for each outermost value that violates a rule of the flags.
 
     Each flag is checked under the conditions in which it is sampled, then every two flags of a group together, such as
-    `data.max_length` and `data.stride`.
-
-    Args:
-        dimensions: The searched flags, each after the flags in its conditions, with values of the right types.
-        base: The config that the flags belong to. Its own problems are not reported here.
+    `data.max_length` and `data.stride`. Problems of the config itself are not reported here.
     """
     reported = set(_flag_problems(base))
     lines: list[str] = []

@@ -101,20 +101,15 @@ class SearchSpace:
         for trial in study.get_trials(deepcopy=False):
             distributions |= trial.distributions
         problems = []
-        for flag, choices in self.choices.items():
-            now = tuple(label(choice) for choice in choices)
+        for flag, dimension in self.dimensions.items():
+            now = tuple(label(choice) for choice in dimension.choices)
             before = getattr(distributions.get(flag), "choices", now)
-            if before != now:
+            if now and before != now:
                 problems.append(
                     f"search_space: {flag}: got the choices {list(now)}, but the study began with {list(before)}; "
                     "restore them, or use another --study.name"
                 )
         return problems
-
-    @property
-    def choices(self) -> dict[str, tuple[Any, ...]]:
-        """The choices of each categorical flag."""
-        return {flag: dimension.choices for flag, dimension in self.dimensions.items() if dimension.choices}
 
 
 def _flag_problems(config: Mapping[Any, Any], known: Mapping[str, Any], not_searchable: set[str]) -> list[str]:

@@ -58,11 +58,7 @@ class WarmStart:
         return asdict(self)
 
     def problems(self, about: Mapping[str, Any]) -> list[str]:
-        """Explain why `narrow` and `fix` are refused: the other study used a different metric or data set.
-
-        Args:
-            about: Attributes of the study that starts.
-        """
+        """Explain why a study with these attributes must not use `narrow` or `fix`: metric or data set differ."""
         other = self._differences(about)
         flags = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]
         if not other or not flags:
@@ -73,11 +69,7 @@ class WarmStart:
         ]
 
     def line(self, about: Mapping[str, Any]) -> str:
-        """Return one line for the screen: what the study takes over.
-
-        Args:
-            about: Attributes of the study that starts.
-        """
+        """Return one line for the screen: what a study with these attributes takes over."""
         parts = [f"first the defaults, then {len(self.points)} of its best points"]
         if self.narrow is not None:
             parts = [f"{parts[0]}, if they are in the narrowed ranges"]
@@ -100,12 +92,6 @@ def find_warm_start(
     database: StudyDatabase, settings: StudySettings, agent: str, searched: Collection[str]
 ) -> WarmStart | None:
     """Return what a study takes over from another study, or None if it does not start from one.
-
-    Args:
-        database: Optuna's database.
-        settings: Valid settings of the study.
-        agent: Name of the agent that it tunes.
-        searched: The flags of its search space.
 
     Raises:
         InputError: If the other study cannot be used, or the study began with other settings.
