@@ -22,14 +22,9 @@ _FILE = "refit.json"
 
 
 def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Workers, *, test: bool) -> None:
-    """Print the result of a refit, with the score on the test split, and record it in the parent run.
+    """Print the result of a refit, and record it in the parent run.
 
-    Args:
-        result: Result of the refit.
-        tracker: MLflow's side of the refit.
-        parent: ID of the parent run.
-        workers: Starts the process that scores the test split.
-        test: Whether to score the test split if no earlier call has done so.
+    With `test`, the test split is scored in a new process, unless an earlier call has done so.
 
     Raises:
         LightningHpoError: If the test split cannot be scored.

@@ -21,11 +21,7 @@ TRIAL, SEED = "trial", "seed_everything"
 
 
 class RefitResult:
-    """Scores of a refit whose trials are all finished.
-
-    Args:
-        searched: The searched study.
-        study: Its refit.
+    """Scores of the refit (`study`) of a searched study, whose trials are all finished.
 
     Raises:
         LightningHpoError: If no trial of the refit has a score.

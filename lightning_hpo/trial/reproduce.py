@@ -29,11 +29,7 @@ _QUIET = {"logger": False, "enable_model_summary": False}
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
     """Print the command that retrains a trial, and what has changed since. The study is not modified.
 
-    Args:
-        study: The study.
-        tracker: MLflow's side of the study.
-        number: Number of the trial. None selects the best one.
-        run: Whether to retrain the trial, and compare its value.
+    Without a number, the best trial is used. With `run`, it is retrained, and its value is compared.
 
     Yields:
         The lines to print: the command, one line for each change, and the comparison.
