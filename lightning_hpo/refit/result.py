@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.objective import Objective
-from lightning_hpo.study_folder import StudyFolder
 
 __all__ = ["SEED", "TRIAL", "RefitResult"]
 
@@ -76,11 +75,6 @@ class RefitResult:
     def monitor(self) -> str:
         """Name of the metric."""
         return str(self.study.user_attrs[StudyKey.MONITOR])
-
-    @property
-    def folder(self) -> StudyFolder:
-        """Folder of the refit."""
-        return folder_of(self.study)
 
     @property
     def tested(self) -> dict[str, Any] | None:

@@ -34,7 +34,13 @@ def update_alias(
     if obstacle:
         command = f"lightning-hpo register --study {study.study_name} --trial {trial.number} --promote"
         return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
-    _move_alias(tracker, version)
+    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
+    with warnings.catch_warnings():
+        # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
+        warnings.simplefilter("ignore", FutureWarning)
+        tracker.client.transition_model_version_stage(
+            version.name, version.version, "Production", archive_existing_versions=True
+        )
     warning = f"; {_COLLAPSED}" if trial.user_attrs.get(TrialKey.COLLAPSED) else ""
     return f"{ALIAS}: models:/{version.name}@{ALIAS}{warning}"
 
@@ -55,13 +61,3 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     if not Objective.of(study).is_better(float(new["value"]), float(old["value"])):
         return f"version {current.version} scores {float(old['value']):.4f}, and this one {float(new['value']):.4f}"
     return ""
-
-
-def _move_alias(tracker: Tracker, version: ModelVersion) -> None:
-    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
-    with warnings.catch_warnings():
-        # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
-        warnings.simplefilter("ignore", FutureWarning)
-        tracker.client.transition_model_version_stage(
-            version.name, version.version, "Production", archive_existing_versions=True
-        )

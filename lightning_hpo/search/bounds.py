@@ -56,8 +56,7 @@ def _values_in_conditions(dimensions: Mapping[str, Dimension], flag: str, needed
     """Return the possible values of a flag that the conditions of other flags name."""
     wanted = [dimensions[other].when[flag] for other in needed if flag in dimensions[other].when]
     values = [value for entry in wanted for value in (entry if isinstance(entry, list) else [entry])]
-    low, high, choices = dimensions[flag].low, dimensions[flag].high, dimensions[flag].choices
-    return [value for value in values if (value in choices if choices else low <= value <= high)]
+    return [value for value in values if dimensions[flag].contains(value)]
 
 
 def value_problems(dimensions: Mapping[str, Dimension], base: Mapping[str, Any]) -> list[str]:

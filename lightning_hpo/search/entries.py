@@ -102,12 +102,10 @@ def _when_problem(flag: str, other: str, wanted: Any, dimensions: Mapping[str, D
         return f"{where} is not searched{nearest(other, dimensions) or '; add it to search_space'}"
     dimension = dimensions[other]
     values = wanted if isinstance(wanted, list) else [wanted]
-    if dimension.choices:
-        possible, found = f"a value of {list(dimension.choices)}", any(value in dimension.choices for value in values)
-    else:
-        possible = f"a value from {dimension.low} to {dimension.high}"
-        found = any(isinstance(value, int | float) and dimension.low <= value <= dimension.high for value in values)
-    return "" if found else f"{where}: got {wanted!r}; use {possible}"
+    if any(dimension.contains(value) for value in values):
+        return ""
+    possible = f"of {list(dimension.choices)}" if dimension.choices else f"from {dimension.low} to {dimension.high}"
+    return f"{where}: got {wanted!r}; use a value {possible}"
 
 
 def limit_problems(dimensions: Mapping[str, Dimension]) -> list[str]:

@@ -4,7 +4,7 @@ import optuna
 from jsonargparse import Namespace
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
-from lightning_hpo.config.class_paths import instantiate
+from lightning_hpo.config.flags import instantiate
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["build_pruner", "check_pruner"]

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.config.class_paths import instantiate
+from lightning_hpo.config.flags import instantiate
 
 __all__ = ["NumberSeededSampler", "build_sampler"]
 

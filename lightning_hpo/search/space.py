@@ -13,7 +13,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.bounds import corners, range_problems, value_problems
 from lightning_hpo.search.dimension import Dimension, label
 from lightning_hpo.search.entries import condition_problems, limit_problems, parents_first, read_entries
-from lightning_hpo.search.warm_start import WarmStart
+from lightning_hpo.search.warm_start import WarmStart, distinct_points
 
 __all__ = ["SearchSpace"]
 
@@ -76,12 +76,8 @@ class SearchSpace:
         Returns:
             Values of the searched flags. They need not be in the ranges: the sampler checks them.
         """
-        points: list[Mapping[str, Any]] = []
-        for values in (self._defaults, *further):
-            point = {f: values[f] for f, dimension in self.dimensions.items() if f in values and not dimension.fixed}
-            if point and point not in points:
-                points.append(point)
-        return points
+        sampled = [flag for flag, dimension in self.dimensions.items() if not dimension.fixed]
+        return distinct_points((self._defaults, *further), sampled)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Return the trial's values by flag, without fixed flags and flags whose condition is false."""
@@ -101,15 +97,20 @@ class SearchSpace:
         for trial in study.get_trials(deepcopy=False):
             distributions |= trial.distributions
         problems = []
-        for flag, dimension in self.dimensions.items():
-            now = tuple(label(choice) for choice in dimension.choices)
+        for flag, choices in self.choices.items():
+            now = tuple(label(choice) for choice in choices)
             before = getattr(distributions.get(flag), "choices", now)
-            if now and before != now:
+            if before != now:
                 problems.append(
                     f"search_space: {flag}: got the choices {list(now)}, but the study began with {list(before)}; "
                     "restore them, or use another --study.name"
                 )
         return problems
+
+    @property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The choices of each categorical flag."""
+        return {flag: dimension.choices for flag, dimension in self.dimensions.items() if dimension.choices}
 
 
 def _flag_problems(config: Mapping[Any, Any], known: Mapping[str, Any], not_searchable: set[str]) -> list[str]:
