@@ -59,12 +59,7 @@ def config_problems(
 
 
 def with_files(problems: Iterable[str], arguments: Sequence[str]) -> list[str]:
-    """Return the problems, with the name of the file before each problem of a search space.
-
-    Args:
-        problems: Lines, such as `search_space: model.lr: ...`.
-        arguments: Command-line arguments, `--config FILE` included.
-    """
+    """Return the problems, with the config file before each line about its search space, `search_space: KEY: ...`."""
     spaces = {path: config.get("search_space") for path, config in _Arguments.of(arguments).files.items()}
     return [
         next((f"{path}: " for path, space in spaces.items() if _names(line, space)), "") + line for line in problems
@@ -90,19 +85,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass
 class _Arguments:
-    """Command-line arguments from which single flags and keys can be removed.
+    """Command-line arguments from which single flags and keys can be removed."""
 
-    Args:
-        command: Words before the first flag.
-        files: Content of each config file, by path.
-        flags: All other flags, each with its values.
-        problems: Files that cannot be read, one line each.
-    """
-
-    command: list[str]
-    files: dict[str, dict[str, Any]]
-    flags: list[list[str]]
-    problems: list[str]
+    command: list[str]  # the words before the first flag
+    files: dict[str, dict[str, Any]]  # content of each config file, by path
+    flags: list[list[str]]  # all other flags, each with its values
+    problems: list[str]  # about files that cannot be read
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "_Arguments":

@@ -20,13 +20,10 @@ _COLLAPSED = "the model has collapsed: it predicts the same for every input"
 def update_alias(
     study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion, *, promote: bool | None = None
 ) -> str:
-    """Move the alias to a version.
+    """Move the alias to a version, and return a clause that states where the alias points to, and why.
 
     With `promote=None` it is moved only if no version has it, or if the model beats that version on the same data. A
     collapsed model then never replaces another. False never moves it, and True always does.
-
-    Returns:
-        A clause that states where the alias points to, and why.
     """
     if promote is False:
         return f"{ALIAS} is not moved"

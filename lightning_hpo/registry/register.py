@@ -27,10 +27,8 @@ def register(
 ) -> str:
     """Register a trial's model, verify it in a fresh process, and move the alias `production` if it is an improvement.
 
-    Without a number, the best trial is registered. `update_alias` explains `promote`.
-
-    Returns:
-        One line that states what was done.
+    Without a number, the best trial is registered. `update_alias` explains `promote`. Return one line that states what
+    was done.
 
     Raises:
         InputError: If the study has no complete trial with this number.

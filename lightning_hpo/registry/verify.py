@@ -88,14 +88,18 @@ def _precision(trial_folder: TrialFolder) -> str:
 def _send_problem(expectation: _Expectation, pipe: Connection) -> None:
     """Send why a version fails verification, or an empty text."""
     try:
-        pipe.send(_file_problem(expectation))
+        pipe.send(_problem(expectation))
     except (LightningHpoError, MlflowException, OSError, RuntimeError, ValueError, KeyError, YAMLError) as error:
         pipe.send(f"it cannot be loaded and run: {type(error).__name__}")
 
 
-def _file_problem(expectation: _Expectation) -> str:
+def _problem(expectation: _Expectation) -> str:
+    """Check the files, then score the model on its trial's validation split, or compare a custom module's output."""
     import mlflow
+    import mlflow.pytorch
     from mlflow.models import Model
+
+    from lightning_hpo.serving.flavor import saved_decoding
 
     mlflow.set_tracking_uri(expectation.tracking_uri)
     folder = Path(mlflow.artifacts.download_artifacts(expectation.uri))
@@ -103,15 +107,6 @@ def _file_problem(expectation: _Expectation) -> str:
     changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.digest)
     if changed is not None:
         return f"the {DIGEST} of {changed} differs from that of the logged file"
-    return _score_problem(expectation, folder)
-
-
-def _score_problem(expectation: _Expectation, folder: Path) -> str:
-    """Score a downloaded model on the validation split of its trial, or compare the output of a custom module."""
-    import mlflow.pytorch
-
-    from lightning_hpo.serving.flavor import saved_decoding
-
     loaded = mlflow.pytorch.load_model(str(folder))
     cli = _cli(expectation.trial_folder)
     if hasattr(cli.model, "network"):

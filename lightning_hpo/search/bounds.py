@@ -19,9 +19,7 @@ _LEAST = {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "traine
 def corners(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> list[dict[str, Any]]:
     """Return the outermost values of some flags, in every combination that a trial may have.
 
-    Args:
-        dimensions: The searched flags, each after the flags in its conditions.
-        wanted: Names of flags. Flags that are not searched are ignored.
+    Each dimension must stand after those in its conditions. Wanted flags that are not searched are ignored.
 
     Returns:
         Values by flag: of the wanted flags, of the flags in their conditions, and of the flags that they limit. A flag

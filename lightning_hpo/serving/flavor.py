@@ -58,7 +58,7 @@ def log_model(
     name: str = "model",
     step: int = 0,
 ) -> str:
-    """Log a trained module, with its current weights, as a model of an MLflow run.
+    """Log a trained module, with its current weights, as a model of an MLflow run, and return the model's URI.
 
     Args:
         module: One of the agents, or any LightningModule with an `example_input_array`.
@@ -67,9 +67,6 @@ def log_model(
         tracking_uri: MLflow's database or server. None uses MLflow's current tracking URI.
         name: Name of the model in the run.
         step: Epoch of the weights.
-
-    Returns:
-        The model's URI.
 
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
@@ -104,14 +101,9 @@ def save_model(
     datamodule: Any = None,
     validate_serving_input: bool = False,  # noqa: ARG001 - Model.log passes it on
 ) -> None:
-    """Save a module as an MLflow model in a new folder.
+    """Save a module as an MLflow model in a new folder. `mlflow_model` is the metadata to extend.
 
-    Args:
-        path: The folder. It must not exist.
-        mlflow_model: Metadata to extend.
-        module: One of the agents, or any LightningModule with an `example_input_array`.
-        datamodule: The data module that an agent was trained with.
-        validate_serving_input: Ignored. MLflow passes it to every flavor.
+    `log_model` explains the other arguments. MLflow passes `validate_serving_input` to every flavor; it is ignored.
 
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
@@ -149,7 +141,11 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
             input_example=pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS)),
             pip_requirements=_requirements("tokenizers"),
         )
-        _add_network(path, mlflow_model, exported, network)
+        weights = path / network["model_data"]
+        for file in (exported / network["model_data"]).iterdir():
+            shutil.move(file, weights / file.name)
+        mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **network)
+        mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _save_custom_module(path: str, mlflow_model: Model, module: LightningModule) -> None:
@@ -195,15 +191,6 @@ def _tensor_specs(inputs: tuple[Tensor, ...]) -> list[ColSpec | TensorSpec]:
     names = [None] if len(inputs) == 1 else [f"input_{place}" for place in range(len(inputs))]
     kinds = [np.dtype(str(value.dtype).removeprefix("torch.")) for value in inputs]
     return [TensorSpec(*spec) for spec in zip(kinds, shapes, names, strict=True)]
-
-
-def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[str, Any]) -> None:
-    """Move an exported network into a saved model, and add its flavor."""
-    data = path / flavor["model_data"]
-    for file in (exported / flavor["model_data"]).iterdir():
-        shutil.move(file, data / file.name)
-    mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **flavor)
-    mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from lightning_hpo.config.flags import class_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
+from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
@@ -98,12 +99,12 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    corners = space.corners(preflight.BY_ENCODER)
+    outermost = corners(space.dimensions, preflight.BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     log = StudyFolder(spec.settings.folder).preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight, dict(spec.config), spec.settings.monitor, corners, methods, log=log
+            preflight.run_preflight, dict(spec.config), spec.settings.monitor, outermost, methods, log=log
         )
     if isinstance(findings, ProcessExit):
         raise LightningHpoError(

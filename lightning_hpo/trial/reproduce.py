@@ -77,9 +77,8 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     try:
         text = tracker.text(run_id, path.name)
     except AWAY as error:
-        reason = type(error).__name__
         raise InputError(
-            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {reason}"
+            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
         ) from error
     copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
     try:
