@@ -29,12 +29,7 @@ def leased_gpus(devices: Sequence[int] | Literal["auto"], accelerator: object, g
 
 
 def device_problems(
-    devices: Sequence[int] | Literal["auto"],
-    accelerator: object,
-    gpus: Sequence[str],
-    *,
-    workers: int,
-    per_device: int,
+    devices: Sequence[int] | Literal["auto"], accelerator: object, gpus: Sequence[str], *, workers: int, per_device: int
 ) -> list[str]:
     """Return one line for each reason why not every worker gets a GPU, which `per_device` workers may share."""
     problems = []

@@ -4,7 +4,7 @@ It is computed once, when a study begins, and stored in the study. Later changes
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -52,10 +52,6 @@ class WarmStart:
     def fixed(self) -> dict[str, Any]:
         """Value of each fixed flag. A flag that the best trial does not have keeps its value in the config."""
         return {flag: from_label(self.best[flag]) for flag in self.fix if flag in self.best}
-
-    def record(self) -> dict[str, Any]:
-        """Return the warm start as the study stores it."""
-        return asdict(self)
 
     def problems(self, about: Mapping[str, Any]) -> list[str]:
         """Explain why a study with these attributes must not use `narrow` or `fix`: metric or data set differ."""

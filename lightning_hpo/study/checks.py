@@ -1,6 +1,7 @@
 """Checks of a study before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -151,7 +152,7 @@ def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
 
 def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
     # Before the agent: a study with an agent counts as begun.
-    started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: spec.warm_start.record()}
+    started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: asdict(spec.warm_start)}
     return {
         **started_from,
         StudyKey.AGENT: spec.agent,

@@ -27,12 +27,9 @@ _QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
-    """Print the command that retrains a trial, and what has changed since. The study is not modified.
+    """Yield the command that retrains a trial, and a line for each change since. The study is not modified.
 
-    Without a number, the best trial is used. With `run`, it is retrained, and its value is compared.
-
-    Yields:
-        The lines to print: the command, one line for each change, and the comparison.
+    Without a number, the best trial is used. With `run`, it is retrained, and the last line compares its values.
 
     Raises:
         InputError: If the trial or its config does not exist, or the config cannot be trained now.
