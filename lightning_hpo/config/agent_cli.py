@@ -202,11 +202,7 @@ def _cause(error: BaseException | None) -> LightningHpoError | None:
 
 
 def resolve(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with some flags set, after checking every value against the type of its flag.
-
-    Args:
-        base: The config.
-        overrides: Value of each flag, by the flag's name without dashes, such as `model.optim.lr`.
+    """Return a config with values by flag, such as `model.optim.lr`, after checking them against the flags' types.
 
     Raises:
         InputError: If a flag is unknown or its value is invalid.

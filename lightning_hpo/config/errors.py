@@ -35,31 +35,31 @@ def config_problems(
         parse: Parses arguments and returns the names of all flags, or raises `ArgumentError`.
         arguments: Command-line arguments, `--config FILE` included; or a config that is in no file.
     """
-    given = _Arguments.of_config(arguments) if isinstance(arguments, Mapping) else _Arguments.of(arguments)
+    if isinstance(arguments, Mapping):
+        given = _Arguments([], {"": deepcopy(dict(arguments))}, [], [])
+    else:
+        given = _Arguments.of(arguments)
     if given.problems:
         return given.problems
-    rejected: list[tuple[str, str]] = []
+    rejected: dict[str, tuple[str, str]] = {}
     known: Iterable[str] = ()
     while not known and len(rejected) < _MOST_PROBLEMS:
         try:
             known = parse(given.arguments())
         except ArgumentError as error:
-            reported = {where.removeprefix("--").rsplit(": ", 1)[-1] for where, _ in rejected}
-            found = [(key, reason) for key, reason in _rejections(str(error)) if key not in reported]
-            rejected += [(given.where(key), reason) for key, reason in found]
-            removed = [given.remove(key) for key, _ in found]
+            found = {key: (given.where(key), reason) for key, reason in _rejections(str(error)) if key not in rejected}
+            rejected |= found
+            removed = [given.remove(key) for key in found]
             if not found or not all(removed):
                 break
-    return [_line(where, reason, known) for where, reason in rejected]
+    return [
+        f"{where}: {reason or 'there is no such flag' + (nearest(key, known) or '; --help lists all flags')}"
+        for key, (where, reason) in rejected.items()
+    ]
 
 
 def with_files(problems: Iterable[str], arguments: Sequence[str]) -> list[str]:
-    """Return the problems, with the name of the file before each problem of a search space.
-
-    Args:
-        problems: Lines, such as `search_space: model.lr: ...`.
-        arguments: Command-line arguments, `--config FILE` included.
-    """
+    """Return the problems, with the config file before each line about its search space, `search_space: KEY: ...`."""
     spaces = {path: config.get("search_space") for path, config in _Arguments.of(arguments).files.items()}
     return [
         next((f"{path}: " for path, space in spaces.items() if _names(line, space)), "") + line for line in problems
@@ -85,24 +85,12 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass
 class _Arguments:
-    """Command-line arguments from which single flags and keys can be removed.
+    """Command-line arguments from which single flags and keys can be removed."""
 
-    Args:
-        command: Words before the first flag.
-        files: Content of each config file, by path.
-        flags: All other flags, each with its values.
-        problems: Files that cannot be read, one line each.
-    """
-
-    command: list[str]
-    files: dict[str, dict[str, Any]]
-    flags: list[list[str]]
-    problems: list[str]
-
-    @classmethod
-    def of_config(cls, config: Mapping[str, Any]) -> "_Arguments":
-        """Return the arguments for a config that is in no file."""
-        return cls([], {"": deepcopy(dict(config))}, [], [])
+    command: list[str]  # the words before the first flag
+    files: dict[str, dict[str, Any]]  # content of each config file, by path
+    flags: list[list[str]]  # all other flags, each with its values
+    problems: list[str]  # about files that cannot be read
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "_Arguments":
@@ -118,14 +106,12 @@ class _Arguments:
                 given.command.append(word)
         for flag in [flag for flag in given.flags if flag[0] in ("--config", "-c")]:
             given.flags.remove(flag)
-            given._read(flag[1] if len(flag) > 1 else "")
+            path = flag[1] if len(flag) > 1 else ""
+            try:
+                given.files[path] = _read_yaml(path)
+            except InputError as error:
+                given.problems += error.problems
         return given
-
-    def _read(self, path: str) -> None:
-        try:
-            self.files[path] = _read_yaml(path)
-        except InputError as error:
-            self.problems += error.problems
 
     def arguments(self) -> list[str]:
         """Return the remaining arguments for the parser."""
@@ -179,22 +165,21 @@ def _holder(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str] | No
 
 
 def _rejections(message: str) -> list[tuple[str, str]]:
-    """Return the keys that an error message of the parser is about, each with the innermost reason."""
+    """Return the keys that an error message of the parser is about, each with the innermost reason ("" if unknown)."""
     message = re.sub(rf"(?<![\w.])({_COMMANDS})\.", "", message)
     key = ".".join(re.findall(r'Parser key "([^"]+)"', message)).replace("init_args.", "").replace(".init_args", "")
+    prefix = f"{key}." if key else ""
     unknown = re.findall(r"Option '([^']+)' is not accepted", message)
     unknown += [".".join(names) for names in re.findall(r"Group '([^']+)' does not accept option '([^']+)'", message)]
     unknown += re.findall(r"Subcommand '[^']+' does not accept option '([^']+)'", message)
     unknown += re.findall(r"Key '([^']+)' is not expected", message)
     unknown += re.findall(r"--([\w.]+)", message) if "unrecognized arguments" in message else []
     if unknown:
-        return [(f"{key}.{name}" if key else name, "unknown") for name in unknown]
+        return [(prefix + name, "") for name in unknown]
     missing = re.search(r"arguments? (?:are|is) required: (.+)", message)
     if missing:
-        return [
-            (f"{key}.{name}" if key else name, "required; set it with a flag or in a --config file")
-            for name in missing[1].split(", ")
-        ]
+        reason = "required; set it with a flag or in a --config file"
+        return [(prefix + name, reason) for name in missing[1].split(", ")]
     valueless = re.match(r"argument --([\w.]+): (expected .+)", message)
     return [(valueless[1], valueless[2])] if valueless else [(key, _reason(message))]
 
@@ -205,10 +190,3 @@ def _reason(message: str) -> str:
     reason = re.sub(r"<class '([^']+)'>", r"\1", "; ".join(reasons or lines))
     got = re.search(r"Given value: (.+)$", message)
     return f"{reason}; got {got[1]}" if got and "got" not in reason.lower() else reason
-
-
-def _line(where: str, reason: str, known: Iterable[str]) -> str:
-    if reason != "unknown":
-        return f"{where}: {reason}"
-    name = where.removeprefix("--").rsplit(": ", 1)[-1]
-    return f"{where}: there is no such flag{nearest(name, known) or '; --help lists all flags'}"

@@ -1,4 +1,4 @@
-"""Values of a config by flag, such as `model.optim.lr`; reading and writing a config as YAML."""
+"""Parts of a config: values by flag, such as `model.optim.lr`, objects by class path, and the YAML of the whole."""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -6,8 +6,11 @@ from copy import deepcopy
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["as_yaml", "class_of", "flags", "read_yaml", "with_flags"]
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["as_yaml", "class_of", "flags", "instantiate", "read_yaml", "with_flags"]
 
 
 def flags(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,12 +33,7 @@ def _flatten(config: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]
 
 
 def with_flags(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a config with some flags set. The values are not checked.
-
-    Args:
-        base: The config.
-        overrides: Value of each flag, by the flag's name without dashes.
-    """
+    """Return a copy of a config with values by flag, such as `model.optim.lr`. The values are not checked."""
     config = deepcopy(dict(base))
     for flag, value in overrides.items():
         _set(config, flag, value)
@@ -57,6 +55,24 @@ def class_of(section: Mapping[str, Any]) -> type:
     module, _, name = section["class_path"].rpartition(".")
     found: type = getattr(importlib.import_module(module), name)
     return found
+
+
+def instantiate(base: type, config: Namespace, flag: str) -> Any:
+    """Create an object from its class path and arguments. Errors name the flag that the user set.
+
+    Raises:
+        InputError: If the class raises a TypeError or ValueError for its arguments.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "object")
+    try:
+        return parser.instantiate(Namespace(object=config)).object  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError) as error:
+        name = config.class_path.rsplit(".", 1)[-1]
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise InputError(f"{flag}: {name} does not accept its arguments: {str(cause).splitlines()[0]}") from error
 
 
 def read_yaml(text: str) -> dict[str, Any]:

@@ -10,24 +10,10 @@ from lightning_hpo.hardware.bf16 import computes_bf16
 
 __all__ = ["Precision", "Trainer", "native_precision"]
 
-Precision = Literal[
-    "auto",
-    "16-mixed",
-    "bf16-mixed",
-    "32-true",
-    "16-true",
-    "bf16-true",
-    "64-true",
-    "transformer-engine",
-    "transformer-engine-float16",
-    "16",
-    "bf16",
-    "32",
-    "64",
-    16,
-    32,
-    64,
-]
+_Torch = Literal["16-mixed", "bf16-mixed", "32-true", "16-true", "bf16-true", "64-true"]
+_Nvidia = Literal["transformer-engine", "transformer-engine-float16"]
+_Short = Literal["16", "bf16", "32", "64", 16, 32, 64]
+Precision = Literal["auto", _Torch, _Nvidia, _Short]
 
 
 class Trainer(LightningTrainer):

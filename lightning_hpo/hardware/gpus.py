@@ -19,15 +19,9 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def leased_gpus(devices: Sequence[int] | Literal["auto"], accelerator: object, gpus: Sequence[str]) -> tuple[str, ...]:
-    """Return the GPUs that are leased to trial processes, one to each process.
+    """Return the GPUs of the machine that are leased to trial processes; none if the trials do not use GPUs.
 
-    Args:
-        devices: `--study.devices`: indices into `gpus`, or "auto" for all GPUs if the Trainer uses GPUs.
-        accelerator: `--trainer.accelerator`.
-        gpus: GPUs of the machine.
-
-    Returns:
-        Names of the GPUs; empty if the trials do not use GPUs.
+    `--study.devices` gives indices into `gpus`, or "auto" for all GPUs if `--trainer.accelerator` uses GPUs.
     """
     if devices == "auto":
         return tuple(gpus) if accelerator in _GPU_ACCELERATORS else ()
@@ -35,22 +29,9 @@ def leased_gpus(devices: Sequence[int] | Literal["auto"], accelerator: object, g
 
 
 def device_problems(
-    devices: Sequence[int] | Literal["auto"],
-    accelerator: object,
-    gpus: Sequence[str],
-    *,
-    workers: int,
-    per_device: int,
+    devices: Sequence[int] | Literal["auto"], accelerator: object, gpus: Sequence[str], *, workers: int, per_device: int
 ) -> list[str]:
-    """Return one line for each reason why not every worker gets a GPU.
-
-    Args:
-        devices: `--study.devices`.
-        accelerator: `--trainer.accelerator`.
-        gpus: GPUs of the machine.
-        workers: Number of parallel trials.
-        per_device: Number of parallel trials on one GPU.
-    """
+    """Return one line for each reason why not every worker gets a GPU, which `per_device` workers may share."""
     problems = []
     if devices != "auto":
         available = ", ".join(map(str, range(len(gpus)))) or "none"

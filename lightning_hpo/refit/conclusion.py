@@ -10,6 +10,7 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
+from lightning_hpo.storage.attributes import folder_of
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -22,14 +23,9 @@ _FILE = "refit.json"
 
 
 def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Workers, *, test: bool) -> None:
-    """Print the result of a refit, with the score on the test split, and record it in the parent run.
+    """Print the result of a refit, and record it in the parent run.
 
-    Args:
-        result: Result of the refit.
-        tracker: MLflow's side of the refit.
-        parent: ID of the parent run.
-        workers: Starts the process that scores the test split.
-        test: Whether to score the test split if no earlier call has done so.
+    With `test`, the test split is scored in a new process, unless an earlier call has done so.
 
     Raises:
         LightningHpoError: If the test split cannot be scored.
@@ -39,7 +35,7 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
         _score_test_split(result, tracker, workers)
     print_test_score(result)
     text = json.dumps(result.as_dict(), indent=2)
-    (result.folder.path / _FILE).write_text(text, encoding="utf-8")
+    (folder_of(result.study).path / _FILE).write_text(text, encoding="utf-8")
     tracker.log_text(parent, text, _FILE)
     tracker.log_metrics(parent, result.metrics(), step=0, time_ms=time.time_ns() // 1_000_000)
     tracker.set_status(parent, "FINISHED", {"winner": f"trial {result.winner.trial}"})
@@ -48,7 +44,7 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
 def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -> None:
     """Score the test split with the median trial, and delete the checkpoints of all other trials."""
     trial = result.median_trial
-    folder = result.folder.trial(trial.number)
+    folder = folder_of(result.study).trial(trial.number)
     with waiting("scoring the test split, once"):
         found = workers.call(_send_test_scores, folder, log=folder.path / "test.log")
     if isinstance(found, ProcessExit):

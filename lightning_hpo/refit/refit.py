@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from jsonargparse import Namespace
@@ -46,7 +46,6 @@ class RefitSettings:
         trials: Number of best trials to train.
         seeds: Number of seeds for each of them.
         workers: Number of trials that train at the same time.
-        devices: GPUs that trials may use.
         per_device: Number of trials that share a GPU.
         test: Whether to score the test split in the end.
     """
@@ -57,17 +56,8 @@ class RefitSettings:
     trials: int = 3
     seeds: int = 5
     workers: int = 1
-    devices: list[int] | Literal["auto"] = "auto"
     per_device: int = 1
     test: bool = True
-
-    def problems(self) -> list[str]:
-        """Return one line for each invalid setting."""
-        return [
-            f"--{name}: got {getattr(self, name)}; use 1 or more"
-            for name in ("trials", "seeds", "workers", "per_device")
-            if getattr(self, name) < 1
-        ]
 
 
 def refit(settings: RefitSettings) -> int:
@@ -80,7 +70,12 @@ def refit(settings: RefitSettings) -> int:
         InputError: If it cannot start; nothing has been written then.
         LightningHpoError: If too many trials in a row have failed.
     """
-    if problems := settings.problems():
+    problems = [
+        f"--{name}: got {getattr(settings, name)}; use 1 or more"
+        for name in ("trials", "seeds", "workers", "per_device")
+        if getattr(settings, name) < 1
+    ]
+    if problems:
         raise InputError(problems)
     database = StudyDatabase(settings.storage, StudySettings.storage_wait)
     searched = database.load(settings.study)
@@ -138,7 +133,6 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         name=settings.study + SUFFIX,
         n_trials=total,
         workers=settings.workers,
-        devices=settings.devices,
         per_device=settings.per_device,
         monitor=attributes[StudyKey.MONITOR],
         mode=attributes[StudyKey.MODE],
@@ -156,7 +150,8 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         study,
         sampler=_class("optuna.samplers.RandomSampler"),
         pruner=_class("optuna.pruners.NopPruner"),
-        sample=partial(_sample, configs, _first_seed(first)),
+        # The seed of the search has already influenced the choice of the candidates.
+        sample=partial(_sample, configs, int(first[SEED]) + 1),
         attributes={StudyKey.REFIT_OF: settings.study, StudyKey.REFIT_CANDIDATES: candidates},
         data_fingerprint=attributes.get(StudyKey.DATA_FINGERPRINT),
         counted=_ENDED,
@@ -170,18 +165,9 @@ def _sample(configs: Mapping[int, Mapping[str, Any]], first_seed: int, trial: op
     number, seed = list(configs)[place], first_seed + turn
     # Ranges of one value: nothing is sampled, and the values stand in both databases.
     values = {TRIAL: trial.suggest_int(TRIAL, number, number), SEED: trial.suggest_int(SEED, seed, seed)}
-    return Sample(values, _seeded(configs[number], seed))
-
-
-def _first_seed(config: Mapping[str, Any]) -> int:
-    """Return the seed after that of the search, which has already influenced the choice of the candidates."""
-    return int(config[SEED]) + 1
-
-
-def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return the config with another seed for everything random except the split of the data."""
-    drawn = {_DRAW_SEED: seed} if _DRAW_SEED in flags(config) else {}
-    return resolve(config, {SEED: seed, **drawn})
+    # Everything random is seeded, except the split of the data.
+    drawn = {_DRAW_SEED: seed} if _DRAW_SEED in flags(configs[number]) else {}
+    return Sample(values, resolve(configs[number], {SEED: seed, **drawn}))
 
 
 def _class(path: str) -> Namespace:

@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.objective import Objective
-from lightning_hpo.study_folder import StudyFolder
 
 __all__ = ["SEED", "TRIAL", "RefitResult"]
 
@@ -21,11 +20,7 @@ TRIAL, SEED = "trial", "seed_everything"
 
 
 class RefitResult:
-    """Scores of a refit whose trials are all finished.
-
-    Args:
-        searched: The searched study.
-        study: Its refit.
+    """Scores of the refit (`study`) of a searched study, whose trials are all finished.
 
     Raises:
         LightningHpoError: If no trial of the refit has a score.
@@ -80,11 +75,6 @@ class RefitResult:
     def monitor(self) -> str:
         """Name of the metric."""
         return str(self.study.user_attrs[StudyKey.MONITOR])
-
-    @property
-    def folder(self) -> StudyFolder:
-        """Folder of the refit."""
-        return folder_of(self.study)
 
     @property
     def tested(self) -> dict[str, Any] | None:

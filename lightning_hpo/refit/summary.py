@@ -23,8 +23,22 @@ def print_candidates(result: RefitResult) -> None:
 
 def print_test_score(result: RefitResult) -> None:
     """Print the score on the test split, and the command that registers the scored model."""
-    for line in _test_score(result):
-        print(line)
+    tested = result.tested
+    if tested is None:
+        print("test split: not used; without --no-test, refit scores it once with the winner's median seed")
+        return
+    name = result.monitor.replace("val_", "test_")
+    value = tested["metrics"].get(name)
+    score = f"{name} {value:.4f}" if value is not None else f"the model logs no {name}"
+    trial, seed = tested["params"][TRIAL], tested["params"][SEED]
+    print(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
+    if tested["constant_answers"]:
+        baselines = ", ".join(f"{name} {value:.4f}" for name, value in tested["constant_answers"].items())
+        print(f"constant baselines on the test split: {baselines}")
+    if trial != result.winner.trial:
+        print("the winner has changed since, with more seeds; refit does not score the test split again")
+    command = f"lightning-hpo register --study {result.study.study_name} --trial {tested['number']}"
+    print(f"register this model: {command}")
 
 
 def _table(result: RefitResult) -> Table:
@@ -64,21 +78,3 @@ def _comparison(first: SeedScores, second: SeedScores) -> str:
     return (
         f"second: trial {second.trial}; the difference of {found.mean:+.4f} is {verdict} ({interval}, paired by seed)"
     )
-
-
-def _test_score(result: RefitResult) -> list[str]:
-    tested = result.tested
-    if tested is None:
-        return ["test split: not used; without --no-test, refit scores it once with the winner's median seed"]
-    name = result.monitor.replace("val_", "test_")
-    value = tested["metrics"].get(name)
-    score = f"{name} {value:.4f}" if value is not None else f"the model logs no {name}"
-    trial, seed = tested["params"][TRIAL], tested["params"][SEED]
-    lines = [f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)"]
-    if tested["constant_answers"]:
-        baselines = ", ".join(f"{name} {value:.4f}" for name, value in tested["constant_answers"].items())
-        lines.append(f"constant baselines on the test split: {baselines}")
-    if trial != result.winner.trial:
-        lines.append("the winner has changed since, with more seeds; refit does not score the test split again")
-    command = f"lightning-hpo register --study {result.study.study_name} --trial {tested['number']}"
-    return [*lines, f"register this model: {command}"]

@@ -20,18 +20,10 @@ _COLLAPSED = "the model has collapsed: it predicts the same for every input"
 def update_alias(
     study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion, *, promote: bool | None = None
 ) -> str:
-    """Move the alias to a version.
+    """Move the alias to a version, and return a clause that states where the alias points to, and why.
 
-    Args:
-        study: The study.
-        trial: The trial that trained the model.
-        tracker: MLflow's side of the study.
-        version: The verified version.
-        promote: False: never move it. True: always move it. None: move it only if no version has it, or if the model
-            beats that version on the same data. A collapsed model then never replaces another.
-
-    Returns:
-        A clause that states where the alias points to, and why.
+    With `promote=None` it is moved only if no version has it, or if the model beats that version on the same data. A
+    collapsed model then never replaces another. False never moves it, and True always does.
     """
     if promote is False:
         return f"{ALIAS} is not moved"
@@ -39,7 +31,13 @@ def update_alias(
     if obstacle:
         command = f"lightning-hpo register --study {study.study_name} --trial {trial.number} --promote"
         return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
-    _move_alias(tracker, version)
+    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
+    with warnings.catch_warnings():
+        # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
+        warnings.simplefilter("ignore", FutureWarning)
+        tracker.client.transition_model_version_stage(
+            version.name, version.version, "Production", archive_existing_versions=True
+        )
     warning = f"; {_COLLAPSED}" if trial.user_attrs.get(TrialKey.COLLAPSED) else ""
     return f"{ALIAS}: models:/{version.name}@{ALIAS}{warning}"
 
@@ -60,13 +58,3 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     if not Objective.of(study).is_better(float(new["value"]), float(old["value"])):
         return f"version {current.version} scores {float(old['value']):.4f}, and this one {float(new['value']):.4f}"
     return ""
-
-
-def _move_alias(tracker: Tracker, version: ModelVersion) -> None:
-    tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
-    with warnings.catch_warnings():
-        # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
-        warnings.simplefilter("ignore", FutureWarning)
-        tracker.client.transition_model_version_stage(
-            version.name, version.version, "Production", archive_existing_versions=True
-        )

@@ -27,15 +27,8 @@ def register(
 ) -> str:
     """Register a trial's model, verify it in a fresh process, and move the alias `production` if it is an improvement.
 
-    Args:
-        study: The study.
-        tracker: MLflow's side of the study.
-        workers: Starts the fresh process.
-        number: Number of the trial. None selects the best one.
-        promote: Whether to move the alias; see `update_alias`.
-
-    Returns:
-        One line that states what was done.
+    Without a number, the best trial is registered. `update_alias` explains `promote`. Return one line that states what
+    was done.
 
     Raises:
         InputError: If the study has no complete trial with this number.
@@ -44,8 +37,10 @@ def register(
     trial = _complete_trial(study, number)
     folder = folder_of(study).trial(trial.number)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
-    version = _existing_version(tracker, name, study, trial)
-    if version is None:
+    versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
+    if versions:
+        version = versions[0]
+    else:
         uri = trial.user_attrs.get(TrialKey.MODEL_URI)
         if uri is None or not tracker.has_model(uri):
             uri = _log_now(study, trial, folder, tracker, workers)
@@ -97,11 +92,6 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
         pipe.send(log_model(cli.model, cli.datamodule, run_id=run_id, tracking_uri=tracking_uri))
     except LightningHpoError as error:
         pipe.send(str(error).splitlines()[0])
-
-
-def _existing_version(tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion | None:
-    versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
-    return versions[0] if versions else None
 
 
 def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion:

@@ -42,13 +42,6 @@ class _Expectation:
     data_fingerprint: str | None
 
 
-@dataclass(frozen=True)
-class _Result:
-    value: float = 0.0
-    expected: float = 0.0
-    problem: str = ""
-
-
 def verify(
     study: optuna.Study,
     trial: FrozenTrial,
@@ -58,14 +51,6 @@ def verify(
     version: ModelVersion,
 ) -> None:
     """Check in a fresh process that a version has the logged files and the score of its trial.
-
-    Args:
-        study: The study.
-        trial: The trial that trained the model.
-        folder: Folder of the trial.
-        tracker: MLflow's side of the study.
-        workers: Starts the fresh process.
-        version: The registered version.
 
     Raises:
         LightningHpoError: If the model cannot be loaded, or its files, data or score differ.
@@ -79,12 +64,9 @@ def verify(
         value=float(trial.value or 0.0),
         data_fingerprint=study.user_attrs[StudyKey.DATA_FINGERPRINT],
     )
-    result = workers.call(_send_result, expectation, log=folder.path / "proof.log")
-    if isinstance(result, ProcessExit):
-        result = _Result(problem=f"the process that loads it did not finish: {result.reason}")
-    problem = result.problem
-    if not problem and not abs(result.value - result.expected) <= _tolerance(folder):
-        problem = f"its score is {result.value:.6f}, and the score of its trial {result.expected:.6f}"
+    problem = workers.call(_send_problem, expectation, log=folder.path / "proof.log")
+    if isinstance(problem, ProcessExit):
+        problem = f"the process that loads it did not finish: {problem.reason}"
     if problem:
         raise LightningHpoError(
             f"{expectation.uri} is registered, but verification failed, so no alias is moved: {problem}"
@@ -103,49 +85,49 @@ def _precision(trial_folder: TrialFolder) -> str:
     return str(config["trainer"].get("precision"))
 
 
-def _send_result(expectation: _Expectation, pipe: Connection) -> None:
+def _send_problem(expectation: _Expectation, pipe: Connection) -> None:
+    """Send why a version fails verification, or an empty text."""
     try:
-        pipe.send(_verify_files_and_score(expectation))
+        pipe.send(_problem(expectation))
     except (LightningHpoError, MlflowException, OSError, RuntimeError, ValueError, KeyError, YAMLError) as error:
-        pipe.send(_Result(problem=f"it cannot be loaded and run: {type(error).__name__}"))
+        pipe.send(f"it cannot be loaded and run: {type(error).__name__}")
 
 
-def _verify_files_and_score(expectation: _Expectation) -> _Result:
+def _problem(expectation: _Expectation) -> str:
+    """Check the files, then score the model on its trial's validation split, or compare a custom module's output."""
     import mlflow
+    import mlflow.pytorch
     from mlflow.models import Model
+
+    from lightning_hpo.serving.flavor import saved_decoding
 
     mlflow.set_tracking_uri(expectation.tracking_uri)
     folder = Path(mlflow.artifacts.download_artifacts(expectation.uri))
     # The score alone may not reveal a flipped bit of a weight.
     changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.digest)
     if changed is not None:
-        return _Result(problem=f"the {DIGEST} of {changed} differs from that of the logged file")
-    return _score(expectation, folder)
-
-
-def _score(expectation: _Expectation, folder: Path) -> _Result:
-    """Score a downloaded model on the validation split of its trial."""
-    import mlflow.pytorch
-
-    from lightning_hpo.serving.flavor import saved_decoding
-
+        return f"the {DIGEST} of {changed} differs from that of the logged file"
     loaded = mlflow.pytorch.load_model(str(folder))
     cli = _cli(expectation.trial_folder)
-    if not hasattr(cli.model, "network"):
-        return _compare_outputs(cli.model, loaded, expectation.trial_folder)
-    quicken_attention(loaded)  # as in the trial
-    cli.model.network = _Network(loaded)
-    if hasattr(cli.model, "decoding"):
-        # From the model, since the config does not hold a calibrated threshold.
-        cli.model.decoding = saved_decoding(folder)
-    cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
-    fingerprint = getattr(cli.datamodule, "fingerprint", None)
-    if fingerprint != expectation.data_fingerprint:
-        return _Result(
-            problem="the data have changed since the trial was trained: their fingerprint was "
-            f"{expectation.data_fingerprint}, and is now {fingerprint}"
-        )
-    return _Result(float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value)
+    if hasattr(cli.model, "network"):
+        quicken_attention(loaded)  # as in the trial
+        cli.model.network = _Network(loaded)
+        if hasattr(cli.model, "decoding"):
+            # From the model, since the config does not hold a calibrated threshold.
+            cli.model.decoding = saved_decoding(folder)
+        cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+        fingerprint = getattr(cli.datamodule, "fingerprint", None)
+        if fingerprint != expectation.data_fingerprint:
+            return (
+                "the data have changed since the trial was trained: their fingerprint was "
+                f"{expectation.data_fingerprint}, and is now {fingerprint}"
+            )
+        value, expected = float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value
+    else:
+        value, expected = _output_difference(cli.model, loaded, expectation.trial_folder), 0.0
+    if abs(value - expected) <= _tolerance(expectation.trial_folder):
+        return ""
+    return f"its score is {value:.6f}, and the score of its trial {expected:.6f}"
 
 
 def _cli(trial_folder: TrialFolder) -> AgentCLI:
@@ -156,14 +138,13 @@ def _cli(trial_folder: TrialFolder) -> AgentCLI:
     return AgentCLI(["--config", str(trial_folder.config)], trainer_kwargs=kwargs)
 
 
-def _compare_outputs(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> _Result:
+def _output_difference(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> float:
     """Compare a custom module, with the best weights of its trial, and the loaded one on the example input."""
     weights = torch.load(trial_folder.best, map_location="cpu", weights_only=True)
     model.load_state_dict(weights["state_dict"])
     model.eval()
     with torch.no_grad():
-        difference = (model(model.example_input_array) - loaded(model.example_input_array)).abs().max()
-    return _Result(float(difference), 0.0)
+        return float((model(model.example_input_array) - loaded(model.example_input_array)).abs().max())
 
 
 class _Network(nn.Module):

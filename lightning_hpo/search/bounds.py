@@ -19,9 +19,7 @@ _LEAST = {"trainer.max_epochs": 1, "trainer.accumulate_grad_batches": 1, "traine
 def corners(dimensions: Mapping[str, Dimension], wanted: Sequence[str]) -> list[dict[str, Any]]:
     """Return the outermost values of some flags, in every combination that a trial may have.
 
-    Args:
-        dimensions: The searched flags, each after the flags in its conditions.
-        wanted: Names of flags. Flags that are not searched are ignored.
+    Each dimension must stand after those in its conditions. Wanted flags that are not searched are ignored.
 
     Returns:
         Values by flag: of the wanted flags, of the flags in their conditions, and of the flags that they limit. A flag
@@ -56,8 +54,7 @@ def _values_in_conditions(dimensions: Mapping[str, Dimension], flag: str, needed
     """Return the possible values of a flag that the conditions of other flags name."""
     wanted = [dimensions[other].when[flag] for other in needed if flag in dimensions[other].when]
     values = [value for entry in wanted for value in (entry if isinstance(entry, list) else [entry])]
-    low, high, choices = dimensions[flag].low, dimensions[flag].high, dimensions[flag].choices
-    return [value for value in values if (value in choices if choices else low <= value <= high)]
+    return [value for value in values if dimensions[flag].contains(value)]
 
 
 def value_problems(dimensions: Mapping[str, Dimension], base: Mapping[str, Any]) -> list[str]:
@@ -85,11 +82,7 @@ def range_problems(dimensions: Mapping[str, Dimension], base: Mapping[str, Any])
     """Return a line for each outermost value that violates a rule of the flags.
 
     Each flag is checked under the conditions in which it is sampled, then every two flags of a group together, such as
-    `data.max_length` and `data.stride`.
-
-    Args:
-        dimensions: The searched flags, each after the flags in its conditions, with values of the right types.
-        base: The config that the flags belong to. Its own problems are not reported here.
+    `data.max_length` and `data.stride`. Problems of the config itself are not reported here.
     """
     reported = set(_flag_problems(base))
     lines: list[str] = []

@@ -59,7 +59,16 @@ class Dimension:
 
     def sampled_with(self, values: Mapping[str, Any]) -> bool:
         """Return whether the flag is sampled if other flags have these values."""
-        return all(flag in values and _matches(values[flag], wanted) for flag, wanted in self.when.items())
+        return all(
+            flag in values and values[flag] in (wanted if isinstance(wanted, list) else [wanted])
+            for flag, wanted in self.when.items()
+        )
+
+    def contains(self, value: Any) -> bool:
+        """Return whether a value is one of the choices, or in the range."""
+        if self.choices:
+            return value in self.choices
+        return isinstance(value, int | float) and self.low <= value <= self.high
 
     def within(self, values: Mapping[str, Any]) -> "Dimension":
         """Return the dimension with its range limited by the values of other flags."""
@@ -125,7 +134,3 @@ def label(choice: Any) -> bool | int | float | str | None:
 def from_label(stored: Any) -> Any:
     """Return the choice for a value that Optuna has stored."""
     return json.loads(stored) if isinstance(stored, str) and stored.startswith(("[", "{")) else stored
-
-
-def _matches(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list) else bool(value == wanted)

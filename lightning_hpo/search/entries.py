@@ -83,12 +83,7 @@ def _range_problems(where: str, entry: Mapping[str, Any]) -> list[str]:
 
 def condition_problems(dimensions: Mapping[str, Dimension]) -> list[str]:
     """Return the problems of all `when` and `at_most` conditions, one line each."""
-    lines = [
-        _when_problem(dimension.flag, other, wanted, dimensions)
-        for dimension in dimensions.values()
-        for other, wanted in dimension.when.items()
-    ]
-    problems = [line for line in lines if line] + limit_problems(dimensions)
+    problems = _when_problems(dimensions) + limit_problems(dimensions)
     circle = [flag for flag in dimensions if flag not in parents_first(dimensions)]
     if circle and not problems:
         flags = ", ".join(circle)
@@ -96,38 +91,35 @@ def condition_problems(dimensions: Mapping[str, Dimension]) -> list[str]:
     return problems
 
 
-def _when_problem(flag: str, other: str, wanted: Any, dimensions: Mapping[str, Dimension]) -> str:
-    where = f"search_space: {flag}: when: {other}"
-    if other not in dimensions:
-        return f"{where} is not searched{nearest(other, dimensions) or '; add it to search_space'}"
-    dimension = dimensions[other]
-    values = wanted if isinstance(wanted, list) else [wanted]
-    if dimension.choices:
-        possible, found = f"a value of {list(dimension.choices)}", any(value in dimension.choices for value in values)
-    else:
-        possible = f"a value from {dimension.low} to {dimension.high}"
-        found = any(isinstance(value, int | float) and dimension.low <= value <= dimension.high for value in values)
-    return "" if found else f"{where}: got {wanted!r}; use {possible}"
+def _when_problems(dimensions: Mapping[str, Dimension]) -> list[str]:
+    problems = []
+    for dimension in dimensions.values():
+        for other, wanted in dimension.when.items():
+            where = f"search_space: {dimension.flag}: when: {other}"
+            values = wanted if isinstance(wanted, list) else [wanted]
+            parent = dimensions.get(other)
+            if parent is None:
+                problems.append(f"{where} is not searched{nearest(other, dimensions) or '; add it to search_space'}")
+            elif not any(parent.contains(value) for value in values):
+                possible = f"of {list(parent.choices)}" if parent.choices else f"from {parent.low} to {parent.high}"
+                problems.append(f"{where}: got {wanted!r}; use a value {possible}")
+    return problems
 
 
 def limit_problems(dimensions: Mapping[str, Dimension]) -> list[str]:
     """Return the problems of all `at_most` limits, one line each."""
-    lines = [_limit_problem(each, other, dimensions) for each in dimensions.values() for other in each.at_most]
-    return [line for line in lines if line]
-
-
-def _limit_problem(dimension: Dimension, other: str, dimensions: Mapping[str, Dimension]) -> str:
-    where = f"search_space: {dimension.flag}: at_most: {other}"
-    if other not in dimensions:
-        return f"{where} is not searched{nearest(other, dimensions) or '; add it to search_space'}"
-    values = dimensions[other].ends
-    if not all(isinstance(value, int | float) for value in values):
-        return f"{where}: got choices that are not numbers; use a flag with numbers"
-    share, least = dimension.at_most[other], min(values)
-    if share * least < dimension.low:
-        limit = f"{share:g} x {least:g} = {share * least:g}"
-        return f"{where}: the range would end at {limit}, below low: {dimension.low}; raise the share or reduce low"
-    return ""
+    problems = []
+    for dimension in dimensions.values():
+        for other, share in dimension.at_most.items():
+            where = f"search_space: {dimension.flag}: at_most: {other}"
+            if other not in dimensions:
+                problems.append(f"{where} is not searched{nearest(other, dimensions) or '; add it to search_space'}")
+            elif not all(isinstance(value, int | float) for value in dimensions[other].ends):
+                problems.append(f"{where}: got choices that are not numbers; use a flag with numbers")
+            elif share * (least := min(dimensions[other].ends)) < dimension.low:
+                limit = f"{share:g} x {least:g} = {share * least:g}, below low: {dimension.low}"
+                problems.append(f"{where}: the range would end at {limit}; raise the share or reduce low")
+    return problems
 
 
 def parents_first(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:

@@ -4,7 +4,7 @@ import optuna
 from jsonargparse import Namespace
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
-from lightning_hpo.config.class_paths import instantiate
+from lightning_hpo.config.flags import instantiate
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["build_pruner", "check_pruner"]
@@ -23,34 +23,28 @@ def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
 
 
 def check_pruner(pruner: BasePruner, *, reports: int) -> None:
-    """Reject a pruner that can never prune a trial with so few epochs.
+    """Reject a pruner that can never prune a trial with so few reports (validated epochs).
 
     The check runs an in-memory study in which every second trial diverges and the others improve steadily.
-
-    Args:
-        pruner: The pruner.
-        reports: Maximum number of values that a trial reports: its validated epochs.
 
     Raises:
         InputError: If none of the diverging trials is pruned.
     """
-    if isinstance(pruner, NopPruner) or reports < 1 or _prunes_a_diverging_trial(pruner, min(reports, _MAX_REPORTS)):
+    if isinstance(pruner, NopPruner) or reports < 1:
         return
-    raise InputError(
-        f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
-        "lower its warm-up or resource, raise --trainer.max_epochs, "
-        "or turn pruning off: --study.pruner optuna.pruners.NopPruner"
-    )
-
-
-def _prunes_a_diverging_trial(pruner: BasePruner, reports: int) -> bool:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         # Very low and very high values, so that a ThresholdPruner also has something to prune.
-        return any(_prunes(pruner, reports, far) for far in (-_FAR, _FAR))
+        prunes = any(_prunes(pruner, min(reports, _MAX_REPORTS), far) for far in (-_FAR, _FAR))
     finally:
         optuna.logging.set_verbosity(verbosity)
+    if not prunes:
+        raise InputError(
+            f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
+            "lower its warm-up or resource, raise --trainer.max_epochs, "
+            "or turn pruning off: --study.pruner optuna.pruners.NopPruner"
+        )
 
 
 def _prunes(pruner: BasePruner, reports: int, far: float) -> bool:

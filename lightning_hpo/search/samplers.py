@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.config.class_paths import instantiate
+from lightning_hpo.config.flags import instantiate
 
 __all__ = ["NumberSeededSampler", "build_sampler"]
 
@@ -76,10 +76,6 @@ class NumberSeededSampler(BaseSampler):
             self.exhausted = True
 
 
-def _name(config: Namespace) -> str:
-    return str(config.class_path).rpartition(".")[2]
-
-
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     """Return whether a value is in a distribution. Optuna's public check is part of `create_trial`."""
     try:
@@ -90,13 +86,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
 
 
 def build_sampler(config: Namespace | None, seed: int, first: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
-    """Create the configured sampler, seeded for each trial.
-
-    Args:
-        config: Class path and arguments of a sampler, or None for multivariate grouped TPE.
-        seed: Seed of the study.
-        first: Parameter values of the first trials, by trial number.
-    """
+    """Create the configured sampler (default: multivariate grouped TPE) in a `NumberSeededSampler`."""
 
     def build(trial_seed: int) -> BaseSampler:
         if config is None:
@@ -104,7 +94,7 @@ def build_sampler(config: Namespace | None, seed: int, first: Sequence[Mapping[s
         seeded = config.clone()
         if "seed" in seeded.init_args:
             # GridSampler shuffles its grid by the seed, so the seed must be the same in every trial.
-            seeded.init_args.seed = seed if _name(seeded) == "GridSampler" else trial_seed
+            seeded.init_args.seed = seed if config.class_path.endswith(".GridSampler") else trial_seed
         sampler: BaseSampler = instantiate(BaseSampler, seeded, "--study.sampler")
         return sampler
 

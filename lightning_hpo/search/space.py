@@ -10,10 +10,10 @@ from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.errors import nearest
 from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.search.bounds import corners, range_problems, value_problems
+from lightning_hpo.search.bounds import range_problems, value_problems
 from lightning_hpo.search.dimension import Dimension, label
 from lightning_hpo.search.entries import condition_problems, limit_problems, parents_first, read_entries
-from lightning_hpo.search.warm_start import WarmStart
+from lightning_hpo.search.warm_start import WarmStart, distinct_points
 
 __all__ = ["SearchSpace"]
 
@@ -68,20 +68,12 @@ class SearchSpace:
         self._defaults = {flag: label(known[flag]) for flag in dimensions}
 
     def first_points(self, further: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
-        """Return the points of the first trials: the defaults, then further points, without duplicates.
+        """Return the points of the first trials, without duplicates: the defaults, then further points.
 
-        Args:
-            further: Values by flag, as Optuna stores them.
-
-        Returns:
-            Values of the searched flags. They need not be in the ranges: the sampler checks them.
+        All values are as Optuna stores them. They need not be in the ranges: the sampler checks them.
         """
-        points: list[Mapping[str, Any]] = []
-        for values in (self._defaults, *further):
-            point = {f: values[f] for f, dimension in self.dimensions.items() if f in values and not dimension.fixed}
-            if point and point not in points:
-                points.append(point)
-        return points
+        sampled = [flag for flag, dimension in self.dimensions.items() if not dimension.fixed]
+        return distinct_points((self._defaults, *further), sampled)
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
         """Return the trial's values by flag, without fixed flags and flags whose condition is false."""
@@ -90,10 +82,6 @@ class SearchSpace:
             if dimension.sampled_with(values):
                 values[flag] = dimension.within(values).suggest(trial)
         return {flag: value for flag, value in values.items() if not self.dimensions[flag].fixed}
-
-    def corners(self, flags: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the outermost values of some flags, in every possible combination; see `bounds.corners`."""
-        return corners(self.dimensions, flags)
 
     def mismatches(self, study: optuna.Study) -> list[str]:
         """Return a line for each flag whose choices have changed since the study began. Optuna cannot change them."""

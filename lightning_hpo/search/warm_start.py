@@ -3,8 +3,8 @@
 It is computed once, when a study begins, and stored in the study. Later changes of the other study have no effect.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -17,9 +17,9 @@ from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 
-__all__ = ["WarmStart", "find_warm_start"]
+__all__ = ["WarmStart", "distinct_points", "find_warm_start"]
 
-_COMPARED = ("monitor", "mode", "data_fingerprint")
+_COMPARED = (StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT)
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,8 @@ class WarmStart:
         """Value of each fixed flag. A flag that the best trial does not have keeps its value in the config."""
         return {flag: from_label(self.best[flag]) for flag in self.fix if flag in self.best}
 
-    def record(self) -> dict[str, Any]:
-        """Return the warm start as the study stores it."""
-        return asdict(self)
-
     def problems(self, about: Mapping[str, Any]) -> list[str]:
-        """Explain why `narrow` and `fix` are refused: the other study used a different metric or data set.
-
-        Args:
-            about: Attributes of the study that starts.
-        """
+        """Explain why a study with these attributes must not use `narrow` or `fix`: metric or data set differ."""
         other = self._differences(about)
         flags = [f"--study.{flag}" for flag in ("narrow", "fix") if getattr(self, flag)]
         if not other or not flags:
@@ -73,11 +65,7 @@ class WarmStart:
         ]
 
     def line(self, about: Mapping[str, Any]) -> str:
-        """Return one line for the screen: what the study takes over.
-
-        Args:
-            about: Attributes of the study that starts.
-        """
+        """Return one line for the screen: what a study with these attributes takes over."""
         parts = [f"first the defaults, then {len(self.points)} of its best points"]
         if self.narrow is not None:
             parts = [f"{parts[0]}, if they are in the narrowed ranges"]
@@ -100,12 +88,6 @@ def find_warm_start(
     database: StudyDatabase, settings: StudySettings, agent: str, searched: Collection[str]
 ) -> WarmStart | None:
     """Return what a study takes over from another study, or None if it does not start from one.
-
-    Args:
-        database: Optuna's database.
-        settings: Valid settings of the study.
-        agent: Name of the agent that it tunes.
-        searched: The flags of its search space.
 
     Raises:
         InputError: If the other study cannot be used, or the study began with other settings.
@@ -140,7 +122,7 @@ def _begin(database: StudyDatabase, settings: StudySettings, agent: str, searche
     # A flag of this search space may belong to a choice that no trial of the other study has drawn.
     _check_fix(settings.fix, {*fixed, *searched, *(flag for trial in trials for flag in trial.params)}, searched, other)
     wanted = [flag for flag in searched if flag not in settings.fix]
-    points = _points([fixed | trial.params for trial in trials], wanted, settings.queue)
+    points = distinct_points([fixed | trial.params for trial in trials], wanted)[: settings.queue]
     if settings.queue and not points and not settings.fix:
         raise InputError(
             f"--study.from {other.study_name}: none of its trials has a value of a flag of this search space; "
@@ -164,10 +146,11 @@ def _best_trials(other: optuna.Study, agent: str) -> list[FrozenTrial]:
     about, where = other.user_attrs, f"--study.from {other.study_name}"
     if len(other.directions) != 1:
         raise InputError(f"{where}: it has {len(other.directions)} objectives; use a study with one")
-    if "refit_of" in about:
-        raise InputError(f"{where}: it is a refit of {about['refit_of']}; use that study")
-    if about.get("agent", agent) != agent:
-        raise InputError(f"{where}: it tunes {about['agent']}, and this study {agent}; use one of the same agent")
+    if StudyKey.REFIT_OF in about:
+        raise InputError(f"{where}: it is a refit of {about[StudyKey.REFIT_OF]}; use that study")
+    tuned = about.get(StudyKey.AGENT, agent)
+    if tuned != agent:
+        raise InputError(f"{where}: it tunes {tuned}, and this study {agent}; use one of the same agent")
     trials = ranked(other)
     if not trials:
         raise InputError(f"{where}: it has no complete trial; run `tune` for it first, or use another study")
@@ -186,11 +169,11 @@ def _check_fix(fix: Sequence[str], known: Collection[str], searched: Collection[
         raise InputError(problems)
 
 
-def _points(trials: Sequence[Mapping[str, Any]], wanted: Sequence[str], most: int) -> list[Mapping[str, Any]]:
-    """Return the wanted values of the first trials that differ in them."""
-    points: list[Mapping[str, Any]] = []
-    for values in trials:
-        point = {flag: values[flag] for flag in wanted if flag in values}
-        if point and point not in points and len(points) < most:
-            points.append(point)
-    return points
+def distinct_points(points: Iterable[Mapping[str, Any]], flags: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Return the values that points have for some flags, without duplicates and empty points."""
+    distinct: list[Mapping[str, Any]] = []
+    for values in points:
+        point = {flag: values[flag] for flag in flags if flag in values}
+        if point and point not in distinct:
+            distinct.append(point)
+    return distinct

@@ -13,13 +13,10 @@ _IMPORT = re.compile(r"^from lightning_hpo\.([\w.]+)", re.MULTILINE)
 
 
 def write_bundled_code(folder: Path) -> tuple[Path, str]:
-    """Write the modules as a package whose name holds a digest of their source.
+    """Write the modules to a folder, as a package whose name holds a digest of their source.
 
     A model therefore runs the code that it was verified with. One process can load models of several versions, and no
     bundle shadows an installed `lightning_hpo`.
-
-    Args:
-        folder: Parent of the new package.
 
     Returns:
         The folder of the package, and the name of the module that loads a model.

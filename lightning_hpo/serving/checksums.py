@@ -23,12 +23,9 @@ def combined_digest(digests: Mapping[str, str]) -> str:
 
 
 def first_changed_file(folder: Path, digests: Mapping[str, str], combined: str) -> str | None:
-    """Return the first file that differs from the logged one, or None.
+    """Return the first file of a model that differs from the logged one, or None.
 
-    Args:
-        folder: The model's folder.
-        digests: Digest of each file, from the model's own metadata.
-        combined: Their combined digest, which was stored outside of the model when it was logged.
+    The digests are in the model's own metadata. Their combined digest was stored elsewhere when the model was logged.
     """
     if combined_digest(digests) != combined:
         return "MLmodel"

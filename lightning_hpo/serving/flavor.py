@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import mlflow
 import mlflow.pyfunc
@@ -44,29 +44,21 @@ from lightning_hpo.serving.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS,
 __all__ = ["log_model", "save_model", "saved_decoding"]
 
 _TEXTS = "texts"
+_DATA_ATTRIBUTES = ("tokenizer", "max_length", "stride", "corpus")
 _REQUIRED = ("mlflow", "torch", "numpy", "pandas")
 _EXAMPLE = "I have been too tired to get up since the start of the week."
 
 
-class TextData(Protocol):
-    """The attributes of a data module that a saved model needs."""
-
-    tokenizer: str
-    max_length: int
-    stride: int
-    corpus: Any
-
-
 def log_model(
     module: LightningModule,
-    datamodule: TextData | Any | None = None,
+    datamodule: Any = None,
     *,
     run_id: str,
     tracking_uri: str | None = None,
     name: str = "model",
     step: int = 0,
 ) -> str:
-    """Log a trained module, with its current weights, as a model of an MLflow run.
+    """Log a trained module, with its current weights, as a model of an MLflow run, and return the model's URI.
 
     Args:
         module: One of the agents, or any LightningModule with an `example_input_array`.
@@ -76,13 +68,12 @@ def log_model(
         name: Name of the model in the run.
         step: Epoch of the weights.
 
-    Returns:
-        The model's URI.
-
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
     """
-    with _using_tracking_uri(tracking_uri):
+    previous = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(tracking_uri or previous)
+    try:
         client = mlflow.MlflowClient()
         # `Model.log` would create it in the process's current experiment, not in the experiment of the run.
         experiment_id = client.get_run(run_id).info.experiment_id
@@ -91,25 +82,13 @@ def log_model(
         arguments = {"module": module, "datamodule": datamodule, "validate_serving_input": False}
         info = Model.log(flavor=sys.modules[__name__], **where, **arguments)
         client.set_logged_model_tags(model_id, {DIGEST: combined_digest((info.metadata or {})[DIGEST])})
+    finally:
+        mlflow.set_tracking_uri(previous)
     return str(info.model_uri)
 
 
-@contextmanager
-def _using_tracking_uri(uri: str | None) -> Iterator[None]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri or before)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-
-
 def saved_decoding(folder: str | Path) -> Decoding:
-    """Return the decoding settings of a saved evidence model, with its calibrated threshold.
-
-    Args:
-        folder: The downloaded folder of the model.
-    """
+    """Return the decoding settings of a downloaded evidence model, with its calibrated threshold."""
     settings = Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")
     return Decoding.read(json.loads(settings)["decoding"])
 
@@ -119,17 +98,12 @@ def save_model(
     mlflow_model: Model | None = None,
     *,
     module: LightningModule,
-    datamodule: TextData | Any | None = None,
+    datamodule: Any = None,
     validate_serving_input: bool = False,  # noqa: ARG001 - Model.log passes it on
 ) -> None:
-    """Save a module as an MLflow model in a new folder.
+    """Save a module as an MLflow model in a new folder. `mlflow_model` is the metadata to extend.
 
-    Args:
-        path: The folder. It must not exist.
-        mlflow_model: Metadata to extend.
-        module: One of the agents, or any LightningModule with an `example_input_array`.
-        datamodule: The data module that an agent was trained with.
-        validate_serving_input: Ignored. MLflow passes it to every flavor.
+    `log_model` explains the other arguments. MLflow passes `validate_serving_input` to every flavor; it is ignored.
 
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
@@ -137,14 +111,15 @@ def save_model(
     mlflow_model = mlflow_model or Model()
     with _evaluating(module), _quiet_mlflow():
         if isinstance(module, TextAgent):
-            _save_agent(Path(path), mlflow_model, module, _require_text_data(module, datamodule))
+            _check_data(module, datamodule)
+            _save_agent(Path(path), mlflow_model, module, datamodule)
         else:
             _save_custom_module(path, mlflow_model, module)
         mlflow_model.metadata = {**(mlflow_model.metadata or {}), DIGEST: file_digests(Path(path))}
         mlflow_model.save(str(Path(path, MLMODEL)))
 
 
-def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextData) -> None:
+def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) -> None:
     # In the folder of the target, so that the weights are moved and not copied.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
         texts, exported = Path(folder, _TEXTS), Path(folder, "network")
@@ -163,10 +138,14 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: TextDat
             data_path=str(texts),
             mlflow_model=mlflow_model,
             signature=_signature(settings),
-            input_example=_example(settings),
+            input_example=pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS)),
             pip_requirements=_requirements("tokenizers"),
         )
-        _add_network(path, mlflow_model, exported, network)
+        weights = path / network["model_data"]
+        for file in (exported / network["model_data"]).iterdir():
+            shutil.move(file, weights / file.name)
+        mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **network)
+        mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _save_custom_module(path: str, mlflow_model: Model, module: LightningModule) -> None:
@@ -214,15 +193,6 @@ def _tensor_specs(inputs: tuple[Tensor, ...]) -> list[ColSpec | TensorSpec]:
     return [TensorSpec(*spec) for spec in zip(kinds, shapes, names, strict=True)]
 
 
-def _add_network(path: Path, mlflow_model: Model, exported: Path, flavor: dict[str, Any]) -> None:
-    """Move an exported network into a saved model, and add its flavor."""
-    data = path / flavor["model_data"]
-    for file in (exported / flavor["model_data"]).iterdir():
-        shutil.move(file, data / file.name)
-    mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **flavor)
-    mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Move a module to the CPU and into eval mode, and restore its device and modes afterwards."""
@@ -250,18 +220,16 @@ def _quiet_mlflow() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _require_text_data(agent: TextAgent, data: Any) -> TextData:
-    required = ("tokenizer", "max_length", "stride", "corpus")
-    missing = [name for name in required if not hasattr(data, name)]
+def _check_data(agent: TextAgent, data: Any) -> None:
+    missing = [name for name in _DATA_ATTRIBUTES if not hasattr(data, name)]
     if missing:
         got = "no data module" if data is None else f"{type(data).__name__}, which has no {', '.join(missing)}"
         raise LightningHpoError(
             f"{type(agent).__name__} cannot be logged as a model: got {got}; pass the data module that trained it"
         )
-    return cast(TextData, data)
 
 
-def _settings(agent: TextAgent, data: TextData, template: PairTemplate) -> ServingSettings:
+def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSettings:
     decoding = getattr(agent, "decoding", None)
     return ServingSettings(
         agent=agent.agent,
@@ -289,10 +257,6 @@ def _signature(settings: ServingSettings) -> ModelSignature:
     outputs: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns.items()]
     specs = [ParamSpec(name, "long" if isinstance(value, int) else "double", value) for name, value in params.items()]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(specs))
-
-
-def _example(settings: ServingSettings) -> pd.DataFrame:
-    return pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS))
 
 
 def _requirements(*extra: str) -> list[str]:

@@ -38,7 +38,6 @@ TOKENIZER = "tokenizer"
 # Larger batches do not fit in the processor's caches, and take longer per window.
 _MAX_WINDOWS = 32
 _MAX_TOKENS = 2048
-_BF16 = "bf16-mixed"
 # Output columns of each agent, with MLflow's types.
 _OUTPUTS = {
     "criteria": {"met": "boolean", "probability": "double"},
@@ -48,7 +47,6 @@ _OUTPUTS = {
 _TOP_K_OUTPUTS = {"answers": "string"}
 # pandas' name of each MLflow type.
 _TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
-_MAX_PROBLEMS = 20
 # Lowest and highest value of each parameter of `predict`.
 _BOUNDS = {"threshold": (0, 1), "null_threshold": (-1e38, 1e38), "top_k": (1, 1000)}
 
@@ -110,7 +108,7 @@ class TextModel:
 
     def __init__(self, settings: ServingSettings, network: fx.GraphModule, windows: Windows) -> None:
         self._settings, self._network, self._windows = settings, network, windows
-        self._bf16 = settings.precision == _BF16 and computes_bf16()
+        self._bf16 = settings.precision == "bf16-mixed" and computes_bf16()
         if self._bf16:
             quicken_attention(network)
             round_weights(network)
@@ -179,16 +177,13 @@ class TextModel:
     def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
         windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in rows for part in row.ranges]
         pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
-        logits = self._logits(self._windows.collate(windows))
+        batch = self._windows.collate(windows)
+        logits: Tensor = self._network(*(batch[name] for name in INPUTS if name in batch)).float()
         if self._settings.agent == "criteria":
             return met_rows(pair_probabilities(logits, pair_index, len(rows)), chosen["threshold"])
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
         spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
         return answer_rows(spans, chosen["null_threshold"])
-
-    def _logits(self, batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self._network(*(batch[name] for name in INPUTS if name in batch))
-        return logits.float()
 
 
 def _load_pyfunc(path: str) -> TextModel:
@@ -221,24 +216,17 @@ def _with_text(prediction: dict[str, Any], post: str) -> dict[str, Any]:
 
 
 def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Return the criteria and the posts of a table.
-
-    Raises:
-        InputError: If a column is missing, or a cell holds no text.
-    """
+    """Return the criteria and the posts of a table."""
     missing = [name for name in COLUMNS if name not in data.columns]
     if missing:
         raise InputError(f"input: no column {' and no column '.join(missing)}; use the columns criterion and post")
     columns = [data[name].tolist() for name in COLUMNS]
-    problems = [
+    raise_problems(
         f"input row {row}, column {name}: the cell is empty or not a text"
         for row, values in enumerate(zip(*columns, strict=True))
         for name, value in zip(COLUMNS, values, strict=True)
         if not _is_text(value)
-    ]
-    if problems:
-        more = len(problems) - _MAX_PROBLEMS
-        raise InputError(problems[:_MAX_PROBLEMS] + ([f"and {more} more rows"] if more > 0 else []))
+    )
     return columns[0], columns[1]
 
 

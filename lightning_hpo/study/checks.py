@@ -1,6 +1,7 @@
 """Checks of a study before anything is written."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -9,6 +10,7 @@ from optuna.trial import TrialState
 from lightning_hpo.config.flags import class_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
+from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
@@ -87,12 +89,12 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    corners = space.corners(preflight.BY_ENCODER)
+    outermost = corners(space.dimensions, preflight.BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     log = StudyFolder(spec.settings.folder).preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight, dict(spec.config), spec.settings.monitor, corners, methods, log=log
+            preflight.run_preflight, dict(spec.config), spec.settings.monitor, outermost, methods, log=log
         )
     if isinstance(findings, ProcessExit):
         raise LightningHpoError(
@@ -139,7 +141,7 @@ def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
 
 def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
     # Before the agent: a study with an agent counts as begun.
-    started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: spec.warm_start.record()}
+    started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: asdict(spec.warm_start)}
     return {
         **started_from,
         StudyKey.AGENT: spec.agent,

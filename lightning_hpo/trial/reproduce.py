@@ -27,12 +27,9 @@ _QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
-    """Print the command that retrains a trial, by default the best one, and what has changed since.
+    """Yield the command that retrains a trial, and a line for each change since. The study is not modified.
 
-    With `run`, also retrain the trial and compare its value. The study is not modified.
-
-    Yields:
-        The lines to print: the command, one line for each change, and the comparison.
+    Without a number, the best trial is used. With `run`, it is retrained, and the last line compares its values.
 
     Raises:
         InputError: If the trial or its config does not exist, or the config cannot be trained now.
@@ -77,9 +74,8 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     try:
         text = tracker.text(run_id, path.name)
     except AWAY as error:
-        reason = type(error).__name__
         raise InputError(
-            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {reason}"
+            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
         ) from error
     copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
     try:

@@ -7,6 +7,7 @@ import pytest
 from lightning_hpo.config.agent_cli import AgentCLI, resolve
 from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.search.warm_start import WarmStart
 
@@ -104,7 +105,7 @@ def test_at_most_limits_a_range_by_another_flag(base: dict[str, Any]) -> None:
         study.tell(trial, values["model.hidden"])
     assert seen == {2, 5, 8}
     least = {"model.hidden": 4, "trainer.accumulate_grad_batches": 2}
-    assert [corner for corner in space.corners(list(least)) if corner["model.hidden"] == 4] == [least]
+    assert [corner for corner in corners(space.dimensions, list(least)) if corner["model.hidden"] == 4] == [least]
 
 
 def test_all_problems_are_reported_at_once(base: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -133,7 +134,7 @@ def test_flags_fixed_in_the_other_study_are_taken_over(study: optuna.Study, find
     _add(study, 0.5, x=1)
     warm_start = find(fix=["x"])
     second = optuna.create_study(study_name="next", storage=storage_url, direction="maximize")
-    second.set_user_attr("started_from", warm_start.record())
+    second.set_user_attr("started_from", asdict(warm_start))
     _add(second, 0.6, y="a")
     warm_start = find("x", "y", name="third", from_="next")
     assert warm_start.best == warm_start.points[0] == {"x": 1, "y": "a"}
@@ -173,7 +174,7 @@ def test_a_resumed_study_keeps_its_warm_start(study: optuna.Study, find: Find, s
     begun = optuna.create_study(study_name="next", storage=storage_url)
     first = find("x", narrow=0.5)
     assert find("x", narrow=0.5) == first  # as after a crash before the study stored its attributes
-    begun.set_user_attr("started_from", first.record())
+    begun.set_user_attr("started_from", asdict(first))
     begun.set_user_attr("agent", "criteria")
     _add(study, 0.6, x=2)
     assert find("x", narrow=0.5) == first

@@ -168,7 +168,7 @@ def test_errors_name_invalid_rows_without_their_text(models: dict[str, TextModel
     with pytest.raises(InputError) as caught:
         model.predict(pd.DataFrame([("FATIGUE", "\ud800")] * 23, columns=["criterion", "post"], dtype=object))
     assert caught.value.problems[0] == "input row 0, column post: the cell is empty or not a text"
-    assert caught.value.problems[20:] == ["and 3 more rows"]
+    assert str(caught.value).splitlines()[20:] == ["... and 3 more"]
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
