@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["IGNORE", "Balance", "Loss", "class_weights", "row_loss"]
 
@@ -40,9 +41,9 @@ class Loss(Settings):
     FLAG: ClassVar[str] = "--model.loss"
 
     name: LossName = "cross_entropy"
-    label_smoothing: Annotated[float, Between(0, 0.5)] = 0.0
-    gamma: Annotated[float, Between(0, 10)] = 2.0
-    alpha: Annotated[float, Between(0, 1)] | None = None
+    label_smoothing: Annotated[float, Bounds(0, 0.5)] = 0.0
+    gamma: Annotated[float, Bounds(0, 10)] = 2.0
+    alpha: Annotated[float, Bounds(0, 1)] | None = None
     balance: Balance = "none"
 
 

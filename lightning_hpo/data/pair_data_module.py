@@ -23,7 +23,7 @@ from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.flag_types import Bounds, bounds_problems
+from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["PairDataModule"]
 
@@ -115,7 +115,7 @@ class PairDataModule(LightningDataModule):
         Args:
             values: Arguments of the module as plain values; some may be missing.
         """
-        problems = bounds_problems("--data", PairDataModule.__init__, values)
+        problems = type_problems("--data", PairDataModule.__init__, values)
         if not problems and "max_length" in values and values.get("stride", 0) >= values["max_length"]:
             limit = values["max_length"]
             problems.append(f"--data.stride: got {values['stride']}; it must be below --data.max_length, {limit}")

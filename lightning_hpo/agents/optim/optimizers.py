@@ -10,7 +10,9 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_hpo.agents.network.encoder import encoder_layers
 from lightning_hpo.agents.network.text_network import TextNetwork
-from lightning_hpo.agents.settings import Between, Settings, raise_problems
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.exceptions import raise_problems
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Optim", "OptimName", "make_optimizer"]
 
@@ -38,12 +40,12 @@ class Optim(Settings):
     FLAG: ClassVar[str] = "--model.optim"
 
     name: OptimName = "adamw"
-    lr: Annotated[float, Between(1e-12, 1e3)] = 3e-5
-    weight_decay: Annotated[float, Between(0, 10)] = 0.01
-    beta1: Annotated[float, Between(0, 0.99999)] = 0.9
-    beta2: Annotated[float, Between(0, 0.9999999)] = 0.999
-    eps: Annotated[float, Between(1e-16, 1)] = 1e-8
-    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    lr: Annotated[float, Bounds(1e-12, 1e3)] = 3e-5
+    weight_decay: Annotated[float, Bounds(0, 10)] = 0.01
+    beta1: Annotated[float, Bounds(0, 0.99999)] = 0.9
+    beta2: Annotated[float, Bounds(0, 0.9999999)] = 0.999
+    eps: Annotated[float, Bounds(1e-16, 1)] = 1e-8
+    layer_decay: Annotated[float, Bounds(0.01, 1)] = 1.0
 
     def missing(self) -> list[str]:
         """Return one line if this machine lacks a package or a GPU that training needs.

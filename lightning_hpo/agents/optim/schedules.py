@@ -9,8 +9,9 @@ from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Schedule", "ScheduleName", "make_schedule", "training_steps"]
 
@@ -36,9 +37,9 @@ class Schedule(Settings):
     FLAG: ClassVar[str] = "--model.schedule"
 
     name: ScheduleName = "linear"
-    warmup: Annotated[float, Between(0, 0.5)] = 0.1
-    cycles: Annotated[int, Between(1, 100)] = 2
-    power: Annotated[float, Between(0.01, 100)] = 2.0
+    warmup: Annotated[float, Bounds(0, 0.5)] = 0.1
+    cycles: Annotated[int, Bounds(1, 100)] = 2
+    power: Annotated[float, Bounds(0.01, 100)] = 2.0
 
     def first(self) -> float:
         """Return the factor of the learning rate at step 0. It does not depend on the number of steps."""
