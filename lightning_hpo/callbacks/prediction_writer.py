@@ -34,7 +34,6 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the predictions of a batch."""
-        del trainer, pl_module, batch_indices, batch, batch_idx, dataloader_idx
         for entry in prediction:
             self._stream.write(json.dumps(entry) + "\n")
         self._stream.flush()

@@ -30,7 +30,6 @@ class StopRequest(Callback):
         signal.signal(signal.SIGTERM, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
         if self._requested_at is None:
             self._requested_at = time.monotonic()
 
@@ -53,11 +52,9 @@ class StopRequest(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's signal handler, which would stop after this batch without a checkpoint."""
-        del trainer, pl_module
         if self._listens:
             self.listen()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         """Stop between two validation batches."""
-        del trainer, pl_module, arguments
         self.check()
