@@ -9,25 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
-    from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
-    from lightning_hpo.callbacks.prediction_writer import PredictionWriter
-    from lightning_hpo.callbacks.progress_report import ProgressReport
-    from lightning_hpo.callbacks.pruning import PruningCallback
-    from lightning_hpo.callbacks.random_state import RandomState
-    from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
-    from lightning_hpo.callbacks.stop_request import StopRequest
-
-__all__ = [
-    "MLflowMetrics",
-    "MLflowModelCheckpoint",
-    "PredictionWriter",
-    "ProgressReport",
-    "PruningCallback",
-    "RandomState",
-    "ResumeCheckpoint",
-    "StopRequest",
-]
+    from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics as MLflowMetrics
+    from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint as MLflowModelCheckpoint
+    from lightning_hpo.callbacks.prediction_writer import PredictionWriter as PredictionWriter
+    from lightning_hpo.callbacks.progress_report import ProgressReport as ProgressReport
+    from lightning_hpo.callbacks.pruning import PruningCallback as PruningCallback
+    from lightning_hpo.callbacks.random_state import RandomState as RandomState
+    from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
+    from lightning_hpo.callbacks.stop_request import StopRequest as StopRequest
 
 _MODULES = {
     "MLflowMetrics": "mlflow_metrics",
@@ -39,6 +28,8 @@ _MODULES = {
     "ResumeCheckpoint": "resume_checkpoint",
     "StopRequest": "stop_request",
 }
+
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
