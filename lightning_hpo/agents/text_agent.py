@@ -98,11 +98,7 @@ class TextAgent(EvaluatedModule):
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Return one line for each flag that cannot be used. No encoder is loaded.
-
-        Args:
-            values: Arguments of the agent as plain values.
-        """
+        """Return one line for each argument, given as plain values, that cannot be used. No encoder is loaded."""
         # Includes the base classes: a class may pass on arguments that its own signature does not name.
         kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}

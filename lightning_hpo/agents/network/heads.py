@@ -66,12 +66,7 @@ class CriteriaHead(_HeadSettings):
 
 
 class Pooling(nn.Module):
-    """Pool the tokens of a window into one vector, without padding.
-
-    Args:
-        name: cls, mean, max or attention.
-        width: Number of features of a token.
-    """
+    """Pool the tokens of a window, with `width` features each, into one vector, without padding."""
 
     def __init__(self, name: PoolingName, width: int) -> None:
         super().__init__()

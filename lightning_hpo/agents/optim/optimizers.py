@@ -71,12 +71,15 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
     """
     raise_problems(optim.missing() or _misplaced(network, optim))
     groups = _groups(network, optim)
-    if optim.name == "adamw":
-        return _adamw(groups, optim)
     betas = (optim.beta1, optim.beta2)
     made: Optimizer
     # Imported on demand, since each import takes a second.
-    if optim.name == "adamw_8bit":
+    if optim.name == "adamw":
+        made = AdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
+        # Lightning does not clip gradients if the optimizer unscales them itself. Without this attribute, the gradient
+        # scaler of 16-bit training unscales them before they are clipped. (bfloat16 needs no scaler.)
+        made._step_supports_amp_scaling = False
+    elif optim.name == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit
 
         made = AdamW8bit(groups, lr=optim.lr, betas=betas, eps=optim.eps)
@@ -100,14 +103,6 @@ def _misplaced(network: TextNetwork, optim: Optim) -> list[str]:
     return [f"{optim.FLAG}.name: got adamw_8bit, {why}"]
 
 
-def _adamw(groups: list[dict[str, Any]], optim: Optim) -> AdamW:
-    optimizer = AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
-    # Lightning does not clip gradients if the optimizer unscales them itself. Without this attribute, the gradient
-    # scaler of 16-bit training unscales them before they are clipped. (bfloat16 needs no scaler.)
-    optimizer._step_supports_amp_scaling = False
-    return optimizer
-
-
 def _groups(network: TextNetwork, optim: Optim) -> list[dict[str, Any]]:
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     depth_of = _depths(network)
@@ -127,10 +122,8 @@ def _depths(network: TextNetwork) -> dict[str, int]:
     """Return the depth of each parameter: 0 for the embeddings, then the layers of the encoder, then the head."""
     layers: list[nn.Module] = encoder_layers(network.encoder)
     depth_of = {id(p): depth for depth, layer in enumerate(layers, start=1) for p in layer.parameters()}
-    found = {}
-    for name, parameter in network.named_parameters():
-        if name.startswith("head."):
-            found[name] = len(layers) + 1
-        else:
-            found[name] = depth_of.get(id(parameter), 0 if "embed" in name else len(layers))
-    return found
+    depth_of |= {id(p): len(layers) + 1 for p in network.head.parameters()}
+    return {
+        name: depth_of.get(id(parameter), 0 if "embed" in name else len(layers))
+        for name, parameter in network.named_parameters()
+    }

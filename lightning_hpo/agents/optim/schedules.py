@@ -74,18 +74,13 @@ def _cosine(start: float, end: float, done: float) -> float:
 def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: Callable[[], int]) -> LambdaLR:
     """Build the scheduler.
 
-    Args:
-        optimizer: Optimizer whose learning rates are scheduled.
-        schedule: Settings of the schedule.
-        steps: Returns the number of training steps. It is called after the first step, when the data loader exists:
-            Lightning's `estimated_stepping_batches` would build the loader too early, and Lightning would then drop the
-            state of the loader on resuming (pytorch-lightning#20550).
+    `steps` returns the number of training steps. It is called after the first step, when the data loader exists:
+    Lightning's `estimated_stepping_batches` would build the loader too early, and Lightning would then drop the state
+    of the loader on resuming (pytorch-lightning#20550).
     """
 
     def factor(step: int) -> float:
-        if step == 0:
-            return schedule.first()
-        return schedule.factor(step, steps())
+        return schedule.factor(step, steps()) if step else schedule.first()
 
     return LambdaLR(optimizer, factor)
 

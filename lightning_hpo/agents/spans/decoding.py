@@ -131,11 +131,7 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
 
 
 def answer_rows(spans: PairSpans, threshold: float) -> list[dict[str, Any]]:
-    """Return the answer to each pair as plain values.
-
-    Args:
-        spans: Best spans of each pair.
-        threshold: Threshold of the null policy.
+    """Return the answer to each pair as plain values, at a threshold of the null policy.
 
     Returns:
         A row for each pair: `start`, `end` and `score` of its best span, and `null` (true for "no evidence"). If

@@ -28,11 +28,8 @@ def span_f1(predicted: Span | None, gold: Sequence[Span]) -> float:
 def span_exact(predicted: Span | None, gold: Sequence[Span]) -> float:
     """Return 1 if an answer is equal to a correct span, character by character, else 0.
 
-    SQuAD's exact match ignores articles, punctuation and case. Positions in a post have none.
-
-    Args:
-        predicted: Characters [start, end), or None for "no evidence".
-        gold: Correct spans; empty for "no evidence".
+    SQuAD's exact match ignores articles, punctuation and case. Positions in a post have none. The arguments are those
+    of `span_f1`.
     """
     return float(predicted in gold if predicted is not None else not gold)
 
