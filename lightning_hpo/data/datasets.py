@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from lightning_hpo.data.corpus import TokenizedCorpus
 from lightning_hpo.data.labels import WindowTarget, window_targets
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.tokenization import TokenizedText
-from lightning_hpo.data.train_samples import TrainWindow
+from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
 from lightning_hpo.data.windows import Window
 
-__all__ = ["EvalDataset", "Labels", "PairKeys", "Samples", "TrainDataset", "fitting"]
+__all__ = ["EvalDataset", "Labels", "PairKeys", "TrainDataset", "fitting"]
 
 PairKeys = Callable[[Sequence[Pair]], dict[str, Any]]
 
@@ -26,14 +26,6 @@ PairKeys = Callable[[Sequence[Pair]], dict[str, Any]]
 _ATTEMPTS = 4
 
 Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
-
-
-class Samples(Protocol):
-    """Windows by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> TrainWindow: ...
 
 
 class TrainDataset(Dataset[dict[str, Tensor]]):
@@ -54,7 +46,7 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        samples: Samples,
+        samples: TrainSamples | Sequence[TrainWindow],
         tokens: TokenizedCorpus,
         *,
         labels: Labels,

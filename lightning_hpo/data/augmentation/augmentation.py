@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from lightning_hpo.data.augmentation.methods import METHODS, unknown_methods
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["Augmentation"]
@@ -45,8 +45,7 @@ class Augmentation:
         if len(set(self.methods)) < len(self.methods):
             problems.append(f"--aug.methods: got {', '.join(self.methods)}; name each once")
         problems += type_problems("--aug", type(self), vars(self))
-        if problems:
-            raise InputError(problems)
+        raise_problems(problems)
 
     def applies(self, generator: np.random.Generator) -> bool:
         """Draw whether a sample is augmented."""
