@@ -127,11 +127,7 @@ class ResumeCheckpoint(Checkpoint):
 
 
 class _DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to the disk before it replaces the last one.
-
-    Args:
-        keep_last: Whether the last checkpoint becomes the previous one.
-    """
+    """Writes a checkpoint to the disk before it replaces the last one, which may become the previous one."""
 
     def __init__(self, *, keep_last: bool) -> None:
         self._keep_last = keep_last
@@ -157,10 +153,7 @@ class _DurableCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
-    """Find the checkpoint to resume from, and remove damaged and partial files.
-
-    Args:
-        folder: Folder of a `ResumeCheckpoint`.
+    """Find the checkpoint to resume from in the folder of a `ResumeCheckpoint`, and remove damaged and partial files.
 
     Returns:
         The newest whole checkpoint, or None, and a notice for the user, which is empty if no file was damaged.

@@ -39,13 +39,10 @@ class StopRequest(Callback):
         return self._requested_at is not None
 
     def check(self, *, after_s: float = 0.0) -> None:
-        """Raise if a stop has been requested.
-
-        Args:
-            after_s: Minimum age of the request in seconds.
+        """Check for a stop request.
 
         Raises:
-            StopRequestedError: If the request is at least `after_s` old.
+            StopRequestedError: If a stop was requested at least `after_s` seconds ago.
         """
         if self._requested_at is not None and time.monotonic() - self._requested_at >= after_s:
             raise StopRequestedError

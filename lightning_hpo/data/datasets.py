@@ -31,14 +31,7 @@ Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
 class TrainDataset(Dataset[dict[str, Tensor]]):
     """Dataset that returns a batch for a list of draws.
 
-    A sample depends only on the seed, its epoch and its index. So it is the same in every worker process.
-
-    Args:
-        samples: The windows to draw from.
-        tokens: The tokenized corpus.
-        labels: Converts targets to the agent's label tensors.
-        augmentation: Settings of the augmentation.
-        seed: The data's seed.
+    A sample depends only on the data's seed, its epoch and its index. So it is the same in every worker process.
 
     Raises:
         InputError: A method of the augmentation needs a package or data that is missing.

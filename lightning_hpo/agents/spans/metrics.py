@@ -35,11 +35,7 @@ def span_exact(predicted: Span | None, gold: Sequence[Span]) -> float:
 
 
 def partial_matches(predicted: Sequence[Span], gold: Sequence[Span]) -> tuple[list[float], list[float]]:
-    """Match all answers with all evidence, as in the partial match of MultiSpanQA (Li et al. 2022, NAACL).
-
-    Args:
-        predicted: Answers, best first.
-        gold: Correct spans.
+    """Match all answers, best first, with all evidence: the partial match of MultiSpanQA (Li et al. 2022, NAACL).
 
     Returns:
         Precision of each answer: the largest share of its characters that one correct span covers. And recall of the
