@@ -41,7 +41,7 @@ class MLflowMetrics(Callback):
         self._startup: dict[str, float] = {}
         self._logged: set[int] = set()
         self._samples = 0
-        self._started = 0.0
+        self._started = self._seconds = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read which epochs the outbox holds already."""
@@ -75,7 +75,7 @@ class MLflowMetrics(Callback):
                 raise NotFiniteError(f"{key} is {metrics[key]} at epoch {epoch}")
         if epoch in self._logged:
             return
-        seconds = getattr(self, "_seconds", 0.0) or time.monotonic() - self._started
+        seconds = self._seconds or time.monotonic() - self._started
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}

@@ -123,7 +123,11 @@ class AnnotationRows:
         if not row["sentence_text"].strip():
             problems["sentence_text"] = "the cell is empty; add the sentence or remove the row"
         if self._criterion(row) not in self._criteria:
-            problems["DSM5_symptom"] = self._unknown_criterion(row["DSM5_symptom"].strip())
+            label = row["DSM5_symptom"].strip()
+            close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
+            problems["DSM5_symptom"] = (
+                f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
+            )
         if row["status"].strip() not in _STATUS:
             problems["status"] = f"{shown(row['status'])} is not a status; use 1 or 0"
         return problems
@@ -131,10 +135,6 @@ class AnnotationRows:
     def _criterion(self, row: Mapping[str, str]) -> str:
         label = row["DSM5_symptom"].strip()
         return self._aliases.get(label, label)
-
-    def _unknown_criterion(self, label: str) -> str:
-        close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
-        return f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
 
     def _add(self, row: Mapping[str, str]) -> None:
         label, sentence = row["DSM5_symptom"].strip(), row["sentence_text"].strip()

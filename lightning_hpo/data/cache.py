@@ -72,14 +72,10 @@ class Cache:
     @contextmanager
     def _writing(self) -> Iterator[Path | None]:
         """Yield a temporary folder on the same file system, so that a finished file only needs to be renamed."""
-        if self._folder is None or not _is_writable(self._folder):
+        # By its permissions, since the system itself would allow root everything.
+        if self._folder is None or not self._folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
             yield None
             return
         (self._folder / ".cache").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder / ".cache") as folder:
             yield Path(folder)
-
-
-def _is_writable(folder: Path) -> bool:
-    """Return whether the permissions of a folder allow writing; the system itself would allow root everything."""
-    return bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

@@ -153,7 +153,6 @@ EVERYDAY: tuple[str, ...] = (
 )
 
 _HEADER = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation")
-_SPECIAL = "SPECIAL_CASE"
 
 
 class _Line(NamedTuple):
@@ -212,7 +211,7 @@ def _post(draw: random.Random) -> list[_Line]:
     for line in added:
         lines.insert(draw.randint(0, len(lines)), line)
     if draw.random() < 0.03:
-        lines.append(_Line(sentence(draw.choice(EVERYDAY), draw), _SPECIAL, 1))
+        lines.append(_Line(sentence(draw.choice(EVERYDAY), draw), "SPECIAL_CASE", 1))
     return lines
 
 

@@ -101,7 +101,7 @@ def _places(posts: Posts, seed: int) -> NDArray[np.int64]:
     """Return the rank of each post's text in the order of the hashes, shape [posts]."""
 
     def draw() -> NDArray[np.int64]:
-        texts = (f"{seed}\n{_normalised(text)}".encode("utf-8", "replace") for text in posts.texts)
+        texts = (f"{seed}\n{' '.join(text.casefold().split())}".encode("utf-8", "replace") for text in posts.texts)
         digests = np.fromiter((hashlib.sha256(text).digest() for text in texts), "S32", len(posts))
         return np.unique(digests, return_inverse=True)[1]
 
@@ -112,10 +112,6 @@ def _groups(sizes: NDArray[np.int64], wanted: float) -> int:
     """Return how many texts, in the order of the hashes, fill a split up to half a post."""
     before = np.cumsum(sizes) - sizes
     return int((wanted - before > 0.5).sum())
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:
