@@ -1,8 +1,8 @@
 """Errors that are shown to the user as plain lines, without a traceback."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["InputError", "LightningHpoError", "NotFiniteError", "StorageAwayError"]
+__all__ = ["InputError", "LightningHpoError", "NotFiniteError", "StorageAwayError", "raise_problems"]
 
 _MOST_PROBLEMS = 20
 
@@ -29,6 +29,16 @@ class InputError(LightningHpoError):
     def __reduce__(self) -> tuple[type["InputError"], tuple[list[str]]]:
         """Keep the list of problems when the error is pickled."""
         return InputError, (self.problems,)
+
+
+def raise_problems(problems: Iterable[str]) -> None:
+    """Raise one error that holds all problems, if there are any.
+
+    Raises:
+        InputError: With one line for each problem.
+    """
+    if found := list(problems):
+        raise InputError(found)
 
 
 class NotFiniteError(LightningHpoError):

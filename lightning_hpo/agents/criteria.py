@@ -8,12 +8,14 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryF1Score, BinaryPrecision, BinaryRecall, MulticlassF1Score
 
-from lightning_hpo.agents.evaluation import Batch, ScoredPair, mean_metric
-from lightning_hpo.agents.losses import IGNORE, row_loss
+from lightning_hpo.agents.evaluation import Batch, mean_metric
+from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
 from lightning_hpo.agents.pair_decoding import THRESHOLD, met_rows, pair_probabilities
 from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.agents.text_agent import TextAgent
+from lightning_hpo.data.labels import IGNORED
+from lightning_hpo.data.pairs import Pair
 
 __all__ = ["CriteriaAgent"]
 
@@ -65,7 +67,7 @@ class CriteriaAgent(TextAgent):
     def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss [B] of each window, and a mask [B] of the windows that have a label."""
         labels = batch["labels"]
-        return row_loss(logits, labels, self.loss), labels != IGNORE
+        return row_loss(logits, labels, self.loss), labels != IGNORED
 
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with the criterion."""
@@ -94,13 +96,8 @@ class CriteriaAgent(TextAgent):
         ]
 
     @classmethod
-    def constant_answers(cls, pairs: Sequence[ScoredPair], posts: Mapping[str, str]) -> dict[str, float]:  # noqa: ARG003
-        """Return the `val_metric` of the constant baselines, which do not read the posts.
-
-        Args:
-            pairs: Pairs of the validation split.
-            posts: Text of each post by its id. Not used.
-        """
+    def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:  # noqa: ARG003
+        """Return the `metric` of the constant baselines on some pairs. The posts are not used."""
         met = torch.tensor([pair.met for pair in pairs]).long()
         answers = {"always met": torch.ones_like(met), "never met": torch.zeros_like(met)}
         return {name: float(_macro_f1()(answer, met)) for name, answer in answers.items()}

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,25 +11,9 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from lightning_hpo.exceptions import NotFiniteError
 
-__all__ = ["Batch", "EvaluatedModule", "ScoredPair", "mean_metric"]
+__all__ = ["Batch", "EvaluatedModule", "mean_metric"]
 
 Batch = dict[str, Any]
-
-
-class ScoredPair(Protocol):
-    """The fields of a (post, criterion) pair that `constant_answers` reads."""
-
-    @property
-    def post_id(self) -> str:
-        """Id of the post."""
-
-    @property
-    def met(self) -> bool:
-        """Whether the post meets the criterion."""
-
-    @property
-    def spans(self) -> tuple[tuple[int, int], ...]:
-        """Characters [start, end) of the evidence."""
 
 
 class EvaluatedModule(LightningModule):

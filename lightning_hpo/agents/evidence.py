@@ -10,13 +10,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from lightning_hpo.agents.evaluation import Batch, ScoredPair, mean_metric
-from lightning_hpo.agents.losses import IGNORE, row_loss
+from lightning_hpo.agents.evaluation import Batch, mean_metric
+from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs
 from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.agents.spans.scores import SpanScores
 from lightning_hpo.agents.text_agent import TextAgent
+from lightning_hpo.data.labels import IGNORED
+from lightning_hpo.data.pairs import Pair
 
 __all__ = ["EvidenceAgent"]
 
@@ -89,9 +91,9 @@ class EvidenceAgent(TextAgent):
             for first, last in zip(firsts.unbind(dim=1), lasts.unbind(dim=1), strict=True)
         ]
         # The first column is kept also without a label, with a loss of 0: without any piece, the gradient is NaN.
-        absent = (firsts == IGNORE).index_fill(1, firsts.new_zeros(1), False)
+        absent = (firsts == IGNORED).index_fill(1, firsts.new_zeros(1), False)
         losses = torch.stack(pieces, dim=1).mul(-2).masked_fill(absent, float("-inf")).logsumexp(dim=1) / -2
-        return losses, firsts[:, 0] != IGNORE
+        return losses, firsts[:, 0] != IGNORED
 
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with evidence."""
@@ -137,13 +139,8 @@ class EvidenceAgent(TextAgent):
         ]
 
     @classmethod
-    def constant_answers(cls, pairs: Sequence[ScoredPair], posts: Mapping[str, str]) -> dict[str, float]:
-        """Return the `val_metric` of the constant baselines, which do not read the posts.
-
-        Args:
-            pairs: Pairs of the validation split.
-            posts: Text of each post by its id.
-        """
+    def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:
+        """Return the `metric` of the constant baselines on some pairs, given the text of each post by its id."""
         answers: dict[str, list[Span | None]] = {
             "no evidence": [None for _ in pairs],
             "whole post": [(0, len(posts[pair.post_id])) for pair in pairs],

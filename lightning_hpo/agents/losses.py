@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.data.labels import IGNORED
+from lightning_hpo.flag_types import Bounds
 
-__all__ = ["IGNORE", "Balance", "Loss", "class_weights", "row_loss"]
-
-IGNORE = -100
+__all__ = ["Balance", "Loss", "class_weights", "row_loss"]
 
 LossName = Literal["cross_entropy", "focal"]
 Balance = Literal["none", "weighted", "effective_number"]
@@ -40,18 +40,16 @@ class Loss(Settings):
     FLAG: ClassVar[str] = "--model.loss"
 
     name: LossName = "cross_entropy"
-    label_smoothing: Annotated[float, Between(0, 0.5)] = 0.0
-    gamma: Annotated[float, Between(0, 10)] = 2.0
-    alpha: Annotated[float, Between(0, 1)] | None = None
+    label_smoothing: Annotated[float, Bounds(0, 0.5)] = 0.0
+    gamma: Annotated[float, Bounds(0, 10)] = 2.0
+    alpha: Annotated[float, Bounds(0, 1)] | None = None
     balance: Balance = "none"
 
 
 def class_weights(balance: Balance, counts: tuple[int, int]) -> Tensor:
-    """Return the weight [2] of a window of each class. The mean weight over all windows is 1.
+    """Return the weight [2] of a window of each class, from the numbers of negative and positive windows in an epoch.
 
-    Args:
-        balance: How to balance the classes.
-        counts: Number of negative and of positive windows in an epoch.
+    The mean weight over all windows is 1.
     """
     windows = torch.tensor(counts, dtype=torch.float64).clamp(min=1)
     effective = {
@@ -68,7 +66,7 @@ def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = 
 
     Args:
         logits: [N, C] of any floating point type. The loss is computed in float32.
-        targets: [N] class indices; 0 is the negative class. Rows with `IGNORE` have a loss of 0.
+        targets: [N] class indices; 0 is the negative class. Rows with `IGNORED` have a loss of 0.
         loss: Settings of the loss.
         mask: [N, C], true for the classes that are possible; None for all classes.
 
@@ -89,4 +87,4 @@ def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = 
         value = value * wrong**loss.gamma
         if loss.alpha is not None:
             value = value * torch.where(targets == 0, 1 - loss.alpha, loss.alpha)
-    return value.masked_fill(targets == IGNORE, 0.0)
+    return value.masked_fill(targets == IGNORED, 0.0)

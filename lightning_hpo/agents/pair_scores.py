@@ -82,16 +82,13 @@ def _key(criterion: str) -> int:
 def _over_all(probabilities: Tensor, met: Tensor) -> dict[str, Tensor]:
     if _one_class(met):
         return dict.fromkeys(("auroc", "average_precision", "mcc"), probabilities.new_tensor(torch.nan))
+    answers = _answers(probabilities)
     return {
         "auroc": binary_auroc(probabilities, met),
         "average_precision": binary_average_precision(probabilities, met),
-        "mcc": _mcc(_answers(probabilities), met),
+        # torchmetrics 1.9 returns up to 0.7 for constant answers if the classes are unbalanced.
+        "mcc": torch.zeros((), device=met.device) if _one_class(answers) else binary_matthews_corrcoef(answers, met),
     }
-
-
-def _mcc(answers: Tensor, met: Tensor) -> Tensor:
-    # torchmetrics 1.9 returns up to 0.7 for constant answers if the classes are unbalanced.
-    return met.new_zeros((), dtype=torch.float32) if _one_class(answers) else binary_matthews_corrcoef(answers, met)
 
 
 def _f1(probabilities: Tensor, met: Tensor) -> Tensor:

@@ -1,27 +1,13 @@
-"""Groups of flags: how they are read, and how their values are checked against their types."""
+"""Groups of flags: how they are read and checked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self
 
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import raise_problems
+from lightning_hpo.flag_types import type_problems
 
-__all__ = ["Between", "Settings", "outside", "raise_problems", "type_problems"]
-
-
-@dataclass(frozen=True)
-class Between:
-    """Inclusive bounds of a number, as metadata of its type: `Annotated[float, Between(0, 1)]`.
-
-    `--help` shows them with the type.
-    """
-
-    low: float
-    high: float
-
-    def __repr__(self) -> str:
-        """Return the bounds as `--help` shows them."""
-        return f"{self.low:.10g} to {self.high:.10g}"
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True)
@@ -48,40 +34,4 @@ class Settings:
 
     def problems(self) -> list[str]:
         """Return one line for each value that its type does not allow."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type_problems(self.FLAG, get_type_hints(type(self), include_extras=True), values)
-
-
-def type_problems(prefix: str, types: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
-    """Return one line for each value that is outside the bounds, or not among the choices, of its type.
-
-    Args:
-        prefix: Flag of the group, such as `--model.optim`.
-        types: Type of each flag of the group, with its `Between` or `Literal`.
-        values: Values by flag.
-    """
-    problems = []
-    for name, value in values.items():
-        flag, kind = f"{prefix}.{name}", types[name]
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            problems.append(f"{flag}: got {value!r}; it must be one of {', '.join(get_args(kind))}")
-        for part in (kind, *get_args(kind)):  # of `Annotated[...] | None`, its parts
-            for bounds in getattr(part, "__metadata__", ()) if value is not None else ():
-                problems += outside(flag, value, bounds.low, bounds.high)
-    return problems
-
-
-def outside(flag: str, value: float, low: float, high: float) -> list[str]:
-    """Return one line if a number is outside its inclusive bounds or is NaN, else nothing."""
-    return [] if low <= value <= high else [f"{flag}: got {value}; it must be from {low:.10g} to {high:.10g}"]
-
-
-def raise_problems(problems: Iterable[str]) -> None:
-    """Raise one error that holds all problems, if there are any.
-
-    Raises:
-        InputError: With one line for each problem.
-    """
-    found = list(problems)
-    if found:
-        raise InputError(found)
+        return type_problems(self.FLAG, type(self), vars(self))

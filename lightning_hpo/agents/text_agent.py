@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import signature
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -20,9 +20,10 @@ from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
-from lightning_hpo.agents.settings import Between, Settings, raise_problems, type_problems
+from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.augmentation import Augmentation
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["TextAgent"]
 
@@ -61,9 +62,9 @@ class TextAgent(EvaluatedModule):
         self,
         name: str,
         *,
-        dropout: Annotated[float, Between(0, 0.95)] | None = None,
-        attention_dropout: Annotated[float, Between(0, 0.95)] | None = None,
-        freeze_layers: Annotated[int, Between(0, 1000)] = 0,
+        dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
+        attention_dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
+        freeze_layers: Annotated[int, Bounds(0, 1000)] = 0,
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: Lora = _LORA,
@@ -77,7 +78,8 @@ class TextAgent(EvaluatedModule):
         self.optim, self.schedule = Optim.read(optim), Schedule.read(schedule)
         groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **own_settings}
         values = {"dropout": dropout, "attention_dropout": attention_dropout, "freeze_layers": freeze_layers}
-        raise_problems([*_problems(values), *(line for group in groups.values() for line in group.problems())])
+        problems = type_problems("--model", TextAgent.__init__, values)
+        raise_problems(problems + [line for group in groups.values() for line in group.problems()])
         # Plain values only, so that a checkpoint loads without unpickling classes of this package.
         flags = {"name": name, **values, "gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
@@ -96,17 +98,14 @@ class TextAgent(EvaluatedModule):
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Return one line for each flag that cannot be used. No encoder is loaded.
-
-        Args:
-            values: Arguments of the agent as plain values.
-        """
+        """Return one line for each argument, given as plain values, that cannot be used. No encoder is loaded."""
         # Includes the base classes: a class may pass on arguments that its own signature does not name.
         kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
-        lines = [line for group in groups for line in group.problems()]
-        return [*_problems(values), *lines, *Optim.read(values.get("optim")).missing()]
+        problems = type_problems("--model", TextAgent.__init__, values)
+        problems += [line for group in groups for line in group.problems()]
+        return problems + Optim.read(values.get("optim")).missing()
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:
@@ -197,8 +196,3 @@ class TextAgent(EvaluatedModule):
     @property
     def _train_means(self) -> tuple[MeanMetric, ...]:
         return self._train_loss, self._augmented, self._unaugmentable
-
-
-def _problems(values: Mapping[str, Any]) -> list[str]:
-    types = get_type_hints(TextAgent.__init__, include_extras=True)
-    return type_problems("--model", types, {name: value for name, value in values.items() if name in types})

@@ -30,6 +30,8 @@ _MODULES = {
 }
 __all__ = [*_MODULES]
 
+__all__ = sorted(_MODULES)
+
 
 def __getattr__(name: str) -> Any:
     """Import a callback at its first use (PEP 562)."""

@@ -41,11 +41,10 @@ class MLflowMetrics(Callback):
         self._startup: dict[str, float] = {}
         self._logged: set[int] = set()
         self._samples = 0
-        self._started = 0.0
+        self._started = self._seconds = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read which epochs the outbox holds already."""
-        del trainer, pl_module
         self._logged = self._outbox.steps("epoch")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,7 +55,6 @@ class MLflowMetrics(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
-        del trainer, pl_module
         self._samples = 0
         self._started = time.monotonic()
 
@@ -64,14 +62,12 @@ class MLflowMetrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count samples; stop the clock after the last batch, before validation."""
-        del pl_module, outputs
         self._samples += _batch_size(batch)
         if batch_idx + 1 == trainer.num_training_batches:
             self._seconds = time.monotonic() - self._started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that monitor and loss are finite, and write the metrics of the epoch."""
-        del pl_module
         epoch = trainer.current_epoch
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         for key in (self._monitor, "train_loss"):
@@ -79,7 +75,7 @@ class MLflowMetrics(Callback):
                 raise NotFiniteError(f"{key} is {metrics[key]} at epoch {epoch}")
         if epoch in self._logged:
             return
-        seconds = getattr(self, "_seconds", 0.0) or time.monotonic() - self._started
+        seconds = self._seconds or time.monotonic() - self._started
         metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}

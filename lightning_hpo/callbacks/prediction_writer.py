@@ -11,12 +11,9 @@ __all__ = ["PredictionWriter"]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes each prediction as one line of JSON. Predictions hold ids and positions, but no post text.
+    """Writes each prediction to a stream, as one line of JSON. Predictions hold ids and positions, but no post text.
 
     `predict_step` of the module returns a list of dictionaries.
-
-    Args:
-        stream: Open text stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -34,7 +31,6 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the predictions of a batch."""
-        del trainer, pl_module, batch_indices, batch, batch_idx, dataloader_idx
         for entry in prediction:
             self._stream.write(json.dumps(entry) + "\n")
         self._stream.flush()

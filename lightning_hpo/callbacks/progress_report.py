@@ -26,7 +26,6 @@ class ProgressReport(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report the finished share of the epoch."""
-        del pl_module, outputs, batch
         batches = trainer.num_training_batches
         # The number is infinite for a loader without a length. Then only the end of the epoch is reported.
         if math.isfinite(batches) and batch_idx % math.ceil(batches / 100) == 0:
@@ -34,7 +33,6 @@ class ProgressReport(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the metric of the epoch."""
-        del pl_module
         self._send(trainer, 1.0)
 
     def _send(self, trainer: Trainer, share: float) -> None:

@@ -60,7 +60,6 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the monitor has a value."""
-        del pl_module
         self._validated = not trainer.sanity_checking
         if self._validated and self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"

@@ -35,7 +35,6 @@ class RandomState(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the states after a resume at the end of an epoch."""
-        del pl_module
         if self._loaded is None:
             return
         self._restore()
@@ -45,7 +44,6 @@ class RandomState(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Restore the states after a resume within an epoch; the start of the loader has drawn numbers before."""
-        del trainer, pl_module, batch, batch_idx
         self._restore()
 
     def _restore(self) -> None:

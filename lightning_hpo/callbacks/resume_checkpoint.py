@@ -62,19 +62,16 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the position to a checkpoint of this callback, and to no other."""
-        del trainer, pl_module
         if self._pending is not None:
             checkpoint[_KEY] = self._pending
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the early stop of a finished training; without it, Lightning would train another epoch."""
-        del pl_module
         state = checkpoint.get(_KEY, {})
         self._within_epoch, trainer.should_stop = state.get("within_epoch", False), state.get("should_stop", False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and correct the position of the loader and the loops after a resume."""
-        del pl_module
         self._saved = time.monotonic()
         restore_train_loader(trainer)
         close_restarted_epoch(trainer)
@@ -83,7 +80,6 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is due, and grant a stop request."""
-        del outputs, batch, batch_idx
         if not self._due:
             return
         if not (pl_module.automatic_optimization and has_resumable_position(trainer)) or validates_next(trainer):
@@ -99,12 +95,10 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the epoch as validated."""
-        del pl_module
         self._validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if the epoch was validated, or if it is due."""
-        del pl_module
         clear_restart_flag(trainer)
         if self._validated or self._due:
             self._save(trainer, within_epoch=False)
@@ -112,7 +106,6 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """On out of memory, keep only the end of an epoch: positions within one count batches, which will shrink."""
-        del trainer, pl_module
         if self._within_epoch and is_out_of_memory(exception):
             (self._folder / LAST).unlink(missing_ok=True)
 
@@ -134,11 +127,7 @@ class ResumeCheckpoint(Checkpoint):
 
 
 class _DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to the disk before it replaces the last one.
-
-    Args:
-        keep_last: Whether the last checkpoint becomes the previous one.
-    """
+    """Writes a checkpoint to the disk before it replaces the last one, which may become the previous one."""
 
     def __init__(self, *, keep_last: bool) -> None:
         self._keep_last = keep_last
@@ -148,7 +137,6 @@ class _DurableCheckpointIO(TorchCheckpointIO):
 
         The parent's temporary file may be on another file system, where a rename is a copy.
         """
-        del storage_options
         last = Path(path)
         last.parent.mkdir(parents=True, exist_ok=True)
         partial = last.with_name(PARTIAL)
@@ -165,10 +153,7 @@ class _DurableCheckpointIO(TorchCheckpointIO):
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
-    """Find the checkpoint to resume from, and remove damaged and partial files.
-
-    Args:
-        folder: Folder of a `ResumeCheckpoint`.
+    """Find the checkpoint to resume from in the folder of a `ResumeCheckpoint`, and remove damaged and partial files.
 
     Returns:
         The newest whole checkpoint, or None, and a notice for the user, which is empty if no file was damaged.

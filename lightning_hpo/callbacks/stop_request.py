@@ -30,7 +30,6 @@ class StopRequest(Callback):
         signal.signal(signal.SIGTERM, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
         if self._requested_at is None:
             self._requested_at = time.monotonic()
 
@@ -40,24 +39,19 @@ class StopRequest(Callback):
         return self._requested_at is not None
 
     def check(self, *, after_s: float = 0.0) -> None:
-        """Raise if a stop has been requested.
-
-        Args:
-            after_s: Minimum age of the request in seconds.
+        """Check for a stop request.
 
         Raises:
-            StopRequestedError: If the request is at least `after_s` old.
+            StopRequestedError: If a stop was requested at least `after_s` seconds ago.
         """
         if self._requested_at is not None and time.monotonic() - self._requested_at >= after_s:
             raise StopRequestedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's signal handler, which would stop after this batch without a checkpoint."""
-        del trainer, pl_module
         if self._listens:
             self.listen()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
         """Stop between two validation batches."""
-        del trainer, pl_module, arguments
         self.check()

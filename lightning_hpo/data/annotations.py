@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
 from lightning_hpo.data.pairs import Pair
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import raise_problems
 
 __all__ = ["AnnotationRows", "find_sentence"]
 
@@ -16,7 +17,7 @@ _STATUS = {"1": True, "0": False, "1.0": True, "0.0": False}
 
 
 def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...], bool]:
-    """Find all occurrences of a sentence in a post.
+    """Find all occurrences of a sentence in a post, without the white space around the sentence.
 
     The first of these searches that finds something decides:
 
@@ -24,10 +25,6 @@ def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...]
     2. verbatim
     3. with any white space between words, with whole words at both ends
     4. with any white space between words
-
-    Args:
-        post: The post's text.
-        sentence: The sentence; white space around it is ignored.
 
     Returns:
         The occurrences as character ranges [start, end), and whether they are verbatim.
@@ -94,12 +91,13 @@ class AnnotationRows:
         # Sentences by (post, criterion), each with whether any row labels it as evidence.
         self._sentences: dict[tuple[str, str], dict[str, bool]] = {}
 
-    def read(self, table: CsvTable) -> tuple[Pair, ...]:
-        """Return the annotated pairs in the order of their first rows.
+    def read(self, path: str | Path) -> tuple[Pair, ...]:
+        """Read a file and return its annotated pairs in the order of their first rows.
 
         Raises:
-            InputError: Some cells are invalid (one line each), or no row is left.
+            InputError: The file cannot be read, some cells are invalid (one line each), or no row is left.
         """
+        table = CsvTable(path, flag="--data.annotations", columns=_COLUMNS)
         problems: list[str] = []
         for line, row in table.rows():
             label = row["DSM5_symptom"].strip()
@@ -112,8 +110,7 @@ class AnnotationRows:
                 self._add(row)
         if not problems and not self._sentences:
             problems.append(f"{table.path}: --data.leave_out removes every row; keep at least one label")
-        if problems:
-            raise InputError(problems)
+        raise_problems(problems)
         return tuple(self._pair(key, sentences) for key, sentences in self._sentences.items())
 
     def _problems(self, row: Mapping[str, str]) -> dict[str, str]:
@@ -126,7 +123,11 @@ class AnnotationRows:
         if not row["sentence_text"].strip():
             problems["sentence_text"] = "the cell is empty; add the sentence or remove the row"
         if self._criterion(row) not in self._criteria:
-            problems["DSM5_symptom"] = self._unknown_criterion(row["DSM5_symptom"].strip())
+            label = row["DSM5_symptom"].strip()
+            close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
+            problems["DSM5_symptom"] = (
+                f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
+            )
         if row["status"].strip() not in _STATUS:
             problems["status"] = f"{shown(row['status'])} is not a status; use 1 or 0"
         return problems
@@ -134,10 +135,6 @@ class AnnotationRows:
     def _criterion(self, row: Mapping[str, str]) -> str:
         label = row["DSM5_symptom"].strip()
         return self._aliases.get(label, label)
-
-    def _unknown_criterion(self, label: str) -> str:
-        close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
-        return f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
 
     def _add(self, row: Mapping[str, str]) -> None:
         label, sentence = row["DSM5_symptom"].strip(), row["sentence_text"].strip()
@@ -162,8 +159,3 @@ class AnnotationRows:
             self._counts["evidence sentences that occur more than once"] += len(found) > 1
             spans.update(found)
         return Pair(*key, met=bool(positives), spans=tuple(sorted(spans)))
-
-    @staticmethod
-    def columns() -> tuple[str, ...]:
-        """Return the columns that the file must have."""
-        return _COLUMNS

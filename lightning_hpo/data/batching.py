@@ -33,6 +33,10 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         drawn: Number of windows that each epoch draws.
         batch_size: Windows in a batch; one batch may have fewer.
         seed: The data's seed.
+
+    Attributes:
+        epoch: Epoch of the next pass.
+        next_batch: First batch of the next pass.
     """
 
     def __init__(
@@ -48,23 +52,18 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         self._lengths, self._kept, self._others = lengths, kept, windows - len(kept)
         self._drawn = min(drawn, self._others)
         self._batch_size, self._seed = batch_size, seed
-        self._next_batch = 0
+        self.next_batch = 0
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next pass. A start position within another epoch is reset."""
         if epoch != self.epoch:
-            self.epoch, self._next_batch = epoch, 0
+            self.epoch, self.next_batch = epoch, 0
 
     def start_at(self, epoch: int, batch: int) -> None:
         """Start the next pass at a batch of an epoch, or at the next epoch if the epoch has no such batch."""
         past = batch >= len(self)
-        self.epoch, self._next_batch = (epoch + 1, 0) if past else (epoch, batch)
-
-    @property
-    def next_batch(self) -> int:
-        """First batch of the next pass."""
-        return self._next_batch
+        self.epoch, self.next_batch = (epoch + 1, 0) if past else (epoch, batch)
 
     def batches(self, epoch: int) -> Iterator[list[Draw]]:
         """Yield all batches of an epoch."""
@@ -91,7 +90,7 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         return -(-(len(self._kept) + self._drawn) // self._batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        start, self._next_batch = self._next_batch, 0
+        start, self.next_batch = self.next_batch, 0
         yield from islice(self.batches(self.epoch), start, None)
 
 

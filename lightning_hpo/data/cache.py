@@ -32,12 +32,7 @@ class Cache:
         self._folder, self._key = folder, key
 
     def array(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return an array from the cache, or compute and store it.
-
-        Args:
-            name: Its name.
-            make: Computes it. The result may depend on the file and the name only.
-        """
+        """Return an array from the cache, or compute and store it. It may depend on the file and the name only."""
         path = self._path(name, "npy")
         with suppress(OSError, ValueError, EOFError):
             if path:
@@ -55,11 +50,7 @@ class Cache:
     ) -> Ragged:
         """Return rows of different lengths from the cache, or compute and store them.
 
-        Args:
-            name: Their name.
-            make: Computes them, several rows at a time. The result may depend on the file and the name only.
-            dtype: Type of a value.
-            shape: Shape of a value.
+        The rows may depend on the file and the name only. `dtype` and `shape` are those of a single value.
         """
         values, bounds = self._path(name, "bin"), self._path(name, "npy")
         if values is None or bounds is None:
@@ -81,14 +72,10 @@ class Cache:
     @contextmanager
     def _writing(self) -> Iterator[Path | None]:
         """Yield a temporary folder on the same file system, so that a finished file only needs to be renamed."""
-        if self._folder is None or not _is_writable(self._folder):
+        # By its permissions, since the system itself would allow root everything.
+        if self._folder is None or not self._folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
             yield None
             return
         (self._folder / ".cache").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder / ".cache") as folder:
             yield Path(folder)
-
-
-def _is_writable(folder: Path) -> bool:
-    """Return whether the permissions of a folder allow writing; the system itself would allow root everything."""
-    return bool(folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

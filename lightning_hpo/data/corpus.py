@@ -12,12 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.annotations import AnnotationRows
 from lightning_hpo.data.criteria import read_criteria
-from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.csv_table import nearest, shown
 from lightning_hpo.data.pairs import UNKNOWN, Pair, PairTable
 from lightning_hpo.data.posts import Posts, Texts, TokenizedPosts, read_posts
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import raise_problems
 
 __all__ = ["Corpus", "TokenizedCorpus", "read_corpus"]
 
@@ -76,13 +76,7 @@ class TokenizedCorpus:
 
     @classmethod
     def of(cls, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, max_length: int, stride: int) -> Self:
-        """Tokenize a corpus.
-
-        Args:
-            corpus: The corpus.
-            tokenizer: The encoder's tokenizer.
-            max_length: Maximum number of tokens in a window.
-            stride: Number of tokens of a post that neighbouring windows share.
+        """Tokenize a corpus. `max_length` and `stride` are those of `Windows`.
 
         Raises:
             InputError: The encoder cannot read such windows, or the criteria leave no room for a post.
@@ -120,8 +114,7 @@ def read_corpus(
     counts: Counter[str] = Counter()
     texts = read_posts(posts)
     counts["repeated post rows"] = texts.repeated
-    table = CsvTable(annotations, flag="--data.annotations", columns=AnnotationRows.columns())
-    pairs = AnnotationRows(texts, known, aliases or {}, leave_out, counts).read(table)
+    pairs = AnnotationRows(texts, known, aliases or {}, leave_out, counts).read(annotations)
     counts["posts without annotation"] = len(texts) - len({pair.post_id for pair in pairs})
     return Corpus(texts, known, pairs, {name: count for name, count in counts.items() if count})
 
@@ -140,5 +133,4 @@ def _check_labels(aliases: Mapping[str, str], criteria: Mapping[str, str], leave
     ]
     if not criteria:
         problems.append("--data.leave_out: it removes every criterion; keep at least one")
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from lightning_hpo.data.csv_table import check_readable
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["DSM5_CRITERIA", "read_criteria"]
 
@@ -58,6 +58,5 @@ def _criteria_of(node: yaml.MappingNode, path: str | Path) -> dict[str, str]:
             problems.append(f"{where}: this id occurs twice; keep one of them")
         else:
             criteria[key.value] = value.value
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)
     return criteria

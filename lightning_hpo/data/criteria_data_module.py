@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_hpo.data.labels import WindowTarget, criteria_labels
 from lightning_hpo.data.pair_data_module import PairDataModule
-from lightning_hpo.data.pairs import Pair, PairTable
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.flag_types import Bounds
 
 __all__ = ["CriteriaDataModule"]
@@ -24,14 +24,6 @@ class CriteriaDataModule(PairDataModule):
 
     def __init__(self, *, negative_ratio: Annotated[float, Bounds(0)] = 4.0, **kwargs: Any) -> None:
         super().__init__(negative_ratio=negative_ratio, **kwargs)
-
-    def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Return every post with every criterion."""
-        return self.corpus.pairs_of(post_ids)
-
-    def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Return every post with every criterion."""
-        return self.corpus.pairs_of(post_ids)
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return `labels` [windows]."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["CsvTable", "check_readable", "nearest", "opened", "shown"]
 
@@ -59,8 +59,7 @@ class CsvTable:
                 )
         if line is None:
             problems.append(f"{self.path}: the file has a header and no rows; add at least one row")
-        if problems:
-            raise InputError(problems)
+        raise_problems(problems)
 
     def problem(self, line: int, column: str, message: str) -> str:
         """Return an error line about a cell."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from lightning_hpo.data.corpus import TokenizedCorpus
 from lightning_hpo.data.labels import WindowTarget, window_targets
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.tokenization import TokenizedText
-from lightning_hpo.data.train_samples import TrainWindow
+from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
 from lightning_hpo.data.windows import Window
 
-__all__ = ["EvalDataset", "Labels", "PairKeys", "Samples", "TrainDataset", "fitting"]
+__all__ = ["EvalDataset", "Labels", "PairKeys", "TrainDataset", "fitting"]
 
 PairKeys = Callable[[Sequence[Pair]], dict[str, Any]]
 
@@ -28,25 +28,10 @@ _ATTEMPTS = 4
 Labels = Callable[[Sequence[WindowTarget], Sequence[int]], dict[str, Tensor]]
 
 
-class Samples(Protocol):
-    """Windows by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int, /) -> TrainWindow: ...
-
-
 class TrainDataset(Dataset[dict[str, Tensor]]):
     """Dataset that returns a batch for a list of draws.
 
-    A sample depends only on the seed, its epoch and its index. So it is the same in every worker process.
-
-    Args:
-        samples: The windows to draw from.
-        tokens: The tokenized corpus.
-        labels: Converts targets to the agent's label tensors.
-        augmentation: Settings of the augmentation.
-        seed: The data's seed.
+    A sample depends only on the data's seed, its epoch and its index. So it is the same in every worker process.
 
     Raises:
         InputError: A method of the augmentation needs a package or data that is missing.
@@ -54,7 +39,7 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        samples: Samples,
+        samples: TrainSamples | Sequence[TrainWindow],
         tokens: TokenizedCorpus,
         *,
         labels: Labels,

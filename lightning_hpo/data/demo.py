@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.demo_encoder import write_encoder
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["write_demo"]
 
@@ -13,15 +13,10 @@ _FEWEST_POSTS = 20
 
 
 def write_demo(folder: str | Path, *, posts: int, seed: int) -> None:
-    """Write `posts.csv`, `annotations.csv`, `criteria.yaml` and the folder `encoder`.
+    """Write `posts.csv`, `annotations.csv`, `criteria.yaml` and the folder `encoder`; create the folder if necessary.
 
     The same arguments give the same files on the same machine. The encoder takes most of the time, about 20 seconds of
     one core.
-
-    Args:
-        folder: Output folder, created if necessary.
-        posts: Number of posts.
-        seed: Seed of everything that is random.
 
     Raises:
         InputError: There are too few posts, the seed is negative, or the folder cannot be written.
@@ -31,8 +26,7 @@ def write_demo(folder: str | Path, *, posts: int, seed: int) -> None:
     if (path / "posts.csv").exists():
         problems.append(f"{str(path)!r} already contains a posts.csv, which is not overwritten; name another folder")
     problems += [f"--seed: got {seed}; use 0 or more"] if seed < 0 else []
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)
     try:
         path.mkdir(parents=True, exist_ok=True)
         DemoCorpus(posts, seed).write(path)

@@ -4,8 +4,8 @@ import csv
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -57,7 +57,7 @@ SYMPTOMS: dict[str, tuple[str, ...]] = {
     ),
     "PSYCHOMOTOR": (
         "{when} I am so restless that I cannot sit still.",
-        "I eta up and down, restless, and {much} cannot sit still.",
+        "I pace up and down, restless, and {much} cannot sit still.",
         "I move and speak so slowly that others finish my sentences.",
         "{when} I speak slowly and move as if through water.",
         "My hands fidget all day and I am too restless to sit.",
@@ -152,13 +152,10 @@ EVERYDAY: tuple[str, ...] = (
     "The {animal} at the {place} is called {colour}.",
 )
 
-
 _HEADER = ("post_id", "sentence_id", "sentence_text", "DSM5_symptom", "status", "explanation")
-_SPECIAL = "SPECIAL_CASE"
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     """A sentence of a post; without a label it is not annotated."""
 
     text: str
@@ -170,10 +167,6 @@ class DemoCorpus:
     """Corpus of sentences that are drawn from templates.
 
     Most posts are short and a few are long. Some posts have the text of another, and some rows are special cases.
-
-    Args:
-        posts: Number of posts.
-        seed: Seed of everything that is random.
     """
 
     def __init__(self, posts: int, seed: int) -> None:
@@ -218,7 +211,7 @@ def _post(draw: random.Random) -> list[_Line]:
     for line in added:
         lines.insert(draw.randint(0, len(lines)), line)
     if draw.random() < 0.03:
-        lines.append(_Line(sentence(draw.choice(EVERYDAY), draw), _SPECIAL, 1))
+        lines.append(_Line(sentence(draw.choice(EVERYDAY), draw), "SPECIAL_CASE", 1))
     return lines
 
 

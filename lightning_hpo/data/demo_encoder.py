@@ -6,8 +6,8 @@ import random
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +40,7 @@ _OUTSIDE, _FIRST, _MIDDLE, _LAST = range(4)
 _TOKEN_WEIGHT = 3.0
 
 
-@dataclass(frozen=True)
-class _Example:
+class _Example(NamedTuple):
     """A question, a passage, and the character range of the passage's sentence on the same topic, if any."""
 
     question: str
@@ -50,13 +49,9 @@ class _Example:
 
 
 def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
-    """Train an encoder to find related sentences, without using any labels of evidence.
+    """Train an encoder in place to find related sentences, without using any labels of evidence.
 
-    Args:
-        encoder: The encoder, changed in place.
-        tokenizer: Its tokenizer.
-        steps: Number of training batches.
-        seed: Seed of the passages. The caller seeds torch.
+    `seed` is that of the passages. The caller seeds torch.
     """
     draw = random.Random(seed)
     width = encoder.config.hidden_size
@@ -121,11 +116,6 @@ def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     """Write a small BERT and its tokenizer, as `AutoModel` and `AutoTokenizer` read them.
 
     Its pretraining uses other posts than those of the demo corpus, and no annotations.
-
-    Args:
-        folder: Output folder of `config.json`, `model.safetensors` and the tokenizer's files.
-        seed: Seed of everything that is random.
-        steps: Number of pretraining steps.
     """
     texts = DemoCorpus(600, seed + 1).texts()
     sentences = [line for text in texts for line in re.split(r"(?<=\.) ", text)]
@@ -179,12 +169,10 @@ def _encoder(vocabulary: int) -> BertModel:
 
 
 def _topics(tokenizer: PreTrainedTokenizerFast, sentences: Sequence[str]) -> Tensor:
-    """Return unit vectors that are similar for words of the same sentences: the factorised PPMI of word pairs.
+    """Return unit vectors [vocabulary, features of a topic] that are similar for words of the same sentences.
 
-    Source: Levy and Goldberg, Neural Word Embedding as Implicit Matrix Factorization, NeurIPS 2014.
-
-    Returns:
-        Shape [vocabulary, features of a topic].
+    They are the factorised PPMI of word pairs (Levy and Goldberg, Neural Word Embedding as Implicit Matrix
+    Factorization, NeurIPS 2014).
     """
     together = np.zeros((len(tokenizer), len(tokenizer)))
     for ids in tokenizer(list(sentences), add_special_tokens=False)["input_ids"]:

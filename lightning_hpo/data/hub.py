@@ -19,9 +19,6 @@ def local_files_only(name: str) -> bool:
     """Return whether the hub is unreachable or not needed: the value for `from_pretrained(local_files_only=...)`.
 
     Without a network, the hub's client retries each file for most of a minute. One DNS lookup finds out much faster.
-
-    Args:
-        name: Hub id or folder of the encoder.
     """
     if Path(name).is_dir() or constants.HF_HUB_OFFLINE:
         return True
@@ -35,10 +32,7 @@ def local_files_only(name: str) -> bool:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """Load the fast tokenizer of an encoder.
-
-    Args:
-        name: Hub id or folder of the encoder.
+    """Load the fast tokenizer of an encoder, given its hub id or folder.
 
     Raises:
         InputError: The encoder does not exist, or it has no fast tokenizer.

@@ -68,11 +68,8 @@ def evidence_labels(targets: Sequence[WindowTarget], post_starts: Sequence[int])
     """Return `start_positions` and `end_positions` [windows, pieces]: first and last token of each piece of evidence.
 
     Token 0, which never belongs to the post, stands for no evidence. Rows of windows with fewer pieces are padded with
-    -100. A row of -100 only means that the window is ignored.
-
-    Args:
-        targets: Target of each window.
-        post_starts: Index of the first token of the post in each window.
+    -100. A row of -100 only means that the window is ignored. `post_starts` has the index of the first token of the
+    post in each window.
     """
     rows = [_pieces(target, start) for target, start in zip(targets, post_starts, strict=True)]
     most = max((len(row) for row in rows), default=1)

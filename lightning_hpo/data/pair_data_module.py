@@ -22,8 +22,8 @@ from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_
 from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
 from lightning_hpo.data.windows import Windows
-from lightning_hpo.exceptions import InputError
-from lightning_hpo.flag_types import Bounds, bounds_problems
+from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["PairDataModule"]
 
@@ -103,19 +103,14 @@ class PairDataModule(LightningDataModule):
         self.draw_seed = seed if draw_seed is None else draw_seed
         self.num_workers, self.aliases, self.leave_out = num_workers, aliases or {}, tuple(leave_out)
         self.aug = aug or Augmentation()
-        if problems := self.flag_problems(vars(self)):
-            raise InputError(problems)
+        raise_problems(self.flag_problems(vars(self)))
         self._split: Split | None = None
         self._datasets: dict[str, EvalDataset] = {}
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
-        """Return an error line for each flag that is out of bounds. No file is read.
-
-        Args:
-            values: Arguments of the module as plain values; some may be missing.
-        """
-        problems = bounds_problems("--data", PairDataModule.__init__, values)
+        """Return an error line for each given argument that is out of bounds. No file is read."""
+        problems = type_problems("--data", PairDataModule.__init__, values)
         if not problems and "max_length" in values and values.get("stride", 0) >= values["max_length"]:
             limit = values["max_length"]
             problems.append(f"--data.stride: got {values['stride']}; it must be below --data.max_length, {limit}")
@@ -124,11 +119,6 @@ class PairDataModule(LightningDataModule):
     def refuse_windows(self, tokenizer: PreTrainedTokenizerFast, max_length: int, stride: int) -> None:
         """Check that an encoder can read such windows, and that the criteria leave room for a post.
 
-        Args:
-            tokenizer: The encoder's tokenizer.
-            max_length: Maximum number of tokens in a window.
-            stride: Number of tokens of a post that neighbouring windows share.
-
         Raises:
             InputError: The lengths do not work. The message has lengths that would.
         """
@@ -136,12 +126,12 @@ class PairDataModule(LightningDataModule):
         windows.check_criteria(windows.tokenize(self.corpus.criteria.values()))
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Return the pairs of these posts that are evaluated, the same in every trial."""
-        raise NotImplementedError
+        """Return the pairs of these posts that are evaluated in every trial: every post with every criterion."""
+        return self.corpus.pairs_of(post_ids)
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Return the pairs of these posts that training uses or draws from."""
-        raise NotImplementedError
+        """Return the pairs of these posts that training uses or draws from: every post with every criterion."""
+        return self.corpus.pairs_of(post_ids)
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return the label tensors of windows."""
@@ -158,7 +148,12 @@ class PairDataModule(LightningDataModule):
             return
         split = self._read()
         if stage == "fit":
-            self._set_up_training(split)
+            self._samples = TrainSamples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
+            self.counts |= {name: count for name, count in self._samples.counts.items() if count}
+            self.class_counts = self._samples.class_counts
+            self._train_dataset = TrainDataset(
+                self._samples, self._tokens, labels=self.labels, augmentation=self.aug, seed=self.draw_seed
+            )
         if stage in ("fit", "validate"):
             self._datasets["val"] = self._dataset(self.val_pairs)
         if stage == "test":
@@ -214,14 +209,6 @@ class PairDataModule(LightningDataModule):
         self.counts, self._split = {}, None
         self._tokens = self._tokenized()
         self._datasets["predict"] = self._dataset(self.corpus.pairs_of(posts.ids), known=False)
-
-    def _set_up_training(self, split: Split) -> None:
-        self._samples = TrainSamples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
-        self.counts |= {name: count for name, count in self._samples.counts.items() if count}
-        self.class_counts = self._samples.class_counts
-        self._train_dataset = TrainDataset(
-            self._samples, self._tokens, labels=self.labels, augmentation=self.aug, seed=self.draw_seed
-        )
 
     def _dataset(self, pairs: PairTable, *, known: bool = True) -> EvalDataset:
         return EvalDataset(

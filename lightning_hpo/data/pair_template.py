@@ -46,6 +46,8 @@ class PairTemplate:
         first, second = (np.array([section == which for section in sections]) for which in (0, 1))
         if not first.any() or not second.any() or np.flatnonzero(first)[-1] > np.flatnonzero(second)[0]:
             raise InputError("--model.name: its tokenizer does not encode pairs of texts; choose another encoder")
+        # Padding is masked, so any token works if there is no pad token.
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         has_types = "token_type_ids" in probe
         ids = list(probe["input_ids"])
         types = list(probe["token_type_ids"]) if has_types else [0] * len(ids)
@@ -56,12 +58,6 @@ class PairTemplate:
             piece_types=tuple(tuple(types[cut]) for cut in cuts),
             section_types=(types[bounds[1]], types[bounds[3]]),
             has_types=has_types,
-            pad_id=_pad_id(tokenizer),
+            pad_id=int(pad) if isinstance(pad, int) else 0,
             longest=int(tokenizer.model_max_length),
         )
-
-
-def _pad_id(tokenizer: "PreTrainedTokenizerFast") -> int:
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    # Padding is masked, so any token works if there is no pad token.
-    return int(pad) if isinstance(pad, int) else 0

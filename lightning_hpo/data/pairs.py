@@ -1,6 +1,6 @@
 """(post, criterion) pairs: one pair, and a table of many as columns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -65,9 +65,6 @@ class PairTable(Sequence[Pair]):
             return self.take(np.arange(len(self))[index])
         place = self.places[index]
         return self.annotated[place] if place != UNKNOWN else Pair(*self.key(index), met=False)
-
-    def __iter__(self) -> Iterator[Pair]:
-        return (self[index] for index in range(len(self)))
 
     def key(self, index: int) -> tuple[str, str]:
         """Return the ids of a pair's post and criterion."""

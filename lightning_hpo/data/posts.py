@@ -16,23 +16,18 @@ from lightning_hpo.data.cache import Cache
 from lightning_hpo.data.csv_table import CsvTable, opened, shown
 from lightning_hpo.data.ragged import Chunk, Ragged
 from lightning_hpo.data.tokenization import TokenizedText, token_chunks
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import raise_problems
 
 __all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_chunks"]
 
 _FLAG = "--data.posts"
-_COLUMNS = ("post_id", "text")
 
 # Texts encoded at a time: a few megabytes.
 _ROWS_AT_ONCE = 2048
 
 
 class Texts:
-    """Texts that are decoded on demand.
-
-    Args:
-        rows: The UTF-8 bytes of each text.
-    """
+    """Texts that are decoded on demand from rows of UTF-8 bytes."""
 
     def __init__(self, rows: Ragged) -> None:
         self._rows = rows
@@ -107,7 +102,7 @@ def read_posts(path: str | Path) -> Posts:
 
 def _texts(path: Path) -> Iterator[str]:
     """Yield the text of each post, then the ids and the number of repeated rows as JSON."""
-    table = CsvTable(path, flag=_FLAG, columns=_COLUMNS)
+    table = CsvTable(path, flag=_FLAG, columns=("post_id", "text"))
     # Hashes only, so that the texts need not be in memory at the same time.
     known: dict[str, int] = {}
     problems, rows = [], 0
@@ -123,19 +118,12 @@ def _texts(path: Path) -> Iterator[str]:
             yield text
         elif known[post_id] != hash(text):
             problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; change the id"))
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)
     yield json.dumps({"ids": list(known), "repeated": rows - len(known)})
 
 
 class TokenizedPosts:
-    """Tokens of every post by its row, computed once and cached.
-
-    Args:
-        texts: Text of each post.
-        tokenizer: The tokenizer.
-        cache: The cache of the posts; without it, the tokens stay in memory.
-    """
+    """Tokens of every post by its row, computed once. They stay in memory if there is no cache."""
 
     def __init__(self, texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, cache: Cache | None = None) -> None:
         backend = tokenizer.backend_tokenizer

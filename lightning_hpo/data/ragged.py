@@ -29,13 +29,7 @@ class Ragged:
 
     @classmethod
     def gathered(cls, chunks: Iterable[Chunk], dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged":
-        """Collect rows in memory.
-
-        Args:
-            chunks: The rows, several at a time.
-            dtype: Type of a value.
-            shape: Shape of a value.
-        """
+        """Collect rows in memory. `dtype` and `shape` are those of a single value."""
         sizes = array("q")
         parts: list[NDArray[Any]] = [np.empty((0, *shape), dtype)]
         for values, counts in chunks:
@@ -89,13 +83,6 @@ class _Stored:
 
     The file is read, not memory-mapped: mapped, a random access to a large file loads fifteen further pages, which
     takes three times as long and stays in the process's memory.
-
-    Args:
-        path: The file.
-        dtype: Type of a value, with its shape; also an attribute.
-
-    Attributes:
-        size: Size of the file in bytes.
     """
 
     def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:

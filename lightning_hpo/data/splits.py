@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.csv_table import shown
 from lightning_hpo.data.posts import Posts
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 
 __all__ = ["Split", "check_disjoint", "fingerprint", "split_posts"]
 
@@ -31,12 +30,6 @@ def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: 
     Texts are ordered by a hash of the seed and the text, ignoring case and white space. So the order of the file does
     not matter, and a few more posts change the split of few others.
 
-    Args:
-        posts: The posts.
-        seed: The data's seed, which is the same for all trials.
-        val_fraction: Share of the posts in the validation split.
-        test_fraction: Share of the posts in the test split.
-
     Raises:
         InputError: A fraction is not between 0 and 1, or a split would be empty.
     """
@@ -47,17 +40,19 @@ def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: 
     val = test + _groups(sizes[test:], val_fraction * len(posts))
     masks = {"train": places >= val, "val": (places >= test) & (places < val), "test": places < test}
     splits = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
-    _check_not_empty(splits, len(sizes))
+    empty = [name for name, post_ids in splits.items() if not post_ids]
+    if empty:
+        raise InputError(
+            f"--data.posts: {len(sizes)} different texts are too few, the split {' and '.join(empty)} is empty;"
+            " add posts or change --data.val_fraction and --data.test_fraction"
+        )
     return Split(**splits)
 
 
 def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
     """Check that no post, and no text under different ids, is in two splits.
 
-    Args:
-        posts: The posts.
-        split: Their split.
-        seed: Any seed; with the split's seed, the cached hashes are used.
+    Any seed works. With the split's seed, the cached hashes are used.
 
     Raises:
         LightningHpoError: The splits share posts or texts. The message has their numbers and one example.
@@ -83,10 +78,7 @@ def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:
 def fingerprint(corpus: Corpus, split: Split, *more: object) -> str:
     """Return 16 hexadecimal digits that identify the evaluation data: posts, evidence, criteria and split.
 
-    Args:
-        corpus: The corpus.
-        split: Its split.
-        more: Anything else that affects the evaluation data; it must be serialisable as JSON.
+    `more` is anything else that affects the evaluation data and that is serialisable as JSON.
     """
     posts = corpus.posts
     pairs = sorted((pair.post_id, pair.criterion, pair.met, pair.spans) for pair in corpus.pairs)
@@ -109,7 +101,7 @@ def _places(posts: Posts, seed: int) -> NDArray[np.int64]:
     """Return the rank of each post's text in the order of the hashes, shape [posts]."""
 
     def draw() -> NDArray[np.int64]:
-        texts = (f"{seed}\n{_normalised(text)}".encode("utf-8", "replace") for text in posts.texts)
+        texts = (f"{seed}\n{' '.join(text.casefold().split())}".encode("utf-8", "replace") for text in posts.texts)
         digests = np.fromiter((hashlib.sha256(text).digest() for text in texts), "S32", len(posts))
         return np.unique(digests, return_inverse=True)[1]
 
@@ -120,10 +112,6 @@ def _groups(sizes: NDArray[np.int64], wanted: float) -> int:
     """Return how many texts, in the order of the hashes, fill a split up to half a post."""
     before = np.cumsum(sizes) - sizes
     return int((wanted - before > 0.5).sum())
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:
@@ -137,14 +125,4 @@ def _check_fractions(val_fraction: float, test_fraction: float) -> None:
             f"--data.val_fraction, --data.test_fraction: {val_fraction} + {test_fraction} leaves no posts for training;"
             " lower one of them"
         ]
-    if problems:
-        raise InputError(problems)
-
-
-def _check_not_empty(splits: Mapping[str, tuple[str, ...]], texts: int) -> None:
-    empty = [name for name, post_ids in splits.items() if not post_ids]
-    if empty:
-        raise InputError(
-            f"--data.posts: {texts} different texts are too few, the split {' and '.join(empty)} is empty;"
-            " add posts or change --data.val_fraction and --data.test_fraction"
-        )
+    raise_problems(problems)

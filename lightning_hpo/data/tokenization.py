@@ -73,13 +73,7 @@ def token_chunks(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Chunk]:
 
 
 def _trimmed(texts: Sequence[str], sizes: Sequence[int], offsets: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Remove white space, which byte-level tokenizers include in a token, from both ends of its offsets.
-
-    Args:
-        texts: The texts.
-        sizes: Number of tokens of each text.
-        offsets: Offsets of the tokens of all texts, shape [tokens, 2].
-    """
+    """Remove white space, which byte-level tokenizers include in a token, from both ends of its offsets."""
     lengths = [len(text) for text in texts]
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
     visible = ~_WHITE[np.minimum(codes, len(_WHITE) - 1)]

@@ -15,12 +15,6 @@ class TrainLoader(DataLoader[Any]):
     """Data loader of batches in the sampler's order that can resume within an epoch.
 
     Lightning saves its `state_dict` in checkpoints and restores it with `load_state_dict`.
-
-    Args:
-        dataset: Returns a batch for a list of draws.
-        sampler: Yields the draws of each batch.
-        num_workers: Number of worker processes.
-        pin_memory: Whether batches are copied to pinned memory.
     """
 
     def __init__(

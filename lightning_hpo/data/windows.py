@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText, tokenize
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 
 if TYPE_CHECKING:  # a registered model does not need transformers
     from transformers import PreTrainedTokenizerFast
@@ -104,12 +104,7 @@ class Windows:
         return [(first * step, min(first * step + room, tokens)) for first in range(windows)]
 
     def count(self, tokens: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the number of windows of each post, shape [posts].
-
-        Args:
-            tokens: Number of tokens of each post, shape [posts].
-            room: Number of tokens of the post that fit into each of its windows, shape [posts].
-        """
+        """Return the number of windows of each post, from its tokens and those that fit into a window, each [posts]."""
         further: NDArray[np.int64] = np.maximum(0, -((room - tokens) // (room - self.stride)))
         return 1 + further
 
@@ -160,5 +155,4 @@ class Windows:
             problems.append(f"--data.max_length: got {self.max_length}; use 1 or more")
         if self.stride < 0:
             problems.append(f"--data.stride: got {self.stride}; use 0 or more")
-        if problems:
-            raise InputError(problems)
+        raise_problems(problems)

@@ -18,13 +18,13 @@ from tokenizers import Tokenizer
 from torch import Tensor, fx
 
 from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities
-from lightning_hpo.agents.settings import outside, raise_problems
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.flag_types import Bounds
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
 
 __all__ = ["COLUMNS", "INPUTS", "MLMODEL", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel"]
@@ -48,7 +48,7 @@ _TOP_K_OUTPUTS = {"answers": "string"}
 # pandas' name of each MLflow type.
 _TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
 # Lowest and highest value of each parameter of `predict`.
-_BOUNDS = {"threshold": (0, 1), "null_threshold": (-1e38, 1e38), "top_k": (1, 1000)}
+_BOUNDS = {"threshold": Bounds(0, 1), "null_threshold": Bounds(-1e38, 1e38), "top_k": Bounds(1, 1000)}
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ class TextModel:
     def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
         known = self._settings.params
         for name, value in params.items():
-            if name in known:
-                yield from outside(f"parameter {name}", value, *_BOUNDS[name])
-            else:
+            if name not in known:
                 yield f"parameter {name}: no such parameter of this model; use {', '.join(known)}"
+            elif value not in _BOUNDS[name]:
+                yield f"parameter {name}: got {value}; it must be {_BOUNDS[name]}"
 
     def _tokenize(self, criteria: Sequence[str], posts: Sequence[str]) -> list[_Row]:
         # Each text once: most tables hold every post with every criterion.

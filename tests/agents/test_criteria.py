@@ -1,4 +1,3 @@
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -6,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_hpo.agents.criteria import CriteriaAgent
+from lightning_hpo.data.pairs import Pair
 
 
 class _Fixed(nn.Module):
@@ -17,13 +17,6 @@ class _Fixed(nn.Module):
 
     def forward(self, *_: Tensor) -> Tensor:
         return self.given
-
-
-@dataclass(frozen=True)
-class _Pair:
-    post_id: str
-    met: bool
-    spans: tuple[tuple[int, int], ...] = ()
 
 
 def _batch() -> dict[str, Any]:
@@ -75,6 +68,6 @@ def test_constant_means_one_class_only(agent: CriteriaAgent, share: float, const
 
 
 def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
-    pairs = [_Pair("a", True), _Pair("b", False), _Pair("c", False), _Pair("d", False)]
+    pairs = [Pair("a", "A", True), Pair("b", "A", False), Pair("c", "A", False), Pair("d", "A", False)]
     scores = CriteriaAgent.constant_answers(pairs, {})
     assert scores == pytest.approx({"always met": 0.4 / 2, "never met": (6 / 7) / 2})

@@ -1,4 +1,3 @@
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -7,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_hpo.agents.evidence import EvidenceAgent
 from lightning_hpo.agents.losses import row_loss
+from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import NotFiniteError
 
 
@@ -19,13 +19,6 @@ class _Fixed(nn.Module):
 
     def forward(self, *_: Tensor) -> Tensor:
         return self.given
-
-
-@dataclass(frozen=True)
-class _Pair:
-    post_id: str
-    met: bool
-    spans: tuple[tuple[int, int], ...] = ()
 
 
 def _batch() -> dict[str, Any]:
@@ -191,6 +184,6 @@ def test_nan_logits_raise_an_error(agent: EvidenceAgent) -> None:
 
 
 def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
-    pairs = [_Pair("a", True, ((0, 5),)), _Pair("b", False), _Pair("b", False), _Pair("b", False)]
+    pairs = [Pair("a", "A", True, ((0, 5),)), Pair("b", "A", False), Pair("b", "A", False), Pair("b", "A", False)]
     scores = EvidenceAgent.constant_answers(pairs, {"a": "x" * 15, "b": "x"})
     assert scores == pytest.approx({"no evidence": 0.75, "whole post": 0.5 / 4})

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lightning_hpo.agents.losses import IGNORE, Balance, Loss, class_weights, row_loss
+from lightning_hpo.agents.losses import Balance, Loss, class_weights, row_loss
+from lightning_hpo.data.labels import IGNORED
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 3, 1, 0])
@@ -69,7 +70,7 @@ def test_masked_classes_are_ignored(loss: Loss) -> None:
 def test_ignored_rows_have_no_loss_and_no_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
     targets = TARGETS.clone()
-    targets[2] = IGNORE
+    targets[2] = IGNORED
     losses = row_loss(logits, targets, Loss(label_smoothing=0.1))
     losses.sum().backward()  # type: ignore[no-untyped-call]
     assert losses[2] == 0

@@ -6,9 +6,10 @@ from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead
 from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.agents.settings import Between, Settings, outside, raise_problems
+from lightning_hpo.agents.settings import Settings
 from lightning_hpo.agents.spans.decoding import Decoding
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.flag_types import Bounds
 
 GROUPS: list[type[Settings]] = [CriteriaHead, EvidenceHead, Loss, Optim, Schedule, Decoding]
 
@@ -68,13 +69,13 @@ def test_problems_name_the_value_and_what_would_work() -> None:
 
 
 def test_bounds_are_shown_with_all_digits() -> None:
-    assert repr(Between(0, 0.9999999)) == "0 to 0.9999999"
-    assert repr(Between(1e-12, 1_000_000)) == "1e-12 to 1000000"
+    assert repr(Bounds(0, 0.9999999)) == "from 0 to 0.9999999"
+    assert repr(Bounds(1e-12, 1_000_000)) == "from 1e-12 to 1000000"
 
 
 def test_bounds_are_inclusive() -> None:
-    assert outside("--x", 0, 0, 1) == outside("--x", 1, 0, 1) == []
-    assert outside("--x", 1.5, 0, 1) == ["--x: got 1.5; it must be from 0 to 1"]
+    assert Loss(alpha=0).problems() == Loss(alpha=1).problems() == []
+    assert Loss(alpha=1.5).problems() == ["--model.loss.alpha: got 1.5; it must be from 0 to 1"]
 
 
 def test_raise_problems_raises_all_problems_in_one_error() -> None:

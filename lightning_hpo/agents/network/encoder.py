@@ -49,12 +49,9 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: float | None = None) -> PreTrainedModel:
-    """Load the weights of an encoder in float32, without its pooler.
+    """Load the weights of an encoder, a hub id or a local folder, in float32 and without its pooler.
 
-    Args:
-        name: Hub id or local folder.
-        dropout: Dropout of the hidden layers; None keeps the value of the encoder.
-        attention_dropout: Dropout of the attention weights; None keeps the value of the encoder.
+    A dropout of None keeps the value of the encoder.
 
     Raises:
         InputError: If the encoder does not exist, has no safetensors, has other weights than its config describes, or

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["CriteriaHead", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
 
@@ -20,10 +21,10 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "s
 class _HeadSettings(Settings):
     FLAG: ClassVar[str] = "--model.head"
 
-    layers: Annotated[int, Between(0, 8)] = 1
-    hidden: Annotated[int, Between(1, 16384)] = 256
+    layers: Annotated[int, Bounds(0, 8)] = 1
+    hidden: Annotated[int, Bounds(1, 16384)] = 256
     activation: Activation = "gelu"
-    dropout: Annotated[float, Between(0, 0.95)] = 0.1
+    dropout: Annotated[float, Bounds(0, 0.95)] = 0.1
 
     def mlp(self, width: int) -> nn.Sequential:
         """Build the layers from `width` features to two logits."""
@@ -45,7 +46,7 @@ class EvidenceHead(_HeadSettings):
         dropout: Dropout before each layer of the head. Usual: 0 to 0.3.
     """
 
-    layers: Annotated[int, Between(0, 8)] = 0
+    layers: Annotated[int, Bounds(0, 8)] = 0
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ class CriteriaHead(_HeadSettings):
 
 
 class Pooling(nn.Module):
-    """Pool the tokens of a window into one vector, without padding.
-
-    Args:
-        name: cls, mean, max or attention.
-        width: Number of features of a token.
-    """
+    """Pool the tokens of a window, with `width` features each, into one vector, without padding."""
 
     def __init__(self, name: PoolingName, width: int) -> None:
         super().__init__()

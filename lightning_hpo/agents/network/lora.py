@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 from torch import nn
 from transformers import PreTrainedModel
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Lora", "add_adapters", "merge_adapters"]
 
@@ -27,9 +28,9 @@ class Lora(Settings):
 
     FLAG: ClassVar[str] = "--model.lora"
 
-    r: Annotated[int, Between(0, 4096)] = 0
-    alpha: Annotated[float, Between(1e-3, 1e5)] = 16.0
-    dropout: Annotated[float, Between(0, 0.95)] = 0.05
+    r: Annotated[int, Bounds(0, 4096)] = 0
+    alpha: Annotated[float, Bounds(1e-3, 1e5)] = 16.0
+    dropout: Annotated[float, Bounds(0, 0.95)] = 0.05
 
     def problems(self) -> list[str]:
         """Return one line for each value that cannot be used, and for a missing package."""

@@ -21,16 +21,12 @@ class TextNetwork(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self._reads_types = _reads_types(encoder)
+        # A tokenizer may return type 1 although the encoder has an embedding for type 0 only: an index error.
+        known = getattr(encoder.config, "type_vocab_size", 2)
+        self._reads_types = "token_type_ids" in inspect.signature(encoder.forward).parameters and known > 1
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Return the logits of a batch of windows. Each input is [B, T] integers."""
         types = {"token_type_ids": token_type_ids} if self._reads_types and token_type_ids is not None else {}
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state
         return cast(Tensor, self.head(hidden, attention_mask))
-
-
-def _reads_types(encoder: PreTrainedModel) -> bool:
-    # A tokenizer may return type 1 although the encoder has an embedding for type 0 only: an index error.
-    known = getattr(encoder.config, "type_vocab_size", 2)
-    return "token_type_ids" in inspect.signature(encoder.forward).parameters and known > 1

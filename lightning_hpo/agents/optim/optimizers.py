@@ -10,7 +10,9 @@ from torch.optim import AdamW, Optimizer
 
 from lightning_hpo.agents.network.encoder import encoder_layers
 from lightning_hpo.agents.network.text_network import TextNetwork
-from lightning_hpo.agents.settings import Between, Settings, raise_problems
+from lightning_hpo.agents.settings import Settings
+from lightning_hpo.exceptions import raise_problems
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Optim", "OptimName", "make_optimizer"]
 
@@ -38,12 +40,12 @@ class Optim(Settings):
     FLAG: ClassVar[str] = "--model.optim"
 
     name: OptimName = "adamw"
-    lr: Annotated[float, Between(1e-12, 1e3)] = 3e-5
-    weight_decay: Annotated[float, Between(0, 10)] = 0.01
-    beta1: Annotated[float, Between(0, 0.99999)] = 0.9
-    beta2: Annotated[float, Between(0, 0.9999999)] = 0.999
-    eps: Annotated[float, Between(1e-16, 1)] = 1e-8
-    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    lr: Annotated[float, Bounds(1e-12, 1e3)] = 3e-5
+    weight_decay: Annotated[float, Bounds(0, 10)] = 0.01
+    beta1: Annotated[float, Bounds(0, 0.99999)] = 0.9
+    beta2: Annotated[float, Bounds(0, 0.9999999)] = 0.999
+    eps: Annotated[float, Bounds(1e-16, 1)] = 1e-8
+    layer_decay: Annotated[float, Bounds(0.01, 1)] = 1.0
 
     def missing(self) -> list[str]:
         """Return one line if this machine lacks a package or a GPU that training needs.
@@ -69,12 +71,15 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
     """
     raise_problems(optim.missing() or _misplaced(network, optim))
     groups = _groups(network, optim)
-    if optim.name == "adamw":
-        return _adamw(groups, optim)
     betas = (optim.beta1, optim.beta2)
     made: Optimizer
     # Imported on demand, since each import takes a second.
-    if optim.name == "adamw_8bit":
+    if optim.name == "adamw":
+        made = AdamW(groups, lr=optim.lr, betas=betas, eps=optim.eps, fused=True)
+        # Lightning does not clip gradients if the optimizer unscales them itself. Without this attribute, the gradient
+        # scaler of 16-bit training unscales them before they are clipped. (bfloat16 needs no scaler.)
+        made._step_supports_amp_scaling = False
+    elif optim.name == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit
 
         made = AdamW8bit(groups, lr=optim.lr, betas=betas, eps=optim.eps)
@@ -98,14 +103,6 @@ def _misplaced(network: TextNetwork, optim: Optim) -> list[str]:
     return [f"{optim.FLAG}.name: got adamw_8bit, {why}"]
 
 
-def _adamw(groups: list[dict[str, Any]], optim: Optim) -> AdamW:
-    optimizer = AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True)
-    # Lightning does not clip gradients if the optimizer unscales them itself. Without this attribute, the gradient
-    # scaler of 16-bit training unscales them before they are clipped. (bfloat16 needs no scaler.)
-    optimizer._step_supports_amp_scaling = False
-    return optimizer
-
-
 def _groups(network: TextNetwork, optim: Optim) -> list[dict[str, Any]]:
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     depth_of = _depths(network)
@@ -125,10 +122,8 @@ def _depths(network: TextNetwork) -> dict[str, int]:
     """Return the depth of each parameter: 0 for the embeddings, then the layers of the encoder, then the head."""
     layers: list[nn.Module] = encoder_layers(network.encoder)
     depth_of = {id(p): depth for depth, layer in enumerate(layers, start=1) for p in layer.parameters()}
-    found = {}
-    for name, parameter in network.named_parameters():
-        if name.startswith("head."):
-            found[name] = len(layers) + 1
-        else:
-            found[name] = depth_of.get(id(parameter), 0 if "embed" in name else len(layers))
-    return found
+    depth_of |= {id(p): len(layers) + 1 for p in network.head.parameters()}
+    return {
+        name: depth_of.get(id(parameter), 0 if "embed" in name else len(layers))
+        for name, parameter in network.named_parameters()
+    }

@@ -9,8 +9,9 @@ from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Schedule", "ScheduleName", "make_schedule", "training_steps"]
 
@@ -36,9 +37,9 @@ class Schedule(Settings):
     FLAG: ClassVar[str] = "--model.schedule"
 
     name: ScheduleName = "linear"
-    warmup: Annotated[float, Between(0, 0.5)] = 0.1
-    cycles: Annotated[int, Between(1, 100)] = 2
-    power: Annotated[float, Between(0.01, 100)] = 2.0
+    warmup: Annotated[float, Bounds(0, 0.5)] = 0.1
+    cycles: Annotated[int, Bounds(1, 100)] = 2
+    power: Annotated[float, Bounds(0.01, 100)] = 2.0
 
     def first(self) -> float:
         """Return the factor of the learning rate at step 0. It does not depend on the number of steps."""
@@ -73,18 +74,13 @@ def _cosine(start: float, end: float, done: float) -> float:
 def make_schedule(optimizer: Optimizer, schedule: Schedule, steps: Callable[[], int]) -> LambdaLR:
     """Build the scheduler.
 
-    Args:
-        optimizer: Optimizer whose learning rates are scheduled.
-        schedule: Settings of the schedule.
-        steps: Returns the number of training steps. It is called after the first step, when the data loader exists:
-            Lightning's `estimated_stepping_batches` would build the loader too early, and Lightning would then drop the
-            state of the loader on resuming (pytorch-lightning#20550).
+    `steps` returns the number of training steps. It is called after the first step, when the data loader exists:
+    Lightning's `estimated_stepping_batches` would build the loader too early, and Lightning would then drop the state
+    of the loader on resuming (pytorch-lightning#20550).
     """
 
     def factor(step: int) -> float:
-        if step == 0:
-            return schedule.first()
-        return schedule.factor(step, steps())
+        return schedule.factor(step, steps()) if step else schedule.first()
 
     return LambdaLR(optimizer, factor)
 

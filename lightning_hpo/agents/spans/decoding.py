@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_hpo.agents.settings import Between, Settings
+from lightning_hpo.agents.settings import Settings
 from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
 from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.flag_types import Bounds
 
 __all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "answer_rows", "decode_pairs"]
 
@@ -51,13 +52,13 @@ class Decoding(Settings):
 
     FLAG: ClassVar[str] = "--model.decoding"
 
-    max_answer_tokens: Annotated[int, Between(1, 1_000_000)] = 200
-    null_threshold: Annotated[float, Between(-1e6, 1e6)] = 0.0
+    max_answer_tokens: Annotated[int, Bounds(1, 1_000_000)] = 200
+    null_threshold: Annotated[float, Bounds(-1e6, 1e6)] = 0.0
     null_policy: NullPolicy = "threshold"
-    null_ratio: Annotated[float, Between(0.001, 0.999)] = 0.5
-    top_k: Annotated[int, Between(1, 1000)] = 1
-    overlap: Annotated[float, Between(0, 1)] = 0.5
-    n_best: Annotated[int, Between(1, 1000)] = 20
+    null_ratio: Annotated[float, Bounds(0.001, 0.999)] = 0.5
+    top_k: Annotated[int, Bounds(1, 1000)] = 1
+    overlap: Annotated[float, Bounds(0, 1)] = 0.5
+    n_best: Annotated[int, Bounds(1, 1000)] = 20
     rank: Rank = "sum"
 
     @property
@@ -130,11 +131,7 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
 
 
 def answer_rows(spans: PairSpans, threshold: float) -> list[dict[str, Any]]:
-    """Return the answer to each pair as plain values.
-
-    Args:
-        spans: Best spans of each pair.
-        threshold: Threshold of the null policy.
+    """Return the answer to each pair as plain values, at a threshold of the null policy.
 
     Returns:
         A row for each pair: `start`, `end` and `score` of its best span, and `null` (true for "no evidence"). If

@@ -28,21 +28,14 @@ def span_f1(predicted: Span | None, gold: Sequence[Span]) -> float:
 def span_exact(predicted: Span | None, gold: Sequence[Span]) -> float:
     """Return 1 if an answer is equal to a correct span, character by character, else 0.
 
-    SQuAD's exact match ignores articles, punctuation and case. Positions in a post have none.
-
-    Args:
-        predicted: Characters [start, end), or None for "no evidence".
-        gold: Correct spans; empty for "no evidence".
+    SQuAD's exact match ignores articles, punctuation and case. Positions in a post have none. The arguments are those
+    of `span_f1`.
     """
     return float(predicted in gold if predicted is not None else not gold)
 
 
 def partial_matches(predicted: Sequence[Span], gold: Sequence[Span]) -> tuple[list[float], list[float]]:
-    """Match all answers with all evidence, as in the partial match of MultiSpanQA (Li et al. 2022, NAACL).
-
-    Args:
-        predicted: Answers, best first.
-        gold: Correct spans.
+    """Match all answers, best first, with all evidence: the partial match of MultiSpanQA (Li et al. 2022, NAACL).
 
     Returns:
         Precision of each answer: the largest share of its characters that one correct span covers. And recall of the

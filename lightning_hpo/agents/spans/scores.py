@@ -21,11 +21,9 @@ class SpanScores(Metric):
     So the threshold of the null policy can depend on the pairs.
 
     Args:
-        threshold: Maximum log odds of "no evidence" at which a span is an answer.
+        threshold: Maximum log odds of "no evidence" at which a span is an answer. The attribute can be changed until
+            `compute`.
         kwargs: Arguments of `torchmetrics.Metric`.
-
-    Attributes:
-        threshold: The threshold. It can be changed until `compute`.
     """
 
     is_differentiable = False
@@ -43,12 +41,7 @@ class SpanScores(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, spans: PairSpans, gold: Sequence[Sequence[Span]]) -> None:
-        """Add pairs.
-
-        Args:
-            spans: Best spans of each pair.
-            gold: Correct spans of each pair; empty for "no evidence".
-        """
+        """Add the best spans of pairs, and the correct spans of each (empty for "no evidence")."""
         found = torch.stack((spans.start, spans.end), dim=-1).tolist()
         answers = [[(start, end) for start, end in rows] for rows in found]
         first = [

@@ -6,8 +6,8 @@ from typing import Annotated
 import numpy as np
 
 from lightning_hpo.data.augmentation.methods import METHODS, unknown_methods
-from lightning_hpo.exceptions import InputError
-from lightning_hpo.flag_types import Bounds, bounds_problems
+from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["Augmentation"]
 
@@ -44,9 +44,8 @@ class Augmentation:
             problems.append(f"--aug.methods: got an empty list; choose from {', '.join(METHODS)}")
         if len(set(self.methods)) < len(self.methods):
             problems.append(f"--aug.methods: got {', '.join(self.methods)}; name each once")
-        problems += bounds_problems("--aug", type(self), vars(self))
-        if problems:
-            raise InputError(problems)
+        problems += type_problems("--aug", type(self), vars(self))
+        raise_problems(problems)
 
     def applies(self, generator: np.random.Generator) -> bool:
         """Draw whether a sample is augmented."""

@@ -8,7 +8,7 @@ from numpy.random import Generator
 
 from lightning_hpo.data.augmentation.noise import deleted, misread, mistyped, split, swapped
 from lightning_hpo.data.augmentation.synonyms import load_synonyms
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["METHODS", "Method", "load_methods", "unknown_methods"]
 
@@ -73,8 +73,7 @@ def load_methods(names: Sequence[str]) -> list[Method]:
                 methods.append(Method(load_synonyms(name)))
         except InputError as error:
             problems += error.problems
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)
     return methods
 
 

@@ -54,22 +54,18 @@ class Pieces:
         return [(now[start], now[end]) for start, end in spans]
 
     def change(self, place: int, method: Method, generator: Generator) -> bool:
-        """Change neighbouring words of a piece. Each word changes at most once.
+        """Change the neighbouring words from `place` on, one of `words`, and return whether anything changed.
 
-        Args:
-            place: Index of the first of them, one of `words`.
-            method: Returns their new text; its width is their number.
-            generator: Source of randomness for the method.
-
-        Returns:
-            Whether anything changed.
+        Each word changes at most once.
         """
         places = [place + 2 * further for further in range(method.width)]
-        if not self._may_change(places):
+        piece, last = self._piece_of[place], places[-1]
+        # Only words of one piece that have not changed yet.
+        if last >= len(self._tokens) or self._piece_of[last] != piece or not self._settled.isdisjoint(places):
             return False
         old = [self._tokens[each] for each in places]
         new = [word.strip() for word in method.change(old, generator)]
-        piece, deleted = self._piece_of[place], new.count("")
+        deleted = new.count("")
         if new == old or deleted >= self._words_left[piece]:
             return False
         for each, word in zip(places, new, strict=True):
@@ -79,15 +75,6 @@ class Pieces:
         self._words_left[piece] -= deleted
         self._settled.update(places)
         return True
-
-    def _may_change(self, places: Sequence[int]) -> bool:
-        """Return whether these are words of one piece that have not changed yet."""
-        last = places[-1]
-        return (
-            last < len(self._tokens)
-            and self._piece_of[last] == self._piece_of[places[0]]
-            and self._settled.isdisjoint(places)
-        )
 
     def _drop_adjacent_space(self, place: int) -> None:
         """Empty the white space after a deleted word or, at the end of its piece, before it."""

@@ -20,10 +20,7 @@ _PARTS_OF_SPEECH = {"JJ": "a", "NN": "n", "RB": "r", "VB": "v"}
 def load_synonyms(name: str) -> Callable[[list[str], Generator], list[str]]:
     """Load WordNet and a part-of-speech tagger, and return the function that replaces a word by a synonym.
 
-    Nothing is downloaded.
-
-    Args:
-        name: The method's name, for errors.
+    Nothing is downloaded. Errors contain the name of the method.
 
     Raises:
         InputError: NLTK or its data is missing on this machine.
