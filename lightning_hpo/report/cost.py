@@ -1,7 +1,6 @@
 """Cost of a study, and what pruning saved."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,16 +12,11 @@ from lightning_hpo.tracking.tracker import Run
 
 __all__ = ["Savings", "cost", "pruning", "savings"]
 
+_NO_RUN = Run("", "", {})
 
-@dataclass(frozen=True)
-class Savings:
-    """What pruning saved.
 
-    Args:
-        trials: Number of pruned trials.
-        epochs: Epochs that these trials did not train.
-        seconds: Estimated time of these epochs.
-    """
+class Savings(NamedTuple):
+    """What pruning saved: number of pruned trials, epochs that they did not train, and estimated time of these."""
 
     trials: int
     epochs: int
@@ -35,39 +29,37 @@ def savings(record: StudyRecord) -> Savings:
     longest = max((len(trial.intermediate_values) for trial in record.complete), default=0)
     epochs, seconds = 0, 0.0
     for trial in pruned:
-        run, trained = record.runs.get(trial.number), len(trial.intermediate_values)
-        left = max(0, _planned_epochs(run, longest) - trained)
+        run = record.runs.get(trial.number, _NO_RUN)
+        left = max(0, _planned_epochs(run, longest) - len(trial.intermediate_values))
         epochs += left
-        seconds += left * _seconds_per_epoch(trial, run, trained)
+        seconds += left * _seconds_per_epoch(trial, run)
     return Savings(len(pruned), epochs, seconds)
 
 
-def _planned_epochs(run: Run | None, longest: int) -> int:
+def _planned_epochs(run: Run, longest: int) -> int:
     """Return the number of validated epochs in the trial's config, or else those of the longest trial."""
-    params: Mapping[str, str] = run.params if run else {}
-    epochs, every = params.get("trainer.max_epochs", ""), params.get("trainer.check_val_every_n_epoch", "1")
-    if not (epochs.isdigit() and every.isdigit()) or int(every) < 1:
-        return longest
-    return int(epochs) // int(every)
+    epochs = run.params.get("trainer.max_epochs", "")
+    every = run.params.get("trainer.check_val_every_n_epoch", "1")
+    return int(epochs) // int(every) if epochs.isdigit() and every.isdigit() and every != "0" else longest
 
 
-def _seconds_per_epoch(trial: FrozenTrial, run: Run | None, trained: int) -> float:
+def _seconds_per_epoch(trial: FrozenTrial, run: Run) -> float:
     """Return the training time per epoch; loading data and weights is excluded, since it happens once."""
-    startup = run.metrics.get("startup_s", 0.0) if run else 0.0
-    return max(0.0, seconds_of(trial) - startup) / trained if trained else 0.0
+    trained = len(trial.intermediate_values)
+    return max(0.0, seconds_of(trial) - run.metrics.get("startup_s", 0.0)) / trained if trained else 0.0
 
 
 def pruning(record: StudyRecord) -> Table:
     """Table of what pruning saved."""
-    saved = savings(record)
-    if not saved.trials:
+    trials, epochs, seconds = savings(record)
+    if not trials:
         return Table("pruning", "Saved by pruning", "No trial was pruned.")
-    spent = sum(seconds_of(trial) for trial in record.trials)
+    spent = sum(map(seconds_of, record.trials))
     rows = [
-        ("pruned trials", str(saved.trials)),
-        ("epochs not trained", str(saved.epochs)),
-        ("time saved", duration(saved.seconds)),
-        ("share of the cost without pruning", f"{saved.seconds / max(spent + saved.seconds, 1e-9):.0%}"),
+        ("pruned trials", str(trials)),
+        ("epochs not trained", str(epochs)),
+        ("time saved", duration(seconds)),
+        ("share of the cost without pruning", f"{seconds / max(spent + seconds, 1e-9):.0%}"),
     ]
     caption = (
         "For each pruned trial: the epochs not trained, times its seconds per epoch. "
@@ -78,21 +70,17 @@ def pruning(record: StudyRecord) -> Table:
 
 def cost(record: StudyRecord) -> Table:
     """Table of the training time by outcome."""
-    rows = []
-    for state, name in NAMES.items():
-        seconds = [seconds_of(trial) for trial in record.of(state)]
-        if seconds:
-            rows.append(_row(name, seconds))
-    if not rows:
+    if not record.trials:
         return Table("cost", "Cost", "The study has no trials.")
-    rows.append(_row("all", [seconds_of(trial) for trial in record.trials]))
+    by_outcome = {name: [seconds_of(trial) for trial in record.of(state)] for state, name in NAMES.items()}
+    by_outcome["all"] = [seconds_of(trial) for trial in record.trials]
+    rows = [
+        (name, str(len(times)), duration(total := sum(times)), duration(total / len(times)), f"{total:.0f}")
+        for name, times in by_outcome.items()
+        if times
+    ]
     caption = f"Training time of the trials, over all their attempts.{_elapsed(record)}"
     return Table("cost", "Cost", caption, ("outcome", "trials", "total", "per trial", "total in seconds"), rows)
-
-
-def _row(name: str, seconds: list[float]) -> tuple[str, ...]:
-    total = sum(seconds)
-    return name, str(len(seconds)), duration(total), duration(total / len(seconds)), f"{total:.0f}"
 
 
 def _elapsed(record: StudyRecord) -> str:

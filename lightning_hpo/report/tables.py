@@ -1,16 +1,16 @@
 """Tables of a report: summary, best trial, baselines, data and environment."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from lightning_hpo.report.study_record import StudyRecord, score
-from lightning_hpo.study_folder import CONFIG, fit_command
+from lightning_hpo.storage.attributes import StudyKey, folder_of
+from lightning_hpo.study_folder import fit_command
 
 __all__ = ["Table", "baselines", "best_trial", "data", "environment", "summary"]
 
@@ -47,41 +47,38 @@ class Table:
 
 def summary(record: StudyRecord) -> Table:
     """Return the main facts of the study."""
-    finished = len(record.of(TrialState.COMPLETE, TrialState.PRUNED))
+    finished, objective = len(record.of(TrialState.COMPLETE, TrialState.PRUNED)), record.objective
     rows = [
         ("study", record.name),
-        ("agent", str(record.about.get("agent", "not recorded"))),
-        ("metric", f"{record.monitor} ({'higher' if record.maximizes else 'lower'} is better)"),
-        ("finished trials", f"{finished} of {record.about.get('n_trials', 'an unknown number')}"),
+        ("agent", str(record.about.get(StudyKey.AGENT, "not recorded"))),
+        ("metric", f"{record.monitor} ({'higher' if objective.mode == 'max' else 'lower'} is better)"),
+        ("finished trials", f"{finished} of {record.about.get(StudyKey.N_TRIALS, 'an unknown number')}"),
     ]
     if record.best is not None:
         rows.append(("best trial", f"trial {record.best.number}, {score(record.best):.4f}"))
     if record.best is not None and record.comparable_baselines:
-        better = max if record.maximizes else min
-        name, value = better(record.comparable_baselines.items(), key=lambda baseline: baseline[1])
-        lead = score(record.best) - value if record.maximizes else value - score(record.best)
+        name, value = min(record.comparable_baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
+        lead = objective.gain(score(record.best), value)
         rows.append(("lead over the best baseline", f"{lead:+.4f} ({name}: {value:.4f})"))
     return Table("summary", "Summary", "", ("", ""), rows)
 
 
 def best_trial(record: StudyRecord) -> Table:
     """Return the parameters of the best trial, and the command that retrains it."""
-    name, title = "best_trial", "Best trial"
-    if record.best is None:
+    name, title, best = "best_trial", "Best trial", record.best
+    if best is None:
         return Table(name, title, "No trial is complete.")
-    best = record.best
     rows = [
         (flag, _value(best.params[flag]) if flag in best.params else "not set", _search_space(kind))
         for flag, kind in record.distributions.items()
     ]
     caption = f"Trial {best.number}, {record.monitor} {score(best):.4f}."
-    if best.user_attrs.get("collapsed"):
+    if best in record.collapsed:
         caption += " It predicts the same for every example: it has learned nothing."
-    folder = record.about.get("outdir")
-    if folder is None:
+    if StudyKey.OUTDIR not in record.about:
         caption += " It was not trained by `tune`, so it has no config."
         return Table(name, title, caption, _PARAMETER_HEAD, rows)
-    config = Path(folder) / f"trial_{best.number}" / CONFIG
+    config = folder_of(record.study).trial(best.number).config
     caption += " This command retrains it from the first epoch; its MLflow run holds the same config"
     caption += "." if config.is_file() else f", because {config} is not on this machine."
     return Table(name, title, caption, _PARAMETER_HEAD, rows, command=fit_command(config))
@@ -93,11 +90,10 @@ def _value(value: Any) -> str:
 
 def _search_space(kind: BaseDistribution) -> str:
     if isinstance(kind, CategoricalDistribution):
-        return ", ".join(str(choice) for choice in kind.choices)
-    if isinstance(kind, IntDistribution | FloatDistribution):
-        step = f", step {kind.step:g}" if kind.step not in (None, 1) else ""
-        return f"{kind.low:g} to {kind.high:g}{step}{', logarithmic' if kind.log else ''}"
-    return str(kind)
+        return ", ".join(map(str, kind.choices))
+    assert isinstance(kind, IntDistribution | FloatDistribution)
+    step = f", step {kind.step:g}" if kind.step not in (None, 1) else ""
+    return f"{kind.low:g} to {kind.high:g}{step}{', logarithmic' if kind.log else ''}"
 
 
 def baselines(record: StudyRecord) -> Table:
@@ -108,19 +104,17 @@ def baselines(record: StudyRecord) -> Table:
     rows = [(baseline, f"{value:.4f}") for baseline, value in record.baselines.items()]
     caption = "Scores of constant predictions on the validation split; a trained model scores better."
     if record.complete:
-        collapsed = sum(bool(trial.user_attrs.get("collapsed")) for trial in record.complete)
-        caption += f" {collapsed} of {len(record.complete)} complete trials predict the same for every example."
+        counts = f"{len(record.collapsed)} of {len(record.complete)}"
+        caption += f" {counts} complete trials predict the same for every example."
     return Table(name, title, caption, ("prediction", "val_metric"), rows)
 
 
 def data(record: StudyRecord) -> Table:
     """Return the size of the data, what the loader left out, and the fingerprint."""
-    counts: Mapping[str, int] = record.about.get("data_counts", {})
-    rows = [(name, str(count)) for name, count in counts.items()]
-    if "data_fingerprint" in record.about:
-        rows.append(("fingerprint of data and split", str(record.about["data_fingerprint"])))
-    caption = "" if rows else "The study has not recorded the size of its data."
-    return Table("data", "Data", caption, ("", "") if rows else (), rows)
+    rows = [(name, str(count)) for name, count in record.about.get(StudyKey.DATA_COUNTS, {}).items()]
+    if StudyKey.DATA_FINGERPRINT in record.about:
+        rows.append(("fingerprint of data and split", str(record.about[StudyKey.DATA_FINGERPRINT])))
+    return Table("data", "Data", "" if rows else "The study has not recorded the size of its data.", ("", ""), rows)
 
 
 def environment(record: StudyRecord) -> Table:
@@ -133,9 +127,8 @@ def environment(record: StudyRecord) -> Table:
     if not counts:
         return Table("environment", "Environment", "The trials have no MLflow runs.")
     rows = []
-    for name in sorted(counts):
-        values = counts[name].most_common()
-        rows += [(name, value, str(count)) for value, count in values[:_MAX_VALUES]]
-        if rest := values[_MAX_VALUES:]:
+    for name, values in sorted(counts.items()):
+        rows += [(name, value, str(count)) for value, count in values.most_common(_MAX_VALUES)]
+        if rest := values.most_common()[_MAX_VALUES:]:
             rows.append((name, f"{len(rest)} others", str(sum(count for _, count in rest))))
     return Table("environment", "Environment", "As recorded in the MLflow runs.", ("name", "value", "trials"), rows)

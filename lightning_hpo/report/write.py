@@ -1,6 +1,6 @@
 """Report of a study: written to a folder and logged to MLflow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from lightning_hpo.report.figures import Figure, figures
 from lightning_hpo.report.page import render_page
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.tables import Table
-from lightning_hpo.storage.attributes import run_ids_of
+from lightning_hpo.storage.attributes import StudyKey, experiment_name, folder_of, run_ids_of
 from lightning_hpo.tracking.tracker import AWAY, Run, Tracker
 
 __all__ = ["PAGE", "write_report"]
@@ -37,15 +37,15 @@ def write_report(study: optuna.Study, tracker: Tracker | None, output: Path | No
     """
     runs, problem = _find_runs(study, tracker)
     record = StudyRecord(study, runs)
-    folder = output or _default_folder(record)
+    folder = output or _default_folder(study)
     try:
         written = _write(folder, record)
     except OSError as error:
         raise InputError(f"--output: cannot write to {folder}: {error.strerror}; name another folder") from error
-    lines = [f"wrote {folder / PAGE}"]
-    if tracker is None:
-        return [*lines, "not logged to MLflow: the study was not made by `tune`, so it has no experiment there"]
-    return [*lines, problem or _log(record, tracker, written)]
+    logged = "not logged to MLflow: the study was not made by `tune`, so it has no experiment there"
+    if tracker is not None:
+        logged = problem or _log(study, tracker, written)
+    return [f"wrote {folder / PAGE}", logged]
 
 
 def _find_runs(study: optuna.Study, tracker: Tracker | None) -> tuple[dict[int, Run], str]:
@@ -53,7 +53,7 @@ def _find_runs(study: optuna.Study, tracker: Tracker | None) -> tuple[dict[int, 
     if tracker is None:
         return {}, ""
     try:
-        experiment = tracker.find_experiment(_experiment(study.user_attrs, study.study_name))
+        experiment = tracker.find_experiment(experiment_name(study.user_attrs[StudyKey.AGENT], study.study_name))
         runs = {} if experiment is None else {run.run_id: run for run in tracker.runs(experiment)}
     except AWAY as error:
         return {}, _not_available(error)
@@ -61,38 +61,21 @@ def _find_runs(study: optuna.Study, tracker: Tracker | None) -> tuple[dict[int, 
     return {number: runs[run_id] for number, run_id in run_ids.items() if run_id in runs}, ""
 
 
-def _experiment(about: Mapping[str, object], name: str) -> str:
-    return f"{about['agent']}-{name}"
-
-
 def _not_available(error: Exception) -> str:
     return f"not logged to MLflow, which is not available ({type(error).__name__}); run the same command again later"
 
 
-def _default_folder(record: StudyRecord) -> Path:
-    outdir = Path(str(record.about.get("outdir", "")))
-    if outdir.is_absolute() and outdir.is_dir():
-        return outdir / "report"
-    return Path(f"{record.name}-report")
+def _default_folder(study: optuna.Study) -> Path:
+    outdir = folder_of(study).path if StudyKey.OUTDIR in study.user_attrs else Path()
+    return outdir / "report" if outdir.is_absolute() and outdir.is_dir() else Path(f"{study.study_name}-report")
 
 
 def _sections(record: StudyRecord) -> list[Figure | Table]:
-    drawn = figures(record)
+    history, *drawn = figures(record).values()
     return [
-        tables.summary(record),
-        tables.best_trial(record),
-        drawn["history"],
-        tables.baselines(record),
-        drawn["curves"],
-        drawn["importance"],
-        drawn["slices"],
-        drawn["parallel"],
-        drawn["timeline"],
-        drawn["outcomes"],
-        cost.pruning(record),
-        cost.cost(record),
-        tables.data(record),
-        tables.environment(record),
+        *(tables.summary(record), tables.best_trial(record), history, tables.baselines(record)),
+        *drawn,
+        *(cost.pruning(record), cost.cost(record), tables.data(record), tables.environment(record)),
     ]
 
 
@@ -108,10 +91,10 @@ def _write(folder: Path, record: StudyRecord) -> list[Path]:
     return written
 
 
-def _log(record: StudyRecord, tracker: Tracker, files: Sequence[Path]) -> str:
+def _log(study: optuna.Study, tracker: Tracker, files: Sequence[Path]) -> str:
+    agent, name = study.user_attrs[StudyKey.AGENT], study.study_name
     try:
-        experiment = tracker.experiment(_experiment(record.about, record.name))
-        run_id = tracker.study_run(experiment, record.name, str(record.about["agent"]))
+        run_id = tracker.study_run(tracker.experiment(experiment_name(agent, name)), name, agent)
         for path in files:
             tracker.log_file(run_id, path, _ARTIFACTS)
         tracker.set_status(run_id, "FINISHED", {})
