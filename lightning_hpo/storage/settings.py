@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
-from lightning_hpo.flag_types import Bounds, bounds_problems
+from lightning_hpo.flag_types import Bounds, type_problems
 from lightning_hpo.storage.objective import Objective
 
 __all__ = ["StudySettings"]
@@ -105,7 +105,7 @@ class StudySettings:
             found.append("--study.name: required; give the study a name, such as --study.name first-search")
         elif not _NAME.fullmatch(self.name):
             found.append(f"--study.name: got {self.name!r}; use letters, digits, '.', '-' and '_', as in a folder name")
-        found += bounds_problems("--study", StudySettings, vars(self))
+        found += type_problems("--study", StudySettings, vars(self))
         if self.devices != "auto" and (not self.devices or len(set(self.devices)) < len(self.devices)):
             found.append(f"--study.devices: got {self.devices}; list each GPU once, or use auto")
         if not self.checkpoint_minutes > 0:
