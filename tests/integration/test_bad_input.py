@@ -90,7 +90,7 @@ def test_a_mistake_is_reported_in_one_line_and_no_database_is_created(
     assert code == 2, printed
     assert all(part in printed for part in wanted), printed
     assert "Traceback" not in printed
-    assert all(line.startswith(("error: ", "looking at the data")) for line in printed.splitlines())
+    assert all(line.startswith(("error: ", "checking the data")) for line in printed.splitlines())
     assert not list(sandbox.rglob("*.db"))
 
 
