@@ -93,7 +93,7 @@ def test_damaged_database_is_refused(spec: StudySpec, tmp_path: Path) -> None:
 
 
 def test_preflight_gives_the_attributes_of_the_study(spec: StudySpec, tmp_path: Path) -> None:
-    findings = Findings(fingerprint="f", counts={"posts": 3}, constant_answers={"never met": 0.4}, precision="32-true")
+    findings = Findings(fingerprint="f", counts={"posts": 3}, baselines={"never met": 0.4}, precision="32-true")
     attributes = _start(replace(spec, attributes={"refit_of": "x"}), findings)
     expected = {"agent": "foreignmodule", "monitor": "val_metric", "mode": "max", "data_fingerprint": "f"}
     expected |= {"precision": "32-true", "outdir": str(tmp_path / "outputs/first"), "refit_of": "x"}
