@@ -168,7 +168,7 @@ class Chaos(Callback):
         del trainer, pl_module
         _around(os, "fsync", self._plan, before="trial SIGKILL within a checkpoint")
         _around(os, "replace", self._plan, before="trial SIGKILL between a checkpoint's renames")
-        _around(lightning_hpo.trial.run, "keep_outcome", self._plan, after="trial SIGKILL after its end")
+        _around(lightning_hpo.trial.run, "save_outcome", self._plan, after="trial SIGKILL after its end")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Kill this process within an epoch, alone or together with the study process."""

@@ -21,9 +21,9 @@ class TimeEstimator:
         self._seconds = 0.0
         self._validated = 0
 
-    def add(self, seconds: float, epochs: int) -> None:
-        """Add a trial that has ended, pruned or not: its seconds of training and its validated epochs."""
-        self._trials += 1
+    def add(self, seconds: float, epochs: int, trials: int = 1) -> None:
+        """Add the seconds of training and the validated epochs of a trial that has ended, or the sums of several."""
+        self._trials += trials
         self._seconds += seconds
         self._validated += epochs
 
