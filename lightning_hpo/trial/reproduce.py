@@ -27,9 +27,12 @@ _QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
-    """Yield the command that retrains a trial, and a line for each change since. The study is not modified.
+    """Print the command that retrains a trial, by default the best one, and what has changed since.
 
-    Without a number, the best trial is used. With `run`, it is retrained, and the last line compares its values.
+    With `run`, also retrain the trial and compare its value. The study is not modified.
+
+    Yields:
+        The lines to print: the command, one line for each change, and the comparison.
 
     Raises:
         InputError: If the trial or its config does not exist, or the config cannot be trained now.
