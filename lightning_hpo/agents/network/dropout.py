@@ -70,9 +70,12 @@ def attention(
     This is `attend` on a CPU with dropout or bf16, and torch's attention otherwise. On a CPU, torch has no fused
     attention with dropout, and its fused attention in bf16 is slow.
 
-    `query`, `key` and `value` are [B, heads, T, features], `attention_mask` is [B, 1, T, T] and true for the tokens to
-    attend to, and the output is [B, T, heads, features]. `options` are further arguments of some model families. With
-    some of them torch's attention is used.
+    `query`, `key` and `value` are [B, heads, T, features]. `attention_mask` is [B, 1, T, T] and true for the tokens to
+    attend to; None for all tokens. `scaling` is that of the scores; None for 1 / sqrt(features). `options` are further
+    arguments of some model families. With some of them torch's attention is used.
+
+    Returns:
+        Output [B, T, heads, features], and None for the attention weights.
     """
     plain = not any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     masked = attention_mask is None or attention_mask.dtype == torch.bool
