@@ -70,32 +70,24 @@ def figures(record: StudyRecord) -> dict[str, Figure]:
     no_parameter = no_score or ("" if record.parameters else "The trials have no parameters.")
     count, lines = len(record.complete), len(curves(record))
     bars = len(started(record))
+    learning = f"{record.monitor} by epoch, one line for each complete, pruned or running trial."
+    slices = (
+        f"{record.monitor} of the complete trials by the value of each parameter, the most important first. "
+        "Darker points are later trials."
+    )
+    timeline = (
+        "One bar for each trial, from its start to its end. For a resumed trial, this includes the pause. "
+        "A paused trial is drawn at its start."
+    )
     outcomes = ", ".join(f"{each.count} {each.label}" for each in count_outcomes(record.trials))
+    no_curve = "" if lines else "No trial has reported an intermediate value."
     described = [
         _figure("history", "Optimization history", no_score, _history(record)),
-        _figure(
-            "curves",
-            "Learning curves",
-            "" if lines else "No trial has reported an intermediate value.",
-            f"{record.monitor} by epoch, one line for each complete, pruned or running trial."
-            + _thinned(lines, MAX_LINES),
-        ),
+        _figure("curves", "Learning curves", no_curve, learning + _thinned(lines, MAX_LINES)),
         _figure("importance", "Parameter importances", _no_importance(record), _importance(count)),
-        _figure(
-            "slices",
-            "Slices",
-            no_parameter,
-            f"{record.monitor} of the complete trials by the value of each parameter, the most important first. "
-            "Darker points are later trials." + _thinned(count, MAX_TRIALS),
-        ),
+        _figure("slices", "Slices", no_parameter, slices + _thinned(count, MAX_TRIALS)),
         _figure("parallel", "Parallel coordinates", no_parameter, _parallel(record)),
-        _figure(
-            "timeline",
-            "Timeline",
-            "" if bars else "No trial has started.",
-            "One bar for each trial, from its start to its end. For a resumed trial, this includes the pause. "
-            "A paused trial is drawn at its start." + _thinned(bars, MAX_TRIALS),
-        ),
+        _figure("timeline", "Timeline", "" if bars else "No trial has started.", timeline + _thinned(bars, MAX_TRIALS)),
         _figure("outcomes", "Outcomes", "" if record.trials else "The study has no trials.", f"{outcomes}."),
     ]
     return {figure.name: figure for figure in described}

@@ -38,16 +38,13 @@ def count_outcomes(trials: Sequence[FrozenTrial]) -> list[OutcomeCount]:
     """Count the trials by outcome, and failed trials by reason; rare reasons are added up."""
     counts = []
     for state, name in NAMES.items():
-        chosen = [trial for trial in trials if trial.state == state]
-        if state == TrialState.FAIL:
-            counts += _count_failures(chosen)
-        elif chosen:
-            counts.append(OutcomeCount(state, name, len(chosen)))
+        labels = Counter(_label(trial, name) for trial in trials if trial.state == state).most_common()
+        counts += [OutcomeCount(state, label, count) for label, count in labels[:_MAX_REASONS]]
+        if rest := labels[_MAX_REASONS:]:
+            counts.append(OutcomeCount(state, "failed: other reasons", sum(count for _, count in rest)))
     return counts
 
 
-def _count_failures(trials: Sequence[FrozenTrial]) -> list[OutcomeCount]:
-    reasons = Counter(trial.user_attrs.get(TrialKey.REASON, "no reason recorded") for trial in trials).most_common()
-    shown = [OutcomeCount(TrialState.FAIL, f"failed: {reason}", count) for reason, count in reasons[:_MAX_REASONS]]
-    rest = sum(count for _, count in reasons[_MAX_REASONS:])
-    return [*shown, OutcomeCount(TrialState.FAIL, "failed: other reasons", rest)] if rest else shown
+def _label(trial: FrozenTrial, name: str) -> str:
+    reason = trial.user_attrs.get(TrialKey.REASON, "no reason recorded")
+    return f"{name}: {reason}" if trial.state == TrialState.FAIL else name

@@ -40,15 +40,14 @@ def to_html(figure: go.Figure, identity: str) -> str:
     figure.update_xaxes(exponentformat="e")
     # The button bar would cover the figure. Dragging zooms and a double click resets without it.
     config = {"displayModeBar": False, "responsive": True, "plotlyServerURL": ""}
-    element: str = figure.to_html(config=config, include_plotlyjs=False, full_html=False, div_id=identity)
-    return element
+    return str(figure.to_html(config=config, include_plotlyjs=False, full_html=False, div_id=identity))
 
 
 def _history(record: StudyRecord) -> go.Figure:
     figure = visualization.plot_optimization_history(record.view(record.trials), target_name=record.monitor)
     figure.data = figure.data[:2]  # without Optuna's empty trace for infeasible trials
-    numbers, scores = [trial.number for trial in record.collapsed], [score(trial) for trial in record.collapsed]
-    if numbers:
+    if record.collapsed:
+        numbers, scores = zip(*((trial.number, score(trial)) for trial in record.collapsed), strict=True)
         figure.add_scatter(x=numbers, y=scores, mode="markers", name="collapsed", marker_color=COLLAPSED)
     for name, value in record.comparable_baselines.items():
         figure.add_hline(value, line_dash="dash", name=_label(f"baseline: {name} ({value:.4f})", 40), showlegend=True)

@@ -105,21 +105,18 @@ class StudyRecord:
         The shares sum to 1. They come from PED-ANOVA (Watanabe, Bansal and Hutter 2023), Optuna's default, which needs
         no scikit-learn. Empty if the trials do not distinguish the parameters.
         """
-        if len(self.complete) < 2 or not self._searched:
+        if len(self.complete) < 2 or not any(trial.params for trial in self.complete):
             return {}
         with quiet():
             shares = optuna.importance.get_param_importances(self.view(self.complete))
         # Optuna returns equal shares if no parameter matters, and the whole share for a single parameter.
         return shares if max(shares.values()) > min(shares.values()) else {}
 
-    @property
-    def _searched(self) -> list[str]:
-        return [name for name in self.distributions if any(name in trial.params for trial in self.complete)]
-
     @cached_property
     def parameters(self) -> list[str]:
         """Parameters of the complete trials, the most important first."""
-        return sorted(self._searched, key=lambda name: -self.importances.get(name, 0.0))
+        searched = [name for name in self.distributions if any(name in trial.params for trial in self.complete)]
+        return sorted(searched, key=lambda name: -self.importances.get(name, 0.0))
 
     def view(self, trials: Sequence[FrozenTrial], limit: int | None = None) -> StudyView:
         """Return a view of these trials for Optuna's plots.
