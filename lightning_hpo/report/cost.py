@@ -1,7 +1,5 @@
 """Cost of a study, and what pruning saved."""
 
-from typing import NamedTuple
-
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.report.outcomes import NAMES
@@ -10,30 +8,21 @@ from lightning_hpo.report.tables import Table
 from lightning_hpo.study.eta import duration
 from lightning_hpo.tracking.tracker import Run
 
-__all__ = ["Savings", "cost", "pruning", "savings"]
+__all__ = ["cost", "pruning", "savings"]
 
 _NO_RUN = Run("", "", {})
 
 
-class Savings(NamedTuple):
-    """What pruning saved: number of pruned trials, epochs that they did not train, and estimated time of these."""
-
-    trials: int
-    epochs: int
-    seconds: float
-
-
-def savings(record: StudyRecord) -> Savings:
-    """Sum up over the pruned trials: the epochs not trained, times the trial's seconds per epoch."""
-    pruned = record.of(TrialState.PRUNED)
+def savings(record: StudyRecord) -> tuple[int, float]:
+    """Return what pruning saved: the epochs not trained, and these times their trial's seconds per epoch."""
     longest = max((len(trial.intermediate_values) for trial in record.complete), default=0)
     epochs, seconds = 0, 0.0
-    for trial in pruned:
+    for trial in record.of(TrialState.PRUNED):
         run = record.runs.get(trial.number, _NO_RUN)
         left = max(0, _planned_epochs(run, longest) - len(trial.intermediate_values))
         epochs += left
         seconds += left * _seconds_per_epoch(trial, run)
-    return Savings(len(pruned), epochs, seconds)
+    return epochs, seconds
 
 
 def _planned_epochs(run: Run, longest: int) -> int:
@@ -51,7 +40,7 @@ def _seconds_per_epoch(trial: FrozenTrial, run: Run) -> float:
 
 def pruning(record: StudyRecord) -> Table:
     """Table of what pruning saved."""
-    trials, epochs, seconds = savings(record)
+    trials, (epochs, seconds) = len(record.of(TrialState.PRUNED)), savings(record)
     if not trials:
         return Table("pruning", "Saved by pruning", "No trial was pruned.")
     spent = sum(map(seconds_of, record.trials))

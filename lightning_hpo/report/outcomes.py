@@ -6,39 +6,28 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-__all__ = ["BEST", "COLLAPSED", "COLORS", "COMPLETE", "NAMES", "OutcomeCount", "count_outcomes"]
+from lightning_hpo.storage.attributes import TrialKey
+
+__all__ = ["BEST", "COLLAPSED", "COLORS", "NAMES", "OutcomeCount", "count_outcomes"]
 
 # Colors that color-blind readers can tell apart (Okabe and Ito 2008).
 BEST = "#c0392b"
-COMPLETE = "#0072b2"
 COLLAPSED = "#767676"
 COLORS = {
-    TrialState.COMPLETE: COMPLETE,
+    TrialState.COMPLETE: "#0072b2",
     TrialState.PRUNED: "#e69f00",
     TrialState.FAIL: "#000000",
     TrialState.RUNNING: "#009e73",
     TrialState.WAITING: "#cc79a7",
 }
-NAMES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "paused",
-}
+NAMES = dict(zip(COLORS, ("complete", "pruned", "failed", "running", "paused"), strict=True))
 
 _MAX_REASONS = 8
 
 
 @dataclass(frozen=True)
 class OutcomeCount:
-    """Number of trials with one outcome.
-
-    Args:
-        state: Their state.
-        label: The outcome, and for failed trials the reason.
-        count: Number of trials.
-    """
+    """Number of trials with one outcome; the label of failed trials has the reason."""
 
     state: TrialState
     label: str
@@ -49,16 +38,13 @@ def count_outcomes(trials: Sequence[FrozenTrial]) -> list[OutcomeCount]:
     """Count the trials by outcome, and failed trials by reason; rare reasons are added up."""
     counts = []
     for state, name in NAMES.items():
-        chosen = [trial for trial in trials if trial.state == state]
-        if state == TrialState.FAIL:
-            counts += _count_failures(chosen)
-        elif chosen:
-            counts.append(OutcomeCount(state, name, len(chosen)))
+        labels = Counter(_label(trial, name) for trial in trials if trial.state == state).most_common()
+        counts += [OutcomeCount(state, label, count) for label, count in labels[:_MAX_REASONS]]
+        if rest := labels[_MAX_REASONS:]:
+            counts.append(OutcomeCount(state, "failed: other reasons", sum(count for _, count in rest)))
     return counts
 
 
-def _count_failures(trials: Sequence[FrozenTrial]) -> list[OutcomeCount]:
-    reasons = Counter(str(trial.user_attrs.get("ended_by", "no reason recorded")) for trial in trials).most_common()
-    shown = [OutcomeCount(TrialState.FAIL, f"failed: {reason}", count) for reason, count in reasons[:_MAX_REASONS]]
-    rest = sum(count for _, count in reasons[_MAX_REASONS:])
-    return [*shown, OutcomeCount(TrialState.FAIL, "failed: other reasons", rest)] if rest else shown
+def _label(trial: FrozenTrial, name: str) -> str:
+    reason = trial.user_attrs.get(TrialKey.REASON, "no reason recorded")
+    return f"{name}: {reason}" if trial.state == TrialState.FAIL else name

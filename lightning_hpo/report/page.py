@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+import plotly.offline
 from jinja2 import Environment, PackageLoader
 
 from lightning_hpo.report import plotly_figures
@@ -28,7 +29,7 @@ def render_page(record: StudyRecord, sections: Sequence[Figure | Table], time: d
         sections=sections,
         panels=panels,
         time=f"{time:%Y-%m-%d %H:%M}",
-        javascript=plotly_figures.javascript(),
+        javascript=plotly.offline.get_plotlyjs(),
     )
 
 

@@ -5,16 +5,16 @@ import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import TrialKey
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.storage.objective import Objective
 from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")
@@ -31,22 +31,16 @@ class StudyView(optuna.Study):
     each access; the view does not, which saves several seconds at 1,000 trials.
 
     Args:
-        name: Name of the study.
-        direction: Its direction.
+        direction: Direction of the study.
         trials: The trials, by number.
     """
 
-    def __init__(self, name: str, direction: StudyDirection, trials: Sequence[FrozenTrial]) -> None:
+    def __init__(self, direction: Literal["maximize", "minimize"], trials: Sequence[FrozenTrial]) -> None:
         storage = optuna.storages.InMemoryStorage()
-        storage.create_new_study([direction], name)
-        super().__init__(name, storage)
+        super().__init__(optuna.create_study(storage=storage, direction=direction).study_name, storage)
         self._chosen = trials
 
-    def get_trials(
-        self,
-        deepcopy: bool = True,  # noqa: ARG002
-        states: Container[TrialState] | None = None,
-    ) -> list[FrozenTrial]:
+    def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:  # noqa: ARG002
         """Return the trials in these states, without a copy."""
         return [trial for trial in self._chosen if states is None or trial.state in states]
 
@@ -63,28 +57,27 @@ class StudyRecord:
     """
 
     def __init__(self, study: optuna.Study, runs: Mapping[int, Run]) -> None:
-        if len(study.directions) != 1:
-            raise InputError(
-                f"{study.study_name}: the study has {len(study.directions)} objectives; "
-                "`report` supports studies with one"
-            )
+        if (count := len(study.directions)) != 1:
+            message = f"the study has {count} objectives; `report` supports studies with one"
+            raise InputError(f"{study.study_name}: {message}")
         self.study = study
         self.name = study.study_name
         self.runs = runs
         self.about: Mapping[str, Any] = study.user_attrs
-        self.direction = study.directions[0]
-        self.maximizes = self.direction == StudyDirection.MAXIMIZE
+        self.objective = Objective.of(study)
+        self.monitor = self.objective.monitor
         self.trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False)
-
-    @property
-    def monitor(self) -> str:
-        """Name of the metric that the study optimizes."""
-        return str(self.about.get("monitor", "score"))
+        self.baselines: Mapping[str, float] = self.about.get(StudyKey.BASELINES, {})
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
         """Complete trials with a finite score, by number."""
         return [trial for trial in self.of(TrialState.COMPLETE) if math.isfinite(score(trial))]
+
+    @cached_property
+    def collapsed(self) -> list[FrozenTrial]:
+        """Complete trials that predict the same for every example."""
+        return [trial for trial in self.complete if trial.user_attrs.get(TrialKey.COLLAPSED)]
 
     def of(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in these states, by number."""
@@ -93,14 +86,7 @@ class StudyRecord:
     @cached_property
     def best(self) -> FrozenTrial | None:
         """Best complete trial; the first one of equals."""
-        better = max if self.maximizes else min
-        return better(self.complete, key=score, default=None)
-
-    @property
-    def baselines(self) -> Mapping[str, float]:
-        """Score of each constant baseline."""
-        scores: Mapping[str, float] = self.about.get("constant_answers", {})
-        return scores
+        return min(self.complete, key=lambda trial: self.objective.sort_key(score(trial)), default=None)
 
     @property
     def comparable_baselines(self) -> Mapping[str, float]:
@@ -129,8 +115,8 @@ class StudyRecord:
     @cached_property
     def parameters(self) -> list[str]:
         """Parameters of the complete trials, the most important first."""
-        names = [name for name in self.distributions if any(name in trial.params for trial in self.complete)]
-        return sorted(names, key=lambda name: -self.importances.get(name, 0.0))
+        searched = [name for name in self.distributions if any(name in trial.params for trial in self.complete)]
+        return sorted(searched, key=lambda name: -self.importances.get(name, 0.0))
 
     def view(self, trials: Sequence[FrozenTrial], limit: int | None = None) -> StudyView:
         """Return a view of these trials for Optuna's plots.
@@ -140,9 +126,9 @@ class StudyRecord:
             limit: Maximum number; more are thinned out evenly, but the best trial is kept.
         """
         if limit is not None and len(trials) > limit:
-            numbers = {trial.number for trial in thin_out(trials, limit)}
-            trials = [trial for trial in trials if trial.number in numbers or trial is self.best]
-        return StudyView(self.name, self.direction, trials)
+            numbers = {trial.number for trial in [*thin_out(trials, limit), *([self.best] if self.best else [])]}
+            trials = [trial for trial in trials if trial.number in numbers]
+        return StudyView(self.objective.direction, trials)
 
 
 def thin_out(items: Sequence[Item], limit: int) -> list[Item]:
@@ -159,9 +145,8 @@ def quiet() -> Iterator[None]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            warnings.filterwarnings("ignore", "Some regimes for parameter", UserWarning)
-            warnings.filterwarnings("ignore", "Attempting to set identical low and high", UserWarning)
+            for kind in (ExperimentalWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -3,7 +3,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
-from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, Figure, figures, with_curve, wrap
+from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, Figure, curves, figures, wrap
 from lightning_hpo.report.study_record import StudyRecord
 from tests.report.studies import KINDS, WIDE, all_outcomes, make_study, make_trial
 
@@ -71,7 +71,7 @@ def test_outcomes_are_listed_in_the_caption() -> None:
 
 def test_failed_and_paused_trials_have_no_curve() -> None:
     record = StudyRecord(make_study(None, all_outcomes()), {})
-    assert {trial.state for trial in with_curve(record)} == {
+    assert {trial.state for trial in curves(record)} == {
         TrialState.COMPLETE,
         TrialState.PRUNED,
         TrialState.RUNNING,

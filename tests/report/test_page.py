@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 import pytest
 from optuna.distributions import CategoricalDistribution
+from plotly.offline import get_plotlyjs
 
 from lightning_hpo.report.figures import Figure, figures
 from lightning_hpo.report.page import render_page
-from lightning_hpo.report.plotly_figures import javascript
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.tables import Table
 from tests.report.studies import ABOUT, make_study, make_trial
@@ -57,7 +57,7 @@ def test_page_needs_no_other_file(page: str) -> None:
 
 
 def test_names_in_the_study_are_text_and_never_markup(page: str) -> None:
-    text = page.replace(javascript(), "")
+    text = page.replace(get_plotlyjs(), "")
     assert "<img" not in text
     assert text.count("</script>") == text.count("<script")
     assert "&lt;/script&gt;" in text
@@ -79,7 +79,7 @@ def test_every_section_has_a_heading_and_is_in_the_contents(page: str) -> None:
 
 
 def test_data_in_the_scripts_is_valid_json(page: str) -> None:
-    found = re.findall(r"(\[\{\"[^\n]*?\}\]),\s+\{\"", page.replace(javascript(), ""))
+    found = re.findall(r"(\[\{\"[^\n]*?\}\]),\s+\{\"", page.replace(get_plotlyjs(), ""))
     assert len(found) == 8
     for each in found:
         json.loads(each, parse_constant=pytest.fail)

@@ -64,5 +64,5 @@ def test_view_is_thinned_out_but_keeps_numbers_and_the_best_trial() -> None:
     assert (numbers[0], numbers[-1]) == (0, 99)
     assert record.best.number in numbers
     assert numbers == sorted(numbers)
-    assert view.direction == record.direction
+    assert view.direction == record.study.direction
     assert view.get_trials(states=(TrialState.PRUNED,)) == []

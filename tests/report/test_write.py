@@ -82,7 +82,7 @@ def test_repeated_reports_are_logged_to_one_run(
     artifacts = {file.path for file in tracker.client.list_artifacts(run.info.run_id, "report")}
     assert artifacts == {f"report/{name}.png" for name in FIGURES} | {"report/report.html"}
     # The runs of the trials are unchanged, and `reconcile` accepts the run of the study.
-    assert reconcile(study, tracker) == ["nothing to mend"]
+    assert reconcile(study, tracker) == ["nothing to repair"]
     assert len(_runs(tracker)) == 4
 
 
