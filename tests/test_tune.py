@@ -228,7 +228,7 @@ def test_resumed_study_equals_an_uninterrupted_one(sandbox: StudySandbox, capsys
     assert sandbox.tune("parts", "--study.n_trials", "5", "--study.register", "false") == 0
     # What the trials of the first call took tells the cost before the next one starts.
     before, _ = capsys.readouterr().err.split("trial 2 starts")
-    assert re.search(r"expected: about \d+ s for the 3 trials to go \(\d+ s each\); pruning will make it less", before)
+    assert re.search(r"expected: about \d+ s for the 3 trials left \(\d+ s each\); pruning shortens it", before)
     assert sandbox.tune("through", "--study.n_trials", "5", "--study.register", "false") == 0
     assert _table(sandbox.trials("parts")) == _table(sandbox.trials("through"))
 
