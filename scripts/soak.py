@@ -301,7 +301,7 @@ class Soak:
     def _send(self, kind: str, name: str, process: subprocess.Popen[bytes]) -> bool:
         """Send a signal at a random moment after the first trial has written to its outbox."""
         outboxes = self.folder / "outputs" / name
-        before = {path: path.stat().st_size for path in outboxes.glob("trial_*/journal.jsonl")}
+        before = {path: path.stat().st_size for path in outboxes.glob("trial_*/outbox.jsonl")}
         end = time.monotonic() + _LIMIT_S
         while process.poll() is None and time.monotonic() < end:
             if any(path.stat().st_size != before.get(path) for path in _existing(outboxes)):
@@ -369,7 +369,7 @@ class Soak:
 
 
 def _existing(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("trial_*/journal.jsonl") if path.exists()]
+    return [path for path in folder.glob("trial_*/outbox.jsonl") if path.exists()]
 
 
 def _differs(trial: FrozenTrial, reference: FrozenTrial) -> bool:
