@@ -20,7 +20,7 @@ fi
 
 wanted=$(cat pyproject.toml requirements.lock | sha256sum)
 # [dev] contains all other extras.
-if ! cat "$venv/installed${EXTRAS:-}" "$venv/installed[dev]" 2>/dev/null | grep -qxF "$wanted"; then
+if ! { cat "$venv/installed${EXTRAS:-}" "$venv/installed[dev]" 2>/dev/null || true; } | grep -qxF "$wanted"; then
     echo "== install into $venv (only once)" >&2
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     # --no-compile: most of these files are never imported, and the others are compiled on import.
