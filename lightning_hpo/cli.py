@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if str(Path.cwd()) not in sys.path:
-        # Class paths shall find the user's own modules, as with `python -m`.
+        # Let class paths find the user's own modules, as with `python -m`.
         sys.path.insert(0, str(Path.cwd()))
     try:
         return _command(given[0])(given[1:]) or 0
@@ -263,7 +263,7 @@ def _register(arguments: Sequence[str]) -> None:
     parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
     moves = parser.add_mutually_exclusive_group()
     moves.add_argument(
-        "--promote", action="store_true", default=None, help="move the alias even if its model is better"
+        "--promote", action="store_true", default=None, help="move the alias even if its current model is better"
     )
     moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
     given = parser.parse(arguments)
@@ -301,7 +301,7 @@ def _import_study(arguments: Sequence[str]) -> None:
 
     parser = _Parser("import-study", "Copy studies with all their trials from another Optuna database.")
     source = partial(DatabaseUrl, flag="--from")
-    text = "the other database; nothing in it is changed"
+    text = "URL of the other database, which is only read"
     parser.add_argument("--from", dest="source", required=True, type=source, help=text)
     parser.add_argument("--study", help="name of the study; default: all studies")
     parser.add_storage()
@@ -315,7 +315,7 @@ def _import_study(arguments: Sequence[str]) -> None:
 
 def _ui(arguments: Sequence[str]) -> None:
     parser = _Parser("ui", "Serve MLflow's web pages for the tracking database, to this machine only.")
-    parser.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument("--port", type=int, default=5000, help="port of the pages; default: %(default)s")
     parser.add_tracking()
     given = parser.parse_args(arguments)
     from lightning_hpo.databases import DatabaseUrl
@@ -333,7 +333,7 @@ def _ui(arguments: Sequence[str]) -> None:
 def _demo_data(arguments: Sequence[str]) -> None:
     parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
     parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet")
-    parser.add_argument("--posts", type=int, default=300, help="default: %(default)s")
+    parser.add_argument("--posts", type=int, default=300, help="number of posts; default: %(default)s")
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
 
@@ -349,7 +349,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_lightning("fit"), "train one config"),
     "validate": (_lightning("validate"), "score a checkpoint on the validation split"),
     "test": (_lightning("test"), "score a checkpoint on the test split"),
-    "predict": (_predict, "print predictions for raw posts, one JSON object a line"),
+    "predict": (_predict, "print predictions for raw posts, one JSON object per line"),
     "tune": (_tune, "search hyperparameters; the same command resumes a stopped study"),
     "status": (_status, "show the state of a study"),
     "report": (_report, "write an HTML page and figures of a study"),

@@ -114,4 +114,4 @@ def _register_best(session: Session) -> None:
         session.say(register(session.study, session.tracker, session.workers))
     except AWAY as error:
         again = f"lightning-hpo register --study {session.study.study_name}"
-        session.say(f"not registered, since MLflow does not answer ({type(error).__name__}): run `{again}` later")
+        session.say(f"not registered, since MLflow does not respond ({type(error).__name__}): run `{again}` later")

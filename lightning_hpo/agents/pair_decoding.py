@@ -1,4 +1,4 @@
-"""Pair decoding: from the logits of windows to the answer of the criteria agent to a pair."""
+"""Pair decoding: from the logits of windows to the criteria agent's prediction for a pair."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 __all__ = ["THRESHOLD", "met_rows", "pair_probabilities"]
 
 THRESHOLD = 0.5
-"""Probability from which on a criterion is met, during training and evaluation."""
+"""Lowest probability at which a criterion is met, during training and evaluation."""
 
 
 def pair_probabilities(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
@@ -27,7 +27,7 @@ def met_rows(probabilities: Tensor, threshold: float = THRESHOLD) -> list[dict[s
 
     Args:
         probabilities: [P] P(met) of each pair.
-        threshold: Probability from which on a criterion is met.
+        threshold: Lowest probability at which a criterion is met.
 
     Returns:
         A row for each pair: `met` and `probability`.

@@ -1,4 +1,4 @@
-"""Checkpoint of the best epoch, which also logs its model to MLflow."""
+"""Callback that saves the best epoch and logs its model to MLflow."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +25,8 @@ class MLflowModelCheckpoint(ModelCheckpoint):
     and can overwrite the best (mlflow issue 12981).
 
     Args:
-        dirpath: Folder of `best.ckpt`; default: the folder in which Lightning keeps checkpoints, below that of the
-            logger or `default_root_dir`.
+        dirpath: Folder of `best.ckpt`. Default: Lightning's checkpoint folder, in that of the logger or in
+            `default_root_dir`.
         monitor: Metric that decides which epoch is best.
         mode: "max" or "min".
         tracking_uri: MLflow's database or server; default: that of the Trainer's MLFlowLogger.
@@ -34,14 +34,14 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         wanted: Called with the best value after training; returns whether to log the model. Default: always.
 
     Attributes:
-        model_uri: MLflow's URI of the logged model; None until then.
+        model_uri: MLflow's URI of the logged model; None until it is logged.
         problem: Reason why the model could not be logged; empty if there is none.
         best_epoch: Epoch of the best value.
         best_metrics: All metrics that were logged with the best value.
 
     Raises:
-        LightningHpoError: At the start of a fit without `wanted`, if there is neither an MLFlowLogger nor `run_id` with
-            `tracking_uri`. With `wanted`, when the model is to be logged.
+        LightningHpoError: If there is neither an MLFlowLogger nor `run_id` with `tracking_uri`. Raised when `fit`
+            starts, or, with `wanted`, when the model is logged.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         """Log the model of the best epoch if it is wanted; warn if that fails."""
         if self.best_value is None or (self._wanted is not None and not self._wanted(self.best_value)):
             return
-        # Here, because the import of MLflow's torch support takes seconds. Only a process that trains pays for it.
+        # Imported here, because MLflow's torch support takes seconds to import. Few processes need it.
         from lightning_hpo.serving.flavor import log_model
 
         tracking_uri, run_id = self._run(trainer)

@@ -24,7 +24,7 @@ __all__ = ["AgentCLI", "resolve"]
 _DEFAULT_SEED = 17
 _CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
-_FROM = "Another study in the same database to start from: after the defaults, its best points are tried first."
+_FROM = "Study in the same database to start from. Its best points are tried after the config's own values."
 _TUNE = (
     "Run or resume a study: sample, train, prune, record and register. --study.* are the settings of the study. All "
     "other flags are those of `fit`; `search_space` gives ranges or choices for some of them."

@@ -21,7 +21,7 @@ class Trainer(LightningTrainer):
 
     Args:
         accelerator: Accelerator, as in Lightning: auto, cpu, gpu, ...
-        precision: A precision of Lightning, or `auto`: bf16-mixed if the device has native bf16, otherwise 32-true.
+        precision: Any precision of Lightning, or `auto` (bf16-mixed if the device has native bf16, otherwise 32-true).
             Default: 32-true.
         options: All other arguments of Lightning's Trainer.
     """

@@ -30,7 +30,7 @@ class Corpus:
         posts: Text by post id, byte for byte as in the file, in the order of the file.
         criteria: Text by criterion id.
         pairs: The annotated (post, criterion) pairs. Any other pair is not met.
-        counts: Number of rows, labels and sentences left out or repaired, by what was done.
+        counts: Number of rows, labels and sentences that were left out or repaired, by reason.
     """
 
     posts: Posts
@@ -79,7 +79,7 @@ class TokenizedCorpus:
         """Tokenize a corpus. `max_length` and `stride` are those of `Windows`.
 
         Raises:
-            InputError: The encoder cannot read such windows, or the criteria leave no room for a post.
+            InputError: If the encoder cannot read such windows, or the criteria leave no room for a post.
         """
         windows, posts = Windows.of(tokenizer, max_length=max_length, stride=stride), corpus.posts
         criteria = dict(zip(corpus.criteria, windows.tokenize(corpus.criteria.values()), strict=True))
@@ -107,7 +107,7 @@ def read_corpus(
         leave_out: Labels whose rows are left out.
 
     Raises:
-        InputError: A file has problems; one line each, with the line and column of the file.
+        InputError: If a file has problems: one line each, with the line and column of the file.
     """
     known = {key: text for key, text in read_criteria(criteria).items() if key not in leave_out}
     _check_labels(aliases or {}, known, leave_out)

@@ -9,7 +9,7 @@ from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["DSM5_CRITERIA", "read_criteria"]
 
-# In this project's own words, not those of the manual.
+# In this project's own words, not those of DSM-5.
 DSM5_CRITERIA: dict[str, str] = {
     "DEPRESSED_MOOD": "The writer feels sad, empty, hopeless or tearful for most of the day.",
     "ANHEDONIA": "The writer no longer finds interest or pleasure in things that used to be enjoyable.",

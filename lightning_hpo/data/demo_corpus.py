@@ -1,4 +1,4 @@
-"""A corpus of made-up sentences with annotations, in ReDSM5's format."""
+"""A synthetic corpus with annotations, in ReDSM5's format."""
 
 import csv
 import random
@@ -166,7 +166,7 @@ class _Line(NamedTuple):
 class DemoCorpus:
     """Corpus of sentences that are drawn from templates.
 
-    Most posts are short and a few are long. Some posts have the text of another, and some rows are special cases.
+    Most posts are short and a few are long. Some posts repeat another's text. Some rows have the label SPECIAL_CASE.
     """
 
     def __init__(self, posts: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""A small BERT for the demo, pretrained in seconds on made-up sentences."""
+"""A small BERT for the demo, pretrained in seconds on synthetic sentences."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ _BATCH = 32
 _RATE = 3e-3
 # Tag of a token: outside the related sentence, or its first, middle or last token.
 _OUTSIDE, _FIRST, _MIDDLE, _LAST = range(4)
-# The token loss weighs three times the passage loss: a model that locates the sentence also knows that it exists.
+# The token loss weighs three times the passage loss: a model that locates the sentence also detects that it exists.
 _TOKEN_WEIGHT = 3.0
 
 
@@ -49,9 +49,9 @@ class _Example(NamedTuple):
 
 
 def pretrain(encoder: BertModel, tokenizer: PreTrainedTokenizerFast, *, steps: int, seed: int) -> None:
-    """Train an encoder in place to find related sentences, without using any labels of evidence.
+    """Train an encoder in place to find related sentences, without labels of evidence.
 
-    `seed` is that of the passages. The caller seeds torch.
+    `seed` seeds the passages. The caller must seed torch.
     """
     draw = random.Random(seed)
     width = encoder.config.hidden_size
@@ -115,7 +115,7 @@ def _tag(offset: list[int], related: tuple[int, int] | None) -> int:
 def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
     """Write a small BERT and its tokenizer, as `AutoModel` and `AutoTokenizer` read them.
 
-    Its pretraining uses other posts than those of the demo corpus, and no annotations.
+    Pretraining uses no annotations, and other posts than the demo corpus.
     """
     texts = DemoCorpus(600, seed + 1).texts()
     sentences = [line for text in texts for line in re.split(r"(?<=\.) ", text)]
@@ -138,7 +138,7 @@ def write_encoder(folder: Path, seed: int, *, steps: int = _STEPS) -> None:
 
 
 def _tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Make a WordPiece tokenizer that knows the words of some texts, and splits all others into letters.
+    """Build a WordPiece tokenizer whose vocabulary is the words of some texts. It splits other words into letters.
 
     It is not trained: training breaks ties at random, so the same seed would not give the same files.
     """

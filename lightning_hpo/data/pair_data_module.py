@@ -32,27 +32,27 @@ Fraction = Annotated[float, Bounds(0, 1, exclusive=True)]
 
 
 class PairDataModule(LightningDataModule):
-    """(criterion, post) pairs of a corpus in ReDSM5's format. Subclasses choose the pairs and their labels.
+    """(post, criterion) pairs of a corpus in ReDSM5's format. Subclasses choose the pairs and their labels.
 
     Args:
         posts: CSV file of the posts, with the columns post_id and text.
         annotations: CSV file of the annotations, with the columns post_id, sentence_text, DSM5_symptom and status. Not
             needed for predict.
         criteria: YAML file of criterion id to text. Default: the nine symptoms of DSM-5.
-        tokenizer: Hub id or folder of the tokenizer. The command line uses that of the model.
+        tokenizer: Hub id or folder of the tokenizer. On the command line, it is set to --model.name.
         max_length: Maximum number of tokens in a window, including criterion and special tokens.
         stride: Number of tokens of a post that neighbouring windows share.
-        batch_size: Windows in a training batch.
-        eval_batch_size: Windows in an evaluation batch, approximately: the windows of a pair are in the same batch.
-        negative_ratio: Number of windows of unannotated pairs (null examples), redrawn each epoch, for each window with
-            evidence. Windows of annotated pairs, explicit negatives among them, are in every epoch.
-        seed: Seed of the split and of everything else that is drawn from the data.
-        draw_seed: Seed of what is redrawn each epoch: order, null examples and augmentation. Default: the seed above.
+        batch_size: Number of windows in a training batch.
+        eval_batch_size: Approximate number of windows in an evaluation batch. All windows of a pair are in one batch.
+        negative_ratio: Number of null examples (windows of unannotated pairs) per window with evidence. They are
+            redrawn each epoch. Windows of annotated pairs, including explicit negatives, are in every epoch.
+        seed: Seed of the split, and the default of draw_seed.
+        draw_seed: Seed of what is redrawn each epoch: order, null examples and augmentation. Default: seed.
         val_fraction: Share of the posts in the validation split.
         test_fraction: Share of the posts in the test split.
         num_workers: Number of data loader worker processes.
         aliases: Other spellings of a criterion in the annotations: spelling to id.
-        leave_out: Labels whose annotations are left out.
+        leave_out: Labels to ignore: their annotations and criteria are not used.
         aug: Augmentation of the training samples.
     """
 
@@ -120,7 +120,7 @@ class PairDataModule(LightningDataModule):
         """Check that an encoder can read such windows, and that the criteria leave room for a post.
 
         Raises:
-            InputError: The lengths do not work. The message has lengths that would.
+            InputError: If the lengths do not work. The message proposes lengths that do.
         """
         windows = Windows.of(tokenizer, max_length=max_length, stride=stride)
         windows.check_criteria(windows.tokenize(self.corpus.criteria.values()))

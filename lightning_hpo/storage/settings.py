@@ -20,29 +20,29 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass
 class StudySettings:
-    """What is searched, for how long, and where results are stored.
+    """Settings of a study: trials, metric, sampler, pruner, devices, folder and databases.
 
     Args:
         name: Name of the study, of letters, digits, '.', '-' and '_'. Required by `tune`.
-        n_trials: Number of trials that are complete or pruned at the end. Trials of earlier calls count.
+        n_trials: Total number of complete and pruned trials, including those of earlier calls.
         workers: Number of trials that train at the same time, each in its own process.
         devices: Indices of the GPUs to use, such as [0, 1]; auto for all. Each trial gets one GPU.
         per_device: Number of trials that train on one GPU at the same time.
-        timeout: Seconds after which `tune` pauses the running trials and exits (above 0). The next call resumes them.
-        from_: Name of another study in this database to start from. Its best points are tried after the defaults.
-        queue: Number of best points of the study in --study.from to try first.
+        timeout: Seconds (above 0) after which `tune` pauses the running trials and exits. The next call resumes them.
+        from_: Study in the same database to start from. Its best points are tried after the config's own values.
+        queue: Number of best points of the study in --study.from to try after the config's own values.
         narrow: Share of each range to keep around the best value of the study in --study.from (above 0, at most 1).
-        fix: Flags that keep the best value of the study in --study.from in every trial, instead of being searched.
-        seed: Seed of the sampler. The draws of a trial depend on it and on the trial's number.
+        fix: Flags that are not searched: every trial uses their best value from the study in --study.from.
+        seed: Seed of the sampler. The sampler's random numbers for a trial depend on it and on the trial's number.
         monitor: Name of the logged metric to optimize.
         mode: max if a higher metric is better, min if a lower one is.
         sampler: Optuna sampler by class path. Default: multivariate, grouped TPE.
-        pruner: Optuna pruner by class path. Default: prune a trial below the median of the earlier trials.
-        outdir: Folder of checkpoints and logs: OUTDIR/STUDY/trial_N/.
+        pruner: Optuna pruner by class path. Default: MedianPruner after 4 complete trials, from the second epoch.
+        outdir: Root folder of checkpoints and logs. Those of trial N are in OUTDIR/STUDY/trial_N/.
         keep: Number of best trials whose weights are kept.
         checkpoint_minutes: Minutes between two checkpoints within an epoch (above 0).
         max_failures: Number of failed trials in a row after which the study stops.
-        halve_on_oom: On out of memory, restart the trial with half the batch size and twice the accumulation.
+        halve_on_oom: When a trial runs out of memory, restart it with half the batch size and twice the accumulation.
         register: Register the best model once the study is complete.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
         storage_wait: Seconds to wait while Optuna's database does not accept connections (at least 0).

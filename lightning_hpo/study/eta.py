@@ -10,7 +10,7 @@ class TimeEstimator:
     """Estimates the time of the remaining trials from the seconds and epochs of those that have ended.
 
     Args:
-        total: Number of trials that the study shall have.
+        total: Total number of trials of the study.
         workers: Number of trials that train at the same time.
         epochs: Validated epochs of a trial that runs to its end; None if they are not limited.
     """

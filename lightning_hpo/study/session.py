@@ -102,7 +102,7 @@ class Session:
     """An open study and its progress in this command.
 
     Args:
-        spec: What is trained.
+        spec: Specification of the study.
         space: Its search space.
         study: Optuna's side.
         tracker: MLflow's side.
@@ -162,7 +162,7 @@ class Session:
 
     @property
     def wants_more_trials(self) -> bool:
-        """Whether another trial shall start."""
+        """Whether to start another trial."""
         stopped = self.stopping.requested or self._exhausted or self._failed_too_often
         return not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
 
@@ -175,7 +175,7 @@ class Session:
         if self.spec.sample is not None:
             return self.spec.sample(trial)
         values = self._space.suggest(trial)
-        # The precision instead of `auto`: the config shall give the same model on a device that would choose another.
+        # The precision instead of `auto`: the config must give the same model on a device that would choose another.
         # The trial's process validates all values when it parses the config.
         precision = self.study.user_attrs[StudyKey.PRECISION]
         return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
@@ -219,7 +219,7 @@ class Session:
         """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
-                f"MLflow does not answer and has not received everything of {self.outboxes.unsent} trials; run the "
+                f"MLflow does not respond and has not received all entries of {self.outboxes.unsent} trials; run the "
                 "same command again to send the rest and to register the best model"
             )
         return not self.outboxes.unsent

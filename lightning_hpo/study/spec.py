@@ -35,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class StudySpec:
-    """What a study trains.
+    """Specification of a study: config, search space and settings.
 
     Args:
         config: The resolved config that every trial starts from.

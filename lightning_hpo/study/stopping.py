@@ -38,7 +38,7 @@ class Stopping:
 
     @property
     def requested(self) -> bool:
-        """Whether the study shall stop."""
+        """Whether the study must stop."""
         return bool(self.signal) or self.over_time or bool(self.problem)
 
     def stop_for(self, problem: str) -> None:

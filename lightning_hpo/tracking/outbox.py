@@ -140,7 +140,7 @@ class Outbox:
             try:
                 written |= self._tracker.logged_steps(run_id, metric)
             except AWAY:
-                _log.warning("%s is missing and MLflow does not answer: a step may be logged twice", self._entries)
+                _log.warning("%s is missing and MLflow does not respond: a step may be logged twice", self._entries)
         return written
 
     def write(self, entry: Entry) -> None:
@@ -194,7 +194,7 @@ class Outbox:
     def _mark_away(self, error: Exception) -> None:
         if self._tracker.away_since == NEVER:
             _log.warning(
-                "MLflow does not answer (%s); training continues, and the entries for MLflow are kept in %s",
+                "MLflow does not respond (%s); training continues, and the entries for MLflow are kept in %s",
                 type(error).__name__,
                 self.folder.path.parent / "trial_*" / self._entries.name,
             )

@@ -11,7 +11,7 @@ __all__ = ["halve_batch", "save_config"]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
-    """Write the config into the trial's folder, and log it with the next entries of the outbox."""
+    """Write the config into the trial's folder, and append it to the outbox, which sends it to MLflow."""
     text = as_yaml(config)
     outbox.append(LogConfig(config, text))
     write_whole(outbox.folder.config, text)
@@ -21,7 +21,7 @@ def halve_batch(outbox: Outbox) -> int | None:
     """Halve the trial's batch size and double its gradient accumulation.
 
     Returns:
-        The new batch size; None, with nothing changed, if the config has no batch that can be halved.
+        The new batch size; None, with nothing changed, if the config has no batch size that can be halved.
     """
     config = read_yaml(outbox.folder.config.read_text(encoding="utf-8"))
     values = flags(config)

@@ -11,7 +11,7 @@ __all__ = ["RemoteTrial"]
 class RemoteTrial:
     """Behaves like `optuna.Trial` and forwards each call to the study process.
 
-    So a trial process opens no database and reads no earlier trials, however many there are.
+    So a trial process does not open Optuna's database and reads no earlier trials, however many there are.
 
     Raises:
         BrokenPipeError: From every method, if the study process has exited.

@@ -129,7 +129,7 @@ def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
     try:
         tracker.delete_models_of(run_id)
     except AWAY as error:
-        print(f"MLflow does not answer ({type(error).__name__}); a model of an earlier attempt may remain")
+        print(f"MLflow does not respond ({type(error).__name__}); a model of an earlier attempt may remain")
 
 
 def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outcome:

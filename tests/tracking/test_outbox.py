@@ -129,7 +129,7 @@ def test_unreachable_mlflow_is_not_retried_at_once(
     assert _epochs(outbox, tracker) == []
     tracker.away_since = NEVER
     assert outbox.send()
-    assert [record.message.split(" (")[0] for record in caplog.records] == ["MLflow does not answer"]
+    assert [record.message.split(" (")[0] for record in caplog.records] == ["MLflow does not respond"]
 
 
 def test_refused_entry_is_logged_and_skipped(

@@ -38,9 +38,9 @@ def partial_matches(predicted: Sequence[Span], gold: Sequence[Span]) -> tuple[li
     """Match all answers, best first, with all evidence: the partial match of MultiSpanQA (Li et al. 2022, NAACL).
 
     Returns:
-        Precision of each answer: the largest share of its characters that one correct span covers. And recall of the
-        first 1, 2, 3, ... answers: the largest share of each correct span that one of them covers, summed over the
-        correct spans.
+        Precision of each answer: the largest share of its characters that one correct span covers. And, for the first
+        1, 2, 3, ... answers, the sum of the recalls of the correct spans. The recall of a span is the largest share of
+        it that one of these answers covers.
     """
     shared = [[_shared(answer, span) for span in gold] for answer in predicted]
     precision = [

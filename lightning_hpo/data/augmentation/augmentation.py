@@ -24,12 +24,12 @@ class Augmentation:
     Args:
         enabled: Whether to augment training samples.
         methods: Ways to change words. Choices: swap (exchange two neighbouring words), delete, split (insert a space
-            into a word), keyboard (replace a letter by one of a neighbouring key), ocr (replace a letter by one that
-            looks similar), synonyms (from WordNet; needs the extra `augment`).
+            into a word), keyboard (replace a letter with that of a neighbouring key), ocr (replace a letter with one
+            that looks similar), synonyms (from WordNet; needs the extra `augment`).
         p_apply: Probability that a sample is augmented.
         operations: Number of methods applied to an augmented sample, one after another.
-        max_share: Largest share of a sample's words that all operations together change. A sample too short for a
-            single change within this share still gets one.
+        max_share: Maximum share of a sample's words that may be changed, over all operations. In a very short sample,
+            one change is allowed even if it exceeds this share.
     """
 
     enabled: bool = False

@@ -13,7 +13,7 @@ from lightning_hpo.exceptions import InputError
 __all__ = ["load_synonyms"]
 
 _TAGGER = "averaged_perceptron_tagger_eng"
-# WordNet's part of speech by the first two letters of a Penn Treebank tag. Words with any other tag match all parts.
+# WordNet's part of speech by the first two letters of a Penn Treebank tag. Other tags match all parts of speech.
 _PARTS_OF_SPEECH = {"JJ": "a", "NN": "n", "RB": "r", "VB": "v"}
 
 
@@ -23,14 +23,14 @@ def load_synonyms(name: str) -> Callable[[list[str], Generator], list[str]]:
     Nothing is downloaded. Errors contain the name of the method.
 
     Raises:
-        InputError: NLTK or its data is missing on this machine.
+        InputError: If NLTK or its data is missing on this machine.
     """
     try:
         from nltk.corpus import wordnet
         from nltk.tag import PerceptronTagger
     except ImportError as error:
         raise InputError(f"--aug.methods: {name} needs nltk ({error}); pip install 'lightning_hpo[augment]'") from error
-    # `lambda` since WordNet's attributes are those of a lazy loader until it has loaded.
+    # A lambda, because `wordnet` is a lazy loader: its methods exist only once it has loaded.
     loaded = {
         "corpora/wordnet": _loads(lambda: wordnet.ensure_loaded()),
         f"taggers/{_TAGGER}": _loads(PerceptronTagger),
@@ -41,7 +41,7 @@ def load_synonyms(name: str) -> Callable[[list[str], Generator], list[str]]:
             f"--aug.methods: {name} needs {' and '.join(missing)}, which NLTK cannot find or read; download them once"
             f" with `python -m nltk.downloader wordnet {_TAGGER}`, or set NLTK_DATA to their folder"
         )
-    # Data loader workers would share the position in each open file, and read each other's lines.
+    # Otherwise data loader workers would share the position in each open file, and read each other's lines.
     os.register_at_fork(after_in_child=wordnet._data_file_map.clear)
     # `nltk.pos_tag` would read the tagger's files at every call.
     return partial(_replaced, wordnet, PerceptronTagger())
