@@ -261,7 +261,7 @@ class Soak:
 
     def kill(self, name: str, workers: int, kills: int) -> Iterator[str]:
         """Kill one study until it is complete or has been killed `kills` times; then run it to completion."""
-        done = 0
+        done, kind = 0, ""
         process = self.start(name, workers)
         while done < kills:
             died = process.poll() is not None
@@ -269,7 +269,7 @@ class Soak:
                 if process.returncode == 0:
                     break
                 process = self.start(name, workers)
-            kind = self._choose(name, died)
+            kind = self._choose(name, died or kind.startswith("trial"))
             if self._carry_out(kind, name, process):
                 done += 1
                 self.kinds[kind] += 1
@@ -280,7 +280,7 @@ class Soak:
 
     def _choose(self, name: str, died: bool) -> str:
         open_trials = [trial for trial in self.trials(name) if not trial.state.is_finished()]
-        # Trials that ran when the study process was killed count as killed once more after the restart.
+        # The last kill may not be in the database yet: it counts for every trial that is running there.
         deaths = [t.user_attrs.get("deaths", 0) + (died and t.state == TrialState.RUNNING) for t in open_trials]
         dying = any(number >= _MOST_DEATHS for number in deaths)
         return self.draw.choice(_GENTLE if dying else _KINDS)
