@@ -42,6 +42,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for name in ("demo/data", "my"):
         (project.folder / name).mkdir(parents=True)
         DemoCorpus(60, 17).write(project.folder / name)
+    for path in (project.folder / "my/annotations.csv", project.folder / "my/criteria.yaml"):  # other criteria
+        path.write_text(path.read_text(encoding="utf-8").replace("SLEEP_ISSUES", "INSOMNIA"), encoding="utf-8")
     (project.folder / "demo/data/encoder").symlink_to(project.encoder("roberta-base"))
     (project.folder / "new_posts.csv").write_text("post_id,text\nn1,I lie awake every night.\n", encoding="utf-8")
     (project.folder / "_optuna").mkdir()
