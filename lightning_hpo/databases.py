@@ -63,7 +63,7 @@ class DatabaseUrl:
     def _sqlite_path(self) -> Path | None:
         try:
             parsed = make_url(self.url)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:  # ValueError: the port is not a number
             raise InputError(
                 f"{self.flag}: {self.masked!r} is not a database URL; use e.g. sqlite:///studies.db"
             ) from error

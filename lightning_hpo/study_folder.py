@@ -83,8 +83,10 @@ class StudyFolder:
         return TrialFolder(self.path / f"trial_{number}")
 
     def trials(self) -> Iterator[TrialFolder]:
-        """Yield the folders of trials that exist."""
-        yield from map(TrialFolder, sorted(self.path.glob("trial_*")))
+        """Yield the folders of trials that exist, without copies and archives that a user has made of them."""
+        for path in sorted(self.path.glob("trial_*")):
+            if path.name.removeprefix("trial_").isdecimal():
+                yield TrialFolder(path)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -118,3 +118,15 @@ def test_environment_names_the_default_databases(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///a.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://b")
     assert (default_storage(), default_tracking_uri()) == ("sqlite:///a.db", "http://b")
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:secret@host:port/db", "not a url:secret", "mysql://me:secret@[::1/db"]
+)
+def test_bad_url_is_one_line_without_its_password(url: str) -> None:
+    with pytest.raises(InputError) as error:
+        DatabaseUrl(url, "--storage")
+    [line] = error.value.problems
+    assert line.startswith("--storage: ")
+    assert line.endswith(" is not a database URL; use e.g. sqlite:///studies.db")
+    assert "me:secret" not in line

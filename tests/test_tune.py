@@ -492,6 +492,25 @@ def test_all_errors_are_reported_at_once(sandbox: StudySandbox, capsys: pytest.C
     assert len(lines) == 4, lines
 
 
+def test_bad_database_url_hides_no_other_error(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [
+        "--study.name",
+        "bad name",
+        "--study.workers",
+        "0",
+        "--study.storage",
+        "postgresql://me:secret@host:port/db",
+    ]
+    assert sandbox.tune("bad", *flags) == 2
+    printed = capsys.readouterr().err
+    assert [line.split(":")[1].strip() for line in printed.splitlines()] == [
+        "--study.name",
+        "--study.workers",
+        "--study.storage",
+    ]
+    assert "secret" not in printed
+
+
 def test_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
     assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2

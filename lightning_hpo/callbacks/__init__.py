@@ -28,8 +28,6 @@ _MODULES = {
     "ResumeCheckpoint": "resume_checkpoint",
     "StopRequest": "stop_request",
 }
-__all__ = [*_MODULES]
-
 __all__ = sorted(_MODULES)
 
 

@@ -17,6 +17,7 @@ from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
 __all__ = ["AgentCLI", "resolve"]
@@ -191,7 +192,7 @@ class _SaveConfig(SaveConfigCallback):
         del pl_module, stage
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
-                config = self.parser.dump(self.config, skip_none=False)
+                config = masked(self.parser.dump(self.config, skip_none=False))
                 logger.experiment.log_text(logger.run_id, config, self.config_filename)
 
 

@@ -34,6 +34,8 @@ def register(
         InputError: If the study has no complete trial with this number.
         LightningHpoError: If there is no model to register, or verification fails.
     """
+    if StudyKey.AGENT not in study.user_attrs:
+        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no models")
     trial = _complete_trial(study, number)
     folder = folder_of(study).trial(trial.number)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"

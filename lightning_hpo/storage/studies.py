@@ -63,8 +63,10 @@ class StudyDatabase:
         """
         if self._opened is None:
             self._opened = open_storage(self.url, wait_s=self._wait_s)
-        elif self._wait_s is not None:
-            wait_for_connections(self._opened.engine, self.url, self._wait_s)
+        else:
+            self.url.prepare()  # a database that plain Optuna has created has no write-ahead log
+            if self._wait_s is not None:
+                wait_for_connections(self._opened.engine, self.url, self._wait_s)
         return optuna.create_study(
             study_name=settings.name,
             storage=self._opened,

@@ -1,5 +1,6 @@
 """Lock of a study's folder: at most one process tunes a study."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,9 @@ __all__ = ["lock_holder", "lock_study"]
 def lock_holder(folder: Path) -> str | None:
     """Return the number of the process on this machine that holds the lock of a folder, or None if it is free."""
     with suppress(OSError), StudyFolder(folder).lock.open() as file:
-        if not lock_descriptor(file.fileno(), blocking=False):
+        try:  # shared: two commands that look at the same time do not take each other for the holder
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return file.read().strip()
     return None
 

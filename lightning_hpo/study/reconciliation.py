@@ -107,7 +107,8 @@ class Reconciliation:
                 yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True), number)
             elif frozen.state.is_finished():
                 line = f"trial {number} has ended and its outbox is sent: outbox removed"
-                yield _Finding(line, self._outbox(frozen).close)
+                # Not only closed: the command may have been killed before it stored the run with the trial.
+                yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True))
 
     def _runs(self) -> Iterator[_Finding]:
         name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)

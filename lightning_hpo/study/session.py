@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lightning_hpo.config.flags import with_flags
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import LightningHpoError, StorageAwayError
+from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
@@ -61,7 +61,11 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         LightningHpoError: If a database, MLflow or the disk fails in the meantime.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = database or StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
+    if database is None:
+        try:
+            database = StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
+        except InputError as error:
+            raise InputError([*spec.settings.problems(), *error.problems]) from error
     spec, space, pruner = check_settings(spec, database)
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
         attributes = check_start(spec, space, database, workers, used_before=used_before)

@@ -234,7 +234,8 @@ def test_fit_command_takes_the_callback_by_class_path(
     foreign_config: dict[str, Any], tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(foreign_config), encoding="utf-8")
+    study = {"name": "first", "storage": "postgresql://me:secret@host/db"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(foreign_config | {"study": study}), encoding="utf-8")
     logger = ["--trainer.logger", "lightning.pytorch.loggers.MLFlowLogger"]
     logger += ["--trainer.logger.tracking_uri", tracking_uri, "--trainer.log_every_n_steps", "1"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
@@ -247,6 +248,9 @@ def test_fit_command_takes_the_callback_by_class_path(
     (model,) = client.search_logged_models([run.info.experiment_id])
     assert model.source_run_id == run.info.run_id
     assert [each.path for each in client.list_artifacts(run.info.run_id)] == ["config.yaml"]
+    logged = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path))).read_text(encoding="utf-8")
+    assert "postgresql://me:***@host/db" in logged
+    assert "secret" not in logged
     (checkpoint,) = tmp_path.rglob("best.ckpt")
     assert checkpoint.parent.name == "checkpoints"
     assert run.info.run_id in checkpoint.parts

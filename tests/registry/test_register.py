@@ -53,3 +53,9 @@ def test_any_complete_trial_with_a_checkpoint_can_be_registered(sandbox: StudySa
         register(study, tracker, LocalWorkers(1), number=ranked[2].number)
     with pytest.raises(InputError, match=r"^--trial: got 7, which is not a complete trial of first; `lightning-hpo"):
         register(study, tracker, LocalWorkers(1), number=7)
+
+
+def test_study_from_elsewhere_is_refused(study: optuna.Study, tracker: Tracker) -> None:
+    study.tell(study.ask(), 0.5)
+    with pytest.raises(InputError, match=r"^first: the study was not created by `tune`, so its trials have no models$"):
+        register(study, tracker, LocalWorkers(1))

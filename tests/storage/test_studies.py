@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -98,3 +100,13 @@ def test_complete_trials_are_ranked_best_first(
         study.tell(study.ask(), value)
     study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
     assert [trial.number for trial in ranked(study)] == numbers
+
+
+def test_database_of_plain_optuna_gets_write_ahead_logging(tmp_path: Path) -> None:
+    url = DatabaseUrl(f"sqlite:///{tmp_path}/plain.db", "--study.storage")
+    optuna.create_study(study_name="old", storage=url.url)
+    database = StudyDatabase(url, wait_s=1.0)
+    assert database.find("first") is None
+    database.create(StudySettings(name="first", storage=url.url), RandomSampler(), NopPruner())
+    with contextlib.closing(sqlite3.connect(tmp_path / "plain.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

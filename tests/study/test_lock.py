@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,12 @@ def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"--study.outdir: cannot write in .*file/first: Not a directory"):
         lock_study(tmp_path / "file" / "first").__enter__()
+
+
+def test_two_commands_that_look_at_once_see_no_holder(tmp_path: Path) -> None:
+    folder = tmp_path / "first"
+    with lock_study(folder):
+        pass
+    with (folder / ".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as a second `status` does
+        assert lock_holder(folder) is None

@@ -72,6 +72,10 @@ class Left:
         return runs == expected and Reconciliation(self.study, self.tracker, alive=False).run(dry_run=True) == []
 
 
+def _away(*arguments: Any, **named: Any) -> None:
+    raise ConnectionError
+
+
 @pytest.fixture
 def left(study: optuna.Study, tracker: Tracker, tmp_path: Path) -> Left:
     return Left(study, tracker, tmp_path / "outputs" / "first")
@@ -162,12 +166,9 @@ def test_run_status_follows_the_trial(left: Left) -> None:
 
 
 def test_unsent_entries_are_sent(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*arguments: Any, **named: Any) -> None:
-        raise ConnectionError
-
     with monkeypatch.context() as patch:
         for name in ("start_run", "log_metrics", "set_status"):
-            patch.setattr(left.tracker, name, away)
+            patch.setattr(left.tracker, name, _away)
         trial = left.study.ask()
         trial.suggest_float("lr", 0.1, 1.0)
         outbox = Outbox(left.of(0), left.tracker)
@@ -236,3 +237,31 @@ def test_reconcile_command(left: Left, storage_url: str, tracking_uri: str, caps
     optuna.create_study(study_name="other", storage=storage_url)
     assert main(["reconcile", "--study", "other", *where]) == 0
     assert capsys.readouterr().out == "other: skipped: it was not created by `tune`\n"
+
+
+def test_run_created_just_before_a_crash_is_stored(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = left.study.ask()
+    outbox = Outbox(left.of(0), left.tracker)
+    with monkeypatch.context() as patch:
+        for name in ("start_run", "log_metrics", "set_status"):
+            patch.setattr(left.tracker, name, _away)
+        outbox.write(StartRun(left.experiment, "trial_0", {"optuna_study": "first", "optuna_trial": "0"}))
+        record_outcome(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
+    assert Outbox(left.of(0), left.tracker).send(now=True)  # and the process is killed before it stores the run
+    assert run_id_of(left.study, left.trial(0)) is None
+    Reconciliation(left.study, left.tracker, alive=False, open_only=True).run()
+    [run] = left.tracker.runs(left.experiment)
+    assert run_id_of(left.study, left.trial(0)) == run.run_id
+    assert left.agree()
+
+
+@pytest.mark.parametrize("open_only", [True, False])
+def test_open_only_compares_what_has_not_ended(left: Left, open_only: bool) -> None:
+    left.complete()
+    paused = left.start()
+    left.end(paused, Outcome(OutcomeKind.INTERRUPTED))
+    left.tracker.set_status(left.trial(0).user_attrs[TrialKey.RUN_ID], "FAILED", {})
+    left.tracker.set_status(left.trial(1).user_attrs[TrialKey.RUN_ID], "FAILED", {})
+    found = Reconciliation(left.study, left.tracker, alive=False, open_only=open_only).run()
+    lines = ["trial 1 is WAITING and its run FAILED: run set to SCHEDULED"]
+    assert found == ([] if open_only else ["trial 0 is COMPLETE and its run FAILED: run set to FINISHED"]) + lines

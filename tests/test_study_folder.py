@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_hpo.study_folder import StudyFolder, TrialFolder, fit_command, write_whole
+
+
+def test_only_folders_of_trials_are_listed(tmp_path: Path) -> None:
+    for name in ("trial_0", "trial_10", "trial_1 copy", "trial_0.tar.gz", "trial_", "trial_x", "report"):
+        (tmp_path / name).mkdir()
+    assert [folder.number for folder in StudyFolder(tmp_path).trials()] == [0, 10]
+
+
+@pytest.mark.parametrize("number", [0, 7, 1234])
+def test_trial_folder_has_its_number(tmp_path: Path, number: int) -> None:
+    assert StudyFolder(tmp_path).trial(number) == TrialFolder(tmp_path / f"trial_{number}")
+    assert StudyFolder(tmp_path).trial(number).number == number
+
+
+def test_files_of_an_earlier_version_keep_their_names(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert (folder.outbox.name, folder.outbox_state.name) == ("outbox.jsonl", "outbox.json")
+    (tmp_path / "journal.jsonl").touch()
+    (tmp_path / "journal.json").touch()
+    assert (folder.outbox.name, folder.outbox_state.name) == ("journal.jsonl", "journal.json")
+
+
+def test_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    write_whole(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(path, "new \ud800")
+    assert path.read_text() == "old"
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_fit_command_quotes_the_path() -> None:
+    assert fit_command(Path("my outputs/config.yaml")) == "lightning-hpo fit --config 'my outputs/config.yaml'"
