@@ -18,6 +18,9 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 if TYPE_CHECKING:
     import optuna
 
+if TYPE_CHECKING:
+    from lightning_hpo.callbacks import MLflowModelCheckpoint
+
 __all__ = ["main"]
 
 Command = Callable[[Sequence[str]], int | None]
@@ -138,9 +141,15 @@ def _lightning(command: str) -> Command:
         keep_freed_memory()
         # Lightning advertises its vendor's cloud at every start.
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.msg)
-        AgentCLI([command, *arguments], run=True)
+        AgentCLI([command, *arguments], run=True, mlflow_checkpoint=_mlflow_checkpoint)
 
     return run
+
+
+def _mlflow_checkpoint() -> "MLflowModelCheckpoint":
+    from lightning_hpo.callbacks import MLflowModelCheckpoint
+
+    return MLflowModelCheckpoint()
 
 
 def _predict(arguments: Sequence[str]) -> None:

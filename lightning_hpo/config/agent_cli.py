@@ -1,7 +1,7 @@
 """LightningCLI of every command: any LightningModule, any LightningDataModule, and the augmentation (`aug`)."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +41,7 @@ class AgentCLI(LightningCLI):
         instantiate: Whether to create the objects. Otherwise the config is only parsed.
         trainer_kwargs: Trainer arguments that override the config; `callbacks` are added to the config's.
         study: Class of the settings in the `study` section. Without it, the section is ignored.
+        mlflow_checkpoint: Creates the checkpoint callback of `fit` if the config has an MLFlowLogger.
 
     Raises:
         InputError: If flags or keys are invalid, with one line for each.
@@ -56,9 +57,11 @@ class AgentCLI(LightningCLI):
         instantiate: bool = True,
         trainer_kwargs: Mapping[str, Any] | None = None,
         study: type | None = None,
+        mlflow_checkpoint: Callable[[], Checkpoint] | None = None,
     ) -> None:
         self._instantiate = instantiate
         self._study = study
+        self._mlflow_checkpoint = mlflow_checkpoint
         self._trainer_kwargs = dict(trainer_kwargs or {})
         with warnings.catch_warnings():
             # Lightning warns if arguments are passed in Python while sys.argv is not empty; here both are normal.
@@ -153,6 +156,9 @@ class AgentCLI(LightningCLI):
         own = [configured] if isinstance(configured, Callback) else configured
         if any(isinstance(callback, Checkpoint) for callback in own):
             return []
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        if self._mlflow_checkpoint is not None and any(isinstance(logger, MLFlowLogger) for logger in loggers):
+            return [self._mlflow_checkpoint()]
         return [ModelCheckpoint(monitor="val_metric", mode="max", filename="best", save_on_train_epoch_end=False)]
 
     def _parse_ckpt_path(self) -> None:

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 
 from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
+from lightning_hpo.cli import main
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving import flavor
@@ -230,6 +231,21 @@ def test_model_is_logged_to_the_run_of_the_logger(fit: Fit, mlflow_logger: MLFlo
 
 
 @pytest.mark.usefixtures("mlflow_logger")  # restores the tracking URI, which Lightning's logger sets
+def test_fit_command_logs_the_best_model_with_an_mlflow_logger(
+    foreign_config: dict[str, Any], tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": tracking_uri}}
+    trainer = foreign_config["trainer"] | {"logger": logger, "enable_progress_bar": False, "log_every_n_steps": 1}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(foreign_config | {"trainer": trainer}), encoding="utf-8")
+    assert main(["fit", "--config", "c.yaml"]) == 0
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([str(each.experiment_id) for each in client.search_experiments()])
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    assert (model.source_run_id, run.info.status) == (run.info.run_id, "FINISHED")
+    assert len(list(tmp_path.rglob("best.ckpt"))) == 1
+
+
 def test_fit_command_takes_the_callback_by_class_path(
     foreign_config: dict[str, Any], tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
