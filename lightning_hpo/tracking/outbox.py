@@ -82,8 +82,8 @@ _ENTRIES: dict[str, type[Entry]] = {
     "log_metrics": LogMetrics,
     "set_status": SetStatus,
 }
-"""Entry for each call of `Tracker`. Its fields are the call's arguments, besides the run."""
-_CALLS = {kind: call for call, kind in _ENTRIES.items()}
+"""Entry for each name on disk."""
+_NAMES = {kind: name for name, kind in _ENTRIES.items()}
 
 
 class Outbox:
@@ -153,7 +153,7 @@ class Outbox:
 
     def append(self, entry: Entry) -> None:
         """Write an entry without sending it; the next `write` or `send` sends it."""
-        line = json.dumps({"call": _CALLS[type(entry)], **asdict(entry)}).encode() + b"\n"
+        line = json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}).encode() + b"\n"
         with self._entries.open("a+b") as file:
             file.truncate(self._whole())
             file.write(line)
@@ -204,15 +204,28 @@ class Outbox:
         if isinstance(entry, StartRun):
             self._start_run(entry)
             return
-        run_id, call = self.run_id, _CALLS[type(entry)]
+        run_id = self.run_id
         if run_id is None:
             raise RuntimeError(f"{self._entries}: an entry precedes the one that creates the run")
         try:
-            getattr(self._tracker, call)(run_id, **vars(entry))
+            self._call(run_id, entry)
         except AWAY as error:
             if not is_refusal(error):
                 raise
-            _log.warning("MLflow refused %s of run %s: %s", call, run_id, type(error).__name__)
+            _log.warning("MLflow refused %s of run %s: %s", _NAMES[type(entry)], run_id, type(error).__name__)
+
+    def _call(self, run_id: str, entry: Entry) -> None:
+        match entry:
+            case LogParams(params):
+                self._tracker.log_params(run_id, params)
+            case LogConfig(config, text):
+                self._tracker.log_config(run_id, config, text)
+            case LogText(text, name):
+                self._tracker.log_text(run_id, text, name)
+            case LogMetrics(metrics, step, time_ms):
+                self._tracker.log_metrics(run_id, metrics, step, time_ms)
+            case SetStatus(status, tags, time_ms):
+                self._tracker.set_status(run_id, status, tags, time_ms)
 
     def _start_run(self, entry: StartRun) -> None:
         if self.run_id is not None:
