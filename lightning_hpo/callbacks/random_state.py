@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_hpo.callbacks.lightning_private import restart_train_loader
+from lightning_hpo.config.lightning_private import restart_train_loader
 
 __all__ = ["RandomState"]
 

@@ -11,14 +11,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lightning_hpo.callbacks.lightning_private import (
+from lightning_hpo.callbacks.stop_request import StopRequest
+from lightning_hpo.config.lightning_private import (
     clear_restart_flag,
     close_restarted_epoch,
     has_resumable_position,
     restore_train_loader,
     validates_next,
 )
-from lightning_hpo.callbacks.stop_request import StopRequest
 from lightning_hpo.study_folder import LAST, PARTIAL, PREVIOUS
 
 __all__ = ["ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]

@@ -10,11 +10,12 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
+from lightning_hpo.config.lightning_private import ReplaceableCLI
 from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
@@ -32,7 +33,7 @@ _TUNE = (
 )
 
 
-class AgentCLI(LightningCLI):
+class AgentCLI(ReplaceableCLI):
     """LightningCLI for the agents, and for any other module and data module by class path.
 
     Args:
@@ -149,7 +150,7 @@ class AgentCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
 
     def _default_callbacks(self) -> list[Callback]:
-        trainer = self._get(self.config_init, "trainer")
+        trainer = self.created("trainer")
         if trainer.enable_checkpointing is False:
             return []
         configured = trainer.callbacks or []
@@ -161,22 +162,23 @@ class AgentCLI(LightningCLI):
             return [self._mlflow_checkpoint()]
         return [ModelCheckpoint(monitor="val_metric", mode="max", filename="best", save_on_train_epoch_end=False)]
 
-    def _parse_ckpt_path(self) -> None:
+    def check_ckpt_path(self) -> None:
         """Keep the config unchanged: Lightning would override the user's flags by the checkpoint's hyperparameters."""
         path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
         if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
             raise InputError(f"--ckpt_path: got {path}, which is no file; a study saves OUTDIR/STUDY/trial_N/best.ckpt")
 
-    def _dump_config(self) -> None:
+    def keep_config_dump(self) -> None:
         """Keep the config for `save_hyperparameters`. Unlike Lightning, do not validate it again after parsing."""
         if not hasattr(self, "config_dump"):
             dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False, skip_validation=True)
             config = read_yaml(dump)
             self.config_dump = config[self.subcommand] if self.subcommand else config
 
-    def _set_seed(self) -> None:
+    def seed(self) -> None:
+        """Seed only if objects are created: parsing alone must not change the random state."""
         if self._instantiate:
-            super()._set_seed()
+            super().seed()
 
     @property
     def values(self) -> dict[str, Any]:

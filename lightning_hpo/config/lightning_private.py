@@ -1,17 +1,20 @@
 """The only module that uses private names of Lightning.
 
 Lightning has no public way to restart the train loader, to restore its position, to correct the restart flags of the
-loops, or to ask whether validation comes next. The private names are those of Lightning 2.6. Before a newer minor
-version is allowed, `tests/callbacks/test_resume_checkpoint.py` has to pass with it.
+loops, to ask whether validation comes next, or to replace steps of LightningCLI. The private names are those of
+Lightning 2.6. Before a newer minor version is allowed, `tests/callbacks/test_resume_checkpoint.py` and `tests/config`
+have to pass with it.
 """
 
 import warnings
+from typing import Any
 
 import lightning
 from lightning.pytorch import Trainer
-from torch.distributed.checkpoint.stateful import Stateful
+from lightning.pytorch.cli import LightningCLI
 
 __all__ = [
+    "ReplaceableCLI",
     "clear_restart_flag",
     "close_restarted_epoch",
     "has_resumable_position",
@@ -24,10 +27,38 @@ _TESTED = "2.6"
 
 if lightning.__version__.split(".")[:2] != _TESTED.split("."):
     warnings.warn(
-        f"resuming within an epoch is tested with Lightning {_TESTED}, not {lightning.__version__}; "
-        f"install lightning=={_TESTED}.*",
+        f"this package is tested with Lightning {_TESTED}, not {lightning.__version__}; install lightning=={_TESTED}.*",
         stacklevel=2,
     )
+
+
+class ReplaceableCLI(LightningCLI):
+    """LightningCLI with three of its private steps as public methods, which a subclass can replace."""
+
+    def check_ckpt_path(self) -> None:
+        """Process `--ckpt_path` after parsing."""
+        super()._parse_ckpt_path()
+
+    def keep_config_dump(self) -> None:
+        """Keep the config for `save_hyperparameters`."""
+        super()._dump_config()
+
+    def seed(self) -> None:
+        """Seed all random number generators."""
+        super()._set_seed()
+
+    def created(self, section: str) -> Any:
+        """Return a section of the config after the creation of its objects."""
+        return self._get(self.config_init, section)
+
+    def _parse_ckpt_path(self) -> None:
+        self.check_ckpt_path()
+
+    def _dump_config(self) -> None:
+        self.keep_config_dump()
+
+    def _set_seed(self) -> None:
+        self.seed()
 
 
 def restart_train_loader(trainer: Trainer) -> None:
@@ -71,6 +102,8 @@ def has_resumable_position(trainer: Trainer) -> bool:
 
     Lightning fetches a batch ahead if a loader has no length. The position of the loader would skip that batch.
     """
+    from torch.distributed.checkpoint.stateful import Stateful  # slow to import, and only training needs it
+
     loader, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
     if loader is None or fetcher is None or not all(isinstance(each, Stateful) for each in loader.flattened):
         return False
