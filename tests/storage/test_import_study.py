@@ -82,8 +82,8 @@ def _whole(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _files(path: Path) -> dict[str, bytes]:
-    gc.collect()  # closes the connections that Optuna has left to the garbage collector, which changes the files
     """Return the content of every file except SQLite's shared memory, which every reader changes."""
+    gc.collect()  # closes the connections that Optuna has left to the garbage collector, which changes the files
     return {each.name: each.read_bytes() for each in path.parent.iterdir() if not each.name.endswith("-shm")}
 
 
