@@ -35,8 +35,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectSandbox:
 @pytest.fixture
 def client(project: ProjectSandbox, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.chdir(project.folder)
-    mlflow.set_tracking_uri("sqlite:///mlflow.db")
-    return MlflowClient("sqlite:///mlflow.db")
+    # MLflow keeps one pool of connections per URL: a relative one would stay connected to this file in later tests.
+    mlflow.set_tracking_uri(tracking_uri := f"sqlite:///{project.folder / 'mlflow.db'}")
+    return MlflowClient(tracking_uri)
 
 
 @pytest.fixture

@@ -82,7 +82,9 @@ def test_paused_study_is_resumed_as_the_previous_version_would() -> None:
         assert trial.value == pytest.approx(expected["value"], abs=1e-6)
         assert _by_text(trial.intermediate_values) == pytest.approx(expected["intermediate_values"], abs=1e-6)
     assert "mlflow_model_uri" in trials[2].user_attrs  # the model of the best epoch was logged after the resume
-    client = MlflowClient("sqlite:///mlflow.db", "sqlite:///mlflow.db")
+    # MLflow keeps one pool of connections per URL: a relative one may be connected to another test's file.
+    tracking_uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri, tracking_uri)
     experiment = client.get_experiment_by_name("criteria-paused")
     assert experiment is not None
     runs = {int(run.data.tags["optuna_trial"]): run for run in client.search_runs([experiment.experiment_id])}
