@@ -16,6 +16,7 @@ import lightning.pytorch
 
 # isort: split
 import importlib
+import logging
 
 import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
@@ -50,6 +51,9 @@ for _family in _FAMILIES:  # the most common encoders; transformers imports one 
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
 keep_freed_memory()
+logging.basicConfig(
+    level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
+)  # to a trial's log.txt
 gc.enable()
 gc.collect()
 gc.freeze()  # so that no child collects garbage in the imported modules, which would copy their memory

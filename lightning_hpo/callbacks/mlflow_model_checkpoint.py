@@ -1,5 +1,6 @@
 """Callback that saves the best epoch and logs its model to MLflow."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,13 +10,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.study_folder import BEST
 from lightning_hpo.tracking.tracker import AWAY
 
 __all__ = ["MLflowModelCheckpoint"]
+
+_log = logging.getLogger(__name__)
 
 
 class MLflowModelCheckpoint(ModelCheckpoint):
@@ -121,7 +123,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
                 # The weights are in the folder, so the model can still be logged when it is registered.
                 self.problem = f"model not logged: MLflow did not accept it ({type(error).__name__})"
         if self.problem:
-            rank_zero_warn(f"MLflowModelCheckpoint: {self.problem}")
+            _log.warning("MLflowModelCheckpoint: %s", self.problem)
 
     def _run(self, trainer: Trainer) -> tuple[str, str]:
         """Return the tracking URI and the id of the run that gets the model."""

@@ -20,6 +20,7 @@ from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.library_output import write_library_output
 
 __all__ = ["AgentCLI", "resolve"]
 
@@ -147,7 +148,11 @@ class AgentCLI(ReplaceableCLI):
             self.trainer_defaults = {"callbacks": callbacks}
         elif self.subcommand == "fit":
             self.trainer_defaults = {"callbacks": self._default_callbacks()}
-        return super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
+        if self.subcommand and folder is not None:
+            write_library_output(Path(folder) / "log.txt")
+        return trainer
 
     def _default_callbacks(self) -> list[Callback]:
         trainer = self.created("trainer")

@@ -6,7 +6,7 @@ Lightning 2.6. Before a newer minor version is allowed, `tests/callbacks/test_re
 have to pass with it.
 """
 
-import warnings
+import logging
 from typing import Any
 
 import lightning
@@ -26,9 +26,11 @@ __all__ = [
 _TESTED = "2.6"
 
 if lightning.__version__.split(".")[:2] != _TESTED.split("."):
-    warnings.warn(
-        f"this package is tested with Lightning {_TESTED}, not {lightning.__version__}; install lightning=={_TESTED}.*",
-        stacklevel=2,
+    logging.getLogger(__name__).warning(
+        "this package is tested with Lightning %s, not %s; install lightning==%s.*",
+        _TESTED,
+        lightning.__version__,
+        _TESTED,
     )
 
 

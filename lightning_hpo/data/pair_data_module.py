@@ -1,11 +1,11 @@
 """Base of the agents' data modules: reads and splits a corpus, and makes the data loaders."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
 from lightning import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
@@ -26,6 +26,8 @@ from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["PairDataModule"]
+
+_log = logging.getLogger(__name__)
 
 Count = Annotated[int, Bounds(1)]
 Fraction = Annotated[float, Bounds(0, 1, exclusive=True)]
@@ -160,7 +162,7 @@ class PairDataModule(LightningDataModule):
             self.test_pairs = self.scored_pairs(split.test)
             self._datasets["test"] = self._dataset(self.test_pairs)
         if self.counts:
-            rank_zero_info("data: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()))
+            _log.info("data: %s", ", ".join(f"{name} {count}" for name, count in self.counts.items()))
 
     def train_dataloader(self) -> TrainLoader:
         """Return a loader of batches that are redrawn each epoch. All epochs have the same number of batches."""

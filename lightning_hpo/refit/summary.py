@@ -5,6 +5,7 @@ from rich.table import Table
 
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.refit.seed_scores import SeedScores, compare
+from lightning_hpo.storage.objective import score_text
 
 __all__ = ["print_candidates", "print_test_score"]
 
@@ -29,11 +30,11 @@ def print_test_score(result: RefitResult) -> None:
         return
     name = result.monitor.replace("val_", "test_")
     value = tested["metrics"].get(name)
-    score = f"{name} {value:.4f}" if value is not None else f"the model logs no {name}"
+    score = f"{name} {score_text(value)}" if value is not None else f"the model logs no {name}"
     trial, seed = tested["params"][TRIAL], tested["params"][SEED]
     print(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
     if tested["constant_answers"]:
-        baselines = ", ".join(f"{name} {value:.4f}" for name, value in tested["constant_answers"].items())
+        baselines = ", ".join(f"{name} {score_text(value)}" for name, value in tested["constant_answers"].items())
         print(f"constant baselines on the test split: {baselines}")
     if trial != result.winner.trial:
         print("the winner has changed since, with more seeds; refit does not score the test split again")
@@ -45,9 +46,16 @@ def _table(result: RefitResult) -> Table:
     table = Table("trial", "searched", "mean", "std", "95 % interval", "searched - mean", "seeds", box=None)
     for each in result.ranked:
         found = each.estimate
-        interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "needs two seeds"
-        std = f"{found.std:.4f}" if found.count > 1 else "-"
-        row = (f"{each.searched:.4f}", f"{found.mean:.4f}", std, interval, f"{each.gap:+.4f}", str(found.count))
+        interval = f"{score_text(found.low)} to {score_text(found.high)}" if found.count > 1 else "needs two seeds"
+        std = score_text(found.std) if found.count > 1 else "-"
+        row = (
+            score_text(each.searched),
+            score_text(found.mean),
+            std,
+            interval,
+            score_text(each.gap, sign=True),
+            str(found.count),
+        )
         table.add_row(str(each.trial), *row)
     return table
 
@@ -55,8 +63,8 @@ def _table(result: RefitResult) -> Table:
 def _verdict(result: RefitResult) -> list[str]:
     """Return lines about the winner, its lead over the second, failed seeds, and better constant baselines."""
     found = result.winner.estimate
-    std = f" ± {found.std:.4f}" if found.count > 1 else ""
-    mean = f"mean {found.mean:.4f}{std} over {found.count} seeds"
+    std = f" ± {score_text(found.std)}" if found.count > 1 else ""
+    mean = f"mean {score_text(found.mean)}{std} over {found.count} seeds"
     lines = [f"winner: trial {result.winner.trial} of {result.searched.study_name}, {mean}"]
     lines += [_comparison(result.winner, second) for second in result.ranked[1:2]]
     for each in result.candidates:
@@ -64,7 +72,7 @@ def _verdict(result: RefitResult) -> list[str]:
             seeds = ", ".join(f"seed {seed} ({reason})" for seed, reason in each.failures.items())
             lines.append(f"trial {each.trial} failed with {seeds}")
     if result.better_baselines:
-        listed = ", ".join(f"{name} {value:.4f}" for name, value in result.better_baselines.items())
+        listed = ", ".join(f"{name} {score_text(value)}" for name, value in result.better_baselines.items())
         lines.append(f"the winner is not better than these constant baselines: {listed}")
     return lines
 
@@ -74,7 +82,6 @@ def _comparison(first: SeedScores, second: SeedScores) -> str:
     if found.count < 2:
         return f"second: trial {second.trial}; a comparison needs at least two seeds that both trials have"
     verdict = "significant" if found.excludes_zero else "within the noise"
-    interval = f"95 % interval {found.low:+.4f} to {found.high:+.4f}"
-    return (
-        f"second: trial {second.trial}; the difference of {found.mean:+.4f} is {verdict} ({interval}, paired by seed)"
-    )
+    interval = f"95 % interval {score_text(found.low, sign=True)} to {score_text(found.high, sign=True)}"
+    difference = score_text(found.mean, sign=True)
+    return f"second: trial {second.trial}; the difference of {difference} is {verdict} ({interval}, paired by seed)"

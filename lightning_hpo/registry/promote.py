@@ -8,7 +8,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
 from lightning_hpo.storage.attributes import TrialKey
-from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.objective import Objective, score_text
 from lightning_hpo.tracking.tracker import Tracker
 
 __all__ = ["ALIAS", "update_alias"]
@@ -55,6 +55,7 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     old, new = current.tags, version.tags
     if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):
         return f"version {current.version} was scored on other data or with another metric"
-    if not Objective.of(study).is_better(float(new["value"]), float(old["value"])):
-        return f"version {current.version} scores {float(old['value']):.4f}, and this one {float(new['value']):.4f}"
+    earlier, value = float(old["value"]), float(new["value"])
+    if not Objective.of(study).is_better(value, earlier):
+        return f"version {current.version} scores {score_text(earlier)}, and this one {score_text(value)}"
     return ""

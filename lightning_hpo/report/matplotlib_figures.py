@@ -16,6 +16,7 @@ from optuna.visualization import matplotlib as visualization
 from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, MAX_TRIALS, Figure, curves, line_style, started, wrap
 from lightning_hpo.report.outcomes import COLLAPSED, COLORS, NAMES, count_outcomes
 from lightning_hpo.report.study_record import StudyRecord, quiet, score
+from lightning_hpo.storage.objective import score_text
 
 __all__ = ["save"]
 
@@ -45,7 +46,8 @@ def _history(record: StudyRecord) -> None:
         numbers, scores = [trial.number for trial in record.collapsed], [score(trial) for trial in record.collapsed]
         axes.scatter(numbers, scores, color=COLLAPSED, label="collapsed", zorder=3)
     for index, (name, value) in enumerate(record.comparable_baselines.items()):
-        axes.axhline(value, linestyle="--", color=f"C{index + 3}", label=_label(f"baseline: {name} ({value:.4f})"))
+        label = _label(f"baseline: {name} ({score_text(value)})")
+        axes.axhline(value, linestyle="--", color=f"C{index + 3}", label=label)
     handles, names = axes.get_legend_handles_labels()
     _add_legend(axes, dict(zip(names, handles, strict=True)))
 

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from lightning_hpo.report.figures import MAX_AXES, MAX_LINES, MAX_TRIALS, curves, line_style, started, wrap
 from lightning_hpo.report.outcomes import COLLAPSED, COLORS, NAMES, count_outcomes
 from lightning_hpo.report.study_record import StudyRecord, quiet, score, seconds_of
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.study.eta import duration
 
 __all__ = ["draw", "to_html"]
@@ -50,7 +51,8 @@ def _history(record: StudyRecord) -> go.Figure:
         numbers, scores = zip(*((trial.number, score(trial)) for trial in record.collapsed), strict=True)
         figure.add_scatter(x=numbers, y=scores, mode="markers", name="collapsed", marker_color=COLLAPSED)
     for name, value in record.comparable_baselines.items():
-        figure.add_hline(value, line_dash="dash", name=_label(f"baseline: {name} ({value:.4f})", 40), showlegend=True)
+        label = _label(f"baseline: {name} ({score_text(value)})", 40)
+        figure.add_hline(value, line_dash="dash", name=label, showlegend=True)
     return figure
 
 
@@ -60,7 +62,7 @@ def _curves(record: StudyRecord) -> go.Figure:
     for trace, trial in zip(figure.data, view.trials, strict=True):
         name, color, width, opacity, order = line_style(record, trial)
         trace.update(name=name, showlegend=name not in named, line={"color": color, "width": width}, opacity=opacity)
-        trace.update(hovertemplate=f"trial {trial.number}: %{{y:.4f}}<extra></extra>", zorder=order)
+        trace.update(hovertemplate=f"trial {trial.number}: %{{y:.4g}}<extra></extra>", zorder=order)
         named.add(name)
     return figure.update_layout(showlegend=True, xaxis_title="epoch", yaxis_title=record.monitor)
 

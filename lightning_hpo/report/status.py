@@ -1,7 +1,9 @@
 """Status of studies: a table for people, JSON for programs."""
 
+import itertools
 import json
 import shlex
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,18 @@ from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.outcomes import NAMES
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.connection import connect
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
+from lightning_hpo.study_folder import StudyFolder
 
 __all__ = ["print_status"]
 
 _FILE_WIDTH = 160
+_FAILED_IN_A_ROW = 3
+_INTERRUPTED = "interrupted"
+"""A trial whose process has exited without closing it; `tune` resumes it."""
 _JSON_KEYS = NAMES | {TrialState.WAITING: "parked"}  # Paused trials keep the key that programs already read.
 
 
@@ -48,7 +55,8 @@ def print_status(name: str | None, storage: DatabaseUrl, *, as_json: bool = Fals
         console.print(_overview(found))
     else:
         running = [_running_table(status[0]["running"])] if status[0]["running"] else []
-        console.print(_summary(found[0], status[0]), *running, _latest_table(found[0].latest), sep="")
+        latest = _latest_table(found[0].latest, status[0]["interrupted"])
+        console.print(_summary(found[0], status[0]), *running, latest, sep="")
 
 
 def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
@@ -59,7 +67,9 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         names: Names of all studies in its database.
     """
     about = study.about
-    running = [_running(trial, about.get(StudyKey.EPOCHS)) for trial in study.of(TrialState.RUNNING)]
+    interrupted = _interrupted(study)
+    alive = [trial for trial in study.of(TrialState.RUNNING) if trial.number not in interrupted]
+    running = [_running(trial, about.get(StudyKey.EPOCHS)) for trial in alive]
     return {
         "study": study.name,
         "agent": about.get(StudyKey.AGENT),
@@ -74,11 +84,22 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "seconds_a_trial": study.seconds,
         "seconds_left": _seconds_left(study, running),
         "running": running,
+        "interrupted": interrupted,
         "tuned_by": _lock_holder(study),
         "started_from": about.get(StudyKey.STARTED_FROM, {}).get("study"),
         "outdir": about.get(StudyKey.OUTDIR),
         "next": _next(study, names),
     }
+
+
+def _interrupted(study: StudySummary) -> list[int]:
+    """Return the trials of this machine that Optuna has as running although no process tunes the study."""
+    outdir = study.about.get(StudyKey.OUTDIR)
+    if outdir is None or not Path(outdir).is_dir() or lock_holder(Path(outdir)) is not None:
+        return []
+    here = socket.gethostname()
+    running = study.of(TrialState.RUNNING)
+    return [trial.number for trial in running if trial.attributes.get(TrialKey.WORKER, {}).get("host", here) == here]
 
 
 def _running(trial: TrialSummary, epochs: int | None) -> dict[str, Any]:
@@ -114,33 +135,47 @@ def _next(study: StudySummary, names: list[str]) -> str:
     if study.of(TrialState.RUNNING) and not Path(outdir := about[StudyKey.OUTDIR]).is_dir():
         return f"trials run on the machine with {outdir}; if not, run `lightning-hpo reconcile` there"
     if study.done < about.get(StudyKey.N_TRIALS, 0) and not about.get(StudyKey.EXHAUSTED):
-        return f"resume the study: {command}"
+        return _failed_in_a_row(study) + f"resume the study: {command}"
     if StudyKey.REFIT_OF in about:
         return f"print the result: {command}"
     then = f"register --study {name}" if f"{study.name}-refit" in names else f"refit {name}"
     return f"the study is complete: lightning-hpo report {name}, lightning-hpo {then}"
 
 
+def _failed_in_a_row(study: StudySummary) -> str:
+    """Return what to look at first where the latest trials have failed: the same command would fail again."""
+    ended = [trial for trial in reversed(study.latest) if trial.state.is_finished()]
+    failed = list(itertools.takewhile(lambda trial: trial.state == TrialState.FAIL, ended))
+    if len(failed) < _FAILED_IN_A_ROW:
+        return ""
+    log = StudyFolder(Path(study.about[StudyKey.OUTDIR])).trial(failed[0].number).log
+    return f"find out why the last {len(failed)} trials have failed ({log}), then "
+
+
 def _overview(studies: list[StudySummary]) -> Table:
     table = Table("study", "agent", "trials", "best", box=None)
     for study in studies:
-        best = "-" if study.best is None else f"{study.best[1]:.4f}"
+        best = "-" if study.best is None else score_text(study.best[1])
         table.add_row(study.name, str(study.about.get(StudyKey.AGENT, "-")), str(sum(study.counts.values())), best)
     return table
 
 
 def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
     about, best = study.about, study.best
-    outcomes = [f"{study.counts[state]} {outcome}" for state, outcome in NAMES.items() if study.counts.get(state)]
+    counts = {NAMES[state]: count for state, count in study.counts.items()} | {
+        NAMES[TrialState.RUNNING]: len(status["running"]),
+        _INTERRUPTED: len(status["interrupted"]),
+    }
+    outcomes = [f"{counts[name]} {name}" for name in (*NAMES.values(), _INTERRUPTED) if counts.get(name)]
     rows: list[tuple[str, str | None]] = [
         ("study", f"{study.name} ({about.get(StudyKey.AGENT, '-')}, {about.get(StudyKey.MONITOR, '-')})"),
         ("started from", status["started_from"]),
         ("done", f"{study.done} of {about.get(StudyKey.N_TRIALS, '?')}"),
         ("outcomes", ", ".join(outcomes) or "none yet"),
         *[("failed", f"{count}: {reason}") for reason, count in status["failures"].items()],
-        ("best", best and f"{best[1]:.4f} in trial {best[0]}"),
+        ("best", best and f"{score_text(best[1])} in trial {best[0]}"),
         ("collapsed", f"{study.collapsed} predict the same for every example" if study.collapsed else None),
-        *[(f"baseline: {name}", f"{value:.4f}") for name, value in status["constant_answers"].items()],
+        *[(f"baseline: {name}", score_text(value)) for name, value in status["constant_answers"].items()],
         ("time per trial", None if study.seconds is None else duration(study.seconds)),
         ("time left", f"about {duration(status['seconds_left'])}" if status["seconds_left"] else None),
         ("folder", str(about.get(StudyKey.OUTDIR, "-"))),
@@ -167,15 +202,15 @@ def _running_table(running: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _latest_table(trials: list[TrialSummary]) -> Table:
+def _latest_table(trials: list[TrialSummary], interrupted: list[int]) -> Table:
     table = Table("trial", "state", "value", "epochs", "time", "note", box=None)
     for trial in trials:
         seconds, value = trial.attributes.get(TrialKey.RUNTIME), trial.value
         collapsed = trial.attributes.get(TrialKey.COLLAPSED)
         table.add_row(
             str(trial.number),
-            NAMES[trial.state],
-            "-" if value is None else f"{value:.4f}",
+            _INTERRUPTED if trial.number in interrupted else NAMES[trial.state],
+            "-" if value is None else score_text(value),
             str(trial.epochs),
             "-" if seconds is None else f"{seconds:.0f}s",
             "collapsed" if collapsed else str(trial.attributes.get(TrialKey.REASON, "")),

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.report.study_record import StudyRecord, score
 from lightning_hpo.storage.attributes import StudyKey, folder_of
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.study_folder import fit_command
 
 __all__ = ["Table", "baselines", "best_trial", "data", "environment", "summary"]
@@ -55,11 +56,11 @@ def summary(record: StudyRecord) -> Table:
         ("finished trials", f"{finished} of {record.about.get(StudyKey.N_TRIALS, 'an unknown number')}"),
     ]
     if record.best is not None:
-        rows.append(("best trial", f"trial {record.best.number}, {score(record.best):.4f}"))
+        rows.append(("best trial", f"trial {record.best.number}, {score_text(score(record.best))}"))
     if record.best is not None and record.comparable_baselines:
         name, value = min(record.comparable_baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
         lead = objective.gain(score(record.best), value)
-        rows.append(("lead over the best baseline", f"{lead:+.4f} ({name}: {value:.4f})"))
+        rows.append(("lead over the best baseline", f"{score_text(lead, sign=True)} ({name}: {score_text(value)})"))
     return Table("summary", "Summary", "", ("", ""), rows)
 
 
@@ -72,7 +73,7 @@ def best_trial(record: StudyRecord) -> Table:
         (flag, _value(best.params[flag]) if flag in best.params else "not set", _search_space(kind))
         for flag, kind in record.distributions.items()
     ]
-    caption = f"Trial {best.number}, {record.monitor} {score(best):.4f}."
+    caption = f"Trial {best.number}, {record.monitor} {score_text(score(best))}."
     if best in record.collapsed:
         caption += " It predicts the same for every example: it has learned nothing."
     if StudyKey.OUTDIR not in record.about:
@@ -101,7 +102,7 @@ def baselines(record: StudyRecord) -> Table:
     name, title = "baselines", "Constant baselines"
     if not record.baselines:
         return Table(name, title, "The study has not recorded the scores of constant baselines.")
-    rows = [(baseline, f"{value:.4f}") for baseline, value in record.baselines.items()]
+    rows = [(baseline, score_text(value)) for baseline, value in record.baselines.items()]
     caption = "Scores of constant predictions on the validation split; a trained model scores better."
     if record.complete:
         counts = f"{len(record.collapsed)} of {len(record.complete)}"

@@ -14,6 +14,7 @@ from lightning_hpo.config.errors import nearest
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import from_label
 from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 
@@ -74,7 +75,7 @@ class WarmStart:
             parts += [f"fixed: {', '.join(self.fix)}"]
         if other := self._differences(about):
             parts += [f"it was tuned with {other}, so its values cannot be compared with those of this study"]
-        return f"starts from {self.study}, best {self.value:.4f} in trial {self.trial}: {'; '.join(parts)}"
+        return f"starts from {self.study}, best {score_text(self.value)} in trial {self.trial}: {'; '.join(parts)}"
 
     def _differences(self, about: Mapping[str, Any]) -> str:
         return ", ".join(

@@ -9,7 +9,21 @@ from optuna.study import StudyDirection
 
 from lightning_hpo.storage.attributes import StudyKey
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "score_text"]
+
+_SMALL, _LARGE = 1e-3, 1e6
+
+
+def score_text(value: float, *, sign: bool = False) -> str:
+    """Return a score with four decimals, or with four significant digits where these would show nothing of it.
+
+    Args:
+        value: The score, or a difference of scores.
+        sign: Whether to show the sign of a positive value.
+    """
+    plus = "+" if sign else ""
+    fixed = value == 0 or _SMALL <= abs(value) < _LARGE
+    return f"{value:{plus}.4f}" if fixed else f"{value:{plus}.4g}"
 
 
 @dataclass(frozen=True)

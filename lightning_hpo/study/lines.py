@@ -8,6 +8,7 @@ import optuna
 from rich.console import Console
 
 from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 __all__ = ["listed", "outcome_line", "result_line", "waiting"]
@@ -30,7 +31,7 @@ def outcome_line(outcome: Outcome, monitor: str) -> str:
     epoch = 0 if outcome.epoch is None else outcome.epoch + 1
     if outcome.kind is OutcomeKind.COMPLETE:
         collapsed = ", collapsed: it predicts the same for every input" if outcome.collapsed else ""
-        return f"complete: {monitor} {outcome.value:.4f} in epoch {epoch}{collapsed}"
+        return f"complete: {monitor} {score_text(outcome.value)} in epoch {epoch}{collapsed}"
     if outcome.kind is OutcomeKind.PRUNED:
         return f"pruned after epoch {epoch}"
     if outcome.kind in (OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED):
@@ -45,7 +46,7 @@ def result_line(study: optuna.Study) -> str:
     except ValueError:
         return "no trial is complete yet"
     searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
-    return f"best: trial {best.number}, {study.user_attrs[StudyKey.MONITOR]} {best.value:.4f}, with {searched}"
+    return f"best: trial {best.number}, {study.user_attrs[StudyKey.MONITOR]} {score_text(best.value)}, with {searched}"
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.objective import score_text
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.eta import duration
 from lightning_hpo.study.lines import listed, outcome_line
@@ -46,7 +47,7 @@ class ProgressDisplay(StudyCallback):
         if counts := attributes[StudyKey.DATA_COUNTS]:
             self._session.say(f"data: {listed(counts)}")
         if baselines := attributes[StudyKey.BASELINES]:
-            values = ", ".join(f"{name} {value:.4f}" for name, value in baselines.items())
+            values = ", ".join(f"{name} {score_text(value)}" for name, value in baselines.items())
             self._session.say(f"constant baselines: {values}")
         if warm_start := self._session.spec.warm_start:
             self._session.say(warm_start.line(attributes))
@@ -73,7 +74,7 @@ class ProgressDisplay(StudyCallback):
                 self._session.say(f"trial {trial.number} {text}")
 
     def _show(self, number: int, progress: messages.Progress) -> None:
-        shown = "" if progress.metric is None else f"{self._monitor} {progress.metric:.4f}"
+        shown = "" if progress.metric is None else f"{self._monitor} {score_text(progress.metric)}"
         completed = round(progress.epoch + progress.share, 2)
         epochs = None if progress.epochs == -1 else progress.epochs
         self._progress.update(self._tasks[number], total=epochs, completed=completed, note=shown)
@@ -98,7 +99,7 @@ class ProgressDisplay(StudyCallback):
 
     def _note(self) -> str:
         session = self._session
-        best = "" if session.best is None else f"  best {self._monitor} {session.best:.4f}"
+        best = "" if session.best is None else f"  best {self._monitor} {score_text(session.best)}"
         now = time.monotonic()
         left = session.eta.left([now - started for started in self._started.values()])
         return best if left is None or session.done >= self._total else f"{best}  {duration(left)} left"

@@ -227,7 +227,7 @@ def test_refuse_windows_checks_another_encoder(
 def test_windows_left_out_are_counted_and_logged(
     corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    caplog.set_level("INFO", "lightning_hpo")
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder, max_length=11, stride=0)
     module.setup("fit")
     assert any("training windows" in name for name in module.counts)

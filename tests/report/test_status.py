@@ -1,4 +1,5 @@
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 
 KEYS = [
     *("study", "agent", "monitor", "done", "total", "best", "constant_answers", "endings", "failures", "collapsed"),
-    *("seconds_a_trial", "seconds_left", "running", "tuned_by", "started_from", "outdir", "next"),
+    *("seconds_a_trial", "seconds_left", "running", "interrupted", "tuned_by", "started_from", "outdir", "next"),
 ]
 
 
@@ -93,6 +94,41 @@ def test_json_has_the_same_values_under_stable_keys(tuned: optuna.Study, storage
     assert {key: running[key] for key in ("trial", "epoch", "epochs", "device", "device_index", "pid", "host")} == {
         "trial": 2, "epoch": 2, "epochs": 10, "device": "Card", "device_index": "1", "pid": 77, "host": "box",
     }  # fmt: skip
+
+
+def test_trials_without_a_process_are_interrupted(tuned: optuna.Study, storage_url: str, capsys: Captured) -> None:
+    folder = Path(tuned.user_attrs["outdir"])
+    for _ in range(2):  # one process exited before its trial knew its host
+        trial = tuned.ask()
+    trial.set_user_attr(TrialKey.WORKER, {"host": socket.gethostname(), "pid": 77, "since": time.time() - 120})
+    assert _json("first", storage_url, capsys)["interrupted"] == []  # the folder is on another machine
+    with lock_study(folder):
+        code = "import sys; from lightning_hpo.cli import main; main(['status', '--json', *sys.argv[1:]])"
+        command = [sys.executable, "-c", code, "--study", "first", "--storage", storage_url]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        assert [each["trial"] for each in found["running"]] == [2, 3, 4]
+    found = _json("first", storage_url, capsys)
+    assert ([each["trial"] for each in found["running"]], found["interrupted"]) == ([2], [3, 4])
+    print_status("first", DatabaseUrl(storage_url, "--storage"))
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "outcomes 1 complete, 1 failed, 1 running, 2 interrupted" in shown
+    assert "4 interrupted - 0 -" in shown
+
+
+def test_status_does_not_just_repeat_a_command_that_has_failed(
+    tuned: optuna.Study, storage_url: str, capsys: Captured
+) -> None:
+    folder = Path(tuned.user_attrs["outdir"])
+    folder.mkdir(parents=True)
+    tuned.tell(2, state=TrialState.FAIL)
+    resume = f"resume the study: {tuned.user_attrs['command']}"
+    assert _next(storage_url, capsys) == resume
+    tuned.tell(tuned.ask(), state=TrialState.FAIL)
+    assert _next(storage_url, capsys) == (
+        f"find out why the last 3 trials have failed ({folder}/trial_3/log.txt), then {resume}"
+    )
+    tuned.tell(tuned.ask(), 0.5)
+    assert _next(storage_url, capsys) == resume
 
 
 def _next(url: str, capsys: Captured, name: str = "first") -> str:

@@ -4,7 +4,7 @@ from typing import Literal
 import optuna
 import pytest
 
-from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.objective import Objective, score_text
 
 HIGHER, LOWER = Objective("val_metric", "max"), Objective("val_loss", "min")
 
@@ -42,3 +42,22 @@ def test_a_study_with_several_objectives_is_refused() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     with pytest.raises(RuntimeError):
         Objective.of(study)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.56789, "0.5679"),
+        (0.0, "0.0000"),
+        (0.00042, "0.00042"),
+        (-3.21e-7, "-3.21e-07"),
+        (1.5, "1.5000"),
+        (2.5e9, "2.5e+09"),
+    ],
+)
+def test_small_scores_keep_their_digits(value: float, text: str) -> None:
+    assert score_text(value) == text
+
+
+def test_a_difference_has_its_sign() -> None:
+    assert (score_text(0.01, sign=True), score_text(2e-5, sign=True)) == ("+0.0100", "+2e-05")

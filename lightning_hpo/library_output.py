@@ -1,0 +1,157 @@
+"""Output of libraries: kept off the terminal, and written to the log of a command that has one.
+
+The lines of a command are its own. Warnings and log records of installed packages go to a file; those of the user's own
+modules are shown.
+"""
+
+import logging
+import os
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+__all__ = ["LibraryOutput", "collect_library_output", "take_over_loggers", "write_library_output"]
+
+_PACKAGE = Path(__file__).resolve().parent
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
+_INSTALLED = {"site-packages", "dist-packages"}
+
+
+class LibraryOutput(logging.Handler):
+    """Collects warnings and log records of installed packages, and writes them to a file as soon as there is one.
+
+    Lines of this package, such as the counts of a data module, and of the user's own modules are shown on stderr.
+
+    Attributes:
+        warnings: Number of collected warnings and errors.
+        path: The file, if there is one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warnings = 0
+        self.path: Path | None = None
+        self._waiting: list[str] = []
+        self._taken_over: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record of this package or of the user's modules; collect the others."""
+        try:
+            if record.name.partition(".")[0] == _PACKAGE.name:
+                _show(record.getMessage())
+                return
+            line = f"{record.levelname} {record.name}: {record.getMessage()}"
+            if _is_installed(record.pathname):
+                self._collect(line, record.levelno)
+            else:
+                _show(line)
+        except Exception:  # noqa: BLE001 - as in every handler of `logging`
+            self.handleError(record)
+
+    def show_warning(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Replace `warnings.showwarning`: show what the user's own code is warned of, and collect the rest."""
+        del file, line
+        text = f"{filename}:{lineno}: {category.__name__}: {message}"
+        if _is_installed(filename):
+            self._collect(text, logging.WARNING)
+        else:
+            _show(text)
+
+    def write_to(self, path: Path) -> None:
+        """Append what was collected, and what will be, to a file."""
+        self.path = path
+        waiting, self._waiting = self._waiting, []
+        for line in waiting:
+            self._append(line)
+
+    def take_over(self) -> None:
+        """Take over the loggers of installed packages that write to the terminal; call this after their import."""
+        for name, logger in logging.root.manager.loggerDict.items():
+            if not isinstance(logger, logging.Logger):
+                continue
+            module = sys.modules.get(name.partition(".")[0])
+            others = [handler for handler in logger.handlers if type(handler) is not logging.StreamHandler]
+            if len(others) < len(logger.handlers) and _is_installed(getattr(module, "__file__", None) or ""):
+                self._taken_over.append((logger, logger.handlers, logger.propagate))
+                logger.handlers, logger.propagate = others, True
+
+    def give_back(self) -> None:
+        """Undo `take_over`."""
+        while self._taken_over:
+            logger, handlers, propagate = self._taken_over.pop()
+            logger.handlers, logger.propagate = handlers, propagate
+
+    def _collect(self, line: str, level: int) -> None:
+        self.warnings += level >= logging.WARNING
+        if self.path is None:
+            self._waiting.append(line)
+        else:
+            self._append(line)
+
+    def _append(self, line: str) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as log:
+                log.write(f"{line}\n")
+
+
+_current: LibraryOutput | None = None
+
+
+@contextmanager
+def collect_library_output() -> Iterator[LibraryOutput]:
+    """Collect the output of libraries within the block."""
+    global _current
+    outer, output, own = _current, LibraryOutput(), logging.getLogger(_PACKAGE.name)
+    _current = output
+    show, level = warnings.showwarning, own.level
+    warnings.showwarning = output.show_warning
+    own.setLevel(logging.INFO)
+    logging.root.addHandler(output)
+    try:
+        yield output
+    finally:
+        logging.root.removeHandler(output)
+        output.give_back()
+        own.setLevel(level)
+        warnings.showwarning = show
+        _current = outer
+
+
+def take_over_loggers() -> None:
+    """Keep what the imported libraries log off the terminal, if a command collects it."""
+    if _current is not None:
+        _current.take_over()
+
+
+def write_library_output(path: Path) -> None:
+    """Write what the command has collected, and will collect, to a file."""
+    if _current is not None:
+        _current.write_to(path)
+
+
+def _is_installed(filename: str) -> bool:
+    """Return whether a file belongs to an installed package, this package or Python; a file that is missing does."""
+    path = Path(os.path.realpath(filename))
+    return (
+        not _INSTALLED.isdisjoint(path.parts)
+        or path.is_relative_to(_PACKAGE)
+        or path.is_relative_to(_STANDARD_LIBRARY)
+        or not path.is_file()
+    )
+
+
+def _show(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
