@@ -4,6 +4,7 @@ between     time from the end of a trial to the first batch of the next
 starting    --help, status, and fit up to the first batch
 report      report of a study with 1,000 trials
 serving     predictions per second of a registered model and of transformers' pipeline
+busy        demo-data and a demo trial, alone and while other programs use every CPU
 Only by name:
 growth      costs that could grow with a study, at 10 and 10,000 trials (minutes)
 comparison  a trial, the alternatives, and a bare training loop (half an hour)
@@ -111,6 +112,13 @@ def _serving(given: argparse.Namespace) -> Figures:
     return Figures(rows, [Ratio("registered model ÷ transformers' pipeline", found["ratio"], least=1.5)])
 
 
+def _busy(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import busy
+
+    del given
+    return busy.figures()
+
+
 def _growth(given: argparse.Namespace) -> Figures:
     from scripts.benchmarks import growth
 
@@ -147,12 +155,13 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "starting": _starting,
     "report": _report,
     "serving": _serving,
+    "busy": _busy,
     "growth": _growth,
     "comparison": _comparison,
     "corpus": _corpus,
     "gpu": _gpu,
 }
-_SHORT = ("between", "starting", "report", "serving")
+_SHORT = ("between", "starting", "report", "serving", "busy")
 
 
 if __name__ == "__main__":
