@@ -31,7 +31,8 @@ def outcome_line(outcome: Outcome, monitor: str) -> str:
     epoch = 0 if outcome.epoch is None else outcome.epoch + 1
     if outcome.kind is OutcomeKind.COMPLETE:
         collapsed = ", collapsed: it predicts the same for every input" if outcome.collapsed else ""
-        return f"complete: {monitor} {score_text(outcome.value)} in epoch {epoch}{collapsed}"
+        value = "?" if outcome.value is None else score_text(outcome.value)
+        return f"complete: {monitor} {value} in epoch {epoch}{collapsed}"
     if outcome.kind is OutcomeKind.PRUNED:
         return f"pruned after epoch {epoch}"
     if outcome.kind in (OutcomeKind.INTERRUPTED, OutcomeKind.CRASHED):
@@ -46,7 +47,8 @@ def result_line(study: optuna.Study) -> str:
     except ValueError:
         return "no trial is complete yet"
     searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
-    return f"best: trial {best.number}, {study.user_attrs[StudyKey.MONITOR]} {score_text(best.value)}, with {searched}"
+    score = f"{study.user_attrs[StudyKey.MONITOR]} {score_text(study.best_value)}"
+    return f"best: trial {best.number}, {score}, with {searched}"
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -20,7 +20,7 @@ _MOST = 4.0
 
 def figures() -> Figures:
     """Return the seconds of `demo-data` and of a trial's training, alone and beside one spinning process per CPU."""
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for column, others in (("alone, s", 0), ("beside others, s", _cpus())):
