@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
@@ -22,6 +23,8 @@ __all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
 _NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _PRELOADED = ["lightning_hpo.preload"]
 _LEAVING_S = 30
+_LONGEST_FOLDER = 60
+"""A socket's path has at most 104 bytes on macOS and 108 on Linux; multiprocessing adds up to 36 to the folder's."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -93,7 +96,20 @@ def start_server() -> None:
     """Start the server that forks the processes, unless it runs; its imports continue in the background."""
     os.environ.update(_NO_CUDA_BEFORE_FORK)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    forkserver.ensure_running()
+    with _short_temporary_folder():
+        forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Let multiprocessing make its socket in /tmp if TMPDIR is too long for a socket's path (cpython issue 132124)."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 class LocalWorkers:
