@@ -22,12 +22,15 @@ import pytest
 import sqlalchemy
 import torch
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.storage import connection
 from lightning_hpo.storage.optuna_private import storage_of
+from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
 
@@ -182,24 +185,64 @@ def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
     ("error", "printed"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "error: OSError: [Errno 28] No space left on device; "),
-        (sqlite3.OperationalError("database or disk is full"), "error: OperationalError: database or disk is full; "),
+        (StorageInternalError("database or disk is full"), "error: StorageInternalError: database or disk is full; "),
+        (ModuleNotFoundError("No module named 'cmaes'"), "error: ModuleNotFoundError: No module named 'cmaes'; "),
     ],
 )
-def test_a_disk_that_is_full_ends_the_study_in_a_line(
+def test_error_in_the_study_process_pauses_every_trial_and_ends_in_a_line(
     sandbox: StudySandbox,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
     printed: str,
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise error
+    marker = sandbox.folder / "waits"
+    callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    data = CONFIG["data"] | {"init_args": {"placed": True}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}, "data": data}
 
-    monkeypatch.setattr("lightning_hpo.study.launcher.save_config", full)
-    assert sandbox.tune("full", "--study.n_trials", "1") == 1
+    answer = TrialServer.answer
+
+    def fail_once_the_other_trial_waits(server: TrialServer, request: Request) -> bool | None:
+        if isinstance(request, Report) and request.step == 1:
+            raise error
+        return answer(server, request)
+
+    monkeypatch.setattr(TrialServer, "answer", fail_once_the_other_trial_waits)
+    assert sandbox.tune("ended", "--study.n_trials", "2", "--study.workers", "2", config=config) == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert [line.startswith(printed) for line in shown.splitlines() if line.startswith("error")] == [True]
+    assert f"{printed.strip()} the running" in (sandbox.folder / "outputs/ended/study.log").read_text(encoding="utf-8")
+    assert multiprocessing.active_children() == []
+    assert [trial.state for trial in sandbox.trials("ended")] == [TrialState.WAITING] * 2
+    assert all("deaths" not in trial.user_attrs for trial in sandbox.trials("ended"))
+    assert {run.info.status for run in sandbox.runs("ended").values()} == {"SCHEDULED"}
+    left = [torch.load(path, weights_only=True) for path in (sandbox.folder / "outputs/ended").glob("*/last.ckpt")]
+    # The one that trained was asked to stop and saved its batch; the other waited for the answer, after its epoch.
+    assert sorted(checkpoint["global_step"] for checkpoint in left) == [4, 4 + 1]
+
+
+def test_trial_is_paused_if_its_sampler_raises(
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = optuna.Study.ask
+
+    def ask_a_broken_sampler(study: optuna.Study) -> optuna.Trial:
+        trial = ask(study)
+        if study.study_name == "broken":
+            raise AttributeError("'NoneType' object has no attribute 'ask'")
+        return trial
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", ask_a_broken_sampler)
+        assert sandbox.tune("broken", "--study.n_trials", "1") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    log = sandbox.folder / "outputs/broken/study.log"
+    assert printed.splitlines()[-1].endswith(f"the same command resumes them; the traceback is in {log}")
+    assert "ask_a_broken_sampler" in log.read_text(encoding="utf-8")
+    assert [trial.state for trial in sandbox.trials("broken")] == [TrialState.WAITING]
 
 
 def test_best_trials_keep_weights_and_the_best_model_loads_by_its_alias(sandbox: StudySandbox) -> None:
@@ -407,7 +450,7 @@ def test_mlflow_that_fails_before_the_first_trial_is_one_line(
     assert sandbox.tune("first", "--study.n_trials", "1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "error: MlflowException: API request failed; the running trials were killed, and the same command resumes them"
+        "error: MlflowException: API request failed; the running trials were stopped, and the same command resumes them"
     )
     assert not (sandbox.folder / "_optuna/dataaug.db").exists()
 
