@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lightning_hpo import __version__
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.library_output import collect_library_output, take_over_loggers
+from lightning_hpo.standard_error import lasting_stderr
 
 if TYPE_CHECKING:
     import optuna
@@ -61,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, str(Path.cwd()))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
-        with collect_library_output():
-            return _command(given[0])(given[1:]) or 0
-    except InputError as error:
-        return _refuse(error, 2)
-    except LightningHpoError as error:
-        return _refuse(error, 1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    with lasting_stderr():
+        try:
+            with collect_library_output():
+                return _command(given[0])(given[1:]) or 0
+        except InputError as error:
+            return _refuse(error, 2)
+        except LightningHpoError as error:
+            return _refuse(error, 1)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
 
 
 @contextmanager
