@@ -319,7 +319,7 @@ def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox)
     command, marker, _ = _waiting_study(sandbox, "hung_up")
     terminal, slave = pty.openpty()
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    with subprocess.Popen(command, **streams, start_new_session=True, preexec_fn=_take_terminal) as process:  # noqa: PLW1509
+    with subprocess.Popen(command, **streams, start_new_session=True, preexec_fn=_take_terminal) as process:
         os.close(slave)
         while not marker.exists():
             assert process.poll() is None
