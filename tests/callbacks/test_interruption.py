@@ -115,8 +115,12 @@ def test_ignored_signal_stays_ignored() -> None:
 
 
 def test_error_that_follows_a_signal_counts_as_its_stop() -> None:
-    with pytest.raises(StoppedBySignalError, match="stopped by SIGTERM") as raised, Interruption() as interruption:
-        interruption.on_predict_start(None, None)  # type: ignore[arg-type]
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated")
+    def lose_a_worker() -> None:
+        with Interruption() as interruption:
+            interruption.on_predict_start(None, None)  # type: ignore[arg-type]
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated")
+
+    with pytest.raises(StoppedBySignalError, match="stopped by SIGTERM") as raised:
+        lose_a_worker()
     assert raised.value.number == signal.SIGTERM
