@@ -74,6 +74,11 @@ class StudyFolder:
         return self.path / ".lock"
 
     @property
+    def log(self) -> Path:
+        """Lines that `tune` has shown, each with its time."""
+        return self.path / "study.log"
+
+    @property
     def preflight_log(self) -> Path:
         """Output of the preflight process."""
         return self.path / "preflight.log"

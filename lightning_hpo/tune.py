@@ -81,7 +81,12 @@ def _start(session: Session, trial: optuna.Trial, callbacks: Sequence[StudyCallb
 def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequence[StudyCallback]) -> None:
     match message:
         case Request():
-            session.workers.reply(trial, session.server(trial).answer(message))
+            try:
+                answer = session.server(trial).answer(message)
+            except BaseException:
+                session.workers.release(trial)  # without an answer, its process exits
+                raise
+            session.workers.reply(trial, answer)
         case OutboxWritten():
             session.outboxes.of(trial).send()
         case Outcome():

@@ -2,15 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,15 @@ import pytest
 import sqlalchemy
 import torch
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.storage import connection
 from lightning_hpo.storage.optuna_private import storage_of
+from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
 
@@ -182,24 +189,64 @@ def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
     ("error", "printed"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "error: OSError: [Errno 28] No space left on device; "),
-        (sqlite3.OperationalError("database or disk is full"), "error: OperationalError: database or disk is full; "),
+        (StorageInternalError("database or disk is full"), "error: StorageInternalError: database or disk is full; "),
+        (ModuleNotFoundError("No module named 'cmaes'"), "error: ModuleNotFoundError: No module named 'cmaes'; "),
     ],
 )
-def test_a_disk_that_is_full_ends_the_study_in_a_line(
+def test_error_in_the_study_process_pauses_every_trial_and_ends_in_a_line(
     sandbox: StudySandbox,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
     printed: str,
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise error
+    marker = sandbox.folder / "waits"
+    callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    data = CONFIG["data"] | {"init_args": {"placed": True}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}, "data": data}
 
-    monkeypatch.setattr("lightning_hpo.study.launcher.save_config", full)
-    assert sandbox.tune("full", "--study.n_trials", "1") == 1
+    answer = TrialServer.answer
+
+    def fail_once_the_other_trial_waits(server: TrialServer, request: Request) -> bool | None:
+        if isinstance(request, Report) and request.step == 1:
+            raise error
+        return answer(server, request)
+
+    monkeypatch.setattr(TrialServer, "answer", fail_once_the_other_trial_waits)
+    assert sandbox.tune("ended", "--study.n_trials", "2", "--study.workers", "2", config=config) == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert [line.startswith(printed) for line in shown.splitlines() if line.startswith("error")] == [True]
+    assert f"{printed.strip()} the running" in (sandbox.folder / "outputs/ended/study.log").read_text(encoding="utf-8")
+    assert multiprocessing.active_children() == []
+    assert [trial.state for trial in sandbox.trials("ended")] == [TrialState.WAITING] * 2
+    assert all("deaths" not in trial.user_attrs for trial in sandbox.trials("ended"))
+    assert {run.info.status for run in sandbox.runs("ended").values()} == {"SCHEDULED"}
+    left = [torch.load(path, weights_only=True) for path in (sandbox.folder / "outputs/ended").glob("*/last.ckpt")]
+    # The one that trained was asked to stop and saved its batch; the other waited for the answer, after its epoch.
+    assert sorted(checkpoint["global_step"] for checkpoint in left) == [4, 4 + 1]
+
+
+def test_trial_is_paused_if_its_sampler_raises(
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = optuna.Study.ask
+
+    def ask_a_broken_sampler(study: optuna.Study) -> optuna.Trial:
+        trial = ask(study)
+        if study.study_name == "broken":
+            raise AttributeError("'NoneType' object has no attribute 'ask'")
+        return trial
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", ask_a_broken_sampler)
+        assert sandbox.tune("broken", "--study.n_trials", "1") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    log = sandbox.folder / "outputs/broken/study.log"
+    assert printed.splitlines()[-1].endswith(f"the same command resumes them; the traceback is in {log}")
+    assert "ask_a_broken_sampler" in log.read_text(encoding="utf-8")
+    assert [trial.state for trial in sandbox.trials("broken")] == [TrialState.WAITING]
 
 
 def test_best_trials_keep_weights_and_the_best_model_loads_by_its_alias(sandbox: StudySandbox) -> None:
@@ -246,23 +293,61 @@ def test_killed_trial_resumes_with_its_number_run_and_checkpoint(sandbox: StudyS
         assert run.info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def _terminate_group(process: subprocess.Popen[str]) -> None:
+    """End a study as GNU `timeout` does: signal its process, and then all processes of the group."""
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("stop", "number"), [(_interrupt, signal.SIGINT), (_terminate_group, signal.SIGTERM)])
 def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
-    sandbox: StudySandbox, number: signal.Signals
+    sandbox: StudySandbox, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
 ) -> None:
-    config = _stop_amid_an_epoch(sandbox, "stopped", number)
-    assert [t.state for t in sandbox.trials("stopped")] == [TrialState.WAITING]
-    assert sandbox.runs("stopped")[0].info.status == "SCHEDULED"
-    left = torch.load(sandbox.folder / "outputs/stopped/trial_0/last.ckpt", weights_only=True)
-    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number)
+    _assert_paused_at_its_batch(sandbox, "stopped")
     assert sandbox.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
     assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
     assert _table(sandbox.trials("stopped")) == _table(sandbox.trials("calm"))
     assert sandbox.steps(sandbox.runs("stopped")[0], "val_metric") == [0, 1, 2]
 
 
-def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signals) -> dict[str, Any]:
-    """Stop the first trial in the third batch of its second epoch, and return the study's config."""
+def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
+    command, marker, _ = _waiting_study(sandbox, "hung_up")
+    terminal, slave = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    with subprocess.Popen(command, **streams, start_new_session=True, preexec_fn=_take_terminal) as process:
+        os.close(slave)
+        while not marker.exists():
+            assert process.poll() is None
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 4096)
+        os.close(terminal)
+    assert process.returncode == 128 + signal.SIGHUP
+    log = (sandbox.folder / "outputs/hung_up/study.log").read_text(encoding="utf-8")
+    assert "trial 0 paused: interrupted" in log
+    assert log.endswith("stopped: run the same command to resume\n")
+    _assert_paused_at_its_batch(sandbox, "hung_up")
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str) -> None:
+    [trial] = sandbox.trials(study)
+    assert trial.state == TrialState.WAITING
+    assert "deaths" not in trial.user_attrs
+    assert sandbox.runs(study)[0].info.status == "SCHEDULED"
+    left = torch.load(sandbox.folder / f"outputs/{study}/trial_0/last.ckpt", weights_only=True)
+    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+
+
+def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, dict[str, Any]]:
+    """Return the command of a study, the file that its first trial creates as it waits for a stop, and its config."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
@@ -271,10 +356,17 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
     config = {"trainer": trainer, "data": data}
     arguments = sandbox.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
-    command = [sys.executable, "-m", "lightning_hpo", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    return [sys.executable, "-m", "lightning_hpo", *arguments], marker, config
+
+
+def _stop_amid_an_epoch(
+    sandbox: StudySandbox, study: str, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+) -> dict[str, Any]:
+    """Stop the first trial in the third batch of its second epoch, and return the study's config."""
+    command, marker, config = _waiting_study(sandbox, study)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(marker.exists)
-        process.send_signal(number)
+        stop(process)
         assert process.stderr is not None
         printed = process.stderr.read()
     assert process.returncode == 128 + number, printed
@@ -283,7 +375,7 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
 
 
 def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _stop_amid_an_epoch(sandbox, "damaged", signal.SIGINT)
+    config = _stop_amid_an_epoch(sandbox, "damaged", _interrupt, signal.SIGINT)
     flags = ("--study.n_trials", "1", "--study.register", "false")
     last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
@@ -407,7 +499,7 @@ def test_mlflow_that_fails_before_the_first_trial_is_one_line(
     assert sandbox.tune("first", "--study.n_trials", "1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "error: MlflowException: API request failed; the running trials were killed, and the same command resumes them"
+        "error: MlflowException: API request failed; the running trials were stopped, and the same command resumes them"
     )
     assert not (sandbox.folder / "_optuna/dataaug.db").exists()
 

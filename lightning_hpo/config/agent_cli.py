@@ -44,6 +44,7 @@ class AgentCLI(ReplaceableCLI):
         trainer_kwargs: Trainer arguments that override the config; `callbacks` are added to the config's.
         study: Class of the settings in the `study` section. Without it, the section is ignored.
         mlflow_checkpoint: Creates the checkpoint callback of `fit` if the config has an MLFlowLogger.
+        interruption: Callback that stops the Trainer on a signal.
 
     Raises:
         InputError: If flags or keys are invalid, with one line for each.
@@ -60,10 +61,12 @@ class AgentCLI(ReplaceableCLI):
         trainer_kwargs: Mapping[str, Any] | None = None,
         study: type | None = None,
         mlflow_checkpoint: Callable[[], Checkpoint] | None = None,
+        interruption: Callback | None = None,
     ) -> None:
         self._instantiate = instantiate
         self._study = study
         self._mlflow_checkpoint = mlflow_checkpoint
+        self._interruption = interruption
         self._trainer_kwargs = dict(trainer_kwargs or {})
         with warnings.catch_warnings():
             # Lightning warns if arguments are passed in Python while sys.argv is not empty; here both are normal.
@@ -144,10 +147,10 @@ class AgentCLI(ReplaceableCLI):
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Create the Trainer with the caller's settings. `fit` also keeps the best epoch by val_metric."""
         callbacks = self._trainer_kwargs.pop("callbacks", None)
-        if callbacks is not None:
-            self.trainer_defaults = {"callbacks": callbacks}
-        elif self.subcommand == "fit":
-            self.trainer_defaults = {"callbacks": self._default_callbacks()}
+        if callbacks is None:
+            callbacks = self._default_callbacks() if self.subcommand == "fit" else []
+        last = [] if self._interruption is None else [self._interruption]
+        self.trainer_defaults = {"callbacks": [*callbacks, *last]}
         trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
         folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
         if self.subcommand and folder is not None:

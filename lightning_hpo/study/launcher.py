@@ -73,8 +73,10 @@ def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) 
     saved = load_outcome(session.outboxes.of(trial).folder)
     if saved is not None:
         return saved
-    if session.stopping.requested:  # the signal may have reached the whole group, and so the fork server
+    if session.stopping.requested:  # the process was killed, or stopped before it could handle a signal
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted")
+    if exited.with_server:
+        return Outcome(OutcomeKind.INTERRUPTED, reason=exited.reason)
     return Outcome(OutcomeKind.CRASHED, reason=exited.reason)
 
 

@@ -11,6 +11,7 @@ from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_la
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.errors import early_errors
 from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.hub import load_tokenizer
@@ -82,7 +83,8 @@ def _preflight(
 ) -> Findings:
     load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    cli = AgentCLI(config, trainer_kwargs=kwargs)
+    with early_errors():
+        cli = AgentCLI(config, trainer_kwargs=kwargs)
     if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
         _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
     cli.trainer.fit(cli.model, cli.datamodule)

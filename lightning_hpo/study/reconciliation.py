@@ -84,11 +84,17 @@ class Reconciliation:
                     self._seen.add(finding.trial)
         return lines
 
+    def end_running(self) -> None:
+        """Record the saved outcome of each running trial, or pause it; no process may train it any more."""
+        for finding in self._left_running():
+            finding.repair()
+
     def _left_running(self) -> Iterator[_Finding]:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             outcome = load_outcome(self._folder.trial(frozen.number))
-            what = f"its outcome was {outcome.kind.value}" if outcome else "paused, or failed after three crashes"
-            outcome = outcome or Outcome(OutcomeKind.CRASHED, reason="the study process has exited")
+            what = f"its outcome was {outcome.kind.value}" if outcome else "paused"
+            # Not a crash of the trial: the study process counts those when it sees them.
+            outcome = outcome or Outcome(OutcomeKind.INTERRUPTED, reason="the study process has exited")
             line = f"trial {frozen.number} is running, but no process trains it: {what}"
             yield _Finding(line, partial(self._end, frozen, outcome), frozen.number)
 

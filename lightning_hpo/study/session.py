@@ -1,25 +1,24 @@
 """An open study: checked, locked, reconciled, with both databases and its workers."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from lightning_hpo.config.flags import with_flags
-from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.study.failure import exit_with_one_line_error, pause_on_error
 from lightning_hpo.study.lines import result_line
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import Outboxes
@@ -29,10 +28,10 @@ from lightning_hpo.study.stopping import Stopping
 from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.study.workers import LocalWorkers, Workers
 from lightning_hpo.tracking.environment import environment_tags
-from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome
 
-__all__ = ["Session", "exit_with_one_line_error", "local_workers", "open_session"]
+__all__ = ["Session", "local_workers", "open_session"]
 
 _TICK_S = 5.0
 
@@ -78,28 +77,8 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()
-        yield session
-
-
-@contextmanager
-def exit_with_one_line_error(workers: Workers) -> Iterator[None]:
-    """On a database, MLflow or disk error: kill the running trials and raise a one-line error."""
-    try:
-        yield
-    except (*AWAY, sqlite3.Error, StorageInternalError, StorageAwayError) as error:
-        workers.kill()
-        for key in workers.running:
-            workers.release(key)
-        workers.reap()
-        if isinstance(error, LightningHpoError):
-            raise
-        cause: BaseException = error
-        while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = next(iter(masked(str(getattr(cause, "orig", None) or cause)).splitlines()), "")
-        raise LightningHpoError(
-            f"{type(cause).__name__}: {reason}; the running trials were killed, and the same command resumes them"
-        ) from error
+        with pause_on_error(session):
+            yield session
 
 
 class Session:
@@ -121,6 +100,7 @@ class Session:
         done: Number of trials that count towards --study.n_trials.
         best: Best value of a complete trial, if there is one.
         console: Where lines and bars are shown.
+        folder: The study's folder.
     """
 
     def __init__(
@@ -137,6 +117,7 @@ class Session:
         self._space = space
         self._objective = spec.settings.objective
         self.console = Console(stderr=True, highlight=False)
+        self.folder = folder_of(study)
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
         self.outboxes = Outboxes(study, tracker)
@@ -156,8 +137,16 @@ class Session:
         self.best = next((trial.value for trial in ranked(self.study)), None)
 
     def say(self, line: str) -> None:
-        """Show a line, above the bars where there are some."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        """Show a line, above the bars where there are some, and log it."""
+        self.log(line)
+        # The terminal may have been closed, or a signal may have interrupted the writing of another line.
+        with suppress(OSError, RuntimeError, ValueError):
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def log(self, text: str) -> None:
+        """Append a line to `study.log`, with its time. A line that cannot be written ends no study."""
+        with suppress(OSError), self.folder.log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(' ', 'seconds')} {text}\n")
 
     @property
     def complete(self) -> bool:

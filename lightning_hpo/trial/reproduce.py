@@ -26,10 +26,17 @@ _FINGERPRINT = "data_fingerprint"
 _QUIET = {"logger": False, "enable_model_summary": False}
 
 
-def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
+def reproduce(
+    study: optuna.Study,
+    tracker: Tracker,
+    number: int | None,
+    *,
+    run: bool,
+    interruption: Callback | None = None,
+) -> Iterator[str]:
     """Print the command that retrains a trial, by default the best one, and what has changed since.
 
-    With `run`, also retrain the trial and compare its value. The study is not modified.
+    With `run`, also retrain the trial and compare its value; `interruption` may stop it. The study is not modified.
 
     Yields:
         The lines to print: the command, one line for each change, and the comparison.
@@ -49,7 +56,8 @@ def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run:
     if problems:
         raise InputError([f"trial {trial.number} cannot be retrained: {problem}" for problem in problems])
     if run:
-        yield _comparison(trial, _retrain(study, trial, config), Objective.of(study))
+        values = _retrain(study, trial, config, interruption)
+        yield _comparison(trial, values, Objective.of(study))
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
@@ -146,12 +154,12 @@ class _Values(Callback):
             trainer.should_stop = trainer.should_stop or len(self.values) >= self._epochs
 
 
-def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path) -> list[float]:
+def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path, interruption: Callback | None) -> list[float]:
     """Return the monitored value of each epoch of a new training."""
     recorder = _Values(study.user_attrs[StudyKey.MONITOR], len(trial.intermediate_values))
     with tempfile.TemporaryDirectory() as folder:
         kwargs = {**_QUIET, "callbacks": [recorder], "default_root_dir": folder}
-        cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs)
+        cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs, interruption=interruption)
         cli.trainer.fit(cli.model, cli.datamodule)
     return recorder.values
 
