@@ -48,8 +48,8 @@ def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.C
     }
     for _ in range(2):
         assert sandbox.tune("grid", config=config) == 0
-        # The default comes first, and the grid after it.
-        assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
+        # The default comes first. It is a point of the grid, and is not trained again.
+        assert [trial.params["model.hidden"] for trial in sandbox.trials("grid")] == [4, 2]
     printed = capfd.readouterr().err
     assert printed.count("the sampler has sampled the whole search space") == 1
     assert "registered foreignmodule-best-model version 1, verified" in printed
@@ -297,7 +297,7 @@ def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsy
 def test_exception_fails_the_trial_and_too_many_failures_stop_the_study(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"search_space": {"model.fails": {"choices": [True]}}}
+    config = {"search_space": {"model.fails": {"choices": [True]}, "model.hidden": {"low": 2, "high": 16}}}
     assert sandbox.tune("fails", "--study.max_failures", "2", config=config) == 1
     assert "2 trials in a row have failed, the last with: RuntimeError" in capsys.readouterr().err
     assert [t.state for t in sandbox.trials("fails")] == [TrialState.FAIL] * 2
@@ -452,7 +452,9 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {"search_space": {"model.hidden": {"choices": ["many"]}}},
         "model.hidden: 'many'",
     ),
-    "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
+    "monitor never logged": (["--study.monitor", "val_f1", "--study.mode", "max"], {}, "'val_f1' is never logged"),
+    "mode not known": (["--study.monitor", "val_f1"], {}, "--study.mode: required"),
+    "mode contradicts": (["--study.monitor", "val_loss", "--study.mode", "max"], {}, "a lower val_loss is better"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
     "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes the evaluation"),

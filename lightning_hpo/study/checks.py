@@ -64,12 +64,12 @@ def check_settings(
             rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
         except InputError as error:
             problems += error.problems
-    if spec.epochs < 1:
+    if spec.reports < 1:
         problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
         raise InputError(problems)
-    pruner = build_pruner(spec.pruner, spec.epochs)
+    pruner = build_pruner(spec.pruner, spec.reports)
     try:
-        check_pruner(pruner, reports=spec.epochs)
+        check_pruner(pruner, reports=spec.reports)
     except InputError as error:
         problems += error.problems
     if problems:
@@ -167,7 +167,7 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,
-        StudyKey.EPOCHS: None if spec.endless else spec.epochs,
+        StudyKey.EPOCHS: None if spec.endless else spec.reports,
         StudyKey.COMMAND: spec.command,
         StudyKey.OUTDIR: str(spec.settings.folder.absolute()),
         **spec.attributes,

@@ -67,7 +67,14 @@ def identity_problems(study: optuna.Study, spec: StudySpec, space: SearchSpace) 
             f"--study.name: {name} has {len(study.directions)} objectives, and a study of `tune` has one; use another "
             "--study.name"
         ]
-    problems = []
+    problems = [
+        f"--study.name: {name} was started with {key} {study.user_attrs[key]}, and now it is {value}; use the same, or "
+        "another name"
+        for key, value in ((StudyKey.AGENT, spec.agent), (StudyKey.MONITOR, objective.monitor))
+        if study.user_attrs.get(key, value) != value
+    ]
+    if problems:
+        return problems
     if Objective.of(study).mode != objective.mode:
         stored = Objective.of(study)
         problems.append(

@@ -143,7 +143,7 @@ class Session:
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
         self.outboxes = Outboxes(study, tracker)
-        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
+        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.reports)
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
@@ -258,7 +258,7 @@ class Session:
         folder = self.spec.settings.folder
         if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
-        if self._failed_too_often:
+        if self._failed_too_often or (self._exhausted and self._failures and self.best is None):
             raise LightningHpoError(
                 f"{len(self._failures)} trials in a row have failed, the last with: {self._failures[-1]}; "
                 f"see {folder}/trial_*/log.txt; --study.max_failures allows more"

@@ -140,7 +140,11 @@ class StudySpec:
         return self.config["trainer"]["max_epochs"] in (None, -1)
 
     @property
-    def epochs(self) -> int:
-        """Validated epochs of a trial."""
+    def reports(self) -> int:
+        """Validations of a trial, each of which is reported. An interval in batches counts as one validation."""
         trainer = self.config["trainer"]
-        return _ENDLESS if self.endless else int(trainer["max_epochs"]) // int(trainer["check_val_every_n_epoch"] or 1)
+        if self.endless:
+            return _ENDLESS
+        share = trainer.get("val_check_interval")
+        within = int(1 / share + 1e-9) if isinstance(share, float) and 0 < share < 1 else 1
+        return within * (int(trainer["max_epochs"]) // int(trainer["check_val_every_n_epoch"] or 1))
