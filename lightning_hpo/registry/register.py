@@ -1,5 +1,6 @@
 """Registration of a trial's model: log it if necessary, create a version, verify it, and move the alias."""
 
+import json
 from multiprocessing.connection import Connection
 
 import optuna
@@ -105,6 +106,7 @@ def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, 
         "study": study.study_name,
         "monitor": study.user_attrs[StudyKey.MONITOR],
         "data_fingerprint": str(study.user_attrs[StudyKey.DATA_FINGERPRINT]),
+        StudyKey.EVALUATION: json.dumps(study.user_attrs.get(StudyKey.EVALUATION, {}), sort_keys=True),
         DIGEST: str(model.tags.get(DIGEST)),
     }
     try:
