@@ -91,11 +91,17 @@ def require_tuned(study: optuna.Study, missing: str) -> None:
         missing: What the trials of other studies do not have.
 
     Raises:
-        InputError: If `tune` did not create the study, or if it has several objectives.
+        InputError: If `tune` did not create the study, or if it has several objectives or a direction other than its
+            mode: an earlier version accepted a study that plain Optuna had created to minimize.
     """
     if StudyKey.AGENT not in study.user_attrs:
         raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no {missing}")
-    Objective.of(study)
+    objective = Objective.of(study)
+    if (mode := study.user_attrs.get(StudyKey.MODE, objective.mode)) != objective.mode:
+        raise InputError(
+            f"{study.study_name}: the study was created to {objective.direction} its metric, but tuned with --study.mode "
+            f"{mode}, so its best trial is not known; tune under another --study.name"
+        )
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
