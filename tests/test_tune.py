@@ -55,11 +55,75 @@ def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.C
     }
     for _ in range(2):
         assert sandbox.tune("grid", config=config) == 0
-        # The default comes first, and the grid after it.
-        assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
+        # The default comes first. It is a point of the grid, and is not trained again.
+        assert [trial.params["model.hidden"] for trial in sandbox.trials("grid")] == [4, 2]
     printed = capfd.readouterr().err
     assert printed.count("the sampler has sampled the whole search space") == 1
     assert "registered foreignmodule-best-model version 1, verified" in printed
+
+
+def test_finite_space_ends_the_study_and_no_point_is_trained_twice(
+    sandbox: StudySandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--study.n_trials", "5", "--study.register", "false", "--trainer.max_epochs", "1")
+    space: dict[str, Any] = {"model.hidden": {"choices": [2, 4]}}
+    for _ in range(2):
+        assert sandbox.tune("small", *flags, config={"search_space": space}) == 0
+        assert [trial.params["model.hidden"] for trial in sandbox.trials("small")] == [4, 2]
+    assert capfd.readouterr().err.count("the sampler has sampled the whole search space") == 1
+    # Another flag makes new points.
+    space["model.lr"] = {"low": 0.01, "high": 1.0}
+    assert sandbox.tune("small", *flags[2:], "--study.n_trials", "3", config={"search_space": space}) == 0
+    assert [trial.state for trial in sandbox.trials("small")] == [TrialState.COMPLETE] * 3
+
+
+def test_value_of_a_trial_with_several_validations_in_an_epoch_is_in_both_databases(sandbox: StudySandbox) -> None:
+    flags = ("--study.n_trials", "1", "--study.register", "false", "--trainer.val_check_interval", "0.5")
+    assert sandbox.tune("often", *flags) == 0
+    [trial] = sandbox.trials("often")
+    run = sandbox.runs("often")[0]
+    history = {p.step: p.value for p in sandbox.client.get_metric_history(run.info.run_id, "val_metric")}
+    assert list(trial.intermediate_values) == list(history) == list(range(6))
+    assert list(history.values()) == pytest.approx(list(trial.intermediate_values.values()))
+    assert max(trial.intermediate_values.values()) == trial.value
+
+
+STORED: dict[str, tuple[Callable[[optuna.Study], object], dict[str, Any], tuple[str, ...], str]] = {
+    "a study that minimizes": (lambda study: study.ask(), {"direction": "minimize"}, (), "created to minimize"),
+    "two objectives": (lambda study: study.ask(), {"directions": ["minimize", "maximize"]}, (), "has 2 objectives"),
+    "a range without log": (
+        lambda study: study.ask().suggest_float("model.lr", 1.0e-3, 1.0),
+        {"direction": "maximize"},
+        (),
+        "search_space: model.lr: got a range of floats with log: true, but the study began with a range of floats",
+    ),
+    "fewer validation batches": (
+        lambda study: study.set_user_attr("evaluation_flags", {"trainer.limit_val_batches": 1}),
+        {"direction": "maximize"},
+        (),
+        "--trainer.limit_val_batches: stored was started with 1, and now it is 1.0, which changes what is measured",
+    ),
+    "a package that is not installed": (
+        lambda study: study.ask(),
+        {"direction": "maximize"},
+        ("--study.sampler", "CmaEsSampler"),
+        "--study.sampler: CmaEsSampler needs the package cmaes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_study_that_does_not_fit_the_call_is_refused_unchanged(
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    change, direction, flags, line = STORED[case]
+    change(optuna.create_study(study_name="stored", storage=sandbox.storage, **direction))
+    before = _databases(sandbox.folder)
+    assert sandbox.tune("stored", *flags) == 2
+    [printed] = capsys.readouterr().err.splitlines()
+    assert line in printed
+    assert _databases(sandbox.folder) == before
+    assert not Path(sandbox.outdir).exists()
 
 
 def test_both_databases_agree_after_a_study(sandbox: StudySandbox) -> None:
@@ -389,7 +453,7 @@ def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsy
 def test_exception_fails_the_trial_and_too_many_failures_stop_the_study(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"search_space": {"model.fails": {"choices": [True]}}}
+    config = {"search_space": {"model.fails": {"choices": [True]}, "model.hidden": {"low": 2, "high": 16}}}
     assert sandbox.tune("fails", "--study.max_failures", "2", config=config) == 1
     assert "2 trials in a row have failed, the last with: RuntimeError" in capsys.readouterr().err
     assert [t.state for t in sandbox.trials("fails")] == [TrialState.FAIL] * 2
@@ -544,7 +608,9 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {"search_space": {"model.hidden": {"choices": ["many"]}}},
         "model.hidden: 'many'",
     ),
-    "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
+    "monitor never logged": (["--study.monitor", "val_f1", "--study.mode", "max"], {}, "'val_f1' is never logged"),
+    "mode not known": (["--study.monitor", "val_f1"], {}, "--study.mode: required"),
+    "mode contradicts": (["--study.monitor", "val_loss", "--study.mode", "max"], {}, "a lower val_loss is better"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
     "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes the evaluation"),

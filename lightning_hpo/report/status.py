@@ -16,7 +16,7 @@ from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.outcomes import NAMES
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.connection import connect
-from lightning_hpo.storage.objective import score_text
+from lightning_hpo.storage.objective import comparable_baselines, score_text
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
@@ -77,7 +77,7 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "done": study.done,
         "total": about.get(StudyKey.N_TRIALS),
         "best": None if study.best is None else {"trial": study.best[0], "value": study.best[1]},
-        "constant_answers": about.get(StudyKey.BASELINES, {}),
+        "constant_answers": comparable_baselines(about),
         "endings": {key: study.counts.get(state, 0) for state, key in _JSON_KEYS.items()},
         "failures": {reason or "no reason recorded": count for reason, count in study.failures.items()},
         "collapsed": study.collapsed,

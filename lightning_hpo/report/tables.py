@@ -57,8 +57,8 @@ def summary(record: StudyRecord) -> Table:
     ]
     if record.best is not None:
         rows.append(("best trial", f"trial {record.best.number}, {score_text(score(record.best))}"))
-    if record.best is not None and record.comparable_baselines:
-        name, value = min(record.comparable_baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
+    if record.best is not None and record.baselines:
+        name, value = min(record.baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
         lead = objective.gain(score(record.best), value)
         rows.append(("lead over the best baseline", f"{score_text(lead, sign=True)} ({name}: {score_text(value)})"))
     return Table("summary", "Summary", "", ("", ""), rows)
@@ -101,13 +101,13 @@ def baselines(record: StudyRecord) -> Table:
     """Return the score of each constant baseline."""
     name, title = "baselines", "Constant baselines"
     if not record.baselines:
-        return Table(name, title, "The study has not recorded the scores of constant baselines.")
+        return Table(name, title, "The study has no baselines in the metric that it optimizes.")
     rows = [(baseline, score_text(value)) for baseline, value in record.baselines.items()]
     caption = "Scores of constant predictions on the validation split; a trained model scores better."
     if record.complete:
         counts = f"{len(record.collapsed)} of {len(record.complete)}"
         caption += f" {counts} complete trials predict the same for every example."
-    return Table(name, title, caption, ("prediction", "val_metric"), rows)
+    return Table(name, title, caption, ("prediction", record.monitor), rows)
 
 
 def data(record: StudyRecord) -> Table:

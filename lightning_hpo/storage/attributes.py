@@ -30,6 +30,8 @@ class StudyKey:
     MODE = "mode"
     OUTDIR = "outdir"
     DATA_FINGERPRINT = "data_fingerprint"
+    EVALUATION = "evaluation_flags"
+    """Value of each flag that changes what is measured."""
     DATA_COUNTS = "data_counts"
     BASELINES = "constant_answers"
     PRECISION = "precision"

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 __all__ = [
     "TRIAL_START",
+    "all_trials",
     "has_reported",
     "models",
     "pause_trial",
@@ -33,6 +34,11 @@ TRIAL_START: Final = models.TrialModel.__table__.c.datetime_start
 def storage_of(study: optuna.Study) -> BaseStorage:
     """Return the storage of a study, to open the same study a second time without a second connection."""
     return study._storage
+
+
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of a study, also if the study is the part of it that `HyperbandPruner` shows to a sampler."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def trial_id_of(trial: optuna.Trial | FrozenTrial) -> int:

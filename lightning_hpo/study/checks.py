@@ -7,16 +7,17 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import class_of
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.pruners import build_pruner, check_pruner
+from lightning_hpo.search.rehearsal import rehearse_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
+from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -40,23 +41,35 @@ def check_settings(
     settings = spec.settings
     problems = settings.problems()
     problems += _device_problems(settings, spec.config["trainer"])
+    stored = None
     try:
         settings.storage_url.check()
+        stored = None if problems else database.find(str(settings.name))
         spec = spec if problems else spec.with_warm_start(database)
     except InputError as error:
         problems += error.problems
-    data = spec.config.get("data")
-    measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
     try:
-        space = SearchSpace(spec.search_space, spec.config, measures, spec.warm_start)
+        spec = spec.with_mode(stored)
     except InputError as error:
         problems += error.problems
-    if spec.epochs < 1:
+    problems += spec.callback_problems()
+    try:
+        space = SearchSpace(spec.search_space, spec.config, declared_measures(spec.config), spec.warm_start)
+    except InputError as error:
+        problems += error.problems
+    if not problems:
+        problems += identity_problems(stored, spec, space) if stored is not None else []
+    if not problems:
+        try:
+            rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
+        except InputError as error:
+            problems += error.problems
+    if spec.reports < 1:
         problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
         raise InputError(problems)
-    pruner = build_pruner(spec.pruner, spec.epochs)
+    pruner = build_pruner(spec.pruner, spec.reports)
     try:
-        check_pruner(pruner, reports=spec.epochs)
+        check_pruner(pruner, reports=spec.reports)
     except InputError as error:
         problems += error.problems
     if problems:
@@ -148,12 +161,13 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.MONITOR: spec.settings.monitor,
         StudyKey.MODE: spec.settings.mode,
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
+        StudyKey.EVALUATION: evaluation_flags(spec),
         StudyKey.DATA_COUNTS: dict(findings.counts),
         StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,
-        StudyKey.EPOCHS: None if spec.endless else spec.epochs,
+        StudyKey.EPOCHS: None if spec.endless else spec.reports,
         StudyKey.COMMAND: spec.command,
         StudyKey.OUTDIR: str(spec.settings.folder.absolute()),
         **spec.attributes,

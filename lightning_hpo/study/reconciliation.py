@@ -34,6 +34,8 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     """
     if StudyKey.OUTDIR not in study.user_attrs:
         return ["skipped: it was not created by `tune`"]
+    if len(study.directions) != 1:
+        return [f"skipped: it has {len(study.directions)} objectives"]
     folder = folder_of(study)
     if not folder.lock.exists():
         found = Reconciliation(study, tracker, alive=True).run(dry_run=dry_run)

@@ -11,7 +11,7 @@ from rich.console import Console
 from lightning_hpo.config.flags import with_flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
-from lightning_hpo.search.samplers import build_sampler
+from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
 from lightning_hpo.storage.optuna_private import stored_trial
@@ -71,9 +71,10 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         tracker = Tracker(str(spec.settings.tracking_uri))
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
-        study = database.create(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
+        sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)
+        study = database.create(spec.settings, sampler, pruner)
         update_attributes(study, attributes)
-        session = Session(spec, space, study, tracker, experiment, workers)
+        session = Session(spec, space, study, sampler, tracker, experiment, workers)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()
@@ -88,6 +89,7 @@ class Session:
         spec: Specification of the study.
         space: Its search space.
         study: Optuna's side.
+        sampler: Sampler of the study.
         tracker: MLflow's side.
         experiment: Id of the study's experiment in MLflow.
         workers: Processes for its trials.
@@ -108,20 +110,21 @@ class Session:
         spec: StudySpec,
         space: SearchSpace,
         study: optuna.Study,
+        sampler: NumberSeededSampler,
         tracker: Tracker,
         experiment: str,
         workers: Workers,
     ) -> None:
         self.spec, self.study, self.tracker = spec, study, tracker
         self.experiment, self.workers = experiment, workers
-        self._space = space
+        self._space, self._sampler = space, sampler
         self._objective = spec.settings.objective
         self.console = Console(stderr=True, highlight=False)
         self.folder = folder_of(study)
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
         self.outboxes = Outboxes(study, tracker)
-        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
+        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.reports)
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
@@ -130,6 +133,8 @@ class Session:
 
     def count_trials(self) -> None:
         """Count the trials that earlier commands have finished."""
+        if self._exhausted and self._sampler.has_new_point(self.study):  # a range has been extended
+            self._set_exhausted(False)
         counted = self.study.get_trials(deepcopy=False, states=self.spec.counted)
         self.done = len(counted)
         for trial in counted:
@@ -157,7 +162,24 @@ class Session:
     def wants_more_trials(self) -> bool:
         """Whether to start another trial."""
         stopped = self.stopping.requested or self._exhausted or self._failed_too_often
-        return not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
+        wanted = not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
+        return wanted and not self._at_end_of_space()
+
+    def _at_end_of_space(self) -> bool:
+        """Return whether every point of the search space has a trial, and no trial is paused."""
+        if self.spec.sample is not None or self._sampler.has_new_point(self.study):
+            return False
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        if not self.workers.running:  # a running trial may yet be paused
+            self._set_exhausted(True)
+        return True
+
+    def _set_exhausted(self, exhausted: bool) -> None:
+        self._exhausted = exhausted
+        self.study.set_user_attr(StudyKey.EXHAUSTED, exhausted)
+        if exhausted:
+            self.say("the sampler has sampled the whole search space: no further trial is started")
 
     @property
     def _failed_too_often(self) -> bool:
@@ -168,6 +190,7 @@ class Session:
         if self.spec.sample is not None:
             return self.spec.sample(trial)
         values = self._space.suggest(trial)
+        self._sampler.remember(trial.number, trial.params)
         # The precision instead of `auto`: the config must give the same model on a device that would choose another.
         # The trial's process validates all values when it parses the config.
         precision = self.study.user_attrs[StudyKey.PRECISION]
@@ -203,10 +226,8 @@ class Session:
             self._failures.append(outcome.reason)
         elif state.is_finished():
             self._failures.clear()
-        if getattr(self.study.sampler, "exhausted", False) and not self._exhausted:
-            self._exhausted = True
-            self.study.set_user_attr(StudyKey.EXHAUSTED, True)
-            self.say("the sampler has sampled the whole search space")
+        if self._sampler.exhausted and not self._exhausted:
+            self._set_exhausted(True)
 
     def send_all(self) -> bool:
         """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
@@ -226,7 +247,7 @@ class Session:
         folder = self.spec.settings.folder
         if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
-        if self._failed_too_often:
+        if self._failed_too_often or (self._exhausted and self._failures and self.best is None):
             raise LightningHpoError(
                 f"{len(self._failures)} trials in a row have failed, the last with: {self._failures[-1]}; "
                 f"see {folder}/trial_*/log.txt; --study.max_failures allows more"

@@ -14,6 +14,7 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study_folder import fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -61,8 +62,7 @@ def reproduce(
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    if StudyKey.AGENT not in study.user_attrs:
-        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no configs")
+    require_tuned(study, "configs")
     trials = study.get_trials(deepcopy=False)
     if number is None:
         try:

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.progress import ProgressDisplay
@@ -36,6 +37,7 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
     forkserver.ensure_running()  # without imports, which no test here needs
     for key, value in {
         "outdir": "/nowhere",
+        "monitor": "val_metric",
         "data_counts": {"posts": 3},
         "constant_answers": {"never met": 0.4},
     }.items():
@@ -45,7 +47,8 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
         spec = StudySpec(
             {"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}}, {}, StudySettings(n_trials=total)
         )
-        session = Session(spec, SearchSpace({}, {"aug": {}}, []), study, tracker, "0", LocalWorkers(1))
+        space = SearchSpace({}, {"aug": {}}, [])
+        session = Session(spec, space, study, build_sampler(None, 17, space), tracker, "0", LocalWorkers(1))
         session.done = done
         for _ in range(done):
             session.eta.add(30.0, 2)

@@ -81,6 +81,13 @@ def left(study: optuna.Study, tracker: Tracker, tmp_path: Path) -> Left:
     return Left(study, tracker, tmp_path / "outputs" / "first")
 
 
+def test_study_with_several_objectives_is_skipped(left: Left) -> None:
+    study = optuna.create_study(study_name="two", directions=["maximize", "minimize"])
+    for key, value in left.study.user_attrs.items():
+        study.set_user_attr(key, value)
+    assert reconcile(study, left.tracker) == ["skipped: it has 2 objectives"]
+
+
 def test_consistent_study_has_no_findings(left: Left) -> None:
     left.complete()
     left.end(left.start(), Outcome(OutcomeKind.INTERRUPTED))
