@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "masked"]
+__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "dumped", "masked"]
 
 SQLITE_TIMEOUT_S = 60
 """Seconds for which SQLite waits for a lock that another process holds."""
+
+# Tables in which Optuna and MLflow keep rows that belong to no study.
+_WITHOUT_STUDIES = {"alembic_version", "version_info", "workspaces"}
 
 
 def default_storage() -> str:
@@ -113,3 +117,53 @@ class DatabaseUrl:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(self.path, timeout=SQLITE_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
+
+    def create_tables(self, schema: Callable[[], Sequence[str]]) -> None:
+        """Create the tables of a database that has no rows yet, in one transaction: a killed process leaves no part.
+
+        Empty tables that a killed process of an earlier version has left are replaced.
+
+        Args:
+            schema: Called if the tables are needed; returns SQL statements that create and fill them in a new file.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        with contextlib.closing(sqlite3.connect(self.path, SQLITE_TIMEOUT_S, isolation_level=None)) as connection:
+            if _has_rows(connection):
+                return
+            statements = schema()
+            connection.execute("BEGIN IMMEDIATE")
+            # Another process may have been faster, or the tables may be those of another program.
+            if not _has_rows(connection) and _without_copies(_tables(connection)) <= _tables_of(statements):
+                for table in _tables(connection):
+                    connection.execute(f'DROP TABLE "{table}"')
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+
+
+def dumped(connection: sqlite3.Connection) -> list[str]:
+    """Return the SQL statements that create a database's tables with their rows, without those of a transaction."""
+    return [line for line in connection.iterdump() if line not in ("BEGIN TRANSACTION;", "COMMIT;")]
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    return {name for (name,) in rows if not name.startswith("sqlite_")}
+
+
+def _without_copies(tables: set[str]) -> set[str]:
+    """Leave out the tables into which a migration copies others."""
+    return {name for name in tables if not name.startswith("_alembic_tmp_")}
+
+
+def _tables_of(statements: Sequence[str]) -> set[str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        return _tables(connection)
+
+
+def _has_rows(connection: sqlite3.Connection) -> bool:
+    tables = _tables(connection) - _WITHOUT_STUDIES
+    return any(connection.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() for table in tables)

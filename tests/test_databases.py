@@ -130,3 +130,67 @@ def test_bad_url_is_one_line_without_its_password(url: str) -> None:
     assert line.startswith("--storage: ")
     assert line.endswith(" is not a database URL; use e.g. sqlite:///studies.db")
     assert "me:secret" not in line
+
+
+def _rows(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.iterdump())[1:-1]
+
+
+SCHEMA = ["CREATE TABLE a (x);", "CREATE TABLE b (y);", 'INSERT INTO "b" VALUES(1);']
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        pytest.param([], id="empty file"),
+        pytest.param(["CREATE TABLE a (old)"], id="first table of a killed process"),
+        pytest.param(["CREATE TABLE a (old)", "CREATE TABLE _alembic_tmp_a (old)"], id="killed in a migration"),
+    ],
+)
+def test_unused_database_gets_all_tables(tmp_path: Path, existing: list[str]) -> None:
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in existing:
+            connection.execute(statement)
+    path.touch()
+    DatabaseUrl(f"sqlite:///{path}", "--x").create_tables(lambda: SCHEMA)
+    assert _rows(path) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        pytest.param(["CREATE TABLE a (old);", 'INSERT INTO "a" VALUES(1);'], id="rows"),
+        pytest.param(["CREATE TABLE a (old);", "CREATE TABLE orders (x);"], id="empty tables of another program"),
+    ],
+)
+def test_used_database_is_left_alone(tmp_path: Path, existing: list[str]) -> None:
+    path = tmp_path / "used.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in existing:
+            connection.execute(statement)
+    DatabaseUrl(f"sqlite:///{path}", "--x").create_tables(lambda: SCHEMA)
+    assert _rows(path) == existing
+
+
+def test_interrupted_creation_leaves_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    path.touch()
+    url = DatabaseUrl(f"sqlite:///{path}", "--x")
+    with pytest.raises(sqlite3.OperationalError):
+        url.create_tables(lambda: [*SCHEMA, "interrupted"])
+    assert _rows(path) == []
+
+
+def test_slower_of_two_processes_keeps_the_rows_of_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    path.touch()
+    url = DatabaseUrl(f"sqlite:///{path}", "--x")
+
+    def schema_after_the_other() -> list[str]:
+        url.create_tables(lambda: [*SCHEMA, 'INSERT INTO "a" VALUES(2);'])
+        return SCHEMA
+
+    url.create_tables(schema_after_the_other)
+    assert 'INSERT INTO "a" VALUES(2);' in _rows(path)

@@ -11,7 +11,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, masked
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, masked
 from lightning_hpo.exceptions import InputError, StorageAwayError
 
 __all__ = ["NoStudiesError", "connect", "open_storage", "wait_for_connections"]
@@ -49,6 +49,7 @@ def open_storage(
     with _one_line_errors(url):
         if create:
             url.prepare()
+            url.create_tables(_optuna_schema)
         else:
             url.require()
         timeout_s = wait_s if sqlite_timeout_s is None else sqlite_timeout_s
@@ -64,6 +65,15 @@ def open_storage(
         if wait_s is not None:
             wait_for_connections(storage.engine, url, wait_s)
         return storage
+
+
+def _optuna_schema() -> list[str]:
+    storage = RDBStorage("sqlite://")
+    try:
+        connection: Any = storage.engine.raw_connection().driver_connection
+        return dumped(connection)
+    finally:
+        storage.engine.dispose()
 
 
 @contextmanager

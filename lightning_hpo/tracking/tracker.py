@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, masked
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, masked
 from lightning_hpo.exceptions import InputError
 
 # Before the import: by default, MLflow tries for minutes to reach a server, and training would wait.
@@ -32,6 +32,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 __all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "is_refusal"]
 
@@ -117,6 +118,7 @@ class Tracker:
         """
         try:
             self._url.prepare()
+            self._url.create_tables(_mlflow_schema)
             if self._url.path is None and not self._url.is_server:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -267,3 +269,14 @@ def _connect(uri: str) -> None:
         engine.connect().close()
     finally:
         engine.dispose()
+
+
+def _mlflow_schema() -> list[str]:
+    """Return the SQL of MLflow's tables, which MLflow itself creates in hundreds of steps."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # takes a second, and only a new file needs it
+
+    store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
+    try:
+        return dumped(store.engine.raw_connection().driver_connection)
+    finally:
+        store.engine.dispose()

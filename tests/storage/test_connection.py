@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,13 @@ def test_missing_storage_is_not_created_for_reading(tmp_path: Path) -> None:
 def test_storage_is_created_with_its_folder(tmp_path: Path) -> None:
     open_storage(_url(f"sqlite:///{tmp_path}/_optuna/dataaug.db"))
     assert (tmp_path / "_optuna" / "dataaug.db").is_file()
+
+
+def test_storage_of_a_process_killed_while_it_made_the_tables_is_made_again(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "optuna.db")) as half:
+        half.execute("CREATE TABLE studies (study_id INTEGER PRIMARY KEY)")
+    storage = open_storage(_url(f"sqlite:///{tmp_path}/optuna.db"))
+    assert optuna.create_study(study_name="first", storage=storage).study_name == "first"
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@localhost:1/db", "nosuch://me:secret@host/db", "not a URL"])

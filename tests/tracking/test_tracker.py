@@ -1,10 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy
 import yaml
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _initialize_tables
+from sqlalchemy.exc import PendingRollbackError
 
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.tracking.tracker import Tracker
@@ -134,3 +138,22 @@ def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is no database" * 99)
     with pytest.raises(InputError, match=r"--study.tracking_uri: cannot open sqlite:///.*text.db: file is not a data"):
         Tracker(f"sqlite:///{tmp_path}/text.db").experiment("criteria-first")
+
+
+@pytest.mark.parametrize("statements", [3, 120, 300])
+def test_database_of_a_process_killed_while_it_made_the_tables_is_made_again(tmp_path: Path, statements: int) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    executed = 0
+
+    def count(*arguments: Any) -> None:
+        nonlocal executed
+        executed += 1
+        if executed > statements:
+            raise KeyboardInterrupt
+
+    engine = sqlalchemy.create_engine(uri)
+    sqlalchemy.event.listen(engine, "before_cursor_execute", count)
+    with pytest.raises((KeyboardInterrupt, PendingRollbackError)):
+        _initialize_tables(engine)  # type: ignore[no-untyped-call]
+    engine.dispose()
+    assert Tracker(uri).experiment("criteria-first") == "1"
