@@ -25,7 +25,8 @@ from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
-from lightning_hpo.tracking.tracker import PARENT
+from lightning_hpo.tracking.tracker import PARENT, Tracker
+from lightning_hpo.trial.config import restore_config
 from lightning_hpo.tune import default_callbacks, run
 
 __all__ = ["SUFFIX", "RefitSettings", "refit"]
@@ -80,11 +81,13 @@ def refit(settings: RefitSettings) -> int:
     database = StudyDatabase(settings.storage, StudySettings.storage_wait)
     searched = database.load(settings.study)
     candidates = _candidates(searched, database, settings)
-    configs = {number: _config(searched, number) for number in candidates}
+    tracker = Tracker(settings.tracking_uri)
+    configs = {number: _config(searched, number, tracker) for number in candidates}
     spec = _spec(searched, settings, configs)
     workers = local_workers(spec)
     with open_session(spec, workers, database) as session:
-        parent = session.tracker.study_run(session.experiment, session.study.study_name, spec.agent, name="refit")
+        name, study_id = session.study.study_name, session.study.user_attrs[StudyKey.ID]
+        parent = session.tracker.study_run(session.experiment, name, spec.agent, name="refit", study_id=study_id)
         session.run_tags[PARENT] = parent
         run(session, default_callbacks(session))
         session.send_all()
@@ -119,14 +122,10 @@ def _candidates(searched: optuna.Study, database: StudyDatabase, settings: Refit
     return [trial.number for trial in chosen]
 
 
-def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
-    path = folder_of(searched).trial(number).config
+def _config(searched: optuna.Study, number: int, tracker: Tracker) -> dict[str, Any]:
+    path = restore_config(searched, searched.get_trials(deepcopy=False)[number], tracker)
     try:
         return resolve(read_yaml(path.read_text(encoding="utf-8")), {})
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; restore the config of trial {number} from the artifacts of its MLflow run"
-        ) from None
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
 

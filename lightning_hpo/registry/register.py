@@ -20,6 +20,7 @@ from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.config import restore_config
 
 __all__ = ["register"]
 
@@ -39,6 +40,7 @@ def register(
     require_tuned(study, "models")
     trial = _complete_trial(study, number)
     folder = folder_of(study).trial(trial.number)
+    restore_config(study, trial, tracker)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
     versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
     if versions:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.outcomes import NAMES
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, locate_folder
 from lightning_hpo.storage.connection import connect
 from lightning_hpo.storage.objective import comparable_baselines, score_text
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
@@ -45,6 +45,9 @@ def print_status(name: str | None, storage: DatabaseUrl, *, as_json: bool = Fals
     with connect(storage) as connection:
         names = study_names(connection)
         found = [summarize_study(connection, each) for each in (names if name is None else [name])]
+    for study in found:
+        if StudyKey.OUTDIR in study.about:
+            study.about[StudyKey.OUTDIR] = str(locate_folder(study.about, storage.path))
     console = Console(highlight=False, markup=False)  # Commands may contain brackets.
     if not console.is_terminal:
         console.width = _FILE_WIDTH

@@ -94,7 +94,8 @@ def _write(folder: Path, record: StudyRecord) -> list[Path]:
 def _log(study: optuna.Study, tracker: Tracker, files: Sequence[Path]) -> str:
     agent, name = study.user_attrs[StudyKey.AGENT], study.study_name
     try:
-        run_id = tracker.study_run(tracker.experiment(experiment_name(agent, name)), name, agent)
+        experiment, study_id = tracker.experiment(experiment_name(agent, name)), study.user_attrs.get(StudyKey.ID)
+        run_id = tracker.study_run(experiment, name, agent, study_id=study_id)
         for path in files:
             tracker.log_file(run_id, path, _ARTIFACTS)
         tracker.set_status(run_id, "FINISHED", {})

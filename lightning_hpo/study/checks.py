@@ -19,6 +19,7 @@ from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
 from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.lines import waiting
+from lightning_hpo.study.ownership import folder_problems, place, tracking_problems, tracking_uri_text
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
@@ -59,6 +60,7 @@ def check_settings(
         problems += error.problems
     if not problems:
         problems += identity_problems(stored, spec, space) if stored is not None else []
+        problems += folder_problems(StudyFolder(settings.folder), stored, str(settings.name))
     if not problems:
         try:
             rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
@@ -126,6 +128,7 @@ def check_start(
     if study is not None and not problems:
         problems = _mismatches(study, attributes) + space.mismatches(study)
         problems += [] if used_before else _elsewhere(study, spec)
+        problems += tracking_problems(study, str(spec.settings.tracking_uri))
     if problems:
         raise InputError(problems)
     return attributes
@@ -135,7 +138,7 @@ def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]
     return [
         f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and now it is "
         f"{attributes[key]}; use the same, or another name"
-        for key in (StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT, StudyKey.OUTDIR)
+        for key in (StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT)
         if key in study.user_attrs and study.user_attrs[key] != attributes[key]
     ]
 
@@ -169,6 +172,7 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.WORKERS: spec.settings.workers,
         StudyKey.EPOCHS: None if spec.endless else spec.reports,
         StudyKey.COMMAND: spec.command,
-        StudyKey.OUTDIR: str(spec.settings.folder.absolute()),
+        StudyKey.TRACKING_URI: tracking_uri_text(str(spec.settings.tracking_uri)),
+        **place(spec.settings.folder, spec.settings.storage_url),
         **spec.attributes,
     }

@@ -8,14 +8,24 @@ from functools import partial
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, set_run_id
+from lightning_hpo.storage.attributes import (
+    StudyKey,
+    TrialKey,
+    experiment_name,
+    folder_of,
+    run_ids_of,
+    run_tags,
+    set_run_id,
+)
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import outbox_of, send_outbox
+from lightning_hpo.study.ownership import owns_folder, owns_run
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
-from lightning_hpo.tracking.outbox import LogMetrics, LogParams, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import LogConfig, LogMetrics, LogParams, Outbox, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import Run, Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 
@@ -37,6 +47,8 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     if len(study.directions) != 1:
         return [f"skipped: it has {len(study.directions)} objectives"]
     folder = folder_of(study)
+    if folder.lock.exists() and not owns_folder(study):
+        return [f"skipped: the folder {folder.path} belongs to another study; its trials were imported from there"]
     if not folder.lock.exists():
         found = Reconciliation(study, tracker, alive=True).run(dry_run=dry_run)
         return [*found, f"running trials are skipped: the folder {folder.path} is not on this machine"]
@@ -126,7 +138,8 @@ class Reconciliation:
         trials = self._study.get_trials(deepcopy=False)
         run_ids = run_ids_of(self._study, trials)
         owned = set(run_ids.values())
-        runs = self._listed(experiment_id, [run_ids[t.number] for t in trials if not t.state.is_finished()])
+        compared_ids = [run_ids[t.number] for t in trials if not self._open_only or not t.state.is_finished()]
+        runs = self._listed(experiment_id, compared_ids)
         for frozen in trials:
             compared = not self._open_only or not frozen.state.is_finished() or run_ids[frozen.number] in runs
             if compared and frozen.number not in self._seen and self._settled(frozen):
@@ -137,11 +150,11 @@ class Reconciliation:
                 line = f"run {run_id} names trial {number}, which has another run: moved to MLflow's trash"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
 
-    def _listed(self, experiment_id: str, of_unfinished: Iterable[str | None]) -> dict[str, Run]:
-        """Return the runs to compare, by id: all, or those that have not ended and those of unfinished trials."""
+    def _listed(self, experiment_id: str, of_trials: Iterable[str | None]) -> dict[str, Run]:
+        """Return the runs to compare, by id: those of trials, in any experiment, and those that may be left over."""
         statuses = _OPEN_STATUSES if self._open_only else (None,)
         runs = {run.run_id: run for status in statuses for run in self._tracker.runs(experiment_id, status)}
-        for run_id in of_unfinished:
+        for run_id in of_trials:
             if run_id is not None and run_id not in runs and (run := self._tracker.run(run_id)):
                 runs[run_id] = run
         return runs
@@ -159,16 +172,19 @@ class Reconciliation:
         if run_id is None and not frozen.state.is_finished():
             return
         if run_id is None or run_id not in runs:
-            line = f"trial {frozen.number} has no run: recorded again"
-            yield _Finding(line, partial(self._record_again, frozen, experiment_id))
+            if self._folder.trial(frozen.number).config.is_file():
+                line = f"trial {frozen.number} has no run: recorded again"
+                yield _Finding(line, partial(self._record_again, frozen, experiment_id))
+        elif not owns_run(self._study, runs[run_id]):
+            return  # the study was imported, and the run is that of the original
         elif runs[run_id].status != status:
             state, now = frozen.state.name, runs[run_id].status
             line = f"trial {frozen.number} is {state} and its run {now}: run set to {status}"
             yield _Finding(line, partial(self._tracker.set_status, run_id, status, {"optuna_state": state}))
 
     def _is_left_over(self, run: Run, trials: list[FrozenTrial]) -> bool:
-        tags = run.tags
-        if tags.get("optuna_study") != self._study.study_name or not tags.get("optuna_trial", "").isdigit():
+        own, tags = self._study.user_attrs.get(StudyKey.ID), run.tags
+        if own is None or tags.get(StudyKey.ID) != own or not tags.get("optuna_trial", "").isdigit():
             return False
         number = int(tags["optuna_trial"])
         # While a process tunes the study, a new run may not be stored with its trial yet.
@@ -179,21 +195,22 @@ class Reconciliation:
     def _record_again(self, frozen: FrozenTrial, experiment_id: str) -> None:
         self._outbox(frozen).discard()
         outbox = Outbox(self._folder.trial(frozen.number), self._tracker)
-        tags = {
-            "optuna_trial": str(frozen.number),
-            "optuna_study": self._study.study_name,
-            "agent": str(self._study.user_attrs[StudyKey.AGENT]),
-            "optuna_state": frozen.state.name,
-            "recorded_anew": "true",
-        }
+        tags = {**run_tags(self._study, frozen.number, frozen.state.name), "recorded_anew": "true"}
         outbox.write(StartRun(experiment_id, outbox.folder.path.name, tags))
-        outbox.write(LogParams(frozen.params))
+        text = outbox.folder.config.read_text(encoding="utf-8")
+        config = read_yaml(text)
+        values = {name: value for name, value in flags(config).items() if value is not None}
+        outbox.write(LogParams({**values, **frozen.params}))
+        outbox.write(LogConfig(config, text))
         monitor = self._study.user_attrs[StudyKey.MONITOR]
         for epoch, value in frozen.intermediate_values.items():
             outbox.write(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
             epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
-            outbox.write(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
+            measured = {"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}
+            if TrialKey.RUNTIME in frozen.user_attrs:
+                measured["runtime_s"] = frozen.user_attrs[TrialKey.RUNTIME]
+            outbox.write(LogMetrics(measured, step=0))
         outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
         if outbox.run_id is not None:
             set_run_id(self._study, frozen, outbox.run_id)

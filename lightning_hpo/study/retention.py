@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.storage.attributes import TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.studies import ranked
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.outcome import Outcome
@@ -22,8 +23,8 @@ def unneeded_checkpoints(study: optuna.Study) -> Iterator[Path]:
         state = states.get(folder.number)
         if state is None or not state.is_finished():
             continue
-        for path in sorted(folder.path.glob("*.ckpt*")):
-            if state != TrialState.COMPLETE or path != folder.best:
+        for path in (folder.best, *folder.resume_files):  # other files are the user's
+            if path.exists() and (state != TrialState.COMPLETE or path != folder.best):
                 yield path
 
 
@@ -43,12 +44,13 @@ class CheckpointRetention(StudyCallback):
         self._folder = folder_of(study)
         self._objective = Objective.of(study)
         self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = ranked(study)
         models = {trial.number: trial.user_attrs.get(TrialKey.MODEL_URI) for trial in complete}
+        # The best ones also without a checkpoint: if that was deleted by hand, MLflow has the only weights.
         self._kept = {
             trial.number: (float(trial.value or 0.0), models[trial.number])
-            for trial in complete
-            if self._folder.trial(trial.number).best.exists()
+            for rank, trial in enumerate(complete)
+            if rank < keep or self._folder.trial(trial.number).best.exists()
         }
         self._surplus = [uri for number, uri in models.items() if uri is not None and number not in self._kept]
 

@@ -72,8 +72,9 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)
+        study_id = claim(database.find(str(spec.settings.name)), StudyFolder(spec.settings.folder), tracker)
         study = database.create(spec.settings, sampler, pruner)
-        update_attributes(study, attributes)
+        update_attributes(study, {StudyKey.ID: study_id, **attributes})
         session = Session(spec, space, study, sampler, tracker, experiment, workers)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)

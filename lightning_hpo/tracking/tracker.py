@@ -145,20 +145,32 @@ class Tracker:
         return str(run.info.run_id)
 
     def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-        """Return the run of the trial that the tags name, or None."""
-        wanted = " AND ".join(f"tags.{key} = '{tags[key]}'" for key in ("optuna_study", "optuna_trial"))
+        """Return the run of the trial that the tags name, or None.
+
+        Args:
+            experiment_id: Id of the experiment.
+            tags: Tags of the run. One of a version without ids names its study only.
+        """
+        study = "study_id" if "study_id" in tags else "optuna_study"
+        wanted = " AND ".join(f"tags.{key} = {_quoted(tags[key])}" for key in (study, "optuna_trial"))
         found = self.client.search_runs([experiment_id], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def study_run(self, experiment_id: str, study: str, agent: str, name: str = "study") -> str:
+    def study_run(
+        self, experiment_id: str, study: str, agent: str, name: str = "study", study_id: str | None = None
+    ) -> str:
         """Return the id of the run of a study as a whole; create the run if it is missing.
 
-        Its tags differ from those of a trial's run, so that it is never taken for one.
+        Its tags differ from those of a trial's run, so that it is never taken for one. A run without the id of a study
+        was created by a version without ids.
         """
-        found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
+        own = {} if study_id is None else {"study_id": study_id}
+        tags = {_STUDY_AS_A_WHOLE: study, **own}
+        wanted = " AND ".join(f"tags.{key} = {_quoted(text)}" for key, text in tags.items())
+        found = self.client.search_runs([experiment_id], wanted, max_results=1)
         if found:
             return str(found[0].info.run_id)
-        return self.start_run(experiment_id, name, {_STUDY_AS_A_WHOLE: study, "agent": agent})
+        return self.start_run(experiment_id, name, {"agent": agent, **tags})
 
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
         """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
@@ -175,6 +187,14 @@ class Tracker:
         """Return a run, or None if it does not exist or is in the trash."""
         run = _found(self.client.get_run, run_id)
         return None if run is None or run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run exists, also in the trash."""
+        return _found(self.client.get_run, run_id) is not None
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         """Return the tags of a run."""
@@ -256,6 +276,11 @@ def _found(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a literal of MLflow's filters, which know no escapes."""
+    return f"'{text}'" if "'" not in text else f'"{text}"'
 
 
 def _run(run: mlflow.entities.Run) -> Run:

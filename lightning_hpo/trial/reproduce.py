@@ -18,6 +18,7 @@ from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study_folder import fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.trial.config import logged_config
 from lightning_hpo.trial.run import device_name
 
 __all__ = ["reproduce"]
@@ -77,17 +78,9 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     """Return the trial's config file. If its folder was deleted, copy the config from MLflow to the current folder."""
     path = folder_of(study).trial(trial.number).config
-    run_id = run_id_of(study, trial)
     if path.is_file():
         return path
-    if run_id is None:
-        raise InputError(f"{path}: no such file, and trial {trial.number} has no MLflow run with a copy of its config")
-    try:
-        text = tracker.text(run_id, path.name)
-    except AWAY as error:
-        raise InputError(
-            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
-        ) from error
+    text = logged_config(study, trial, tracker)
     copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
     try:
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
