@@ -40,6 +40,11 @@ class Outboxes:
         """Number of ended trials with entries that MLflow has not accepted."""
         return len(self._unsent)
 
+    @property
+    def problem(self) -> str:
+        """Why MLflow has not accepted them, as a clause."""
+        return self._tracker.problem or self._tracker.artifact_problem or "does not answer"
+
     def of(self, trial: optuna.Trial) -> Outbox:
         """Return the outbox of a running trial."""
         if trial.number not in self._running:

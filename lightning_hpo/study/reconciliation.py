@@ -52,7 +52,10 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
 class _Finding:
     line: str
     repair: Callable[[], object]
+    """Returns False if MLflow has not accepted the repair."""
     trial: int | None = None
+    failed: str = ""
+    """Line for a repair that MLflow has not accepted."""
 
 
 class Reconciliation:
@@ -70,17 +73,23 @@ class Reconciliation:
         self._study, self._tracker, self._alive, self._open_only = study, tracker, alive, open_only
         self._folder = folder_of(study)
         self._seen: set[int] = set()
+        self._experiment_id: str | None = None
 
     def run(self, *, dry_run: bool = False) -> list[str]:
-        """Repair what disagrees, or with `dry_run` only find it. Return one line for each disagreement."""
+        """Repair what disagrees, or with `dry_run` only find it. Return one line for each disagreement.
+
+        Raises:
+            InputError: If the experiment is in MLflow's trash; nothing is repaired then.
+        """
+        name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
+        self._experiment_id = self._tracker.find_experiment(name)
         checks = [self._runs] if self._alive else [self._left_running, self._unsent, self._runs, self._checkpoints]
         lines = []
         for check in checks:
             for finding in check():
-                lines.append(finding.line)
-                if not dry_run:
-                    finding.repair()
-                elif finding.trial is not None:  # its other findings follow from this one
+                accepted = dry_run or finding.repair() is not False
+                lines.append(finding.line if accepted else f"{finding.failed}: MLflow {self._tracker.problem}")
+                if dry_run and finding.trial is not None:  # its other findings follow from this one
                     self._seen.add(finding.trial)
         return lines
 
@@ -103,16 +112,16 @@ class Reconciliation:
                 continue
             frozen = trials[number]
             if self._outbox(frozen).pending:
-                line = f"trial {number} has entries that MLflow has not received: sent"
-                yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True), number)
+                line = f"trial {number} has entries that MLflow has not received"
+                repair = partial(send_outbox, self._study, self._tracker, frozen, now=True)
+                yield _Finding(f"{line}: sent", repair, number, f"{line}; not sent, they are kept")
             elif frozen.state.is_finished():
                 line = f"trial {number} has ended and its outbox is sent: outbox removed"
                 # Not only closed: the command may have been killed before it stored the run with the trial.
                 yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True))
 
     def _runs(self) -> Iterator[_Finding]:
-        name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
-        experiment_id = self._tracker.find_experiment(name)
+        experiment_id = self._experiment_id
         if experiment_id is None:
             return
         trials = self._study.get_trials(deepcopy=False)
@@ -169,7 +178,12 @@ class Reconciliation:
         )
 
     def _record_again(self, frozen: FrozenTrial, experiment_id: str) -> None:
-        self._outbox(frozen).discard()
+        outbox = self._outbox(frozen)
+        if outbox.restart():
+            send_outbox(self._study, self._tracker, frozen, now=True)
+            return
+        unsent = outbox.unsent()
+        outbox.discard()
         outbox = Outbox(self._folder.trial(frozen.number), self._tracker)
         tags = {
             "optuna_trial": str(frozen.number),
@@ -186,6 +200,8 @@ class Reconciliation:
         if frozen.state == TrialState.COMPLETE:
             epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
             outbox.write(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
+        for entry in unsent:
+            outbox.append(entry)
         outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
         if outbox.run_id is not None:
             set_run_id(self._study, frozen, outbox.run_id)

@@ -220,11 +220,11 @@ class Session:
             self.say("the sampler has sampled the whole search space")
 
     def send_all(self) -> bool:
-        """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
+        """Send what MLflow has not accepted, and show a line if it still refuses. Return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
-                f"MLflow does not respond and has not received all entries of {self.outboxes.unsent} trials; run the "
-                "same command again to send the rest and to register the best model"
+                f"MLflow has not received all entries of {self.outboxes.unsent} trials: it {self.outboxes.problem}; "
+                "run the same command again to send the rest and to register the best model"
             )
         return not self.outboxes.unsent
 
