@@ -19,7 +19,7 @@ def send_outbox(study: optuna.Study, tracker: Tracker, trial: FrozenTrial, *, no
     """Send the outbox of a trial that no process trains, as `Outbox.send` does, and store a run that it has created."""
     outbox = outbox_of(study, tracker, trial)
     sent = outbox.send(now=now)
-    if outbox.run_id is not None and run_id_of(study, trial) is None:
+    if outbox.run_id is not None and run_id_of(study, trial) != outbox.run_id:
         set_run_id(study, trial, outbox.run_id)
     if sent and trial.state.is_finished():
         outbox.close()

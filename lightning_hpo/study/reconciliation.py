@@ -9,13 +9,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, set_run_id
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import outbox_of, send_outbox
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
-from lightning_hpo.tracking.outbox import LogMetrics, LogParams, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import Entry, LogMetrics, LogParams, Outbox, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import Run, Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 
@@ -179,12 +179,12 @@ class Reconciliation:
 
     def _record_again(self, frozen: FrozenTrial, experiment_id: str) -> None:
         outbox = self._outbox(frozen)
-        if outbox.restart():
-            send_outbox(self._study, self._tracker, frozen, now=True)
-            return
-        unsent = outbox.unsent()
-        outbox.discard()
-        outbox = Outbox(self._folder.trial(frozen.number), self._tracker)
+        if not outbox.restart():
+            outbox.rewrite(self._entries(frozen, experiment_id, outbox))
+        send_outbox(self._study, self._tracker, frozen, now=True)
+
+    def _entries(self, frozen: FrozenTrial, experiment_id: str, outbox: Outbox) -> list[Entry]:
+        """Return entries for a new run: what Optuna has of the trial, and what MLflow has not received."""
         tags = {
             "optuna_trial": str(frozen.number),
             "optuna_study": self._study.study_name,
@@ -192,21 +192,14 @@ class Reconciliation:
             "optuna_state": frozen.state.name,
             "recorded_anew": "true",
         }
-        outbox.write(StartRun(experiment_id, outbox.folder.path.name, tags))
-        outbox.write(LogParams(frozen.params))
+        entries: list[Entry] = [StartRun(experiment_id, outbox.folder.path.name, tags), LogParams(frozen.params)]
         monitor = self._study.user_attrs[StudyKey.MONITOR]
         for epoch, value in frozen.intermediate_values.items():
-            outbox.write(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
+            entries.append(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
             epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
-            outbox.write(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
-        for entry in unsent:
-            outbox.append(entry)
-        outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
-        if outbox.run_id is not None:
-            set_run_id(self._study, frozen, outbox.run_id)
-        if frozen.state.is_finished():
-            outbox.close()
+            entries.append(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
+        return [*entries, *outbox.unsent(), SetStatus(RUN_STATUS[frozen.state], {})]
 
     def _checkpoints(self) -> Iterator[_Finding]:
         for path in unneeded_checkpoints(self._study):

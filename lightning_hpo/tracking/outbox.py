@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -122,7 +122,8 @@ class Outbox:
     @property
     def run_id(self) -> str | None:
         """The run, or None if it has not been created yet."""
-        return self._read_state().get("run_id") or self._known
+        state = self._read_state()
+        return state.get("run_id") or (None if state.get("restarted") else self._known)
 
     @property
     def begun(self) -> bool:
@@ -164,7 +165,7 @@ class Outbox:
 
     def append(self, entry: Entry) -> None:
         """Write an entry without sending it; the next `write` or `send` sends it."""
-        line = json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}).encode() + b"\n"
+        line = _line(entry).encode()
         with self._entries.open("a+b") as file:
             file.truncate(self._whole())
             file.write(line)
@@ -217,12 +218,16 @@ class Outbox:
         first = next((entry for entry, _ in self._read(0)), None)
         if not isinstance(first, StartRun):
             return False
-        self._state.unlink(missing_ok=True)
-        self._known = None
+        self._write_state({"restarted": True})
         return True
 
+    def rewrite(self, entries: Sequence[Entry]) -> None:
+        """Replace all entries by others, the first of which creates a new run."""
+        self._write_state({"restarted": True})
+        write_whole(self._entries, "".join(map(_line, entries)))
+
     def discard(self) -> None:
-        """Remove all entries, which have been sent or cannot be completed."""
+        """Remove all entries."""
         self._entries.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
 
@@ -321,3 +326,7 @@ class Outbox:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}) + "\n"
