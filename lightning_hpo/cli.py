@@ -318,7 +318,8 @@ def _reconcile(arguments: Sequence[str]) -> None:
     with _quick_imports():
         from lightning_hpo.storage.studies import StudyDatabase
         from lightning_hpo.study.reconciliation import reconcile
-        from lightning_hpo.tracking.tracker import Tracker, check_tracking
+        from lightning_hpo.tracking.checks import check_tracking
+        from lightning_hpo.tracking.tracker import Tracker
 
     check_tracking(given.tracking_uri)
     database = StudyDatabase(given.storage)

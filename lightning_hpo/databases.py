@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,27 @@ class DatabaseUrl:
                 f"{self.flag}: {self.path} is damaged ({answer.splitlines()[0]}); nothing was written; restore a "
                 f"backup, or save what can be read: sqlite3 {self.path} .recover | sqlite3 recovered.db"
             )
+
+    def check_writable(self) -> None:
+        """Raise an `InputError` if the file cannot be written, or its folder takes no files. Nothing is written."""
+        if self.path is None:
+            return
+        try:
+            folder = next(parent for parent in self.path.parents if parent.exists())
+            with tempfile.TemporaryFile(dir=folder):  # SQLite puts its log beside the file
+                pass
+            if self.path.exists():
+                with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("ROLLBACK")
+        except (OSError, sqlite3.Error) as error:
+            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                return  # another process writes
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(
+                f"{self.flag}: cannot write {self.path}: {reason}; correct its permissions and those of its folder, or "
+                "name another database"
+            ) from error
 
     def prepare(self) -> None:
         """Create the folder and turn on write-ahead logging, with which many processes can write at the same time."""

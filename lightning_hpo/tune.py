@@ -16,7 +16,7 @@ from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.session import Session, open_session
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
-from lightning_hpo.tracking.tracker import AWAY
+from lightning_hpo.tracking.errors import AWAY, cause_of
 from lightning_hpo.trial.messages import OutboxWritten, Request
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
@@ -119,4 +119,4 @@ def _register_best(session: Session) -> None:
         session.say(register(session.study, session.tracker, session.workers))
     except AWAY as error:
         again = f"lightning-hpo register --study {session.study.study_name}"
-        session.say(f"not registered, since MLflow does not respond ({type(error).__name__}): run `{again}` later")
+        session.say(f"not registered, since MLflow {cause_of(error)}: run `{again}` later")

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.objective import Objective, score_text
+from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import Tracker
 
 __all__ = ["ALIAS", "update_alias"]
@@ -48,8 +49,12 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     """Return why the alias stays where it is, or an empty text."""
     try:
         current = tracker.client.get_model_version_by_alias(version.name, ALIAS)
-    except MlflowException:
-        return ""
+    except MlflowException as error:
+        # Only a reply that says so means that no version has the alias.
+        code = error.error_code
+        if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)):
+            return ""
+        return f"MLflow {cause_of(error)}, so it is unknown which version has it"
     if current.version == version.version:
         return ""
     if trial.user_attrs.get(TrialKey.COLLAPSED):

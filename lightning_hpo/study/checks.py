@@ -23,7 +23,7 @@ from lightning_hpo.study.ownership import folder_problems, place, tracking_probl
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
-from lightning_hpo.tracking.tracker import check_tracking
+from lightning_hpo.tracking.checks import check_tracking
 
 __all__ = ["check_settings", "check_start"]
 
@@ -117,7 +117,8 @@ def check_start(
         )
     problems, attributes = list(findings.problems), _attributes(spec, findings)
     study = database.find(str(spec.settings.name))
-    check_tracking(str(spec.settings.tracking_uri))
+    check_tracking(str(spec.settings.tracking_uri), spec.experiment)
+    spec.settings.storage_url.check_writable()
     if spec.data_fingerprint not in (None, findings.fingerprint):
         problems.append(
             f"{spec.settings.name}: the study was tuned on data with the fingerprint {spec.data_fingerprint}, and the "

@@ -19,7 +19,7 @@ def send_outbox(study: optuna.Study, tracker: Tracker, trial: FrozenTrial, *, no
     """Send the outbox of a trial that no process trains, as `Outbox.send` does, and store a run that it has created."""
     outbox = outbox_of(study, tracker, trial)
     sent = outbox.send(now=now)
-    if outbox.run_id is not None and run_id_of(study, trial) is None:
+    if outbox.run_id is not None and run_id_of(study, trial) != outbox.run_id:
         set_run_id(study, trial, outbox.run_id)
     if sent and trial.state.is_finished():
         outbox.close()
@@ -39,6 +39,11 @@ class Outboxes:
     def unsent(self) -> int:
         """Number of ended trials with entries that MLflow has not accepted."""
         return len(self._unsent)
+
+    @property
+    def problem(self) -> str:
+        """Why MLflow has not accepted them, as a clause."""
+        return self._tracker.problem or self._tracker.artifact_problem or "does not answer"
 
     def of(self, trial: optuna.Trial) -> Outbox:
         """Return the outbox of a running trial."""

@@ -10,22 +10,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import (
-    StudyKey,
-    TrialKey,
-    experiment_name,
-    folder_of,
-    run_ids_of,
-    run_tags,
-    set_run_id,
-)
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, run_tags
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import outbox_of, send_outbox
 from lightning_hpo.study.ownership import owns_folder, owns_run
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
-from lightning_hpo.tracking.outbox import LogConfig, LogMetrics, LogParams, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import Entry, LogConfig, LogMetrics, LogParams, Outbox, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import Run, Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 
@@ -66,7 +58,10 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
 class _Finding:
     line: str
     repair: Callable[[], object]
+    """Returns False if MLflow has not accepted the repair."""
     trial: int | None = None
+    failed: str = ""
+    """Line for a repair that MLflow has not accepted."""
 
 
 class Reconciliation:
@@ -84,17 +79,23 @@ class Reconciliation:
         self._study, self._tracker, self._alive, self._open_only = study, tracker, alive, open_only
         self._folder = folder_of(study)
         self._seen: set[int] = set()
+        self._experiment_id: str | None = None
 
     def run(self, *, dry_run: bool = False) -> list[str]:
-        """Repair what disagrees, or with `dry_run` only find it. Return one line for each disagreement."""
+        """Repair what disagrees, or with `dry_run` only find it. Return one line for each disagreement.
+
+        Raises:
+            InputError: If the experiment is in MLflow's trash; nothing is repaired then.
+        """
+        name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
+        self._experiment_id = self._tracker.find_experiment(name)
         checks = [self._runs] if self._alive else [self._left_running, self._unsent, self._runs, self._checkpoints]
         lines = []
         for check in checks:
             for finding in check():
-                lines.append(finding.line)
-                if not dry_run:
-                    finding.repair()
-                elif finding.trial is not None:  # its other findings follow from this one
+                accepted = dry_run or finding.repair() is not False
+                lines.append(finding.line if accepted else f"{finding.failed}: MLflow {self._tracker.problem}")
+                if dry_run and finding.trial is not None:  # its other findings follow from this one
                     self._seen.add(finding.trial)
         return lines
 
@@ -123,16 +124,16 @@ class Reconciliation:
                 continue
             frozen = trials[number]
             if self._outbox(frozen).pending:
-                line = f"trial {number} has entries that MLflow has not received: sent"
-                yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True), number)
+                line = f"trial {number} has entries that MLflow has not received"
+                repair = partial(send_outbox, self._study, self._tracker, frozen, now=True)
+                yield _Finding(f"{line}: sent", repair, number, f"{line}; not sent, they are kept")
             elif frozen.state.is_finished():
                 line = f"trial {number} has ended and its outbox is sent: outbox removed"
                 # Not only closed: the command may have been killed before it stored the run with the trial.
                 yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True))
 
     def _runs(self) -> Iterator[_Finding]:
-        name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
-        experiment_id = self._tracker.find_experiment(name)
+        experiment_id = self._experiment_id
         if experiment_id is None:
             return
         trials = self._study.get_trials(deepcopy=False)
@@ -193,29 +194,32 @@ class Reconciliation:
         )
 
     def _record_again(self, frozen: FrozenTrial, experiment_id: str) -> None:
-        self._outbox(frozen).discard()
-        outbox = Outbox(self._folder.trial(frozen.number), self._tracker)
+        outbox = self._outbox(frozen)
+        if not outbox.restart():
+            outbox.rewrite(self._entries(frozen, experiment_id, outbox))
+        send_outbox(self._study, self._tracker, frozen, now=True)
+
+    def _entries(self, frozen: FrozenTrial, experiment_id: str, outbox: Outbox) -> list[Entry]:
+        """Return entries for a new run: the config, what Optuna has of the trial, and what MLflow has not received."""
         tags = {**run_tags(self._study, frozen.number, frozen.state.name), "recorded_anew": "true"}
-        outbox.write(StartRun(experiment_id, outbox.folder.path.name, tags))
         text = outbox.folder.config.read_text(encoding="utf-8")
         config = read_yaml(text)
         values = {name: value for name, value in flags(config).items() if value is not None}
-        outbox.write(LogParams({**values, **frozen.params}))
-        outbox.write(LogConfig(config, text))
+        entries: list[Entry] = [
+            StartRun(experiment_id, outbox.folder.path.name, tags),
+            LogParams({**values, **frozen.params}),
+            LogConfig(config, text),
+        ]
         monitor = self._study.user_attrs[StudyKey.MONITOR]
         for epoch, value in frozen.intermediate_values.items():
-            outbox.write(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
+            entries.append(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
             epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
             measured = {"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}
             if TrialKey.RUNTIME in frozen.user_attrs:
                 measured["runtime_s"] = frozen.user_attrs[TrialKey.RUNTIME]
-            outbox.write(LogMetrics(measured, step=0))
-        outbox.write(SetStatus(RUN_STATUS[frozen.state], {}))
-        if outbox.run_id is not None:
-            set_run_id(self._study, frozen, outbox.run_id)
-        if frozen.state.is_finished():
-            outbox.close()
+            entries.append(LogMetrics(measured, step=0))
+        return [*entries, *outbox.unsent(), SetStatus(RUN_STATUS[frozen.state], {})]
 
     def _checkpoints(self) -> Iterator[_Finding]:
         for path in unneeded_checkpoints(self._study):

@@ -22,11 +22,13 @@ from lightning_hpo.study.failure import exit_with_one_line_error, pause_on_error
 from lightning_hpo.study.lines import result_line
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import Outboxes
+from lightning_hpo.study.ownership import claim
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.study.spec import Sample, StudySpec
 from lightning_hpo.study.stopping import Stopping
 from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.study.workers import LocalWorkers, Workers
+from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome
@@ -231,11 +233,11 @@ class Session:
             self._set_exhausted(True)
 
     def send_all(self) -> bool:
-        """Send what MLflow has not accepted, and show a line if it still does not. Return whether it has everything."""
+        """Send what MLflow has not accepted, and show a line if it still refuses. Return whether it has everything."""
         if not self.outboxes.flush(now=True):
             self.say(
-                f"MLflow does not respond and has not received all entries of {self.outboxes.unsent} trials; run the "
-                "same command again to send the rest and to register the best model"
+                f"MLflow has not received all entries of {self.outboxes.unsent} trials: it {self.outboxes.problem}; "
+                "run the same command again to send the rest and to register the best model"
             )
         return not self.outboxes.unsent
 

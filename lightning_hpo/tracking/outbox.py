@@ -4,12 +4,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lightning_hpo.databases import masked
 from lightning_hpo.study_folder import TrialFolder, write_whole
-from lightning_hpo.tracking.tracker import AWAY, NEVER, Tracker, is_refusal
+from lightning_hpo.tracking.errors import ArtifactError, cause_of, is_invalid
+from lightning_hpo.tracking.tracker import AWAY, NEVER, Tracker
 
 __all__ = ["Entry", "LogConfig", "LogMetrics", "LogParams", "LogText", "Outbox", "SetStatus", "StartRun"]
 
@@ -115,11 +117,13 @@ class Outbox:
         self._known = run_id
         self._on_write = on_write
         self._lost = run_id is not None and not self._entries.exists()
+        self._refused_at = NEVER
 
     @property
     def run_id(self) -> str | None:
         """The run, or None if it has not been created yet."""
-        return self._read_state().get("run_id") or self._known
+        state = self._read_state()
+        return state.get("run_id") or (None if state.get("restarted") else self._known)
 
     @property
     def begun(self) -> bool:
@@ -129,7 +133,15 @@ class Outbox:
     @property
     def pending(self) -> bool:
         """Whether MLflow has not accepted all entries yet."""
-        return self._entries.exists() and self._read_state().get("sent", 0) < self._whole()
+        if not self._entries.exists():
+            return False
+        state = self._read_state()
+        return bool(state.get("waiting")) or state.get("sent", 0) < self._whole()
+
+    def unsent(self) -> list[Entry]:
+        """Return the entries that MLflow has not accepted."""
+        state = self._read_state()
+        return [entry for entry, _ in self._to_send(state.get("sent", 0), state.get("waiting", []))]
 
     def steps(self, metric: str) -> set[int]:
         """Return the steps of a metric that have been written, sent or not."""
@@ -153,7 +165,7 @@ class Outbox:
 
     def append(self, entry: Entry) -> None:
         """Write an entry without sending it; the next `write` or `send` sends it."""
-        line = json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}).encode() + b"\n"
+        line = _line(entry).encode()
         with self._entries.open("a+b") as file:
             file.truncate(self._whole())
             file.write(line)
@@ -161,58 +173,105 @@ class Outbox:
             os.fsync(file.fileno())
 
     def send(self, *, now: bool = False) -> bool:
-        """Send everything unsent, with `now` even if MLflow was away a moment ago. Return whether all is accepted."""
+        """Send everything unsent, with `now` even if MLflow was away a moment ago. Return whether all is accepted.
+
+        An artifact that is not accepted waits, and the entries after it are sent. It is tried again later.
+        """
         if not now and time.monotonic() - self._tracker.away_since < _PAUSE_S:
             return not self.pending
-        sent = start = self._read_state().get("sent", 0)
+        before = self._read_state()
+        sent, waiting = before.get("sent", 0), list(before.get("waiting", []))
         try:
-            for entry, end in self._read(start):
-                self._send(entry)
-                sent = end
+            for entry, end in self._to_send(sent, waiting if now or self._retry_is_due() else []):
+                accepted = self._send(entry)
+                if accepted and end in waiting:
+                    waiting.remove(end)
+                elif not accepted and end not in waiting:
+                    waiting.append(end)
+                sent = max(sent, end)
             self._mark_reachable()
         except AWAY as error:
             self._mark_away(error)
-        if sent != start:
-            self._write_state({**self._read_state(), "sent": sent})
+        if (sent, waiting) != (before.get("sent", 0), before.get("waiting", [])):
+            self._write_state({**self._read_state(), "sent": sent, "waiting": waiting})
         return not self.pending
+
+    def _retry_is_due(self) -> bool:
+        return time.monotonic() - self._refused_at >= _PAUSE_S
+
+    def _to_send(self, sent: int, waiting: list[int]) -> list[tuple[Entry, int]]:
+        """Return the entries that end at the given offsets, and those after `sent`."""
+        earlier = [(entry, end) for entry, end in self._read(0) if end in waiting] if waiting else []
+        return [*earlier, *self._read(sent)]
 
     def close(self) -> None:
         """Remove the outbox of a finished trial once everything has been sent."""
         if not self.pending:
             self.discard()
 
+    def restart(self) -> bool:
+        """Forget the run, which has been deleted, so that all entries are sent to a new one.
+
+        Returns:
+            Whether the entries are complete; if not, nothing is changed.
+        """
+        first = next((entry for entry, _ in self._read(0)), None)
+        if not isinstance(first, StartRun):
+            return False
+        self._write_state({"restarted": True})
+        return True
+
+    def rewrite(self, entries: Sequence[Entry]) -> None:
+        """Replace all entries by others, the first of which creates a new run."""
+        self._write_state({"restarted": True})
+        write_whole(self._entries, "".join(map(_line, entries)))
+
     def discard(self) -> None:
-        """Remove all entries, because their run has been deleted."""
+        """Remove all entries."""
         self._entries.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
 
     def _mark_reachable(self) -> None:
         if self._tracker.away_since > NEVER:
-            _log.warning("MLflow answers again")
-        self._tracker.away_since = NEVER
+            _log.warning("MLflow accepts entries again")
+        self._tracker.away_since, self._tracker.problem = NEVER, ""
 
     def _mark_away(self, error: Exception) -> None:
+        self._tracker.problem = cause_of(error)
         if self._tracker.away_since == NEVER:
             _log.warning(
-                "MLflow does not respond (%s); training continues, and the entries for MLflow are kept in %s",
-                type(error).__name__,
+                "MLflow %s; training continues, and the entries for MLflow are kept in %s",
+                self._tracker.problem,
                 self.folder.path.parent / "trial_*" / self._entries.name,
             )
         self._tracker.away_since = time.monotonic()
 
-    def _send(self, entry: Entry) -> None:
+    def _send(self, entry: Entry) -> bool:
+        """Send an entry. Return False if this entry has to wait, and the next ones need not."""
         if isinstance(entry, StartRun):
             self._start_run(entry)
-            return
+            return True
         run_id = self.run_id
         if run_id is None:
             raise RuntimeError(f"{self._entries}: an entry precedes the one that creates the run")
         try:
             self._call(run_id, entry)
         except AWAY as error:
-            if not is_refusal(error):
+            if is_invalid(error):
+                self._tracker.require_active(run_id)
+                _log.warning("MLflow refused %s of run %s: %s", _NAMES[type(entry)], run_id, masked(_first_line(error)))
+                return True
+            if not isinstance(error, ArtifactError):
                 raise
-            _log.warning("MLflow refused %s of run %s: %s", _NAMES[type(entry)], run_id, type(error).__name__)
+            if not self._tracker.artifact_problem:
+                _log.warning(
+                    "MLflow: %s; metrics and parameters are sent, and the artifacts wait in %s", error, self._entries
+                )
+            self._tracker.artifact_problem, self._refused_at = str(error), time.monotonic()
+            return False
+        if isinstance(entry, LogConfig | LogText):
+            self._tracker.artifact_problem = ""
+        return True
 
     def _call(self, run_id: str, entry: Entry) -> None:
         match entry:
@@ -263,3 +322,11 @@ class Outbox:
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
         write_whole(self._state, json.dumps(state))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}) + "\n"

@@ -5,15 +5,14 @@ Every call names its run. Nothing here depends on an active run or a current exp
 
 import logging
 import os
-import socket
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
@@ -31,51 +30,27 @@ import mlflow.entities
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
-__all__ = ["AWAY", "NEVER", "Run", "Tracker", "check_tracking", "is_refusal"]
+from lightning_hpo.tracking.batches import allowed_keys, log_each
+from lightning_hpo.tracking.errors import AWAY, ArtifactError, cause_of, does_not_answer
+from lightning_hpo.tracking.locations import is_below
+
+__all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
 
 NEVER = float("-inf")
-AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
-"""Exceptions that are raised if MLflow cannot be reached; see `is_refusal`."""
-
-_PORTS = {"http": 80, "https": 443}
-_ANSWER_S = 10
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
-# MLflow's error codes for "try again" and for unforeseen failures, such as an unreachable server.
-_NO_ANSWER = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 _Entity = TypeVar("_Entity")
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
-def check_tracking(uri: str) -> None:
-    """Check that the tracking database or server can be used, without writing anything.
-
-    Raises:
-        InputError: If no server answers, or the file is no SQLite database.
-    """
-    url = DatabaseUrl(uri, "--study.tracking_uri")
-    if url.is_server:
-        parts = urlsplit(uri)
-        try:
-            with socket.create_connection((parts.hostname or "", parts.port or _PORTS[parts.scheme]), _ANSWER_S):
-                return
-        except (OSError, ValueError) as error:
-            raise InputError(f"--study.tracking_uri: no server answers at {url.masked}: {error}") from error
-    url.check()
-
-
-def is_refusal(error: Exception) -> bool:
-    """Return whether MLflow has refused a request, so that a retry would be refused as well."""
-    return isinstance(error, MlflowException) and error.error_code not in _NO_ANSWER
 
 
 @dataclass(frozen=True)
@@ -100,10 +75,13 @@ class Tracker:
 
     Attributes:
         away_since: Time of the last failed attempt to reach MLflow, on the monotonic clock; NEVER if it answers.
+        problem: Why MLflow does not accept entries, as a clause; empty if it does.
+        artifact_problem: Why it does not accept artifacts; empty if it does.
     """
 
     def __init__(self, uri: str) -> None:
         self.away_since = NEVER
+        self.problem = self.artifact_problem = ""
         self._url = DatabaseUrl(uri, "--study.tracking_uri")
         folder = Path.cwd() if self._url.path is None else self._url.path.parent
         self._artifacts = None if self._url.is_server else folder / "mlruns"
@@ -123,8 +101,9 @@ class Tracker:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
-            reason = masked(str(error)).splitlines()[0]
-            raise InputError(f"--study.tracking_uri: cannot open {self._url.masked}: {reason}") from error
+            raise InputError(
+                f"--study.tracking_uri: cannot open {self._url.masked}: {cause_of(error).removeprefix('refused: ')}"
+            ) from error
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; create the experiment if it is missing.
@@ -135,9 +114,17 @@ class Tracker:
         return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
 
     def find_experiment(self, name: str) -> str | None:
-        """Return the id of the experiment of that name, or None."""
+        """Return the id of the experiment of that name, or None.
+
+        Raises:
+            InputError: If the experiment is in MLflow's trash, so that nothing can be logged to it.
+        """
         found = self.client.get_experiment_by_name(name)
-        return None if found is None else str(found.experiment_id)
+        if found is None:
+            return None
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise InputError(deleted_experiment(name, found.experiment_id))
+        return str(found.experiment_id)
 
     def start_run(self, experiment_id: str, name: str, tags: Mapping[str, str], time_ms: int | None = None) -> str:
         """Create a run and return its id. It starts now, or at `time_ms`, in milliseconds since 1970."""
@@ -211,35 +198,72 @@ class Tracker:
         self.client.delete_run(run_id)
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
-        """Log parameters. Logging the same again changes nothing."""
-        entities = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
+        """Log parameters, under keys that MLflow allows. Logging the same again changes nothing.
+
+        Raises:
+            MlflowException: With the refused parameters, after the others have been logged.
+        """
+        keys = allowed_keys(params)
+        entities = [Param(keys[key], str(value)[:_LONGEST_VALUE]) for key, value in params.items()]
         for first in range(0, len(entities), _MOST_PARAMS_A_CALL):
-            self.client.log_batch(run_id, params=entities[first : first + _MOST_PARAMS_A_CALL])
+            batch = entities[first : first + _MOST_PARAMS_A_CALL]
+            log_each(
+                batch, lambda some: self.client.log_batch(run_id, params=some), partial(self.require_active, run_id)
+            )
 
     def log_config(self, run_id: str, config: Mapping[str, Any], text: str) -> None:
         """Log the resolved config, as `config.yaml` for `fit --config` and as `config.json` for programs."""
-        self.client.log_text(run_id, text, "config.yaml")
-        self.client.log_dict(run_id, dict(config), "config.json")
+        with self._artifact_errors(run_id):
+            self.client.log_text(run_id, text, "config.yaml")
+            self.client.log_dict(run_id, dict(config), "config.json")
 
     def log_text(self, run_id: str, text: str, name: str) -> None:
         """Log a text file."""
-        self.client.log_text(run_id, text, name)
+        with self._artifact_errors(run_id):
+            self.client.log_text(run_id, text, name)
 
     def log_file(self, run_id: str, path: Path, folder: str) -> None:
         """Log a file into a folder of the run's artifacts, and replace a file of that name."""
-        self.client.log_artifact(run_id, str(path), folder)
+        with self._artifact_errors(run_id):
+            self.client.log_artifact(run_id, str(path), folder)
+
+    @contextmanager
+    def _artifact_errors(self, run_id: str) -> Iterator[None]:
+        """Raise an `ArtifactError` with the place of the run's artifacts, if MLflow itself answers."""
+        try:
+            yield
+        except Exception as error:
+            # Each kind of artifact store raises exceptions of its own.
+            if does_not_answer(error):
+                raise
+            place = self.client.get_run(run_id).info.artifact_uri
+            raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {cause_of(error)}") from error
+
+    def require_active(self, run_id: str) -> None:
+        """Check that a run accepts entries.
+
+        Raises:
+            MlflowException: If the run does not exist or is in MLflow's trash; `is_invalid` is False for it.
+        """
+        if self.run(run_id) is None:
+            raise MlflowException(
+                f"run {run_id} or its experiment has been deleted; restore it in MLflow", RESOURCE_DOES_NOT_EXIST
+            )
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int, time_ms: int) -> None:
         """Log metrics of one step, an epoch, in one write. Logging the same again changes nothing.
 
         `time_ms` is the time of the measurement in milliseconds since 1970.
         """
-        entities = [Metric(key, float(value), time_ms, step) for key, value in metrics.items()]
-        self.client.log_batch(run_id, metrics=entities)
+        keys = allowed_keys(metrics)
+        entities = [Metric(keys[key], float(value), time_ms, step) for key, value in metrics.items()]
+        log_each(
+            entities, lambda some: self.client.log_batch(run_id, metrics=some), partial(self.require_active, run_id)
+        )
 
     def logged_steps(self, run_id: str, metric: str) -> set[int]:
         """Return the logged steps of a metric."""
-        return {point.step for point in self.client.get_metric_history(run_id, metric)}
+        return {point.step for point in self.client.get_metric_history(run_id, allowed_keys([metric])[metric])}
 
     def delete_models_of(self, run_id: str) -> None:
         """Delete the models that a run has logged, except those that a registered version uses."""
@@ -255,17 +279,29 @@ class Tracker:
         """Delete a logged model with its files, unless it does not exist or a registered version uses it."""
         model = _found(self.client.get_logged_model, uri.removeprefix("models:/"))
         if model is not None and not self.client.search_model_versions(f"run_id = '{model.source_run_id}'"):
-            get_artifact_repository(model.artifact_location).delete_artifacts()  # type: ignore[no-untyped-call]
+            root = str(self.client.get_experiment(model.experiment_id).artifact_location)
+            if is_below(str(model.artifact_location), root, self._artifacts):
+                repository = get_artifact_repository(model.artifact_location, self.uri)  # type: ignore[no-untyped-call]
+                repository.delete_artifacts()
             self.client.delete_logged_model(model.model_id)
 
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
         """Set the run's status (see `Run`) and tags. A run ends now, or at `time_ms`, in milliseconds since 1970."""
         if tags:
-            self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+            entities = [RunTag(key, str(value)[:_LONGEST_VALUE]) for key, value in tags.items()]
+            self.client.log_batch(run_id, tags=entities)
         if status in ("RUNNING", "SCHEDULED"):
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status=status, end_time=time_ms)
+
+
+def deleted_experiment(name: str, experiment_id: object) -> str:
+    """Return the problem of an experiment in MLflow's trash, in one line."""
+    return (
+        f"experiment {name} is deleted in MLflow: restore it (`mlflow experiments restore --experiment-id "
+        f"{experiment_id}`), or choose another --study.name"
+    )
 
 
 def _found(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:

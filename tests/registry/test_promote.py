@@ -1,13 +1,17 @@
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from mlflow import MlflowClient
 
+from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.register import register
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
 from tests.registry.conftest import copy_study, production
 from tests.study_sandbox import StudySandbox
+from tests.tracking.fake_server import PAGE, Reply, as_json, fake_server
 
 Pair = tuple[optuna.Study, int, str]
 
@@ -74,3 +78,22 @@ def test_model_that_was_measured_in_another_way_is_not_promoted(tiny: StudySandb
     tiny.client.set_model_version_tag(*tag, before)
     assert "version 1 was scored with other values of --trainer.limit_val_batches; to move it" in line
     assert production(tiny, "pair") == "1"
+@pytest.mark.parametrize(
+    "reply", [(503, PAGE), (404, PAGE), as_json(403, error_code="PERMISSION_DENIED", message="no rights")]
+)
+def test_model_is_not_promoted_if_the_registry_does_not_tell_its_current_version(
+    study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reply: Reply
+) -> None:
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    client = tracker.client
+    client.create_registered_model("first-best-model")
+    version = client.create_model_version("first-best-model", source=str(tmp_path))
+    with fake_server(lambda path: reply) as address:
+        ask = MlflowClient(address, address).get_model_version_by_alias
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "get_model_version_by_alias", ask)
+            line = update_alias(study, study.trials[0], tracker, version)
+    assert line.startswith("production is not moved: MLflow ")
+    assert ", so it is unknown which version has it; to move it: lightning-hpo register" in line
+    assert client.get_registered_model("first-best-model").aliases == {}
+    assert update_alias(study, study.trials[0], tracker, version) == "production: models:/first-best-model@production"

@@ -8,12 +8,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import TrialKey, run_id_of
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import StudyFolder, TrialFolder
-from lightning_hpo.tracking.outbox import LogMetrics, Outbox, StartRun
+from lightning_hpo.tracking.outbox import LogMetrics, LogParams, Outbox, StartRun
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, save_outcome
 
@@ -35,6 +36,7 @@ class Left:
         outbox = Outbox(self.of(trial.number), self.tracker)
         tags = {"optuna_study": "first", "optuna_trial": str(trial.number)}
         outbox.write(StartRun(self.experiment, f"trial_{trial.number}", tags))
+        outbox.write(LogParams(trial.params))
         trial.set_user_attr(TrialKey.RUN_ID, outbox.run_id)
         for epoch, value in enumerate((0.25, 0.5)):
             outbox.write(LogMetrics({"val_metric": value, "epoch": epoch}, step=epoch))
@@ -170,6 +172,34 @@ def test_run_status_follows_the_trial(left: Left) -> None:
     left.tracker.set_status(trial.user_attrs[TrialKey.RUN_ID], "RUNNING", {})
     assert left.repair() == ["trial 0 is COMPLETE and its run RUNNING: run set to FINISHED"]
     assert left.agree()
+
+
+def test_nothing_is_repaired_while_the_experiment_is_deleted(left: Left) -> None:
+    trial = left.start()
+    left.of(trial.number).outbox.write_bytes(left.of(trial.number).outbox.read_bytes() * 2)  # unsent entries
+    left.tracker.client.delete_experiment(left.experiment)
+    before = left.of(trial.number).outbox.read_bytes(), left.of(trial.number).outbox_state.read_bytes()
+    with pytest.raises(
+        InputError, match=r"experiment criteria-first is deleted in MLflow: restore it .*--experiment-id"
+    ):
+        left.repair()
+    assert (left.of(trial.number).outbox.read_bytes(), left.of(trial.number).outbox_state.read_bytes()) == before
+    assert left.trial(0).state == TrialState.RUNNING
+
+
+def test_entries_that_mlflow_refuses_are_kept_and_not_reported_as_sent(left: Left) -> None:
+    trial = left.complete()
+    run_id = trial.user_attrs[TrialKey.RUN_ID]
+    outbox = Outbox(left.of(0), left.tracker, run_id)
+    left.tracker.client.delete_run(run_id)
+    outbox.append(LogMetrics({"late": 1.0}, step=5))
+    kept, again = left.repair()
+    assert kept.startswith(
+        "trial 0 has entries that MLflow has not received; not sent, they are kept: MLflow refused: run"
+    )
+    assert again == "trial 0 has no run: recorded again"
+    new = left.tracker.client.get_run(str(run_id_of(left.study, left.trial(0))))
+    assert (new.info.run_id != run_id, new.data.metrics["late"], new.data.metrics["val_metric"]) == (True, 1.0, 0.5)
 
 
 def test_unsent_entries_are_sent(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from lightning_hpo.study_folder import TrialFolder
-from lightning_hpo.tracking.outbox import LogMetrics, LogParams, LogText, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import LogConfig, LogMetrics, LogParams, LogText, Outbox, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import NEVER, Tracker
 
 TAGS = {"optuna_study": "first", "optuna_trial": "3"}
@@ -25,10 +26,10 @@ class FlakyTracker:
     def _through(self, call: Any) -> Any:
         def called(*arguments: Any, **named: Any) -> Any:
             if self.cut == "before":
-                raise MlflowException("no route")
+                raise MlflowException("API request failed") from requests.ConnectionError("no route")
             result = call(*arguments, **named)
             if self.cut == "after":
-                raise MlflowException("read timed out")
+                raise MlflowException("API request failed") from requests.ReadTimeout("read timed out")
             return result
 
         return called
@@ -129,7 +130,7 @@ def test_unreachable_mlflow_is_not_retried_at_once(
     assert _epochs(outbox, tracker) == []
     tracker.away_since = NEVER
     assert outbox.send()
-    assert [record.message.split(" (")[0] for record in caplog.records] == ["MLflow does not respond"]
+    assert [record.message.split(";")[0] for record in caplog.records] == ["MLflow does not answer"]
 
 
 def test_refused_entry_is_logged_and_skipped(
@@ -142,6 +143,79 @@ def test_refused_entry_is_logged_and_skipped(
     assert not outbox.pending
     assert _epochs(outbox, tracker) == [(0, 0.5)]
     assert "MLflow refused log_params" in caplog.text
+    assert "lr (" in caplog.text
+
+
+class LockedArtifacts:
+    """Artifact folder of a run in whose place a file lies, so that nothing can be written to it."""
+
+    def __init__(self, tracker: Tracker, outbox: Outbox) -> None:
+        folder = Path(tracker.client.get_run(str(outbox.run_id)).info.artifact_uri)
+        self._file = folder.parent
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text("")
+
+    def unlock(self) -> None:
+        self._file.unlink()
+
+
+def test_metrics_are_sent_while_an_artifact_waits(
+    outbox: Outbox, tracker: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    _begin(outbox, tracker)
+    locked = LockedArtifacts(tracker, outbox)
+    outbox.write(LogConfig({"a": 1}, "a: 1\n"))
+    outbox.write(LogMetrics({"val_metric": 0.5}, step=0))
+    outbox.write(LogText("x", "x.txt"))
+    outbox.write(SetStatus("FINISHED", {}))
+    assert (outbox.pending, _epochs(outbox, tracker)) == (True, [(0, 0.5)])
+    assert tracker.client.get_run(str(outbox.run_id)).info.status == "FINISHED"
+    [line] = [record.message for record in caplog.records]
+    assert line.startswith(f"MLflow: cannot write artifacts to {outbox.folder.path.parent}/mlruns/criteria-first/")
+    again = Outbox(outbox.folder, tracker)  # as the next command would
+    again.close()
+    assert again.pending
+    locked.unlock()
+    assert again.send(now=True)
+    assert tracker.text(str(outbox.run_id), "config.yaml") == "a: 1\n"
+    assert tracker.text(str(outbox.run_id), "x.txt") == "x"
+
+
+def test_entries_of_a_deleted_run_are_kept_and_sent_after_it_is_restored(
+    outbox: Outbox, tracker: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    _begin(outbox, tracker)
+    experiment = tracker.experiment("criteria-first")
+    tracker.client.delete_experiment(experiment)
+    outbox.write(LogParams({"lr": 0.5}))
+    outbox.write(LogMetrics({"val_metric": 0.5}, step=0))
+    assert outbox.pending
+    [line] = [record.message for record in caplog.records]
+    assert f"run {outbox.run_id} or its experiment has been deleted; restore it in MLflow" in line
+    tracker.client.restore_experiment(experiment)
+    assert outbox.send(now=True)
+    assert _epochs(outbox, tracker) == [(0, 0.5)]
+
+
+def test_restarted_outbox_sends_everything_to_a_new_run(outbox: Outbox, tracker: Tracker) -> None:
+    _begin(outbox, tracker)
+    outbox.write(LogParams({"lr": 0.5}))
+    deleted = str(outbox.run_id)
+    tracker.delete_run(deleted)
+    outbox.write(LogMetrics({"val_metric": 0.5}, step=0))
+    assert outbox.restart()
+    assert outbox.send(now=True)
+    assert outbox.run_id != deleted
+    assert _epochs(outbox, tracker) == [(0, 0.5)]
+    assert tracker.client.get_run(str(outbox.run_id)).data.params == {"lr": "0.5"}
+
+
+def test_outbox_without_the_start_of_its_run_is_not_restarted(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
+    outbox = Outbox(TrialFolder(tmp_path / "trial_3"), tracker, run_id)
+    outbox.append(LogMetrics({"val_metric": 0.5}, step=0))
+    assert not outbox.restart()
+    assert outbox.run_id == run_id
+    assert [entry.metrics for entry in outbox.unsent() if isinstance(entry, LogMetrics)] == [{"val_metric": 0.5}]
 
 
 def test_incomplete_line_is_dropped(outbox: Outbox, tracker: Tracker) -> None:

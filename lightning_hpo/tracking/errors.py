@@ -1,0 +1,72 @@
+"""Errors of MLflow: what went wrong, and whether a request can ever be accepted."""
+
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+
+import requests
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from lightning_hpo.databases import masked
+from lightning_hpo.exceptions import InputError
+
+__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid"]
+
+AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
+"""Exceptions that are raised if MLflow cannot be reached or does not accept a request."""
+
+# MLflow names the status of a reply only in the message of its exception.
+_STATUS = re.compile(r"failed with error code (\d{3})\b|too many (\d{3}) error responses")
+_INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
+_NO_REPLY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
+_NO_JSON = "not in a valid JSON format"
+
+
+class ArtifactError(OSError):
+    """An artifact cannot be written. Parameters, metrics and tags are not affected."""
+
+
+def cause_of(error: BaseException) -> str:
+    """Return a clause with "MLflow" as its subject, such as "does not answer", in one line without passwords."""
+    status = _status(error)
+    if status is not None:
+        phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown"
+        return f"answered with status {status} ({phrase})"
+    if does_not_answer(error):
+        return "does not answer"
+    text = masked(str(getattr(error, "orig", None) or error)).strip()
+    if _NO_JSON in text:
+        return "answered with a page that is not MLflow's; check the address"
+    line = next(iter(text.splitlines()), "") or type(error).__name__
+    return line if isinstance(error, InputError | ArtifactError) else f"refused: {line}"
+
+
+def does_not_answer(error: BaseException) -> bool:
+    """Return whether there was no reply at all."""
+    if _status(error) is not None:
+        return False
+    return any(
+        isinstance(link, requests.ConnectionError | requests.Timeout | ConnectionError) for link in _chain(error)
+    )
+
+
+def is_invalid(error: BaseException) -> bool:
+    """Return whether MLflow has understood a request and would never accept it."""
+    return isinstance(error, MlflowException) and error.error_code in _INVALID and _status(error) is None
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status of a reply that MLflow did not describe itself."""
+    for link in _chain(error):
+        if isinstance(link, requests.HTTPError) and link.response is not None:
+            return int(link.response.status_code)
+        if isinstance(link, MlflowException) and (found := _STATUS.search(str(link))):
+            return int(found[1] or found[2])
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,44 @@
+"""Locations of artifacts: paths of this machine, and addresses of artifact stores."""
+
+import posixpath
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["is_below", "local_path"]
+
+
+def local_path(location: str) -> Path | None:
+    """Return the folder of a location on this machine, or None if it is on an artifact store."""
+    parts = urlsplit(location)
+    if parts.scheme == "":
+        return Path(location)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def is_below(location: str, root: str, own_folder: Path | None) -> bool:
+    """Return whether a location is below a root. A path of this machine has to be below our own folder as well.
+
+    Without the last rule, a server could name any folder of this machine.
+
+    Args:
+        location: Path or address of artifacts.
+        root: Path or address of an experiment's artifacts.
+        own_folder: Folder in which this project stores artifacts; None if a server stores them.
+    """
+    folder = local_path(location)
+    if folder is not None:
+        root_folder = local_path(root)
+        return (
+            own_folder is not None
+            and root_folder is not None
+            and _contains(own_folder, root_folder)
+            and _contains(root_folder, folder)
+        )
+    prefix = f"{root.rstrip('/')}/"
+    inside = posixpath.normpath(location.removeprefix(prefix))
+    return location.startswith(prefix) and not inside.startswith((".", "/"))
+
+
+def _contains(outer: Path, inner: Path) -> bool:
+    outer, inner = outer.resolve(), inner.resolve()
+    return inner != outer and inner.is_relative_to(outer)
