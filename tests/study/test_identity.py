@@ -14,7 +14,10 @@ from lightning_hpo.study.identity import declared_measures, evaluation_flags, id
 from lightning_hpo.study.spec import StudySpec
 from tests.foreign import ForeignData, ForeignModule
 
-SEARCHED = {"model.lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"choices": [8, 16]}}
+SEARCHED: dict[str, dict[str, Any]] = {
+    "model.lr": {"low": 0.01, "high": 1.0, "log": True},
+    "data.batch_size": {"choices": [8, 16]},
+}
 
 
 class DeclaredData(ForeignData):
@@ -106,7 +109,7 @@ def test_model_may_declare_flags_that_change_what_is_measured(foreign_config: di
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"]])
-def test_study_with_other_directions_is_refused(spec: StudySpec, directions: list[str]) -> None:
+def test_study_with_other_directions_is_refused(spec: StudySpec, directions: Any) -> None:
     study = optuna.create_study(study_name="first", directions=directions)
     [problem] = _problems(study, spec)
     assert problem.startswith("--study.name: first ")
