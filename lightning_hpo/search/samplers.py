@@ -95,9 +95,8 @@ class NumberSeededSampler(BaseSampler):
         """
         if self._drawn[0] != trial.number:
             self._drawn = (trial.number, self._draw(study, trial))
-        point = self._drawn[1]
-        if param_name in point and _contains(param_distribution, point[param_name]):
-            return point[param_name]
+        if param_name in self._drawn[1]:
+            return self._drawn[1][param_name]
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:

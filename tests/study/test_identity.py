@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
@@ -86,6 +87,13 @@ def test_other_flags_may_change(study: optuna.Study, foreign_config: dict[str, A
     assert _problems(study, _spec(foreign_config, **trainer)) == []
 
 
+def test_flags_of_the_identity_cannot_be_searched(spec: StudySpec) -> None:
+    for flag in evaluation_flags(spec):
+        if flag.startswith("trainer."):
+            with pytest.raises(InputError, match=f"{flag}: must not be searched"):
+                SearchSpace({flag: {"choices": [1]}}, spec.config)
+
+
 def test_study_without_stored_flags_is_accepted(study: optuna.Study, foreign_config: dict[str, Any]) -> None:
     assert _problems(study, _spec(foreign_config, limit_val_batches=1)) == []
 
@@ -105,7 +113,13 @@ def test_model_may_declare_flags_that_change_what_is_measured(foreign_config: di
     config = {**foreign_config, "model": {"class_path": "tests.study.test_identity.DeclaredModule"}}
     spec = _spec(config)
     assert evaluation_flags(spec)["model.hidden"] == 4
-    assert declared_measures(spec.config) == ["model.hidden"]
+    assert declared_measures(spec.config, "val_metric") == ["model.hidden"]
+
+
+def test_searching_the_loss_is_refused_only_if_the_loss_is_the_metric() -> None:
+    config = {"model": {"class_path": "lightning_hpo.agents.CriteriaAgent"}}
+    assert declared_measures(config, "val_loss") == ["model.loss"]
+    assert declared_measures(config, "val_metric") == []
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"]])
