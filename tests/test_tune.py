@@ -555,6 +555,11 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
     "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: got 99; the GPUs of this"),
+    "model that cannot be created": (
+        ["--model", "tests.foreign.UnbuildableModule"],
+        {"search_space": None},
+        "error: RuntimeError: Please set `nodes=2` in the Trainer,",
+    ),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 
