@@ -318,8 +318,9 @@ def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
 def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
     command, marker, _ = _waiting_study(sandbox, "hung_up")
     terminal, slave = pty.openpty()
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    with subprocess.Popen(command, **streams, start_new_session=True, preexec_fn=_take_terminal) as process:
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=_take_terminal
+    ) as process:
         os.close(slave)
         while not marker.exists():
             assert process.poll() is None
