@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -28,7 +28,7 @@ class LibraryOutput(logging.Handler):
 
     Attributes:
         warnings: Number of collected warnings and errors.
-        path: The file, if there is one.
+        path: The file, if there is one. The lines of this package go there as well.
     """
 
     def __init__(self) -> None:
@@ -43,6 +43,7 @@ class LibraryOutput(logging.Handler):
         try:
             if record.name.partition(".")[0] == _PACKAGE.name:
                 _show(record.getMessage())
+                self._append(record.getMessage())
                 return
             line = f"{record.levelname} {record.name}: {record.getMessage()}"
             if _is_installed(record.pathname):
@@ -101,7 +102,9 @@ class LibraryOutput(logging.Handler):
             self._append(line)
 
     def _append(self, line: str) -> None:
-        if self.path is not None:
+        if self.path is None:
+            return
+        with suppress(OSError):  # a warning that cannot be written, as on a full disk, must not end a command
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as log:
                 log.write(f"{line}\n")

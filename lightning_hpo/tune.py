@@ -63,6 +63,9 @@ def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
                     _handle(session, trial, message, callbacks)
                 session.outboxes.flush()
             session.workers.reap()
+        if session.complete:
+            for callback in callbacks:
+                callback.on_study_complete()
     finally:
         for callback in callbacks:
             callback.on_study_end()

@@ -54,6 +54,14 @@ class PredictingModule(ForeignModule):
         return [{"batch": batch_idx}]
 
 
+class UnbuildableModule(ForeignModule):
+    """Module that cannot be created."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise RuntimeError("Please set `nodes=2` in the Trainer,\nor unset SLURM_NTASKS")
+
+
 class PlacedLoader(DataLoader[tuple[Tensor, ...]]):
     """Stateful data loader, like those of torchdata."""
 

@@ -382,8 +382,9 @@ def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
 def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
     command, marker, _ = _waiting_study(sandbox, "hung_up")
     terminal, slave = pty.openpty()
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    with subprocess.Popen(command, **streams, start_new_session=True, preexec_fn=_take_terminal) as process:
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=_take_terminal
+    ) as process:
         os.close(slave)
         while not marker.exists():
             assert process.poll() is None
@@ -621,6 +622,11 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
     "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: got 99; the GPUs of this"),
+    "model that cannot be created": (
+        ["--model", "tests.foreign.UnbuildableModule"],
+        {"search_space": None},
+        "error: RuntimeError: Please set `nodes=2` in the Trainer,",
+    ),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 

@@ -37,8 +37,10 @@ def early_reason(error: BaseException) -> str:
     Args:
         error: An exception from before the first post was read. A data module may read posts when it is created.
     """
-    own = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
-    quotes = any(isinstance(each, LightningDataModule) for each in own)
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if error.__cause__ is not None and frames[-1].f_globals["__name__"].startswith("jsonargparse"):
+        return early_reason(error.__cause__)  # the parser wraps the error of a class in one that quotes its types
+    quotes = any(isinstance(frame.f_locals.get("self"), LightningDataModule) for frame in frames)
     lines = [] if quotes else masked(str(error)).strip().splitlines()
     return ": ".join([type(error).__name__, *lines[:1]])
 

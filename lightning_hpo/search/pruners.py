@@ -6,7 +6,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from lightning_hpo.config.flags import instantiate
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.search.rehearsal import library_problem
+from lightning_hpo.search.library_errors import library_problem
 
 __all__ = ["build_pruner", "check_pruner"]
 

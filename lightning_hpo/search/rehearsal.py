@@ -9,9 +9,10 @@ from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.library_errors import library_problem
 from lightning_hpo.search.samplers import Space, build_sampler
 
-__all__ = ["library_problem", "rehearse_sampler"]
+__all__ = ["rehearse_sampler"]
 
 _TRIALS = 12  # GPSampler and TPESampler draw their first ten points at random
 _MOST_TRIALS = 100
@@ -25,7 +26,7 @@ def rehearse_sampler(
     direction: Literal["maximize", "minimize"],
     stored: optuna.Study | None = None,
 ) -> None:
-    """Ask for trials of an in-memory study, and tell made-up values, until the sampler has left its random start.
+    """Ask for trials of an in-memory study, and tell simulated values, until the sampler has left its random start.
 
     Args:
         config: Class path and arguments of the sampler. The default sampler, None, is not rehearsed.
@@ -79,16 +80,3 @@ def _number_of_trials(arguments: Mapping[str, Any]) -> int:
     starts = [arguments.get(name) for name in ("n_startup_trials", "population_size")]
     wanted = max([_TRIALS, *(start + 2 for start in starts if isinstance(start, int))])
     return min(wanted, _MOST_TRIALS)
-
-
-def library_problem(flag: str, class_path: str, error: BaseException) -> str:
-    """Return one line about an exception of a library's class that a flag names."""
-    name = class_path.rpartition(".")[-1]
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ImportError) and cause.name:
-            package = cause.name.partition(".")[0]
-            return f"{flag}: {name} needs the package {package}: pip install {package}; or use another one"
-        cause = cause.__cause__ or cause.__context__
-    reason = next(iter(str(error).splitlines()), "")
-    return f"{flag}: {name} cannot be used in this study: {type(error).__name__}: {reason}"

@@ -1,5 +1,6 @@
 """Optuna samplers by class path. A resumed study draws the same values as an uninterrupted one, and no point twice."""
 
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
@@ -9,11 +10,14 @@ import numpy as np
 import optuna
 from jsonargparse import Namespace
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.flags import instantiate
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.search.dimension import Suggesting
+from lightning_hpo.search.library_errors import library_problem
 from lightning_hpo.storage.optuna_private import all_trials, stored_trial
 
 __all__ = ["NumberSeededSampler", "Space", "build_sampler"]
@@ -84,12 +88,15 @@ class NumberSeededSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Return the value of the point that is drawn for this trial."""
+        """Return the value of the point that is drawn for this trial.
+
+        Raises:
+            InputError: If the wrapped sampler raises an exception. The trial then fails.
+        """
         if self._drawn[0] != trial.number:
             self._drawn = (trial.number, self._draw(study, trial))
-        point = self._drawn[1]
-        if param_name in point and _contains(param_distribution, point[param_name]):
-            return point[param_name]
+        if param_name in self._drawn[1]:
+            return self._drawn[1][param_name]
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
@@ -136,9 +143,14 @@ class NumberSeededSampler(BaseSampler):
     def _draw_once(
         self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial, first: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        sampler.before_trial(study, trial)
-        drawing = _Drawing(sampler, study, trial, first)
-        self._space.suggest(drawing)
+        try:
+            sampler.before_trial(study, trial)
+            drawing = _Drawing(sampler, study, trial, first)
+            self._space.suggest(drawing)
+        except (LightningHpoError, StorageInternalError, sqlite3.Error):
+            raise
+        except Exception as error:
+            raise InputError(library_problem("--study.sampler", type(sampler).__name__, error)) from error
         return drawing.params
 
     def _known_to(self, study: optuna.Study, number: int = -1) -> set[frozenset[tuple[str, Any]]]:

@@ -99,8 +99,8 @@ def require_tuned(study: optuna.Study, missing: str) -> None:
     objective = Objective.of(study)
     if (mode := study.user_attrs.get(StudyKey.MODE, objective.mode)) != objective.mode:
         raise InputError(
-            f"{study.study_name}: the study was created to {objective.direction} its metric, but tuned with --study.mode "
-            f"{mode}, so its best trial is not known; tune under another --study.name"
+            f"{study.study_name}: the study was created to {objective.direction} its metric, but tuned with "
+            f"--study.mode {mode}, so its best trial is not known; tune under another --study.name"
         )
 
 

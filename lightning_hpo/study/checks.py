@@ -55,7 +55,8 @@ def check_settings(
         problems += error.problems
     problems += spec.callback_problems()
     try:
-        space = SearchSpace(spec.search_space, spec.config, declared_measures(spec.config), spec.warm_start)
+        measures = declared_measures(spec.config, settings.monitor)
+        space = SearchSpace(spec.search_space, spec.config, measures, spec.warm_start)
     except InputError as error:
         problems += error.problems
     if not problems:

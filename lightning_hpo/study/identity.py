@@ -37,7 +37,7 @@ def evaluation_flags(spec: StudySpec) -> dict[str, Any]:
     """
     values = flags(spec.config)
     found = {flag: default if values.get(flag) is None else values[flag] for flag, default in _TRAINER.items()}
-    names = declared_measures(spec.config)
+    names = declared_measures(spec.config, spec.settings.monitor)
     if data := spec.config.get("data"):
         if _has_fingerprint(class_of(data)):
             names = [name for name in names if not name.startswith("data.")]
@@ -47,10 +47,17 @@ def evaluation_flags(spec: StudySpec) -> dict[str, Any]:
     return found | {flag: values[flag] for flag in measured}
 
 
-def declared_measures(config: Mapping[str, Any]) -> list[str]:
-    """Return the flags that the model and the data module name in an attribute `MEASURES`, if they have one."""
-    sections = [section for section in ("model", "data") if config.get(section)]
-    return [f"{section}.{name}" for section in sections for name in getattr(class_of(config[section]), "MEASURES", ())]
+def declared_measures(config: Mapping[str, Any], monitor: str) -> list[str]:
+    """Return the flags that the model and the data module name in an attribute `MEASURES`, if they have one.
+
+    The attribute holds names of arguments, or names by metric for arguments that change only some metrics.
+    """
+    found = []
+    for section in ("model", "data"):
+        measures = getattr(class_of(config[section]), "MEASURES", ()) if config.get(section) else ()
+        names = measures.get(monitor, ()) if isinstance(measures, Mapping) else measures
+        found += [f"{section}.{name}" for name in names]
+    return found
 
 
 def _has_fingerprint(module: type) -> bool:

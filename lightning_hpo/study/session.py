@@ -11,6 +11,7 @@ from rich.console import Console
 from lightning_hpo.config.flags import with_flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
+from lightning_hpo.library_output import write_library_output
 from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
@@ -78,6 +79,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         study = database.create(spec.settings, sampler, pruner)
         update_attributes(study, {StudyKey.ID: study_id, **attributes})
         session = Session(spec, space, study, sampler, tracker, experiment, workers)
+        write_library_output(session.folder.log)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()

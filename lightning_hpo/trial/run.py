@@ -137,7 +137,7 @@ def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> 
     return MLflowModelCheckpoint(
         task.folder.path,
         task.settings.monitor,
-        task.settings.mode,
+        task.settings.objective.mode,
         tracking_uri=tracker.uri,
         run_id=task.run_id,
         wanted=lambda value: task.run_id is not None and remote.is_best(value),

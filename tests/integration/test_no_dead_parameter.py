@@ -180,7 +180,7 @@ class AgentSandbox:
         first |= self._wanted(flag)
         values = self.space.dimensions[flag].within(first).extremes
         trials = [optuna.trial.FixedTrial({**first, flag: value}) for value in dict.fromkeys(map(label, values))]
-        return [self.space.suggest(trial) for trial in trials]  # type: ignore[arg-type]
+        return [self.space.suggest(trial) for trial in trials]
 
     def _wanted(self, flag: str) -> dict[str, Any]:
         wanted: dict[str, Any] = {}

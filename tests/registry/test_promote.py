@@ -78,6 +78,8 @@ def test_model_that_was_measured_in_another_way_is_not_promoted(tiny: StudySandb
     tiny.client.set_model_version_tag(*tag, before)
     assert "version 1 was scored with other values of --trainer.limit_val_batches; to move it" in line
     assert production(tiny, "pair") == "1"
+
+
 @pytest.mark.parametrize(
     "reply", [(503, PAGE), (404, PAGE), as_json(403, error_code="PERMISSION_DENIED", message="no rights")]
 )

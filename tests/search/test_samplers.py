@@ -2,14 +2,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import Suggesting
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
@@ -151,7 +153,7 @@ def _sampler(*arguments: str) -> Any:
 def _run(study: optuna.Study, space: SearchSpace, limit: int, state: TrialState = TrialState.COMPLETE) -> list[Any]:
     """Draw as the study loop does, until no new point is left, and return the parameters."""
     sampler: Any = study.sampler
-    drawn = []
+    drawn: list[Any] = []
     while len(drawn) < limit and not sampler.exhausted and sampler.has_new_point(study):
         trial = study.ask()
         space.suggest(trial)
@@ -234,3 +236,20 @@ def test_a_grid_sampler_draws_its_whole_grid_after_the_first_trials(
     drawn = [params["model.hidden"] for params in _run(study, space, 100)]
     assert drawn[0] == default
     assert sorted(drawn) == expected
+
+
+class BrokenSampler(RandomSampler):
+    """Raises an exception of a library in its fourth trial."""
+
+    def sample_independent(self, study: optuna.Study, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        if trial.number == 3:
+            raise np.linalg.LinAlgError("not positive definite")
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def test_exception_of_a_sampler_within_a_study_names_the_flag(foreign_config: dict[str, Any]) -> None:
+    space = _space(foreign_config, lr={"low": 0.1, "high": 0.7})
+    study = _in_memory("first", build_sampler(_sampler("tests.search.test_samplers.BrokenSampler"), 17, space))
+    _run(study, space, 3)
+    with pytest.raises(InputError, match=r"^--study.sampler: BrokenSampler cannot be used in this study: LinAlgError"):
+        space.suggest(study.ask())

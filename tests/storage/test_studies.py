@@ -113,7 +113,7 @@ def test_database_of_plain_optuna_gets_write_ahead_logging(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("direction", "mode", "fits"), [("minimize", "max", False), ("minimize", "min", True)])
-def test_study_whose_direction_is_not_its_mode_is_refused(direction: str, mode: str, fits: bool) -> None:
+def test_study_whose_direction_is_not_its_mode_is_refused(direction: Any, mode: str, fits: bool) -> None:
     study = optuna.create_study(study_name="first", direction=direction)
     for key, value in {"agent": "criteria", "mode": mode}.items():
         study.set_user_attr(key, value)

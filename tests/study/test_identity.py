@@ -8,13 +8,17 @@ import optuna
 import pytest
 
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.spec import StudySpec
 from tests.foreign import ForeignData, ForeignModule
 
-SEARCHED = {"model.lr": {"low": 0.01, "high": 1.0, "log": True}, "data.batch_size": {"choices": [8, 16]}}
+SEARCHED: dict[str, dict[str, Any]] = {
+    "model.lr": {"low": 0.01, "high": 1.0, "log": True},
+    "data.batch_size": {"choices": [8, 16]},
+}
 
 
 class DeclaredData(ForeignData):
@@ -83,6 +87,13 @@ def test_other_flags_may_change(study: optuna.Study, foreign_config: dict[str, A
     assert _problems(study, _spec(foreign_config, **trainer)) == []
 
 
+def test_flags_of_the_identity_cannot_be_searched(spec: StudySpec) -> None:
+    for flag in evaluation_flags(spec):
+        if flag.startswith("trainer."):
+            with pytest.raises(InputError, match=f"{flag}: must not be searched"):
+                SearchSpace({flag: {"choices": [1]}}, spec.config)
+
+
 def test_study_without_stored_flags_is_accepted(study: optuna.Study, foreign_config: dict[str, Any]) -> None:
     assert _problems(study, _spec(foreign_config, limit_val_batches=1)) == []
 
@@ -102,11 +113,17 @@ def test_model_may_declare_flags_that_change_what_is_measured(foreign_config: di
     config = {**foreign_config, "model": {"class_path": "tests.study.test_identity.DeclaredModule"}}
     spec = _spec(config)
     assert evaluation_flags(spec)["model.hidden"] == 4
-    assert declared_measures(spec.config) == ["model.hidden"]
+    assert declared_measures(spec.config, "val_metric") == ["model.hidden"]
+
+
+def test_searching_the_loss_is_refused_only_if_the_loss_is_the_metric() -> None:
+    config = {"model": {"class_path": "lightning_hpo.agents.CriteriaAgent"}}
+    assert declared_measures(config, "val_loss") == ["model.loss"]
+    assert declared_measures(config, "val_metric") == []
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"]])
-def test_study_with_other_directions_is_refused(spec: StudySpec, directions: list[str]) -> None:
+def test_study_with_other_directions_is_refused(spec: StudySpec, directions: Any) -> None:
     study = optuna.create_study(study_name="first", directions=directions)
     [problem] = _problems(study, spec)
     assert problem.startswith("--study.name: first ")

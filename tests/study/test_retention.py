@@ -72,14 +72,28 @@ def test_trials_of_an_earlier_command_count(study: optuna.Study, tracker: Tracke
     assert _kept(folder) == [1, 2]
 
 
-@pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
-def test_pruned_and_failed_trials_keep_no_weights(
-    study: optuna.Study, tracker: Tracker, folder: Path, state: TrialState
-) -> None:
+def test_pruned_trial_keeps_no_weights(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
     retention = CheckpointRetention(study, tracker, keep=2)
     trial = _train(study, folder)
-    _end(retention, trial, state)
+    _end(retention, trial, TrialState.PRUNED)
     assert (_kept(folder), _kept(folder, "last.ckpt"), _kept(folder, "config.yaml")) == ([], [], [0])
+
+
+def test_failed_trial_keeps_its_weights_until_the_study_is_complete(
+    study: optuna.Study, tracker: Tracker, folder: Path
+) -> None:
+    study.set_user_attr("n_trials", 2)
+    retention = CheckpointRetention(study, tracker, keep=2)
+    failed = _train(study, folder)
+    study.tell(failed, state=TrialState.FAIL)
+    _end(retention, failed, TrialState.FAIL)
+    _complete(study, retention, folder, 0.5)
+    assert (_kept(folder), _kept(folder, "last.ckpt")) == ([0, 1], [0])
+    assert list(unneeded_checkpoints(study)) == []  # nor does the next command remove them
+    _complete(study, retention, folder, 0.4)
+    assert {path.parent.name for path in unneeded_checkpoints(study)} == {"trial_0"}
+    retention.on_study_complete()
+    assert (_kept(folder), _kept(folder, "last.ckpt"), _kept(folder, "config.yaml")) == ([1, 2], [], [0, 1, 2])
 
 
 def test_running_trial_keeps_its_checkpoints(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
