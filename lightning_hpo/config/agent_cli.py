@@ -152,9 +152,8 @@ class AgentCLI(ReplaceableCLI):
         last = [] if self._interruption is None else [self._interruption]
         self.trainer_defaults = {"callbacks": [*callbacks, *last]}
         trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
-        folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
-        if self.subcommand and folder is not None:
-            write_library_output(Path(folder) / "log.txt")
+        if self.subcommand:
+            trainer.callbacks.insert(0, _LibraryLog())  # type: ignore[attr-defined]
         return trainer
 
     def _default_callbacks(self) -> list[Callback]:
@@ -193,6 +192,17 @@ class AgentCLI(ReplaceableCLI):
         """The resolved config as plain values, without the sections of a study and without linked values."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+class _LibraryLog(Callback):
+    """Writes the output of libraries to `log.txt` in the log folder of a CSVLogger or a TensorBoardLogger."""
+
+    def setup(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Start to write, now that the logger has made its folder."""
+        del pl_module, stage
+        folder = getattr(trainer.logger, "log_dir", None)
+        if folder is not None:
+            write_library_output(Path(folder) / "log.txt")
 
 
 class _SaveConfig(SaveConfigCallback):

@@ -124,9 +124,11 @@ def _copy_study(name: str, source: RDBStorage, target: RDBStorage, storage: Data
         optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
         study = optuna.load_study(study_name=name, storage=target)
         # The copy is another study: the folder and the runs carry the id of the original, and stay its own.
-        study.set_user_attr(StudyKey.ID, uuid4().hex)
+        if StudyKey.AGENT in study.user_attrs:
+            study.set_user_attr(StudyKey.ID, uuid4().hex)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            set_trial_user_attr(study, trial, TrialKey.RUN_ID, None)
+            if TrialKey.RUN_ID in trial.user_attrs:
+                set_trial_user_attr(study, trial, TrialKey.RUN_ID, None)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in running:
             set_trial_user_attr(study, trial, "ended_by", "it was running when its study was imported")

@@ -31,7 +31,7 @@ def unneeded_checkpoints(study: optuna.Study, *, complete: bool = False) -> Iter
         state = states.get(folder.number)
         if state is None or not state.is_finished() or (needs_failed and state == TrialState.FAIL):
             continue
-        for path in (folder.best, *folder.resume_files):  # other files are the user's
+        for path in sorted((folder.best, *folder.resume_files)):  # other files are the user's
             if path.exists() and (state != TrialState.COMPLETE or path != folder.best):
                 yield path
 

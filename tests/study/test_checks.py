@@ -123,7 +123,6 @@ def test_other_data_than_required_is_refused(spec: StudySpec) -> None:
         ("monitor", "val_loss"),
         ("mode", "min"),
         ("data_fingerprint", "g"),
-        ("outdir", "/nowhere"),
     ],
 )
 def test_study_with_another_attribute_is_refused(spec: StudySpec, study: optuna.Study, key: str, value: str) -> None:

@@ -24,17 +24,19 @@ class Left:
 
     def __init__(self, study: optuna.Study, tracker: Tracker, folder: Path) -> None:
         self.study, self.tracker, self.folder = study, tracker, folder
-        attributes = {"outdir": str(folder), "agent": "criteria", "monitor": "val_metric"}
+        attributes = {"study_id": "5f1d", "outdir": str(folder), "agent": "criteria", "monitor": "val_metric"}
         for key, value in attributes.items():
             study.set_user_attr(key, value)
         with lock_study(folder):
             self.experiment = tracker.experiment("criteria-first")
+        StudyFolder(folder).study_id_file.write_text("5f1d\n", encoding="utf-8")
 
     def start(self) -> optuna.Trial:
         trial = self.study.ask()
         trial.suggest_float("lr", 0.1, 1.0)
         outbox = Outbox(self.of(trial.number), self.tracker)
-        tags = {"optuna_study": "first", "optuna_trial": str(trial.number)}
+        tags = {"study_id": "5f1d", "optuna_study": "first", "optuna_trial": str(trial.number)}
+        outbox.folder.config.write_text(f"model: {{lr: {trial.params['lr']}}}\n", encoding="utf-8")
         outbox.write(StartRun(self.experiment, f"trial_{trial.number}", tags))
         outbox.write(LogParams(trial.params))
         trial.set_user_attr(TrialKey.RUN_ID, outbox.run_id)
@@ -129,7 +131,7 @@ def test_saved_outcome_is_recorded(left: Left) -> None:
 def test_crash_between_ask_and_start(left: Left, recorded: str) -> None:
     trial = left.study.ask()
     if recorded == "run":  # created, but not stored with the trial yet
-        tags = {"optuna_study": "first", "optuna_trial": "0"}
+        tags = {"study_id": "5f1d", "optuna_study": "first", "optuna_trial": "0"}
         outbox = Outbox(left.of(0), left.tracker)
         outbox.write(StartRun(left.experiment, "trial_0", tags))
     left.repair()
@@ -139,7 +141,7 @@ def test_crash_between_ask_and_start(left: Left, recorded: str) -> None:
 
 def test_run_without_a_trial_goes_to_the_trash(left: Left) -> None:
     left.complete()
-    tags = {"optuna_study": "first", "optuna_trial": "0"}
+    tags = {"study_id": "5f1d", "optuna_study": "first", "optuna_trial": "0"}
     doubled = left.tracker.start_run(left.experiment, "trial_0", tags)
     other = left.tracker.start_run(left.experiment, "study", {})
     [line] = left.repair()
@@ -161,7 +163,9 @@ def test_trial_without_a_run_is_recorded_again(left: Left, kind: OutcomeKind) ->
     assert left.repair() == ["trial 0 has no run: recorded again"]
     run_id = run_id_of(left.study, left.trial(0))
     run = left.tracker.client.get_run(str(run_id))
-    assert run.data.params == {"lr": str(trial.params["lr"])}
+    # From the config, or from the outbox of a trial that has not ended.
+    assert run.data.params.items() >= {"lr": str(trial.params["lr"])}.items()
+    assert (kind is OutcomeKind.INTERRUPTED) or run.data.params["model.lr"] == str(trial.params["lr"])
     history = left.tracker.client.get_metric_history(str(run_id), "val_metric")
     assert sorted((point.step, point.value) for point in history) == [(0, 0.25), (1, 0.5)]
     assert left.agree()
@@ -209,7 +213,7 @@ def test_unsent_entries_are_sent(left: Left, monkeypatch: pytest.MonkeyPatch) ->
         trial = left.study.ask()
         trial.suggest_float("lr", 0.1, 1.0)
         outbox = Outbox(left.of(0), left.tracker)
-        tags = {"optuna_study": "first", "optuna_trial": "0"}
+        tags = {"study_id": "5f1d", "optuna_study": "first", "optuna_trial": "0"}
         outbox.write(StartRun(left.experiment, "trial_0", tags))
         record_outcome(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
     assert left.repair() == ["trial 0 has entries that MLflow has not received: sent"]

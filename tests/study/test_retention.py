@@ -129,3 +129,24 @@ def test_surplus_model_is_deleted_with_its_weights(
         study.tell(trial, value)
         _end(retention, trial, TrialState.COMPLETE, value, model.model_uri)
     assert [(Path(model.artifact_location) / "weights").exists() for model in models] == [False, True]
+
+
+def test_model_of_the_best_trial_is_kept_without_its_checkpoint(
+    study: optuna.Study, tracker: Tracker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str] = []
+    monkeypatch.setattr(tracker, "delete_model", deleted.append)
+    for number, value in enumerate((0.5, 0.9, 0.4)):
+        trial = study.ask()
+        trial.set_user_attr("mlflow_model_uri", f"models:/m-{number}")
+        study.tell(trial, value)
+    retention = CheckpointRetention(study, tracker, keep=2)  # the folder was cleaned
+    _complete(study, retention, folder, 0.1, 0.95)
+    assert sorted(deleted) == ["models:/m-0", "models:/m-2"]
+
+
+def test_checkpoints_of_the_user_are_kept(study: optuna.Study, folder: Path) -> None:
+    study.tell(_train(study, folder), 0.5)
+    for name in ("swa.ckpt", "best.ckpt.mine"):
+        (folder / "trial_0" / name).write_text("x")
+    assert {path.name for path in unneeded_checkpoints(study)} == {"last.ckpt", "last.ckpt.partial", "previous.ckpt"}
