@@ -72,6 +72,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
+        tracker.relocate(spec.experiment)
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)

@@ -3,6 +3,7 @@
 Every call names its run. Nothing here depends on an active run or a current experiment.
 """
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -44,6 +45,14 @@ NEVER = float("-inf")
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Columns of MLflow's database that hold paths of artifacts."""
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
@@ -112,6 +121,25 @@ class Tracker:
         """
         location = None if self._artifacts is None else str(self._artifacts / name)
         return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
+
+    def relocate(self, name: str) -> None:
+        """Correct the artifact paths of an experiment whose SQLite file was moved or copied with the artifacts.
+
+        MLflow stores absolute paths, and would write to the old place.
+        """
+        found = None if self._url.path is None else self.client.get_experiment_by_name(name)
+        if found is None or self._artifacts is None:
+            return
+        old, new = str(found.artifact_location), str(self._artifacts / name)
+        if old != new and old.endswith(f"/mlruns/{name}") and Path(new).is_dir():
+            with contextlib.closing(sqlite3.connect(str(self._url.path), timeout=SQLITE_TIMEOUT_S)) as connection:
+                for table, column in _ARTIFACT_PATHS:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )
+                connection.commit()
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment of that name, or None.
