@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.lost_evidence import LOST, lost_cause
 from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import raise_problems
 
@@ -154,8 +155,14 @@ class AnnotationRows:
         spans: set[tuple[int, int]] = set()
         for sentence in positives:
             found, verbatim = find_sentence(self._texts[key[0]], sentence)
-            self._counts["evidence sentences not found in their post"] += not found
+            if not found:
+                self._count_lost(self._texts[key[0]], sentence)
             self._counts["evidence sentences found with other white space"] += bool(found) and not verbatim
             self._counts["evidence sentences that occur more than once"] += len(found) > 1
             spans.update(found)
         return Pair(*key, met=bool(positives), spans=tuple(sorted(spans)))
+
+    def _count_lost(self, post: str, sentence: str) -> None:
+        self._counts[LOST] += 1
+        if cause := lost_cause(post, sentence):
+            self._counts[cause] += 1

@@ -38,6 +38,11 @@ class Corpus:
     pairs: tuple[Pair, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def positives(self) -> list[tuple[str, str]]:
+        """Ids of the post and the criterion of each pair that is met."""
+        return [(pair.post_id, pair.criterion) for pair in self.pairs if pair.met]
+
     def pairs_of(self, post_ids: Sequence[str]) -> PairTable:
         """Return every (post, criterion) pair of these posts, annotated or not, in the order of the posts."""
         row, width = self.posts.row, len(self.criteria)

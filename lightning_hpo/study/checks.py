@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import class_of, flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -42,7 +42,7 @@ def check_settings(
     problems += _device_problems(settings, spec.config["trainer"])
     try:
         settings.storage_url.check()
-        spec = spec if problems else spec.with_warm_start(database)
+        spec = spec if problems else spec.with_warm_start(database).with_split_of(database)
     except InputError as error:
         problems += error.problems
     data = spec.config.get("data")
@@ -149,6 +149,8 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.MODE: spec.settings.mode,
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
         StudyKey.DATA_COUNTS: dict(findings.counts),
+        StudyKey.SPLIT_RULE: flags(spec.config).get("data.split_rule"),
+        StudyKey.SPLIT_SIZES: dict(findings.split_sizes),
         StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,

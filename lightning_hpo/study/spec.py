@@ -9,9 +9,10 @@ from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import resolve
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import class_of, with_flags
+from lightning_hpo.config.previous_version import PREVIOUS_SPLIT
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
-from lightning_hpo.storage.attributes import experiment_name
+from lightning_hpo.storage.attributes import StudyKey, experiment_name
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 
@@ -73,6 +74,17 @@ class StudySpec:
         if warm_start is None:
             return self
         return replace(self, config=resolve(self.config, warm_start.fixed), warm_start=warm_start)
+
+    def with_split_of(self, database: StudyDatabase) -> "StudySpec":
+        """Return the specification with the rule for the split that the study began with, if that is version 0.1.0's.
+
+        Any other change of the rule changes the fingerprint of the data, and is refused.
+        """
+        study, data = database.find(str(self.settings.name)), self.config.get("data") or {}
+        begun = study is not None and StudyKey.AGENT in study.user_attrs
+        if not begun or StudyKey.SPLIT_RULE in study.user_attrs or "split_rule" not in (data.get("init_args") or {}):
+            return self
+        return replace(self, config=with_flags(self.config, PREVIOUS_SPLIT))
 
     @property
     def agent(self) -> str:
