@@ -81,7 +81,7 @@ def test_fingerprint_is_that_of_earlier_versions() -> None:
 
 
 def test_cached_fingerprint_depends_on_all_arguments(tmp_path: Path) -> None:
-    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, Cache(tmp_path, "key"))
+    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, Cache(tmp_path / "posts.csv", "key"))
     corpus = Corpus(posts, {"A": "text"}, (Pair("p1", "A", True, ((0, 4),)),))
     changed = [
         (corpus, _split(), 1),
@@ -95,9 +95,9 @@ def test_cached_fingerprint_depends_on_all_arguments(tmp_path: Path) -> None:
 
 
 def test_split_order_is_cached_by_seed(tmp_path: Path) -> None:
-    kept = Cache(tmp_path, "key")
+    kept = Cache(tmp_path / "posts.csv", "key")
     posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, kept)
     splits = [split_posts(posts, seed=seed, val_fraction=0.2, test_fraction=0.1) for seed in (1, 2, 1, 2)]
     assert splits[0] == splits[2] == _split()
     assert splits[1] == splits[3] == _split(seed=2)
-    assert len(list((tmp_path / ".cache").iterdir())) == 2
+    assert len(list((tmp_path / ".cache/lightning_hpo/posts.csv").iterdir())) == 2
