@@ -58,7 +58,7 @@ def test_changed_file_is_read_even_with_the_same_date(write_csv: WriteCsv) -> No
 def test_invalid_file_is_not_cached(write_csv: WriteCsv) -> None:
     path = write_csv("posts.csv", [*ROWS, ("a", "three")])
     for _ in range(2):
-        with pytest.raises(InputError, match="line 7, column post_id: 'a' has another text"):
+        with pytest.raises(InputError, match="line 7, column post_id: a value of 1 character has another text"):
             read_posts(path)
 
 

@@ -102,7 +102,7 @@ def test_label_typos_are_reported_with_file_line_and_column(
     assert (
         "annotations.csv, line 2, column DSM5_symptom: 'LEEP_ISSUES' is not a criterion; did you mean SLEEP" in lines[0]
     )
-    assert "annotations.csv, line 3, column status: '2' is not a status; use 1 or 0" in lines[1]
+    assert "annotations.csv, line 3, column status: the status is neither 1 nor 0" in lines[1]
     assert _no_database(sandbox)
 
 
