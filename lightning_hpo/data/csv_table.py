@@ -69,9 +69,10 @@ class CsvTable:
 
     def _missing(self, columns: Sequence[str]) -> list[str]:
         missing = [column for column in columns if column not in self._header]
-        meant = {
-            column: nearest(column, [name for name in self._header if _is_name(name, columns)]) for column in missing
-        }
+        # If a column is there, the line is a header. Otherwise it may be the first post.
+        is_header = len(missing) < len(columns)
+        names = [name for name in self._header if is_header or _is_name(name, columns)]
+        meant = {column: nearest(column, names) for column in missing}
         if len(missing) == len(columns) and not any(meant.values()):
             return [
                 f"{self.path}: the first line has none of the columns {', '.join(columns)}; if the file has no header, "
