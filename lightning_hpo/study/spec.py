@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import resolve
-from lightning_hpo.config.flags import class_of, with_flags
+from lightning_hpo.config.flags import class_of, flags, with_flags
 from lightning_hpo.config.previous_version import PREVIOUS_SPLIT
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
 from lightning_hpo.storage.attributes import StudyKey, experiment_name
@@ -80,9 +80,10 @@ class StudySpec:
 
         Any other change of the rule changes the fingerprint of the data, and is refused.
         """
-        study, data = database.find(str(self.settings.name)), self.config.get("data") or {}
-        begun = study is not None and StudyKey.AGENT in study.user_attrs
-        if not begun or StudyKey.SPLIT_RULE in study.user_attrs or "split_rule" not in (data.get("init_args") or {}):
+        study = database.find(str(self.settings.name))
+        stored = {} if study is None else study.user_attrs
+        is_previous = StudyKey.AGENT in stored and StudyKey.SPLIT_RULE not in stored
+        if not is_previous or not PREVIOUS_SPLIT.keys() <= flags(self.config).keys():
             return self
         return replace(self, config=with_flags(self.config, PREVIOUS_SPLIT))
 
