@@ -268,7 +268,7 @@ def test_only_criteria_need_negatives(corpus_folder: Path, tokenizer_folder: Pat
 def test_split_sizes_are_counted_and_logged(
     corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
+    caplog.set_level("INFO", "lightning_hpo")
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     sizes = module.split_sizes
