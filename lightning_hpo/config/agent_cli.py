@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.lightning_private import ReplaceableCLI
+from lightning_hpo.config.previous_version import with_previous_split
 from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
@@ -107,7 +108,7 @@ class AgentCLI(ReplaceableCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments and report all errors at once."""
         try:
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, with_previous_split(args))
         except (ArgumentError, UnicodeDecodeError) as error:
             raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
 

@@ -8,12 +8,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from lightning_hpo.data.split_sizes import recorded_sizes
 from lightning_hpo.report.study_record import StudyRecord, score
 from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.objective import score_text
 from lightning_hpo.study_folder import fit_command
 
-__all__ = ["Table", "baselines", "best_trial", "data", "environment", "summary"]
+__all__ = ["Table", "baselines", "best_trial", "data", "environment", "splits", "summary"]
 
 _ENVIRONMENT_TAGS = {
     "device": "device",
@@ -110,8 +111,23 @@ def baselines(record: StudyRecord) -> Table:
     return Table(name, title, caption, ("prediction", record.monitor), rows)
 
 
+def splits(record: StudyRecord) -> Table:
+    """Return posts and positives of each split, by criterion."""
+    name, title = "splits", "Splits"
+    sizes = recorded_sizes(record.about.get(StudyKey.SPLIT_SIZES, {}))
+    if not sizes:
+        return Table(name, title, "The study has not recorded the sizes of its splits.")
+    head = ("", *sizes)
+    rows = [("posts", *(str(size.posts) for size in sizes.values()))]
+    rows += [("positives", *(str(size.total) for size in sizes.values()))]
+    for criterion in next(iter(sizes.values())).positives:
+        rows.append((criterion, *(str(size.positives[criterion]) for size in sizes.values())))
+    rule = record.about.get(StudyKey.SPLIT_RULE)
+    return Table(name, title, f"Posts, and positive posts of each criterion; --data.split_rule {rule}.", head, rows)
+
+
 def data(record: StudyRecord) -> Table:
-    """Return the size of the data, what the loader left out, and the fingerprint."""
+    """Return what the loader repaired or left out, and the fingerprint."""
     rows = [(name, str(count)) for name, count in record.about.get(StudyKey.DATA_COUNTS, {}).items()]
     if StudyKey.DATA_FINGERPRINT in record.about:
         rows.append(("fingerprint of data and split", str(record.about[StudyKey.DATA_FINGERPRINT])))

@@ -75,7 +75,8 @@ def _sections(record: StudyRecord) -> list[Figure | Table]:
     return [
         *(tables.summary(record), tables.best_trial(record), history, tables.baselines(record)),
         *drawn,
-        *(cost.pruning(record), cost.cost(record), tables.data(record), tables.environment(record)),
+        *(cost.pruning(record), cost.cost(record)),
+        *(tables.splits(record), tables.data(record), tables.environment(record)),
     ]
 
 

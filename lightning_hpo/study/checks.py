@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -47,6 +48,7 @@ def check_settings(
         settings.storage_url.check()
         stored = None if problems else database.find(str(settings.name))
         spec = spec if problems else spec.with_warm_start(database)
+        spec = spec.with_split_of(stored)
     except InputError as error:
         problems += error.problems
     try:
@@ -168,6 +170,8 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
         StudyKey.EVALUATION: evaluation_flags(spec),
         StudyKey.DATA_COUNTS: dict(findings.counts),
+        StudyKey.SPLIT_RULE: flags(spec.config).get("data.split_rule"),
+        StudyKey.SPLIT_SIZES: dict(findings.split_sizes),
         StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,

@@ -9,7 +9,8 @@ from jsonargparse import Namespace
 from optuna.trial import TrialState
 
 from lightning_hpo.config.agent_cli import resolve
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import class_of, flags, with_flags
+from lightning_hpo.config.previous_version import PREVIOUS_SPLIT
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.warm_start import WarmStart, find_warm_start
 from lightning_hpo.storage.attributes import StudyKey, experiment_name
@@ -75,6 +76,17 @@ class StudySpec:
         if warm_start is None:
             return self
         return replace(self, config=resolve(self.config, warm_start.fixed), warm_start=warm_start)
+
+    def with_split_of(self, stored: optuna.Study | None) -> "StudySpec":
+        """Return the specification with the rule for the split that the study began with, if that is version 0.1.0's.
+
+        Any other change of the rule changes the fingerprint of the data, and is refused.
+        """
+        attributes = {} if stored is None else stored.user_attrs
+        is_previous = StudyKey.AGENT in attributes and StudyKey.SPLIT_RULE not in attributes
+        if not is_previous or not PREVIOUS_SPLIT.keys() <= flags(self.config).keys():
+            return self
+        return replace(self, config=with_flags(self.config, PREVIOUS_SPLIT))
 
     def with_mode(self, stored: optuna.Study | None) -> "StudySpec":
         """Return the specification with the mode of its metric, if the settings do not give one.

@@ -162,6 +162,7 @@ class AgentSandbox:
         data = given["data"]["init_args"]
         # Enough answers that some change.
         data["val_fraction"] = 0.5
+        data["split_rule"] = "hash"  # which answers change depends on the posts
         data["annotations"] = str(place.folder / data["annotations"])
         data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
         given["model"]["init_args"]["name"] = place.encoder("roberta-base")

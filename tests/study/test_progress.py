@@ -39,6 +39,8 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
         "outdir": "/nowhere",
         "monitor": "val_metric",
         "data_counts": {"posts": 3},
+        "split_rule": "stratified",
+        "split_sizes": {"train": {"posts": 2, "positives": {"SAD": 1}}, "val": {"posts": 1, "positives": {"SAD": 0}}},
         "constant_answers": {"never met": 0.4},
     }.items():
         study.set_user_attr(key, value)
@@ -98,6 +100,8 @@ def test_log_file_gets_one_line_for_each_event(terminal: bool, open_study: Open,
     _search(open_study(total=4, done=3))
     assert capfd.readouterr().err.splitlines() == [
         "data: posts 3",
+        "split (stratified): train 2 posts with 1 positives, val 1 posts with 0 positives",
+        "criteria without positives, whose scores mean nothing there: val: SAD",
         "constant baselines: never met 0.4000",
         "trial 0 starts",
         "trial 1 resumes",

@@ -1,4 +1,4 @@
-"""Mode of the metric of a study, and how many validations its trials have."""
+"""Mode of the metric of a study, how many validations its trials have, and the rule for the split that it keeps."""
 
 from typing import Any
 
@@ -7,8 +7,11 @@ import pytest
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import flags
+from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.spec import StudySpec
 from tests.foreign import ForeignModule
 
@@ -127,3 +130,34 @@ def test_callback_whose_mode_contradicts_its_metric_is_refused(
 )
 def test_number_of_reports(foreign_config: dict[str, Any], trainer: dict[str, Any], reports: int) -> None:
     assert _spec(foreign_config, {}, **trainer).reports == reports
+
+
+def _with_data(**arguments: Any) -> StudySpec:
+    data = {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {"posts": "posts.csv", **arguments}}
+    return StudySpec({"data": data}, {}, StudySettings(name="first"))
+
+
+def _rule(spec: StudySpec, url: str) -> Any:
+    stored = StudyDatabase(DatabaseUrl(url, "--storage")).find("first")
+    return flags(spec.with_split_of(stored).config).get("data.split_rule")
+
+
+@pytest.mark.usefixtures("study")
+def test_new_study_has_the_rule_of_its_config(storage_url: str) -> None:
+    assert _rule(_with_data(split_rule="stratified"), storage_url) == "stratified"
+    assert _rule(_with_data(split_rule="stratified"), storage_url.replace("optuna.db", "none.db")) == "stratified"
+
+
+def test_study_of_the_previous_version_keeps_its_rule(study: optuna.Study, storage_url: str) -> None:
+    study.set_user_attr("agent", "criteria")
+    assert _rule(_with_data(split_rule="stratified"), storage_url) == "hash"
+    assert _rule(_with_data(), storage_url) is None  # another data module has no such flag
+
+
+@pytest.mark.parametrize("stored", ["stratified", "hash"])
+def test_study_of_this_version_is_left_to_the_comparison_of_fingerprints(
+    study: optuna.Study, storage_url: str, stored: str
+) -> None:
+    study.set_user_attr("agent", "criteria")
+    study.set_user_attr("split_rule", stored)
+    assert _rule(_with_data(split_rule="stratified"), storage_url) == "stratified"
