@@ -80,7 +80,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         study = database.create(spec.settings, sampler, pruner)
         update_attributes(study, {StudyKey.ID: study_id, **attributes})
         session = Session(spec, space, study, sampler, tracker, experiment, workers)
-        write_library_output(session.folder.log)
+        write_library_output(session.folder.log, with_own_lines=True)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()
