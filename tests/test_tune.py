@@ -30,6 +30,7 @@ from lightning_hpo.storage.optuna_private import storage_of
 from lightning_hpo.tracking.tracker import Tracker
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
+from tests.unchanged import unchanged
 
 Tune = Callable[..., int]
 
@@ -392,7 +393,8 @@ def test_study_that_another_machine_may_run_is_refused(
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     optuna.load_study(study_name="first", storage=sandbox.storage).ask()
     shutil.rmtree(sandbox.outdir)
-    assert sandbox.tune("first", "--study.n_trials", "2") == 2
+    with unchanged(sandbox.folder, "first.yaml"):
+        assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert "error: --study.name: 1 trials of first are running, but" in capsys.readouterr().err
     assert sandbox.trials("first")[1].state == TrialState.RUNNING
 
@@ -472,17 +474,16 @@ def test_bad_input_is_one_line_and_writes_nothing(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     flags, config, line = BAD[case]
-    before = _databases(sandbox.folder)
-    code = sandbox.tune("bad", *flags, config=config)
+    (sandbox.folder / "outputs").mkdir()
+    # The log of a process that has crashed is kept, and the message names it.
+    crashes = case == "model that raises"
+    log = ("outputs/bad", "outputs/bad/.lock", "outputs/bad/preflight.log") if crashes else ()
+    with unchanged(sandbox.folder, "bad.yaml", *log):
+        code = sandbox.tune("bad", *flags, config=config)
     printed = capsys.readouterr().err
-    assert code == (1 if case == "model that raises" else 2), printed
+    assert code == (1 if crashes else 2), printed
     assert line in printed
     assert "Traceback" not in printed
-    assert _databases(sandbox.folder) == before
-
-
-def _databases(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*.db")}
 
 
 def test_all_errors_are_reported_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -513,7 +514,8 @@ def test_bad_database_url_hides_no_other_error(sandbox: StudySandbox, capsys: py
 
 def test_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
-    assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
+    with unchanged(sandbox.folder, "same.yaml"):
+        assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
     assert "was started with monitor val_metric" in capsys.readouterr().err
     assert len(sandbox.trials("same")) == 1
 

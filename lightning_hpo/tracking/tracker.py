@@ -35,7 +35,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
-from lightning_hpo.tracking.errors import AWAY, ArtifactError, cause_of, does_not_answer
+from lightning_hpo.tracking.errors import AWAY, ArtifactError, does_not_answer, reason_of
 from lightning_hpo.tracking.locations import is_below
 
 __all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
@@ -101,9 +101,7 @@ class Tracker:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
-            raise InputError(
-                f"--study.tracking_uri: cannot open {self._url.masked}: {cause_of(error).removeprefix('refused: ')}"
-            ) from error
+            raise InputError(f"--study.tracking_uri: cannot open {self._url.masked}: {reason_of(error)}") from error
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; create the experiment if it is missing.
@@ -217,7 +215,7 @@ class Tracker:
             if does_not_answer(error):
                 raise
             place = self.client.get_run(run_id).info.artifact_uri
-            raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {cause_of(error)}") from error
+            raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {reason_of(error)}") from error
 
     def require_active(self, run_id: str) -> None:
         """Check that a run accepts entries.
