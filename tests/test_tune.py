@@ -423,7 +423,8 @@ def test_damaged_database_is_refused_unchanged(sandbox: StudySandbox, capsys: py
     whole[8192:20480] = bytes(12288)
     path.write_bytes(whole)
     capsys.readouterr()
-    assert sandbox.tune("first", "--study.n_trials", "2") == 2
+    with unchanged(sandbox.folder):
+        assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert f"error: --study.storage: {path}" in capsys.readouterr().err
     assert path.read_bytes() == whole
 
@@ -488,7 +489,8 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 def test_all_errors_are_reported_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     space = {"model.lrr": {"low": 1, "high": 2}, "model.lr": {"low": 2, "high": 1}}
-    assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
+    with unchanged(sandbox.folder, "a b.yaml"):
+        assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4, lines
 
@@ -502,7 +504,8 @@ def test_bad_database_url_hides_no_other_error(sandbox: StudySandbox, capsys: py
         "--study.storage",
         "postgresql://me:secret@host:port/db",
     ]
-    assert sandbox.tune("bad", *flags) == 2
+    with unchanged(sandbox.folder, "bad.yaml"):
+        assert sandbox.tune("bad", *flags) == 2
     printed = capsys.readouterr().err
     assert [line.split(":")[1].strip() for line in printed.splitlines()] == [
         "--study.name",

@@ -20,6 +20,7 @@ AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
 _STATUS = re.compile(r"failed with error code (\d{3})\b|too many (\d{3}) error responses")
 _INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 _NO_REPLY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
+_ABORTED = "Connection aborted"
 _NO_JSON = "not in a valid JSON format"
 _OTHER_PAGE = "answered with a page that is not MLflow's; check the address"
 
@@ -45,7 +46,9 @@ def reason_of(error: BaseException) -> str:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown"
         return f"answered with status {status} ({phrase})"
     if does_not_answer(error):
-        return "does not answer"
+        # A server that refuses an upload before it has read all of it looks the same as one that was killed.
+        aborted = any(_ABORTED in str(link) for link in _chain(error))
+        return "closed the connection without an answer" if aborted else "does not answer"
     strerror = error.strerror if isinstance(error, OSError) else None
     text = masked(strerror or str(getattr(error, "orig", None) or error)).strip()
     if _NO_JSON in text:

@@ -35,7 +35,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
-from lightning_hpo.tracking.errors import AWAY, ArtifactError, does_not_answer, reason_of
+from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
 from lightning_hpo.tracking.locations import is_below
 
 __all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
@@ -211,9 +211,7 @@ class Tracker:
         try:
             yield
         except Exception as error:
-            # Each kind of artifact store raises exceptions of its own.
-            if does_not_answer(error):
-                raise
+            # Each kind of artifact store raises exceptions of its own. This request fails if MLflow does not answer.
             place = self.client.get_run(run_id).info.artifact_uri
             raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {reason_of(error)}") from error
 

@@ -95,6 +95,11 @@ def test_artifacts_that_the_server_cannot_write_are_refused_with_their_location(
     )
 
 
+def test_server_that_closes_the_connection_of_an_upload_is_not_said_to_be_silent() -> None:
+    line = _answer(FakeMLflow(artifacts=None))
+    assert "cannot be written to mlflow-artifacts:/1: closed the connection without an answer; correct" in line
+
+
 def test_artifact_folder_of_this_machine_that_cannot_be_written_is_refused() -> None:
     assert "artifacts cannot be written to /proc/mlruns/1: " in _answer(FakeMLflow(location="/proc/mlruns/1"))
 

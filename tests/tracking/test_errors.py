@@ -57,6 +57,12 @@ def test_invalid_values_are_distinguished_from_a_proxy_that_refuses_everything()
         assert not is_invalid(_error(address))
 
 
+def test_closed_connection_is_distinguished_from_silence() -> None:
+    with fake_server(lambda path: None) as address:
+        error = _error(address)
+    assert cause_of(error) == "closed the connection without an answer"
+
+
 def test_cause_is_the_status_of_an_artifact_store() -> None:
     response = Response()
     response.status_code = 507
