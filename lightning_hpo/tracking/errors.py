@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import requests
@@ -9,9 +10,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid", "reason_of"]
+__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid", "one_line_errors", "reason_of"]
 
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
 """Exceptions that are raised if MLflow cannot be reached or does not accept a request."""
@@ -54,6 +55,15 @@ def reason_of(error: BaseException) -> str:
     if _NO_JSON in text:
         return _OTHER_PAGE
     return next(iter(text.splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Raise errors of MLflow as a `LightningHpoError` of one line."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ArtifactError) as error:
+        raise LightningHpoError(f"MLflow {cause_of(error)}") from error
 
 
 def does_not_answer(error: BaseException) -> bool:
