@@ -257,8 +257,8 @@ class Tracker:
         if model is not None and not self.client.search_model_versions(f"run_id = '{model.source_run_id}'"):
             root = str(self.client.get_experiment(model.experiment_id).artifact_location)
             if is_below(str(model.artifact_location), root, self._artifacts):
-                repository = get_artifact_repository(model.artifact_location, self.uri)  # type: ignore[no-untyped-call]
-                repository.delete_artifacts()
+                repository = get_artifact_repository(model.artifact_location, self.uri)
+                repository.delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_logged_model(model.model_id)
 
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
@@ -309,6 +309,7 @@ def _mlflow_schema() -> list[str]:
 
     store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     try:
-        return dumped(store.engine.raw_connection().driver_connection)
+        connection: Any = store.engine.raw_connection().driver_connection
+        return dumped(connection)
     finally:
         store.engine.dispose()
