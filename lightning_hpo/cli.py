@@ -304,10 +304,12 @@ def _register(arguments: Sequence[str]) -> None:
     start_server()
     with _quick_imports():
         from lightning_hpo.registry.register import register
+        from lightning_hpo.tracking.errors import one_line_errors
         from lightning_hpo.tracking.tracker import Tracker
 
     print("registering the model, and verifying it in a new process", file=sys.stderr)
-    print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
+    with one_line_errors():
+        print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
 
 
 def _reconcile(arguments: Sequence[str]) -> None:
@@ -319,13 +321,15 @@ def _reconcile(arguments: Sequence[str]) -> None:
         from lightning_hpo.storage.studies import StudyDatabase
         from lightning_hpo.study.reconciliation import reconcile
         from lightning_hpo.tracking.checks import check_tracking
+        from lightning_hpo.tracking.errors import one_line_errors
         from lightning_hpo.tracking.tracker import Tracker
 
     check_tracking(given.tracking_uri)
     database = StudyDatabase(given.storage)
     for study in map(database.load, database.names() if given.study is None else [given.study]):
-        for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
-            print(f"{study.study_name}: {line}")
+        with one_line_errors():
+            for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
+                print(f"{study.study_name}: {line}")
 
 
 def _import_study(arguments: Sequence[str]) -> None:

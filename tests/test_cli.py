@@ -8,6 +8,7 @@ import pytest
 from lightning_hpo import __version__
 from lightning_hpo.cli import main
 from lightning_hpo.storage.settings import StudySettings
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 
@@ -93,7 +94,8 @@ def test_bad_flags_are_one_line(arguments: list[str], message: str, capsys: Capt
 def test_missing_database_is_one_line_and_is_not_created(
     arguments: list[str], message: str, capsys: Captured, tmp_path: Path
 ) -> None:
-    assert main(arguments) == 2
+    with unchanged(tmp_path):
+        assert main(arguments) == 2
     [line] = _errors(capsys)
     assert message.format(tmp_path) in line
     assert "secret" not in line
@@ -128,8 +130,9 @@ def test_status_of_all_studies_and_of_one(study: optuna.Study, storage_url: str,
         assert words in shown
 
 
-def test_status_of_a_missing_study(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
-    assert main(["status", "--storage", storage_url, "--study", "second"]) == 2
+def test_status_of_a_missing_study(study: optuna.Study, storage_url: str, capsys: Captured, tmp_path: Path) -> None:
+    with unchanged(tmp_path):
+        assert main(["status", "--storage", storage_url, "--study", "second"]) == 2
     [line] = _errors(capsys)
     assert line.endswith(f"there are: {study.study_name}")
 
@@ -152,7 +155,8 @@ def test_every_setting_of_a_study_is_a_flag_of_tune(capsys: Captured) -> None:
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_all_bad_input_of_a_training_is_reported(command: str, capsys: Captured, tmp_path: Path) -> None:
     flags = ["--model", "tests.foreign.ForeignModule", "--data", "tests.foreign.ForeignData"]
-    assert main([command, *flags, "--model.lr", "fast", "--data.rowss", "3"]) == 2
+    with unchanged(tmp_path):
+        assert main([command, *flags, "--model.lr", "fast", "--data.rowss", "3"]) == 2
     assert sorted(_errors(capsys)) == [
         "error: --data.rowss: there is no such flag; did you mean data.rows?",
         "error: --model.lr: Expected a float. Got value: fast",

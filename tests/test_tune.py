@@ -37,6 +37,7 @@ from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
+from tests.unchanged import unchanged
 
 Tune = Callable[..., int]
 
@@ -549,7 +550,8 @@ def test_study_that_another_machine_may_run_is_refused(
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     optuna.load_study(study_name="first", storage=sandbox.storage).ask()
     shutil.rmtree(sandbox.outdir)
-    assert sandbox.tune("first", "--study.n_trials", "2") == 2
+    with unchanged(sandbox.folder, "first.yaml"):
+        assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert "error: --study.name: 1 trials of first are running, but" in capsys.readouterr().err
     assert sandbox.trials("first")[1].state == TrialState.RUNNING
 
@@ -578,7 +580,8 @@ def test_damaged_database_is_refused_unchanged(sandbox: StudySandbox, capsys: py
     whole[8192:20480] = bytes(12288)
     path.write_bytes(whole)
     capsys.readouterr()
-    assert sandbox.tune("first", "--study.n_trials", "2") == 2
+    with unchanged(sandbox.folder):
+        assert sandbox.tune("first", "--study.n_trials", "2") == 2
     assert f"error: --study.storage: {path}" in capsys.readouterr().err
     assert path.read_bytes() == whole
 
@@ -636,22 +639,22 @@ def test_bad_input_is_one_line_and_writes_nothing(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
 ) -> None:
     flags, config, line = BAD[case]
-    before = _databases(sandbox.folder)
-    code = sandbox.tune("bad", *flags, config=config)
+    (sandbox.folder / "outputs").mkdir()
+    # The log of a process that has crashed is kept, and the message names it.
+    crashes = case == "model that raises"
+    log = ("outputs/bad", "outputs/bad/.lock", "outputs/bad/preflight.log") if crashes else ()
+    with unchanged(sandbox.folder, "bad.yaml", *log):
+        code = sandbox.tune("bad", *flags, config=config)
     printed = capsys.readouterr().err
-    assert code == (1 if case == "model that raises" else 2), printed
+    assert code == (1 if crashes else 2), printed
     assert line in printed
     assert "Traceback" not in printed
-    assert _databases(sandbox.folder) == before
-
-
-def _databases(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob("*.db")}
 
 
 def test_all_errors_are_reported_at_once(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     space = {"model.lrr": {"low": 1, "high": 2}, "model.lr": {"low": 2, "high": 1}}
-    assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
+    with unchanged(sandbox.folder, "a b.yaml"):
+        assert sandbox.tune("a b", "--study.n_trials", "0", config={"search_space": space}) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4, lines
 
@@ -665,7 +668,8 @@ def test_bad_database_url_hides_no_other_error(sandbox: StudySandbox, capsys: py
         "--study.storage",
         "postgresql://me:secret@host:port/db",
     ]
-    assert sandbox.tune("bad", *flags) == 2
+    with unchanged(sandbox.folder, "bad.yaml"):
+        assert sandbox.tune("bad", *flags) == 2
     printed = capsys.readouterr().err
     assert [line.split(":")[1].strip() for line in printed.splitlines()] == [
         "--study.name",
@@ -677,7 +681,8 @@ def test_bad_database_url_hides_no_other_error(sandbox: StudySandbox, capsys: py
 
 def test_study_refuses_another_agent(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert sandbox.tune("same", "--study.n_trials", "1", "--study.register", "false") == 0
-    assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
+    with unchanged(sandbox.folder, "same.yaml"):
+        assert sandbox.tune("same", "--study.n_trials", "2", "--study.monitor", "val_loss") == 2
     assert "was started with monitor val_metric" in capsys.readouterr().err
     assert len(sandbox.trials("same")) == 1
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from filelock import lock_descriptor
 
@@ -28,6 +29,8 @@ def lock_holder(folder: Path) -> str | None:
 def lock_study(folder: Path) -> Iterator[bool]:
     """Hold the lock of a study's folder. The operating system releases it when the process exits, also when killed.
 
+    An `InputError` within the block leaves the folder as it was before, and removes one that was created.
+
     Args:
         folder: OUTDIR/STUDY; created if missing.
 
@@ -37,6 +40,29 @@ def lock_study(folder: Path) -> Iterator[bool]:
     Raises:
         InputError: If the folder cannot be written, or another process holds the lock.
     """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _open_locked(folder) as (file, used_before):
+        file.seek(0)
+        earlier = file.read()
+        log = StudyFolder(folder).preflight_log
+        earlier_log = log.read_bytes() if log.exists() else None
+        _replace(file, str(os.getpid()))
+        try:
+            yield used_before
+        except InputError:
+            if earlier_log is not None:
+                log.write_bytes(earlier_log)
+            else:
+                log.unlink(missing_ok=True)
+            if not used_before:
+                _remove_unused(folder, missing)
+            raise
+        finally:
+            _replace(file, earlier)
+
+
+@contextmanager
+def _open_locked(folder: Path) -> Iterator[tuple[TextIO, bool]]:
     path = StudyFolder(folder).lock
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,13 +73,31 @@ def lock_study(folder: Path) -> Iterator[bool]:
             f"--study.outdir: cannot write in {folder}: {error.strerror}; name a folder that you may write"
         ) from error
     with file:
-        if not lock_descriptor(file.fileno(), blocking=False):
-            file.seek(0)
-            raise InputError(
-                f"--study.name: process {file.read().strip()} is tuning {folder.name}; wait until it exits, or stop it "
-                "and use more --study.workers"
-            )
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield used_before
+        locked = lock_descriptor(file.fileno(), blocking=False)
+        if locked and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            yield file, used_before
+            return
+        file.seek(0)
+        holder = file.read().strip()
+    # Another process may have been refused in between, and have removed the folder again.
+    who = f"process {holder}" if holder and not locked else "another process"
+    raise InputError(
+        f"--study.name: {who} is tuning {folder.name}; wait until it exits, or stop it and use more --study.workers"
+    )
+
+
+def _replace(file: TextIO, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _remove_unused(folder: Path, missing: list[Path]) -> None:
+    """Remove the lock and the folders that it needed, unless they hold something else by now."""
+    lock = StudyFolder(folder).lock
+    if [path for path in folder.iterdir() if path != lock]:
+        return
+    lock.unlink()
+    with suppress(OSError):  # a folder that another process uses is not empty
+        for path in missing:
+            path.rmdir()

@@ -36,7 +36,7 @@ def allowed_keys(keys: Iterable[str]) -> dict[str, str]:
 
 
 def log_each(
-    batch: Sequence[_Entity], log: Callable[[Sequence[_Entity]], None], on_invalid: Callable[[], None]
+    batch: Sequence[_Entity], log: Callable[[Sequence[_Entity]], object], on_invalid: Callable[[], None]
 ) -> None:
     """Log a batch; if MLflow refuses it as invalid, log each entity alone, so that the others arrive.
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import DatabaseUrl, masked
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking.errors import AWAY, cause_of
+from lightning_hpo.tracking.errors import AWAY, cause_of, reason_of
 from lightning_hpo.tracking.locations import local_path
 from lightning_hpo.tracking.tracker import deleted_experiment
 
@@ -113,7 +113,7 @@ def _check_stored_experiment(url: DatabaseUrl, name: str) -> str | None:
             query = sqlalchemy.text(f"SELECT {columns} FROM experiments WHERE name = :name")
             row = connection.execute(query, {"name": name}).first()
     except (SQLAlchemyError, ImportError, sqlite3.Error) as error:
-        raise InputError(f"{_FLAG}: cannot open {url.masked}: {cause_of(error).removeprefix('refused: ')}") from error
+        raise InputError(f"{_FLAG}: cannot open {url.masked}: {reason_of(error)}") from error
     engine.dispose()
     if row is None:
         return None
@@ -137,7 +137,7 @@ def _check_artifacts(root: str, tracking_uri: str) -> None:
     except Exception as error:
         # Each kind of artifact store raises exceptions of its own.
         raise InputError(
-            f"{_FLAG}: artifacts cannot be written to {masked(root)}: {cause_of(error).removeprefix('refused: ')}; "
+            f"{_FLAG}: artifacts cannot be written to {masked(root)}: {reason_of(error)}; "
             "correct its permissions or the server's artifact settings"
         ) from error
     try:

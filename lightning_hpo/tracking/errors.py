@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 
 import requests
@@ -9,9 +10,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid"]
+__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid", "one_line_errors", "reason_of"]
 
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
 """Exceptions that are raised if MLflow cannot be reached or does not accept a request."""
@@ -20,7 +21,9 @@ AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
 _STATUS = re.compile(r"failed with error code (\d{3})\b|too many (\d{3}) error responses")
 _INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 _NO_REPLY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
+_ABORTED = "Connection aborted"
 _NO_JSON = "not in a valid JSON format"
+_OTHER_PAGE = "answered with a page that is not MLflow's; check the address"
 
 
 class ArtifactError(OSError):
@@ -29,17 +32,38 @@ class ArtifactError(OSError):
 
 def cause_of(error: BaseException) -> str:
     """Return a clause with "MLflow" as its subject, such as "does not answer", in one line without passwords."""
+    reason = reason_of(error)
+    if _status(error) is not None or does_not_answer(error) or reason == _OTHER_PAGE:
+        return reason
+    if isinstance(error, InputError | ArtifactError):
+        return reason
+    return f"{'failed' if isinstance(error, OSError) else 'refused'}: {reason}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what `cause_of` does, without a verb where the error has a message of its own."""
     status = _status(error)
     if status is not None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown"
         return f"answered with status {status} ({phrase})"
     if does_not_answer(error):
-        return "does not answer"
-    text = masked(str(getattr(error, "orig", None) or error)).strip()
+        # A server that refuses an upload before it has read all of it looks the same as one that was killed.
+        aborted = any(_ABORTED in str(link) for link in _chain(error))
+        return "closed the connection without an answer" if aborted else "does not answer"
+    strerror = error.strerror if isinstance(error, OSError) else None
+    text = masked(strerror or str(getattr(error, "orig", None) or error)).strip()
     if _NO_JSON in text:
-        return "answered with a page that is not MLflow's; check the address"
-    line = next(iter(text.splitlines()), "") or type(error).__name__
-    return line if isinstance(error, InputError | ArtifactError) else f"refused: {line}"
+        return _OTHER_PAGE
+    return next(iter(text.splitlines()), "") or type(error).__name__
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Raise errors of MLflow as a `LightningHpoError` of one line."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ArtifactError) as error:
+        raise LightningHpoError(f"MLflow {cause_of(error)}") from error
 
 
 def does_not_answer(error: BaseException) -> bool:

@@ -36,7 +36,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
-from lightning_hpo.tracking.errors import AWAY, ArtifactError, cause_of, does_not_answer
+from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
 from lightning_hpo.tracking.locations import is_below
 
 __all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
@@ -110,9 +110,7 @@ class Tracker:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
-            raise InputError(
-                f"--study.tracking_uri: cannot open {self._url.masked}: {cause_of(error).removeprefix('refused: ')}"
-            ) from error
+            raise InputError(f"--study.tracking_uri: cannot open {self._url.masked}: {reason_of(error)}") from error
 
     def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name; create the experiment if it is missing.
@@ -261,11 +259,9 @@ class Tracker:
         try:
             yield
         except Exception as error:
-            # Each kind of artifact store raises exceptions of its own.
-            if does_not_answer(error):
-                raise
+            # Each kind of artifact store raises exceptions of its own. This request fails if MLflow does not answer.
             place = self.client.get_run(run_id).info.artifact_uri
-            raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {cause_of(error)}") from error
+            raise ArtifactError(f"cannot write artifacts to {masked(str(place))}: {reason_of(error)}") from error
 
     def require_active(self, run_id: str) -> None:
         """Check that a run accepts entries.
@@ -309,8 +305,8 @@ class Tracker:
         if model is not None and not self.client.search_model_versions(f"run_id = '{model.source_run_id}'"):
             root = str(self.client.get_experiment(model.experiment_id).artifact_location)
             if is_below(str(model.artifact_location), root, self._artifacts):
-                repository = get_artifact_repository(model.artifact_location, self.uri)  # type: ignore[no-untyped-call]
-                repository.delete_artifacts()
+                repository = get_artifact_repository(model.artifact_location, self.uri)
+                repository.delete_artifacts()  # type: ignore[no-untyped-call]
             self.client.delete_logged_model(model.model_id)
 
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
@@ -366,6 +362,7 @@ def _mlflow_schema() -> list[str]:
 
     store = SqlAlchemyStore("sqlite://", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)  # type: ignore[no-untyped-call]
     try:
-        return dumped(store.engine.raw_connection().driver_connection)
+        connection: Any = store.engine.raw_connection().driver_connection
+        return dumped(connection)
     finally:
         store.engine.dispose()

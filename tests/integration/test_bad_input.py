@@ -1,4 +1,4 @@
-"""Mistakes in data, encoders and flags: `tune` reports one line each, exits with code 2 and creates no database."""
+"""Mistakes in data, encoders and flags: `tune` reports one line each, exits with code 2 and leaves nothing behind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.posts import read_posts
 from tests.hub import write_hub
 from tests.project_sandbox import ROOT
+from tests.unchanged import unchanged
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +79,20 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
-def test_a_mistake_is_reported_in_one_line_and_no_database_is_created(
+def test_a_mistake_is_reported_in_one_line_and_nothing_is_left_behind(
     sandbox: Path, capsys: pytest.CaptureFixture[str], agent: str, case: str
 ) -> None:
     change, flags, wanted = CASES[case]
     change(sandbox)
     config = ["--config", str(ROOT / "configs" / f"demo_{agent}.yaml"), "--data.posts", "data/posts.csv"]
     config += ["--data.annotations", "data/annotations.csv", "--data.criteria", "data/criteria.yaml"]
-    code = main(["tune", *config, "--model.name", "./encoder", "--study.name", "bad", *flags])
+    with unchanged(sandbox):
+        code = main(["tune", *config, "--model.name", "./encoder", "--study.name", "bad", *flags])
     printed = capsys.readouterr().err
     assert code == 2, printed
     assert all(part in printed for part in wanted), printed
     assert "Traceback" not in printed
     assert all(line.startswith(("error: ", "checking the data")) for line in printed.splitlines())
-    assert not list(sandbox.rglob("*.db"))
 
 
 SPACES: dict[str, tuple[str, str]] = {
@@ -124,7 +125,7 @@ def test_an_invalid_bound_of_the_search_space_is_reported_before_the_study_begin
     config = ["--config", str(ROOT / "configs" / "demo_criteria.yaml"), "--config", "space.yaml"]
     config += [word for name in ("posts", "annotations") for word in (f"--data.{name}", f"data/{name}.csv")]
     flags = ["--data.criteria", "data/criteria.yaml", "--model.name", "./encoder", "--study.name", "bad"]
-    assert main(["tune", *config, *flags]) == 2
+    with unchanged(sandbox):
+        assert main(["tune", *config, *flags]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert any(line.startswith(f"error: space.yaml: search_space: {expected}") for line in lines), lines
-    assert not list(sandbox.rglob("*.db"))

@@ -17,6 +17,7 @@ from lightning_hpo.data.posts import read_posts
 from tests.fault_agents import TWIN
 from tests.hub import write_hub
 from tests.study_sandbox import StudySandbox
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 Rows = list[list[str]]
@@ -83,7 +84,8 @@ def test_leak_between_splits_is_refused_before_the_study(
     sandbox: StudySandbox, corpus: Path, encoder: str, capsys: Captured, leak: str, message: str
 ) -> None:
     config = _config(encoder, data="tests.fault_agents.LeakyData")
-    assert sandbox.tune("leak", "--data.leak", leak, config=config) == 2
+    with unchanged(sandbox.folder, "leak.yaml"):
+        assert sandbox.tune("leak", "--data.leak", leak, config=config) == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert _no_database(sandbox)
 
@@ -96,7 +98,8 @@ def test_label_typos_are_reported_with_file_line_and_column(
         rows[1][label], rows[2][status] = "LEEP_ISSUES", "2"
 
     _change(corpus / "annotations.csv", mistype)
-    assert sandbox.tune("typo", config=_config(encoder)) == 2
+    with unchanged(sandbox.folder, "typo.yaml"):
+        assert sandbox.tune("typo", config=_config(encoder)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 2
     assert (
@@ -157,7 +160,8 @@ def test_collapse_and_data_counts_are_recorded_and_changed_data_are_refused(
         assert all(math.isfinite(value) for value in by_criterion)  # the split has positives of each
         assert all(count in output and count in run.data.tags["data_counts"] for count in counted)
     _change(corpus / "posts.csv", lambda rows: rows[3].__setitem__(1, rows[3][1] + " More."))
-    assert sandbox.tune("flat", "--study.n_trials", "3", config=config) == 2
+    with unchanged(sandbox.folder, "flat.yaml"):
+        assert sandbox.tune("flat", "--study.n_trials", "3", config=config) == 2
     assert "--study.name: flat was started with data_fingerprint " in capsys.readouterr().err
     assert len(sandbox.trials("flat")) == 2
 

@@ -17,6 +17,7 @@ from lightning_hpo.cli import main
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.demo_encoder import write_encoder
 from tests.study_sandbox import StudySandbox, wait_for
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 TESTED = {"model": {"class_path": "tests.foreign.TestedModule"}}
@@ -176,9 +177,11 @@ def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandb
         ("elsewhere", (), "elsewhere: the study was not created by `tune`"),
         ("second", (), "--study second: no such study"),
     ):
-        assert _refit(sandbox, study, *flags) == 2
+        with unchanged(sandbox.folder):
+            assert _refit(sandbox, study, *flags) == 2
         assert line in capsys.readouterr().err
     config.rename(config.with_suffix(".away"))
-    assert _refit(sandbox, "first", "--trials", "1") == 2
+    with unchanged(sandbox.folder):
+        assert _refit(sandbox, "first", "--trials", "1") == 2
     assert f"{config}: no such file; restore the config of trial 0" in capsys.readouterr().err
     assert optuna.get_all_study_names(sandbox.storage) == ["first", "elsewhere"]

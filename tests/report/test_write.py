@@ -17,6 +17,7 @@ from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import reconcile
 from lightning_hpo.tracking.tracker import Tracker
 from tests.report.studies import ABOUT, KINDS, all_outcomes, make_study, make_trial
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 FIGURES = ["curves", "history", "importance", "outcomes", "parallel", "slices", "timeline"]
@@ -179,6 +180,7 @@ def test_bad_input_is_a_one_line_error(storage_url: str, tracking_uri: str, tmp_
             "--output: cannot write to file: ",
         ),
     ):
-        assert main(arguments) == 2
+        with unchanged(tmp_path):
+            assert main(arguments) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert message in line

@@ -15,6 +15,7 @@ from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.import_study import import_studies
 from tests.postgres import Postgres
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 
@@ -126,12 +127,15 @@ def test_no_file_is_left_next_to_a_source_that_no_process_has_open(old: Old, tar
     assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("noaug.db", before)]
 
 
-def test_study_that_exists_is_refused_and_nothing_is_written(old: Old, target: str, capsys: Captured) -> None:
+def test_study_that_exists_is_refused_and_nothing_is_written(
+    old: Old, target: str, capsys: Captured, tmp_path: Path
+) -> None:
     _import(old.url, target)
     old.study("another")
     before = [_whole(t) for t in _trials(target)]
     for _ in range(2):
-        assert main(["import-study", "--from", old.url, "--storage", target]) == 2
+        with unchanged(tmp_path):
+            assert main(["import-study", "--from", old.url, "--storage", target]) == 2
         assert capsys.readouterr().err == (
             f"error: --study noaug: {target} has a study of that name already, and an import does not add to it; name "
             "another --storage, or import the other studies one by one with --study\n"
@@ -263,7 +267,8 @@ def test_unusable_source_is_one_line_and_nothing_is_written(
         warnings.simplefilter("ignore")
         make(path)
     before = _files(path)
-    assert main(["import-study", "--from", f"sqlite:///{path}", "--storage", target]) == 2
+    with unchanged(tmp_path):
+        assert main(["import-study", "--from", f"sqlite:///{path}", "--storage", target]) == 2
     shown = capsys.readouterr()
     [line] = shown.err.splitlines()
     assert line.startswith("error: " + expected.format(path))
@@ -285,10 +290,11 @@ def test_command_prints_one_line_for_each_study(old: Old, target: str, capsys: C
     ],
 )
 def test_bad_arguments_are_one_line(
-    old: Old, target: str, capsys: Captured, arguments: list[str], expected: str
+    old: Old, target: str, capsys: Captured, arguments: list[str], expected: str, tmp_path: Path
 ) -> None:
     flags = ["--storage", target, *(word.format(old.path) for word in arguments)]
-    assert main(["import-study", "--from", old.url, *flags]) == 2
+    with unchanged(tmp_path):
+        assert main(["import-study", "--from", old.url, *flags]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(expected.format(old.path))
     assert not Path(target.removeprefix("sqlite:///")).exists()

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.study.lock import lock_holder, lock_study
+from tests.unchanged import unchanged
 
 _HOLD = """
 import sys
@@ -77,3 +78,27 @@ def test_two_commands_that_look_at_once_see_no_holder(tmp_path: Path) -> None:
     with (folder / ".lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as a second `status` does
         assert lock_holder(folder) is None
+
+
+def _refuse(folder: Path, written: str) -> None:
+    with lock_study(folder):
+        (folder / written).write_text("of the refused command")
+        raise InputError("refused")
+
+
+def test_refusal_removes_the_folders_that_it_created(tmp_path: Path) -> None:
+    with unchanged(tmp_path), pytest.raises(InputError, match="refused"):
+        _refuse(tmp_path / "outputs" / "first", "preflight.log")
+
+
+def test_refusal_leaves_a_used_folder_as_it_was(tmp_path: Path) -> None:
+    with lock_study(tmp_path / "first"):
+        (tmp_path / "first/preflight.log").write_text("an earlier log")
+    with unchanged(tmp_path), pytest.raises(InputError, match="refused"):
+        _refuse(tmp_path / "first", "preflight.log")
+
+
+def test_refusal_keeps_a_folder_in_which_something_was_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="refused"):
+        _refuse(tmp_path / "first", "log.txt")
+    assert (tmp_path / "first/.lock").exists()

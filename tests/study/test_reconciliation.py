@@ -17,6 +17,7 @@ from lightning_hpo.study_folder import StudyFolder, TrialFolder
 from lightning_hpo.tracking.outbox import LogMetrics, LogParams, Outbox, StartRun
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, save_outcome
+from tests.unchanged import unchanged
 
 
 class Left:
@@ -263,14 +264,17 @@ def test_running_trials_of_another_machine_are_skipped(left: Left) -> None:
     assert left.trial(0).state == TrialState.RUNNING
 
 
-def test_reconcile_command(left: Left, storage_url: str, tracking_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reconcile_command(
+    left: Left, storage_url: str, tracking_uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     left.start()
     where = ["--storage", storage_url, "--tracking_uri", tracking_uri]
     assert main(["reconcile", "--dry-run", *where]) == 0
     assert main(["reconcile", "--study", "first", *where]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[1] == "first: trial 0 is running, but no process trains it: paused"
-    assert main(["reconcile", "--study", "second", *where]) == 2
+    with unchanged(tmp_path):
+        assert main(["reconcile", "--study", "second", *where]) == 2
     optuna.create_study(study_name="other", storage=storage_url)
     assert main(["reconcile", "--study", "other", *where]) == 0
     assert capsys.readouterr().out == "other: skipped: it was not created by `tune`\n"

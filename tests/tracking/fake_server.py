@@ -2,13 +2,15 @@
 
 import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, str]
-"""Status and body."""
+Reply = tuple[int, str] | None
+"""Status and body; None closes the connection, as MLflow does when it refuses an upload before it has read all."""
 
 PAGE = "<!doctype html><title>sign in</title>"
 
@@ -25,7 +27,12 @@ def fake_server(reply: Callable[[str], Reply]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = reply(self.path)
+            answer = reply(self.path)
+            if answer is None:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                return
+            status, body = answer
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

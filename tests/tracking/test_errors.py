@@ -6,8 +6,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from requests import HTTPError, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from lightning_hpo.exceptions import InputError
-from lightning_hpo.tracking.errors import AWAY, cause_of, does_not_answer, is_invalid
+from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.tracking.errors import AWAY, cause_of, does_not_answer, is_invalid, one_line_errors
 from tests.server import free_port
 from tests.tracking.fake_server import PAGE, Reply, as_json, fake_server
 
@@ -57,6 +57,12 @@ def test_invalid_values_are_distinguished_from_a_proxy_that_refuses_everything()
         assert not is_invalid(_error(address))
 
 
+def test_closed_connection_is_distinguished_from_silence() -> None:
+    with fake_server(lambda path: None) as address:
+        error = _error(address)
+    assert cause_of(error) == "closed the connection without an answer"
+
+
 def test_cause_is_the_status_of_an_artifact_store() -> None:
     response = Response()
     response.status_code = 507
@@ -68,3 +74,13 @@ def test_cause_has_no_password() -> None:
         sqlalchemy.create_engine("nosuch://me:secret@host/db").connect()
     assert "secret" not in cause_of(caught.value)
     assert cause_of(InputError("postgresql://me:secret@host: no")) == "postgresql://me:***@host: no"
+
+
+def test_error_of_mlflow_is_one_line_for_a_command() -> None:
+    with (
+        fake_server(lambda path: (403, PAGE)) as address,
+        pytest.raises(LightningHpoError) as caught,
+        one_line_errors(),
+    ):
+        MlflowClient(address, address).get_run("0" * 32)
+    assert str(caught.value) == "MLflow answered with status 403 (Forbidden)"

@@ -181,6 +181,19 @@ def test_metrics_are_sent_while_an_artifact_waits(
     assert tracker.text(str(outbox.run_id), "x.txt") == "x"
 
 
+def test_metrics_are_sent_while_the_server_closes_the_connection_of_an_upload(
+    outbox: Outbox, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset(*arguments: Any) -> None:
+        raise MlflowException("API request failed") from requests.ConnectionError("Connection aborted.")
+
+    _begin(outbox, tracker)
+    monkeypatch.setattr(tracker.client, "log_text", reset)
+    outbox.write(LogText("x", "x.txt"))
+    outbox.write(LogMetrics({"val_metric": 0.5}, step=0))
+    assert (outbox.pending, _epochs(outbox, tracker)) == (True, [(0, 0.5)])
+
+
 def test_entries_of_a_deleted_run_are_kept_and_sent_after_it_is_restored(
     outbox: Outbox, tracker: Tracker, caplog: pytest.LogCaptureFixture
 ) -> None:

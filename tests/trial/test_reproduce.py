@@ -11,6 +11,7 @@ import yaml
 
 from lightning_hpo.cli import main
 from tests.study_sandbox import StudySandbox
+from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
 
@@ -43,7 +44,8 @@ def test_retrained_trial_gets_its_value_and_changes_are_listed(sandbox: StudySan
     shutil.rmtree(config.parent)
     copy = Path(f"first-trial_{best.number}.yaml")
     copy.write_text("another file")
-    assert main(["reproduce", "first", "--storage", sandbox.storage, "--tracking_uri", sandbox.tracking_uri]) == 2
+    with unchanged(sandbox.folder):
+        assert main(["reproduce", "first", "--storage", sandbox.storage, "--tracking_uri", sandbox.tracking_uri]) == 2
     assert f"its copy from MLflow cannot be written to {copy} (File exists)" in capfd.readouterr().err
     assert copy.read_text() == "another file"
     copy.unlink()
@@ -84,11 +86,13 @@ def test_trial_that_cannot_be_reproduced_is_refused(
     about: dict[str, Any],
     flags: tuple[str, ...],
     line: str,
+    tmp_path: Path,
 ) -> None:
     study.ask()
     for key, value in {**about, "outdir": "outputs/first"}.items():
         study.set_user_attr(key, value)
-    assert main(["reproduce", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, *flags]) == 2
+    with unchanged(tmp_path):
+        assert main(["reproduce", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, *flags]) == 2
     assert line in capsys.readouterr().err
 
 
