@@ -5,7 +5,7 @@ from rich.table import Table
 
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.refit.seed_scores import SeedScores, compare
-from lightning_hpo.storage.objective import score_text
+from lightning_hpo.storage.objective import BASELINE_METRIC, score_text
 
 __all__ = ["print_candidates", "print_test_score"]
 
@@ -33,7 +33,7 @@ def print_test_score(result: RefitResult) -> None:
     score = f"{name} {score_text(value)}" if value is not None else f"the model logs no {name}"
     trial, seed = tested["params"][TRIAL], tested["params"][SEED]
     print(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
-    if tested["constant_answers"]:
+    if tested["constant_answers"] and result.monitor == BASELINE_METRIC:
         baselines = ", ".join(f"{name} {score_text(value)}" for name, value in tested["constant_answers"].items())
         print(f"constant baselines on the test split: {baselines}")
     if trial != result.winner.trial:

@@ -176,7 +176,7 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,
-        StudyKey.EPOCHS: None if spec.endless else spec.reports,
+        StudyKey.EPOCHS: spec.known_reports,
         StudyKey.COMMAND: spec.command,
         StudyKey.TRACKING_URI: tracking_uri_text(str(spec.settings.tracking_uri)),
         **place(spec.settings.folder, spec.settings.storage_url),

@@ -130,7 +130,7 @@ class Session:
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
         self.outboxes = Outboxes(study, tracker)
-        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.reports)
+        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, spec.known_reports)
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []

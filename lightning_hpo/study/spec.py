@@ -152,6 +152,12 @@ class StudySpec:
         return self.config["trainer"]["max_epochs"] in (None, -1)
 
     @property
+    def known_reports(self) -> int | None:
+        """Like `reports`, but None if the config alone does not tell the number."""
+        interval = self.config["trainer"].get("val_check_interval")
+        return None if self.endless or not isinstance(interval, float | None) else self.reports
+
+    @property
     def reports(self) -> int:
         """Validations of a trial, each of which is reported. An interval in batches counts as one validation."""
         trainer = self.config["trainer"]

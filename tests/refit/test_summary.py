@@ -82,3 +82,11 @@ def test_test_score_of_an_earlier_winner_is_kept(capsys: pytest.CaptureFixture[s
 def test_refit_without_scores_is_an_error() -> None:
     with pytest.raises(LightningHpoError, match=r"^first-refit: all trials have failed; `lightning-hpo status --study"):
         _result({0: [None]})
+
+
+def test_baselines_are_not_shown_next_to_another_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    result = _result({0: [0.70, 0.72]}, monitor="val_loss", constant_answers={"always met": 0.75})
+    result.set_tested(result.study.trials[0], {"test_loss": 0.6}, {"always met": 0.4})
+    print_candidates(result)
+    print_test_score(result)
+    assert "constant baselines" not in capsys.readouterr().out

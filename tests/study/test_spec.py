@@ -118,18 +118,19 @@ def test_callback_whose_mode_contradicts_its_metric_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("trainer", "reports"),
+    ("trainer", "reports", "known"),
     [
-        ({"max_epochs": 4}, 4),
-        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, 2),
-        ({"max_epochs": 4, "val_check_interval": 0.5}, 8),
-        ({"max_epochs": 4, "val_check_interval": 0.1}, 40),
-        ({"max_epochs": 4, "val_check_interval": 100}, 4),
-        ({"max_epochs": -1}, 100),
+        ({"max_epochs": 4}, 4, True),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, 2, True),
+        ({"max_epochs": 4, "val_check_interval": 0.5}, 8, True),
+        ({"max_epochs": 4, "val_check_interval": 0.1}, 40, True),
+        ({"max_epochs": 4, "val_check_interval": 100}, 4, False),
+        ({"max_epochs": -1}, 100, False),
     ],
 )
-def test_number_of_reports(foreign_config: dict[str, Any], trainer: dict[str, Any], reports: int) -> None:
-    assert _spec(foreign_config, {}, **trainer).reports == reports
+def test_number_of_reports(foreign_config: dict[str, Any], trainer: dict[str, Any], reports: int, known: bool) -> None:
+    spec = _spec(foreign_config, {}, **trainer)
+    assert (spec.reports, spec.known_reports) == (reports, reports if known else None)
 
 
 def _with_data(**arguments: Any) -> StudySpec:
