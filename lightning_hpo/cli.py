@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_hpo import __version__
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, StoppedBySignalError
 from lightning_hpo.library_output import collect_library_output, take_over_loggers
+from lightning_hpo.standard_error import lasting_stderr
 
 if TYPE_CHECKING:
     import optuna
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command and its arguments; by default those of the process.
 
     Returns:
-        Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 130 after Ctrl-C.
+        Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 128 and the number of
+        the signal that has stopped the command, such as 130 after Ctrl-C.
     """
     if arguments is None:
         atexit.register(gc.freeze)  # or the garbage collector would traverse all modules when the process exits
@@ -61,16 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.insert(0, str(Path.cwd()))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    try:
-        with collect_library_output():
-            return _command(given[0])(given[1:]) or 0
-    except InputError as error:
-        return _refuse(error, 2)
-    except LightningHpoError as error:
-        return _refuse(error, 1)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    with lasting_stderr():
+        try:
+            with collect_library_output():
+                return _command(given[0])(given[1:]) or 0
+        except InputError as error:
+            return _refuse(error, 2)
+        except StoppedBySignalError as error:
+            print(error, file=sys.stderr)
+            return 128 + error.number
+        except LightningHpoError as error:
+            return _refuse(error, 1)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            return 130
 
 
 @contextmanager
@@ -148,11 +154,13 @@ def _load_study(given: argparse.Namespace) -> "optuna.Study":
 def _lightning(command: str) -> Command:
     def run(arguments: Sequence[str]) -> None:
         with _quick_imports():
+            from lightning_hpo.callbacks.interruption import Interruption
             from lightning_hpo.config.agent_cli import AgentCLI
             from lightning_hpo.hardware.memory import keep_freed_memory
 
         keep_freed_memory()
-        AgentCLI([command, *arguments], run=True, mlflow_checkpoint=_mlflow_checkpoint)
+        with Interruption() as interruption:
+            AgentCLI([command, *arguments], run=True, mlflow_checkpoint=_mlflow_checkpoint, interruption=interruption)
 
     return run
 
@@ -165,12 +173,13 @@ def _mlflow_checkpoint() -> "MLflowModelCheckpoint":
 
 def _predict(arguments: Sequence[str]) -> None:
     with _quick_imports():
-        from lightning_hpo.callbacks.prediction_writer import PredictionWriter
+        from lightning_hpo.callbacks.interruption import Interruption
+        from lightning_hpo.callbacks.prediction_writer import PredictionWriter, whole_output
         from lightning_hpo.config.agent_cli import AgentCLI
 
-    answers = PredictionWriter(sys.stdout)
-    with redirect_stdout(sys.stderr):
-        AgentCLI(["predict", *arguments], run=True, trainer_kwargs={"callbacks": [answers], "logger": False})
+    with Interruption() as interruption, whole_output(sys.stdout) as output, redirect_stdout(sys.stderr):
+        kwargs = {"callbacks": [PredictionWriter(output)], "logger": False}
+        AgentCLI(["predict", *arguments], run=True, trainer_kwargs=kwargs, interruption=interruption)
 
 
 def _tune(arguments: Sequence[str]) -> int:
@@ -267,13 +276,15 @@ def _reproduce(arguments: Sequence[str]) -> None:
     given = parser.parse(arguments)
     study = _load_study(given)
     with _quick_imports():
+        from lightning_hpo.callbacks.interruption import Interruption
         from lightning_hpo.tracking.tracker import Tracker
         from lightning_hpo.trial.reproduce import reproduce
 
-    lines = reproduce(study, Tracker(given.tracking_uri), given.trial, run=given.run)
     shown = sys.stdout
-    with redirect_stdout(sys.stderr):  # the output of Lightning while it trains
-        for line in lines:
+    with Interruption() as interruption, redirect_stdout(sys.stderr):  # the output of Lightning while it trains
+        for line in reproduce(
+            study, Tracker(given.tracking_uri), given.trial, run=given.run, interruption=interruption
+        ):
             print(line, file=shown, flush=True)
 
 

@@ -1,8 +1,16 @@
 """Errors that are shown to the user as plain lines, without a traceback."""
 
+import signal
 from collections.abc import Iterable, Sequence
 
-__all__ = ["InputError", "LightningHpoError", "NotFiniteError", "StorageAwayError", "raise_problems"]
+__all__ = [
+    "InputError",
+    "LightningHpoError",
+    "NotFiniteError",
+    "StoppedBySignalError",
+    "StorageAwayError",
+    "raise_problems",
+]
 
 _MOST_PROBLEMS = 20
 
@@ -43,6 +51,18 @@ def raise_problems(problems: Iterable[str]) -> None:
 
 class NotFiniteError(LightningHpoError):
     """A loss or metric of a trial is NaN or infinite. The trial fails."""
+
+
+class StoppedBySignalError(LightningHpoError):
+    """A signal has stopped the command before its end.
+
+    Args:
+        number: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
 class StorageAwayError(LightningHpoError):

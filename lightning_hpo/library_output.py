@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -29,12 +29,14 @@ class LibraryOutput(logging.Handler):
     Attributes:
         warnings: Number of collected warnings and errors.
         path: The file, if there is one.
+        keeps_own_lines: Whether the lines of this package are written to the file as well.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.warnings = 0
         self.path: Path | None = None
+        self.keeps_own_lines = False
         self._waiting: list[str] = []
         self._taken_over: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
 
@@ -43,6 +45,8 @@ class LibraryOutput(logging.Handler):
         try:
             if record.name.partition(".")[0] == _PACKAGE.name:
                 _show(record.getMessage())
+                if self.keeps_own_lines:
+                    self._append(record.getMessage())
                 return
             line = f"{record.levelname} {record.name}: {record.getMessage()}"
             if _is_installed(record.pathname):
@@ -101,7 +105,9 @@ class LibraryOutput(logging.Handler):
             self._append(line)
 
     def _append(self, line: str) -> None:
-        if self.path is not None:
+        if self.path is None:
+            return
+        with suppress(OSError):  # a warning that cannot be written, as on a full disk, must not end a command
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as log:
                 log.write(f"{line}\n")
@@ -136,9 +142,10 @@ def take_over_loggers() -> None:
         _current.take_over()
 
 
-def write_library_output(path: Path) -> None:
-    """Write what the command has collected, and will collect, to a file."""
+def write_library_output(path: Path, *, with_own_lines: bool = False) -> None:
+    """Write what the command has collected, and will collect, to a file, with or without the lines of this package."""
     if _current is not None:
+        _current.keeps_own_lines = with_own_lines
         _current.write_to(path)
 
 

@@ -5,8 +5,12 @@ Importing this module is its only use. It also makes the first calls that librar
 
 # ruff: noqa: E402 - the garbage collector is off during the imports, which it would traverse for nothing
 import gc
+import signal
 
 gc.disable()
+# A signal to the whole process group must not end this server, because its exit kills the trials. Blocked, and not
+# ignored: a trial process keeps what it receives until it can handle it.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
 
 # isort: split
 # First: Python caches one object for Optional[Union[int, float]] and Optional[Union[float, int]], the first one.

@@ -74,9 +74,27 @@ class StudyFolder:
         return self.path / ".lock"
 
     @property
+    def log(self) -> Path:
+        """Lines that `tune` has shown, each with its time."""
+        return self.path / "study.log"
+
+    @property
     def preflight_log(self) -> Path:
         """Output of the preflight process."""
         return self.path / "preflight.log"
+
+    @property
+    def study_id(self) -> str | None:
+        """Id of the study that the folder belongs to; None if it has none."""
+        try:
+            return self.study_id_file.read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    @property
+    def study_id_file(self) -> Path:
+        """File with the id of the study."""
+        return self.path / "study_id"
 
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of a trial, whether or not it exists."""

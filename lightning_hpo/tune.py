@@ -63,6 +63,9 @@ def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
                     _handle(session, trial, message, callbacks)
                 session.outboxes.flush()
             session.workers.reap()
+        if session.complete:
+            for callback in callbacks:
+                callback.on_study_complete()
     finally:
         for callback in callbacks:
             callback.on_study_end()
@@ -81,7 +84,12 @@ def _start(session: Session, trial: optuna.Trial, callbacks: Sequence[StudyCallb
 def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequence[StudyCallback]) -> None:
     match message:
         case Request():
-            session.workers.reply(trial, session.server(trial).answer(message))
+            try:
+                answer = session.server(trial).answer(message)
+            except BaseException:
+                session.workers.release(trial)  # without an answer, its process exits
+                raise
+            session.workers.reply(trial, answer)
         case OutboxWritten():
             session.outboxes.of(trial).send()
         case Outcome():

@@ -25,6 +25,46 @@ class KillOnce(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class SignalAtBatch(Callback):
+    """Sends signals to its own process at the start of batch 1 of a stage, and appends each batch to a file.
+
+    With the stage `setup`, it sends them before the first batch.
+    """
+
+    def __init__(self, stage: str, seen: str, numbers: list[int]) -> None:
+        self.stage, self.seen, self.numbers = stage, Path(seen), numbers
+
+    def _start(self, stage: str, batch: int) -> None:
+        with self.seen.open("a") as file:
+            file.write(f"{stage} {batch}\n")
+        if (stage, batch) == (self.stage, 1):
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+            with self.seen.open("a") as file:
+                file.write("sent\n")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._start("setup", 1)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._start("train", batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start("validation", batch_idx)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start("test", batch_idx)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start("predict", batch_idx)
+
+
 class WaitForSignalOnce(Callback):
     """Creates the marker file at a batch and waits for a stop request, unless the marker file exists."""
 

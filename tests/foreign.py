@@ -46,6 +46,22 @@ class TestedModule(ForeignModule):
         self.log("test_loss", nn.functional.mse_loss(self(batch[0]), batch[1]))
 
 
+class PredictingModule(ForeignModule):
+    """Module whose predictions are the numbers of the batches."""
+
+    def predict_step(self, batch: list[Tensor], batch_idx: int) -> list[dict[str, int]]:
+        del batch
+        return [{"batch": batch_idx}]
+
+
+class UnbuildableModule(ForeignModule):
+    """Module that cannot be created."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        raise RuntimeError("Please set `nodes=2` in the Trainer,\nor unset SLURM_NTASKS")
+
+
 class PlacedLoader(DataLoader[tuple[Tensor, ...]]):
     """Stateful data loader, like those of torchdata."""
 
@@ -84,3 +100,6 @@ class ForeignData(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         return self._loader(3)
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
+        return self._loader(4)

@@ -81,6 +81,23 @@ def test_lines_of_this_package_are_shown_as_they_are(output: LibraryOutput, capf
     assert capfd.readouterr().err == "data: posts 7\n"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_lines_of_this_package_are_also_in_the_log_of_a_study(
+    output: LibraryOutput, tmp_path: Path, capfd: Captured, own: bool
+) -> None:
+    write_library_output(tmp_path / "study.log", with_own_lines=own)
+    logging.getLogger("lightning_hpo.tracking.outbox").warning("MLflow does not respond")
+    assert capfd.readouterr().err == "MLflow does not respond\n"
+    assert (tmp_path / "study.log").exists() == own
+
+
+def test_log_that_cannot_be_written_ends_nothing(output: LibraryOutput, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    write_library_output(tmp_path / "file/study.log")
+    output.show_warning("chatty 2 will change", FutureWarning, logging.__file__, 1)
+    assert output.warnings == 1
+
+
 def test_everything_is_as_before_after_the_block(library: Path) -> None:
     show = warnings.showwarning
     handlers = list(logging.root.handlers)

@@ -2,15 +2,19 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +26,15 @@ import pytest
 import sqlalchemy
 import torch
 from mlflow.exceptions import MlflowException
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.cli import main
 from lightning_hpo.storage import connection
 from lightning_hpo.storage.optuna_private import storage_of
+from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
 from tests.unchanged import unchanged
@@ -49,11 +56,75 @@ def test_exhausted_sampler_ends_the_study(sandbox: StudySandbox, capfd: pytest.C
     }
     for _ in range(2):
         assert sandbox.tune("grid", config=config) == 0
-        # The default comes first, and the grid after it.
-        assert sorted(trial.params["model.hidden"] for trial in sandbox.trials("grid")) == [2, 4, 4]
+        # The default comes first. It is a point of the grid, and is not trained again.
+        assert [trial.params["model.hidden"] for trial in sandbox.trials("grid")] == [4, 2]
     printed = capfd.readouterr().err
     assert printed.count("the sampler has sampled the whole search space") == 1
     assert "registered foreignmodule-best-model version 1, verified" in printed
+
+
+def test_finite_space_ends_the_study_and_no_point_is_trained_twice(
+    sandbox: StudySandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--study.n_trials", "5", "--study.register", "false", "--trainer.max_epochs", "1")
+    space: dict[str, Any] = {"model.hidden": {"choices": [2, 4]}}
+    for _ in range(2):
+        assert sandbox.tune("small", *flags, config={"search_space": space}) == 0
+        assert [trial.params["model.hidden"] for trial in sandbox.trials("small")] == [4, 2]
+    assert capfd.readouterr().err.count("the sampler has sampled the whole search space") == 1
+    # Another flag makes new points.
+    space["model.lr"] = {"low": 0.01, "high": 1.0}
+    assert sandbox.tune("small", *flags[2:], "--study.n_trials", "3", config={"search_space": space}) == 0
+    assert [trial.state for trial in sandbox.trials("small")] == [TrialState.COMPLETE] * 3
+
+
+def test_value_of_a_trial_with_several_validations_in_an_epoch_is_in_both_databases(sandbox: StudySandbox) -> None:
+    flags = ("--study.n_trials", "1", "--study.register", "false", "--trainer.val_check_interval", "0.5")
+    assert sandbox.tune("often", *flags) == 0
+    [trial] = sandbox.trials("often")
+    run = sandbox.runs("often")[0]
+    history = {p.step: p.value for p in sandbox.client.get_metric_history(run.info.run_id, "val_metric")}
+    assert list(trial.intermediate_values) == list(history) == list(range(6))
+    assert list(history.values()) == pytest.approx(list(trial.intermediate_values.values()))
+    assert max(trial.intermediate_values.values()) == trial.value
+
+
+STORED: dict[str, tuple[Callable[[optuna.Study], object], dict[str, Any], tuple[str, ...], str]] = {
+    "a study that minimizes": (lambda study: study.ask(), {"direction": "minimize"}, (), "created to minimize"),
+    "two objectives": (lambda study: study.ask(), {"directions": ["minimize", "maximize"]}, (), "has 2 objectives"),
+    "a range without log": (
+        lambda study: study.ask().suggest_float("model.lr", 1.0e-3, 1.0),
+        {"direction": "maximize"},
+        (),
+        "search_space: model.lr: got a range of floats with log: true, but the study began with a range of floats",
+    ),
+    "fewer validation batches": (
+        lambda study: study.set_user_attr("evaluation_flags", {"trainer.limit_val_batches": 1}),
+        {"direction": "maximize"},
+        (),
+        "--trainer.limit_val_batches: stored was started with 1, and now it is 1.0, which changes what is measured",
+    ),
+    "a package that is not installed": (
+        lambda study: study.ask(),
+        {"direction": "maximize"},
+        ("--study.sampler", "CmaEsSampler"),
+        "--study.sampler: CmaEsSampler needs the package cmaes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_study_that_does_not_fit_the_call_is_refused_unchanged(
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    change, direction, flags, line = STORED[case]
+    change(optuna.create_study(study_name="stored", storage=sandbox.storage, **direction))
+    before = _databases(sandbox.folder)
+    assert sandbox.tune("stored", *flags) == 2
+    [printed] = capsys.readouterr().err.splitlines()
+    assert line in printed
+    assert _databases(sandbox.folder) == before
+    assert not Path(sandbox.outdir).exists()
 
 
 def test_both_databases_agree_after_a_study(sandbox: StudySandbox) -> None:
@@ -183,24 +254,64 @@ def test_storage_that_stays_locked_ends_the_study_and_the_same_command_resumes(
     ("error", "printed"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "error: OSError: [Errno 28] No space left on device; "),
-        (sqlite3.OperationalError("database or disk is full"), "error: OperationalError: database or disk is full; "),
+        (StorageInternalError("database or disk is full"), "error: StorageInternalError: database or disk is full; "),
+        (ModuleNotFoundError("No module named 'cmaes'"), "error: ModuleNotFoundError: No module named 'cmaes'; "),
     ],
 )
-def test_a_disk_that_is_full_ends_the_study_in_a_line(
+def test_error_in_the_study_process_pauses_every_trial_and_ends_in_a_line(
     sandbox: StudySandbox,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     error: Exception,
     printed: str,
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise error
+    marker = sandbox.folder / "waits"
+    callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    data = CONFIG["data"] | {"init_args": {"placed": True}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}, "data": data}
 
-    monkeypatch.setattr("lightning_hpo.study.launcher.save_config", full)
-    assert sandbox.tune("full", "--study.n_trials", "1") == 1
+    answer = TrialServer.answer
+
+    def fail_once_the_other_trial_waits(server: TrialServer, request: Request) -> bool | None:
+        if isinstance(request, Report) and request.step == 1:
+            raise error
+        return answer(server, request)
+
+    monkeypatch.setattr(TrialServer, "answer", fail_once_the_other_trial_waits)
+    assert sandbox.tune("ended", "--study.n_trials", "2", "--study.workers", "2", config=config) == 1
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
     assert [line.startswith(printed) for line in shown.splitlines() if line.startswith("error")] == [True]
+    assert f"{printed.strip()} the running" in (sandbox.folder / "outputs/ended/study.log").read_text(encoding="utf-8")
+    assert multiprocessing.active_children() == []
+    assert [trial.state for trial in sandbox.trials("ended")] == [TrialState.WAITING] * 2
+    assert all("deaths" not in trial.user_attrs for trial in sandbox.trials("ended"))
+    assert {run.info.status for run in sandbox.runs("ended").values()} == {"SCHEDULED"}
+    left = [torch.load(path, weights_only=True) for path in (sandbox.folder / "outputs/ended").glob("*/last.ckpt")]
+    # The one that trained was asked to stop and saved its batch; the other waited for the answer, after its epoch.
+    assert sorted(checkpoint["global_step"] for checkpoint in left) == [4, 4 + 1]
+
+
+def test_trial_is_paused_if_its_sampler_raises(
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask = optuna.Study.ask
+
+    def ask_a_broken_sampler(study: optuna.Study) -> optuna.Trial:
+        trial = ask(study)
+        if study.study_name == "broken":
+            raise AttributeError("'NoneType' object has no attribute 'ask'")
+        return trial
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", ask_a_broken_sampler)
+        assert sandbox.tune("broken", "--study.n_trials", "1") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    log = sandbox.folder / "outputs/broken/study.log"
+    assert printed.splitlines()[-1].endswith(f"the same command resumes them; the traceback is in {log}")
+    assert "ask_a_broken_sampler" in log.read_text(encoding="utf-8")
+    assert [trial.state for trial in sandbox.trials("broken")] == [TrialState.WAITING]
 
 
 def test_best_trials_keep_weights_and_the_best_model_loads_by_its_alias(sandbox: StudySandbox) -> None:
@@ -247,23 +358,62 @@ def test_killed_trial_resumes_with_its_number_run_and_checkpoint(sandbox: StudyS
         assert run.info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+def _terminate_group(process: subprocess.Popen[str]) -> None:
+    """End a study as GNU `timeout` does: signal its process, and then all processes of the group."""
+    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("stop", "number"), [(_interrupt, signal.SIGINT), (_terminate_group, signal.SIGTERM)])
 def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
-    sandbox: StudySandbox, number: signal.Signals
+    sandbox: StudySandbox, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
 ) -> None:
-    config = _stop_amid_an_epoch(sandbox, "stopped", number)
-    assert [t.state for t in sandbox.trials("stopped")] == [TrialState.WAITING]
-    assert sandbox.runs("stopped")[0].info.status == "SCHEDULED"
-    left = torch.load(sandbox.folder / "outputs/stopped/trial_0/last.ckpt", weights_only=True)
-    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number)
+    _assert_paused_at_its_batch(sandbox, "stopped")
     assert sandbox.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
     assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
     assert _table(sandbox.trials("stopped")) == _table(sandbox.trials("calm"))
     assert sandbox.steps(sandbox.runs("stopped")[0], "val_metric") == [0, 1, 2]
 
 
-def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signals) -> dict[str, Any]:
-    """Stop the first trial in the third batch of its second epoch, and return the study's config."""
+def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
+    command, marker, _ = _waiting_study(sandbox, "hung_up")
+    terminal, slave = pty.openpty()
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=_take_terminal
+    ) as process:
+        os.close(slave)
+        while not marker.exists():
+            assert process.poll() is None
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 4096)
+        os.close(terminal)
+    assert process.returncode == 128 + signal.SIGHUP
+    log = (sandbox.folder / "outputs/hung_up/study.log").read_text(encoding="utf-8")
+    assert "trial 0 paused: interrupted" in log
+    assert log.endswith("stopped: run the same command to resume\n")
+    _assert_paused_at_its_batch(sandbox, "hung_up")
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str) -> None:
+    [trial] = sandbox.trials(study)
+    assert trial.state == TrialState.WAITING
+    assert "deaths" not in trial.user_attrs
+    assert sandbox.runs(study)[0].info.status == "SCHEDULED"
+    left = torch.load(sandbox.folder / f"outputs/{study}/trial_0/last.ckpt", weights_only=True)
+    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+
+
+def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, dict[str, Any]]:
+    """Return the command of a study, the file that its first trial creates as it waits for a stop, and its config."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
@@ -272,10 +422,17 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
     config = {"trainer": trainer, "data": data}
     arguments = sandbox.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
-    command = [sys.executable, "-m", "lightning_hpo", *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    return [sys.executable, "-m", "lightning_hpo", *arguments], marker, config
+
+
+def _stop_amid_an_epoch(
+    sandbox: StudySandbox, study: str, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+) -> dict[str, Any]:
+    """Stop the first trial in the third batch of its second epoch, and return the study's config."""
+    command, marker, config = _waiting_study(sandbox, study)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(marker.exists)
-        process.send_signal(number)
+        stop(process)
         assert process.stderr is not None
         printed = process.stderr.read()
     assert process.returncode == 128 + number, printed
@@ -284,7 +441,7 @@ def _stop_amid_an_epoch(sandbox: StudySandbox, study: str, number: signal.Signal
 
 
 def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _stop_amid_an_epoch(sandbox, "damaged", signal.SIGINT)
+    config = _stop_amid_an_epoch(sandbox, "damaged", _interrupt, signal.SIGINT)
     flags = ("--study.n_trials", "1", "--study.register", "false")
     last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
@@ -298,7 +455,7 @@ def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsy
 def test_exception_fails_the_trial_and_too_many_failures_stop_the_study(
     sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = {"search_space": {"model.fails": {"choices": [True]}}}
+    config = {"search_space": {"model.fails": {"choices": [True]}, "model.hidden": {"low": 2, "high": 16}}}
     assert sandbox.tune("fails", "--study.max_failures", "2", config=config) == 1
     assert "2 trials in a row have failed, the last with: RuntimeError" in capsys.readouterr().err
     assert [t.state for t in sandbox.trials("fails")] == [TrialState.FAIL] * 2
@@ -409,7 +566,7 @@ def test_mlflow_that_fails_before_the_first_trial_is_one_line(
     assert sandbox.tune("first", "--study.n_trials", "1") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "error: MlflowException: API request failed; the running trials were killed, and the same command resumes them"
+        "error: MlflowException: API request failed; the running trials were stopped, and the same command resumes them"
     )
     assert not (sandbox.folder / "_optuna/dataaug.db").exists()
 
@@ -455,7 +612,9 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {"search_space": {"model.hidden": {"choices": ["many"]}}},
         "model.hidden: 'many'",
     ),
-    "monitor never logged": (["--study.monitor", "val_f1"], {}, "'val_f1' is never logged"),
+    "monitor never logged": (["--study.monitor", "val_f1", "--study.mode", "max"], {}, "'val_f1' is never logged"),
+    "mode not known": (["--study.monitor", "val_f1"], {}, "--study.mode: required"),
+    "mode contradicts": (["--study.monitor", "val_loss", "--study.mode", "max"], {}, "a lower val_loss is better"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
     "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes the evaluation"),
@@ -466,6 +625,11 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     ),
     "flag of no kind": (["--study.n_trial", "3"], {}, "did you mean study.n_trials"),
     "gpu that is not there": (["--study.devices", "[99]"], {}, "--study.devices: got 99; the GPUs of this"),
+    "model that cannot be created": (
+        ["--model", "tests.foreign.UnbuildableModule"],
+        {"search_space": None},
+        "error: RuntimeError: Please set `nodes=2` in the Trainer,",
+    ),
     "model that raises": (["--model.fails", "true"], {}, "one batch of training and validation"),
 }
 

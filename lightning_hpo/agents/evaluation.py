@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -21,6 +21,9 @@ class EvaluatedModule(LightningModule):
 
     A subclass sets what `make_scores` needs before it calls this constructor.
     """
+
+    MINIMIZED: ClassVar[frozenset[str]] = frozenset({"train_loss", "val_loss", "test_loss"})
+    """Metrics of which a lower value is better. `--study.mode` follows this attribute, which any module may have."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -58,6 +58,9 @@ class TextAgent(EvaluatedModule):
 
     agent: ClassVar[str]
 
+    MEASURES: ClassVar[Mapping[str, tuple[str, ...]]] = {"val_loss": ("loss",)}
+    """Arguments that change what a metric measures, by metric: a validation loss is that of the training."""
+
     def __init__(
         self,
         name: str,

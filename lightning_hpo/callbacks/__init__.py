@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_hpo.callbacks.interruption import Interruption as Interruption
     from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics as MLflowMetrics
     from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint as MLflowModelCheckpoint
     from lightning_hpo.callbacks.prediction_writer import PredictionWriter as PredictionWriter
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_hpo.callbacks.stop_request import StopRequest as StopRequest
 
 _MODULES = {
+    "Interruption": "interruption",
     "MLflowMetrics": "mlflow_metrics",
     "MLflowModelCheckpoint": "mlflow_model_checkpoint",
     "PredictionWriter": "prediction_writer",

@@ -1,4 +1,4 @@
-"""Metrics of each epoch, written to MLflow at once."""
+"""Metrics of each epoch and of each validation, written to MLflow at once."""
 
 import math
 import resource
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_hpo.callbacks.validation_steps import at_epoch_end, step_of_epoch_end, step_of_validation
 from lightning_hpo.exceptions import NotFiniteError
 from lightning_hpo.tracking.outbox import LogMetrics, Outbox
 
@@ -17,6 +18,9 @@ __all__ = ["MLflowMetrics"]
 
 class MLflowMetrics(Callback):
     """Logs the metrics of each epoch to one MLflow run, with the epoch as step.
+
+    With several validations in an epoch, each is a step (see `step_of_validation`). The training metrics are logged
+    with the last of them. A metric of the validation is not logged again for an epoch without a validation.
 
     It adds these metrics to those of the module:
 
@@ -40,12 +44,17 @@ class MLflowMetrics(Callback):
         self._asked = asked
         self._startup: dict[str, float] = {}
         self._logged: set[int] = set()
+        self._ended: set[int] = set()
+        self._before: dict[str, Any] = {}
+        self._validation: set[str] = set()
+        self._last: int | None = None  # step of the last validation in this epoch
+        self._at_end = False  # whether that was after the last batch
         self._samples = 0
-        self._started = self._seconds = 0.0
+        self._started = self._seconds = self._validating = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read which epochs the outbox holds already."""
-        self._logged = self._outbox.steps("epoch")
+        """Read which steps the outbox holds already."""
+        self._logged, self._ended = self._outbox.steps("epoch"), self._outbox.steps("samples_per_s")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the startup, and start the clock: `on_train_epoch_start` is not called for a resumed epoch."""
@@ -57,6 +66,7 @@ class MLflowMetrics(Callback):
         """Start the clock of the epoch."""
         self._samples = 0
         self._started = time.monotonic()
+        self._last, self._at_end = None, False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -66,21 +76,54 @@ class MLflowMetrics(Callback):
         if batch_idx + 1 == trainer.num_training_batches:
             self._seconds = time.monotonic() - self._started
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the metrics, to know afterwards which of them the validation has logged."""
+        self._before = dict(trainer.callback_metrics)
+        self._validating = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Within an epoch, check that the monitor is finite, and write the metrics of the validation."""
+        if trainer.sanity_checking:
+            return
+        new = {key: value for key, value in trainer.callback_metrics.items() if value is not self._before.get(key)}
+        self._validation |= set(new)
+        self._last, self._at_end = step_of_validation(trainer), at_epoch_end(trainer)
+        if self._at_end:
+            return
+        self._started += time.monotonic() - self._validating
+        self._require_finite(trainer, self._monitor)
+        self._write(self._last, {key: float(value) for key, value in new.items()}, trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that monitor and loss are finite, and write the metrics of the epoch."""
-        epoch = trainer.current_epoch
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         for key in (self._monitor, "train_loss"):
-            if key in metrics and not math.isfinite(metrics[key]):
-                raise NotFiniteError(f"{key} is {metrics[key]} at epoch {epoch}")
-        if epoch in self._logged:
+            self._require_finite(trainer, key)
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        step = step_of_epoch_end(trainer) if self._last is None else self._last
+        if not self._at_end:
+            metrics = {key: value for key, value in metrics.items() if key not in self._validation}
+        if step in self._ended:
             return
+        self._ended.add(step)
         seconds = self._seconds or time.monotonic() - self._started
-        metrics |= {"epoch": float(epoch), "samples_per_s": self._samples / max(seconds, 1e-9)}
+        metrics |= {"samples_per_s": self._samples / max(seconds, 1e-9)}
         metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
-        self._outbox.write(LogMetrics(metrics | self._startup, step=epoch))
+        self._write(step, metrics | self._startup, trainer, again=True)
         self._startup = {}
+
+    def _require_finite(self, trainer: Trainer, key: str) -> None:
+        value = float(trainer.callback_metrics.get(key, 0.0))
+        if not math.isfinite(value):
+            raise NotFiniteError(f"{key} is {value} at epoch {trainer.current_epoch}")
+
+    def _write(self, step: int, metrics: dict[str, float], trainer: Trainer, *, again: bool = False) -> None:
+        """Write metrics, with the epoch unless this step has it. A step is written a second time only on request."""
+        if step not in self._logged:
+            self._logged.add(step)
+            self._outbox.write(LogMetrics(metrics | {"epoch": float(trainer.current_epoch)}, step=step))
+        elif again:
+            self._outbox.write(LogMetrics(metrics, step=step))
 
 
 def _batch_size(batch: Any) -> int:

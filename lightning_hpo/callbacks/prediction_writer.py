@@ -1,13 +1,50 @@
 """Predictions as JSON lines."""
 
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-__all__ = ["PredictionWriter"]
+__all__ = ["PredictionWriter", "whole_output"]
+
+
+@contextmanager
+def whole_output(stream: TextIO) -> Iterator[TextIO]:
+    """Write all of the output to a file, or nothing if the block raises: half a file looks like the whole one.
+
+    Args:
+        stream: Where the output goes. Anything but a file, such as a pipe, gets each line at once.
+
+    Yields:
+        The stream to write to.
+    """
+    if not _is_file(stream):
+        yield stream
+        return
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as held:
+        yield held
+        held.seek(0)
+        before = os.fstat(stream.fileno()).st_size
+        try:
+            shutil.copyfileobj(held, stream)
+            stream.flush()
+        except BaseException:
+            os.ftruncate(stream.fileno(), before)
+            raise
+
+
+def _is_file(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # a stream without a descriptor
+        return False
 
 
 class PredictionWriter(BasePredictionWriter):

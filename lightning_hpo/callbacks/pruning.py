@@ -1,10 +1,12 @@
-"""Pruning by Optuna after every validated epoch."""
+"""Pruning by Optuna after every validation."""
 
 from typing import Protocol
 
+import optuna
 from lightning.pytorch import LightningModule, Trainer
 from optuna_integration import PyTorchLightningPruningCallback
 
+from lightning_hpo.callbacks.validation_steps import at_epoch_end, step_of_validation
 from lightning_hpo.exceptions import InputError
 
 __all__ = ["PruningCallback", "ReportingTrial"]
@@ -23,10 +25,13 @@ class ReportingTrial(Protocol):
 class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  # its package has no types
     """Reports the monitored metric to Optuna, and raises `optuna.TrialPruned` if the pruner decides so.
 
-    It differs from its parent in two ways:
+    It differs from its parent in three ways:
 
     - A monitor that is never logged is an error. The parent warns and never prunes.
-    - It decides at the end of the train epoch, so that the metrics of the pruned epoch are logged before.
+    - After the last batch of an epoch, it decides at the end of the train epoch, so that the metrics of the pruned
+      epoch are logged before.
+    - Several validations in an epoch are reported as several steps (see `step_of_validation`). The parent reports all
+      of them as one step, of which Optuna keeps the first.
 
     `tune` adds it to every trial. It needs a trial, so under `fit` it has no use. In your own objective function, put
     it into the Trainer together with `MLflowModelCheckpoint`:
@@ -56,17 +61,27 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
 
     def __init__(self, trial: ReportingTrial, monitor: str) -> None:
         super().__init__(trial, monitor)
-        self._validated = False
+        self._step: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the monitor has a value."""
-        self._validated = not trainer.sanity_checking
-        if self._validated and self.monitor not in trainer.callback_metrics:
+        """Check that the monitor has a value. Within an epoch, report it, and raise if the trial is to be pruned."""
+        if trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise InputError(f"--study.monitor: {self.monitor!r} is never logged; logged are: {logged}")
+        self._step = step_of_validation(trainer)
+        if not at_epoch_end(trainer):
+            self._report(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the value of a validated epoch, and raise if the trial is to be pruned."""
-        if self._validated:
-            self._validated = False
-            super().on_validation_end(trainer, pl_module)
+        """Report the value of a validation after the last batch, and raise if the trial is to be pruned."""
+        self._report(trainer)
+
+    def _report(self, trainer: Trainer) -> None:
+        if self._step is None:
+            return
+        step, self._step = self._step, None
+        self._trial.report(float(trainer.callback_metrics[self.monitor]), step=step)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned(f"Trial was pruned at step {step}.")

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.lightning_private import ReplaceableCLI
+from lightning_hpo.config.previous_version import with_previous_split
 from lightning_hpo.config.trainer import Trainer
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
@@ -44,6 +45,7 @@ class AgentCLI(ReplaceableCLI):
         trainer_kwargs: Trainer arguments that override the config; `callbacks` are added to the config's.
         study: Class of the settings in the `study` section. Without it, the section is ignored.
         mlflow_checkpoint: Creates the checkpoint callback of `fit` if the config has an MLFlowLogger.
+        interruption: Callback that stops the Trainer on a signal.
 
     Raises:
         InputError: If flags or keys are invalid, with one line for each.
@@ -60,10 +62,12 @@ class AgentCLI(ReplaceableCLI):
         trainer_kwargs: Mapping[str, Any] | None = None,
         study: type | None = None,
         mlflow_checkpoint: Callable[[], Checkpoint] | None = None,
+        interruption: Callback | None = None,
     ) -> None:
         self._instantiate = instantiate
         self._study = study
         self._mlflow_checkpoint = mlflow_checkpoint
+        self._interruption = interruption
         self._trainer_kwargs = dict(trainer_kwargs or {})
         with warnings.catch_warnings():
             # Lightning warns if arguments are passed in Python while sys.argv is not empty; here both are normal.
@@ -104,7 +108,7 @@ class AgentCLI(ReplaceableCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments and report all errors at once."""
         try:
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, with_previous_split(args))
         except (ArgumentError, UnicodeDecodeError) as error:
             raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
 
@@ -144,14 +148,13 @@ class AgentCLI(ReplaceableCLI):
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Create the Trainer with the caller's settings. `fit` also keeps the best epoch by val_metric."""
         callbacks = self._trainer_kwargs.pop("callbacks", None)
-        if callbacks is not None:
-            self.trainer_defaults = {"callbacks": callbacks}
-        elif self.subcommand == "fit":
-            self.trainer_defaults = {"callbacks": self._default_callbacks()}
+        if callbacks is None:
+            callbacks = self._default_callbacks() if self.subcommand == "fit" else []
+        last = [] if self._interruption is None else [self._interruption]
+        self.trainer_defaults = {"callbacks": [*callbacks, *last]}
         trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
-        folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
-        if self.subcommand and folder is not None:
-            write_library_output(Path(folder) / "log.txt")
+        if self.subcommand:
+            trainer.callbacks.insert(0, _LibraryLog())  # type: ignore[attr-defined]
         return trainer
 
     def _default_callbacks(self) -> list[Callback]:
@@ -190,6 +193,17 @@ class AgentCLI(ReplaceableCLI):
         """The resolved config as plain values, without the sections of a study and without linked values."""
         text = self.parser.dump(self.config, skip_unset=False, skip_validation=True)
         return {key: value for key, value in read_yaml(text).items() if key not in (*_STUDY_SECTIONS, "config")}
+
+
+class _LibraryLog(Callback):
+    """Writes the output of libraries to `log.txt` in the log folder of a CSVLogger or a TensorBoardLogger."""
+
+    def setup(self, trainer: LightningTrainer, pl_module: LightningModule, stage: str) -> None:
+        """Start to write, now that the logger has made its folder."""
+        del pl_module, stage
+        folder = getattr(trainer.logger, "log_dir", None)
+        if folder is not None:
+            write_library_output(Path(folder) / "log.txt")
 
 
 class _SaveConfig(SaveConfigCallback):

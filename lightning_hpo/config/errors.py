@@ -5,7 +5,9 @@ The parser stops at the first error. So each rejected key is removed, and the re
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule
 
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.databases import masked
+from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["config_problems", "nearest", "with_files"]
+__all__ = ["config_problems", "early_errors", "early_reason", "nearest", "with_files"]
 
 _MOST_PROBLEMS = 20
 _COMMANDS = "fit|validate|test|predict"
@@ -24,6 +29,35 @@ _NOISE = re.compile(
     r"(Parser key|Does not validate|Subtypes|Errors|Given value|Problem with given|Problems parsing|Expected a path but"
     r"|Expected a <class 'NoneType'>)"
 )
+
+
+def early_reason(error: BaseException) -> str:
+    """Return the class of an exception and the first line of its message, or only the class if it may quote a post.
+
+    Args:
+        error: An exception from before the first post was read. A data module may read posts when it is created.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if error.__cause__ is not None and frames[-1].f_globals["__name__"].startswith("jsonargparse"):
+        return early_reason(error.__cause__)  # the parser wraps the error of a class in one that quotes its types
+    quotes = any(isinstance(frame.f_locals.get("self"), LightningDataModule) for frame in frames)
+    lines = [] if quotes else masked(str(error)).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
+@contextmanager
+def early_errors() -> Iterator[None]:
+    """Give the exceptions of the block a line, as `early_reason` does; the block runs before the first post is read.
+
+    Raises:
+        LightningHpoError: Instead of any exception that has no line of its own.
+    """
+    try:
+        yield
+    except (LightningHpoError, MisconfigurationException):
+        raise
+    except Exception as error:
+        raise LightningHpoError(early_reason(error)) from error
 
 
 def config_problems(

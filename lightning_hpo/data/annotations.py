@@ -2,18 +2,27 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.lost_evidence import LOST, lost_cause
 from lightning_hpo.data.pairs import Pair
-from lightning_hpo.exceptions import raise_problems
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["AnnotationRows", "find_sentence"]
 
 _COLUMNS = ("post_id", "sentence_text", "DSM5_symptom", "status")
 # pandas writes integers as 1.0 and 0.0 if a column has empty cells.
 _STATUS = {"1": True, "0": False, "1.0": True, "0.0": False}
+
+# Forms in which ids are equal that differ only because a program has changed them.
+_ID_FORMS: dict[str, Callable[[str], str]] = {
+    "white space around them": str.strip,
+    "upper and lower case": str.casefold,
+    "a decimal part such as `.0`, which pandas adds": lambda post_id: post_id.strip().removesuffix(".0"),
+    "zeros at their start, which Excel removes": lambda post_id: post_id.strip().lstrip("0"),
+}
 
 
 def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...], bool]:
@@ -98,20 +107,37 @@ class AnnotationRows:
             InputError: The file cannot be read, some cells are invalid (one line each), or no row is left.
         """
         table = CsvTable(path, flag="--data.annotations", columns=_COLUMNS)
-        problems: list[str] = []
+        problems: dict[tuple[int, str], str] = {}
+        strangers, rows = set(), 0
         for line, row in table.rows():
             label = row["DSM5_symptom"].strip()
             if label in self._leave_out:
                 self._counts[f"rows left out ({label})"] += 1
                 continue
+            rows += 1
             found = self._problems(row)
-            problems += [table.problem(line, column, message) for column, message in found.items()]
+            problems |= {(line, column): table.problem(line, column, message) for column, message in found.items()}
+            if "post_id" in found:
+                strangers.add(row["post_id"])
             if not found:
                 self._add(row)
-        if not problems and not self._sentences:
-            problems.append(f"{table.path}: --data.leave_out removes every row; keep at least one label")
-        raise_problems(problems)
+        if not rows:
+            raise InputError(f"{table.path}: --data.leave_out removes every row; keep at least one label")
+        lines = list(problems.values())
+        if sum(column == "post_id" for _, column in problems) == rows:
+            lines = [
+                f"{table.path}: none of its {rows} rows has a post_id of --data.posts; {self._difference(strangers)}"
+            ]
+            lines += [problem for (_, column), problem in problems.items() if column != "post_id"]
+        raise_problems(lines)
         return tuple(self._pair(key, sentences) for key, sentences in self._sentences.items())
+
+    def _difference(self, strangers: Collection[str]) -> str:
+        """Return what to change in post ids that have no post."""
+        for what, normal in _ID_FORMS.items():
+            if {normal(post_id) for post_id in self._texts} & {normal(post_id) for post_id in strangers}:
+                return f"the ids differ only in {what}: use the same ids in both files"
+        return "give the posts and the annotations of the same corpus"
 
     def _problems(self, row: Mapping[str, str]) -> dict[str, str]:
         """Return the problems of a row, by column."""
@@ -122,15 +148,17 @@ class AnnotationRows:
             )
         if not row["sentence_text"].strip():
             problems["sentence_text"] = "the cell is empty; add the sentence or remove the row"
-        if self._criterion(row) not in self._criteria:
-            label = row["DSM5_symptom"].strip()
-            close = nearest(label, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
-            problems["DSM5_symptom"] = (
-                f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
-            )
+        if (criterion := self._criterion(row)) not in self._criteria:
+            problems["DSM5_symptom"] = self._unknown(row["DSM5_symptom"].strip(), criterion)
         if row["status"].strip() not in _STATUS:
-            problems["status"] = f"{shown(row['status'])} is not a status; use 1 or 0"
+            problems["status"] = "the status is neither 1 nor 0; use one of them"
         return problems
+
+    def _unknown(self, label: str, criterion: str) -> str:
+        close = nearest(criterion, list(self._criteria)) or f"; the criteria are {', '.join(self._criteria)}."
+        if label in self._aliases:
+            return f"{shown(label)} is mapped by --data.aliases to {criterion!r}, which is not a criterion{close}"
+        return f"{shown(label)} is not a criterion{close} Map it with --data.aliases or drop it with --data.leave_out"
 
     def _criterion(self, row: Mapping[str, str]) -> str:
         label = row["DSM5_symptom"].strip()
@@ -154,8 +182,14 @@ class AnnotationRows:
         spans: set[tuple[int, int]] = set()
         for sentence in positives:
             found, verbatim = find_sentence(self._texts[key[0]], sentence)
-            self._counts["evidence sentences not found in their post"] += not found
+            if not found:
+                self._count_lost(self._texts[key[0]], sentence)
             self._counts["evidence sentences found with other white space"] += bool(found) and not verbatim
             self._counts["evidence sentences that occur more than once"] += len(found) > 1
             spans.update(found)
         return Pair(*key, met=bool(positives), spans=tuple(sorted(spans)))
+
+    def _count_lost(self, post: str, sentence: str) -> None:
+        self._counts[LOST] += 1
+        if cause := lost_cause(post, sentence):
+            self._counts[cause] += 1

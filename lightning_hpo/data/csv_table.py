@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
+from lightning_hpo.data.file_kind import BEGINNING, encoding_advice, kind_problem
 from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["CsvTable", "check_readable", "nearest", "opened", "shown"]
@@ -26,12 +27,13 @@ class CsvTable:
         columns: Required columns; others are ignored.
 
     Raises:
-        InputError: The file cannot be read, is empty, or lacks a column.
+        InputError: The file cannot be read, is of another kind, is empty, or lacks a column.
     """
 
     def __init__(self, path: str | Path, *, flag: str, columns: Sequence[str]) -> None:
         self.path = Path(path)
-        check_readable(self.path, flag=flag)
+        check_readable(self.path, flag=flag, table=True)
+        _check_separator(self.path, columns)
         self._records = _records(self.path)
         first = next(self._records, None)
         if first is None:
@@ -66,11 +68,19 @@ class CsvTable:
         return f"{self.path}, line {line}, column {column}: {message}"
 
     def _missing(self, columns: Sequence[str]) -> list[str]:
-        names = [name for name in self._header if shown(name) == repr(name)]
+        missing = [column for column in columns if column not in self._header]
+        # If a column is there, the line is a header. Otherwise it may be the first post.
+        is_header = len(missing) < len(columns)
+        names = [name for name in self._header if is_header or _is_name(name, columns)]
+        meant = {column: nearest(column, names) for column in missing}
+        if len(missing) == len(columns) and not any(meant.values()):
+            return [
+                f"{self.path}: the first line has none of the columns {', '.join(columns)}; if the file has no header, "
+                f"add one such as `{','.join(columns)}`, otherwise rename its columns"
+            ]
         problems = [
-            f"{self.path}: no column {column}{nearest(column, names)}; it needs the columns {', '.join(columns)}"
-            for column in columns
-            if column not in self._header
+            f"{self.path}: no column {column}{meant[column]}; it needs the columns {', '.join(columns)}"
+            for column in missing
         ]
         return problems + [
             f"{self.path}: the column {column} occurs twice; rename or remove one"
@@ -79,18 +89,28 @@ class CsvTable:
         ]
 
 
-def check_readable(path: Path, *, flag: str) -> None:
-    """Check that a file can be read and is UTF-8.
+def check_readable(path: Path, *, flag: str, table: bool = False) -> None:
+    """Check that a file can be read and is UTF-8 text.
+
+    Args:
+        path: The file.
+        flag: The flag that names it.
+        table: Whether it must be a CSV file.
 
     Raises:
-        InputError: The file does not exist, may not be read, or is not UTF-8.
+        InputError: The file does not exist, may not be read, is of another kind, or is not UTF-8.
     """
     with opened(path, flag=flag) as file:
+        if problem := kind_problem(path, file.read(BEGINNING), table=table):
+            raise InputError(problem)
+        file.seek(0)
         for number, line in enumerate(file, start=1):
             try:
                 line.decode()
-            except UnicodeDecodeError:
-                raise InputError(f"{path}, line {number}: the file is not UTF-8; save it as UTF-8") from None
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}, line {number}: the file is not UTF-8; {encoding_advice(error)}") from None
+            if b"\x00" in line:
+                raise InputError(f"{path}, line {number}: the line has a NUL byte; the file is damaged, restore it")
 
 
 @contextmanager
@@ -111,8 +131,12 @@ def opened(path: Path, *, flag: str) -> Iterator[BufferedReader]:
 
 
 def shown(value: str) -> str:
-    """Return a cell as errors may show it: an identifier as it is, anything else (perhaps post text) by its length."""
-    return repr(value) if re.fullmatch(r"[\w.:-]{1,40}", value) else f"a value of {len(value)} characters"
+    """Return an id as errors may show it: if it looks like an id, as it is, otherwise by its length.
+
+    A word without a digit or an underscore may be text of a post.
+    """
+    is_id = re.fullmatch(r"[\w.:-]{1,40}", value, re.ASCII) and re.search(r"[0-9_]", value)
+    return repr(value) if is_id else f"a value of {len(value)} character{'s' * (len(value) != 1)}"
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -128,6 +152,28 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
+def _is_name(name: str, columns: Sequence[str]) -> bool:
+    """Return whether an error may show a cell of the first line, which is post text if the header is missing."""
+    return shown(name) == repr(name) or _key(name) in map(_key, columns)
+
+
+def _check_separator(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a header whose columns are not separated by commas.
+
+    Raises:
+        InputError: The header has the columns if it is split at another sign.
+    """
+    with path.open(encoding="utf-8-sig") as file:
+        header = next((line for line in file if line.strip()), "")
+    if re.fullmatch(r'"?sep=.?"?\s*', header):
+        raise InputError(f"{path}: the first line only names a separator; remove it, and save the file with commas")
+    for sign, name in ((",", ""), (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
+        if set(columns) & {cell.strip().strip("\"'").strip() for cell in header.split(sign)}:
+            if name:
+                raise InputError(f"{path}: its columns are separated by {name}; save the file with commas")
+            return
+
+
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (first line, cells) of every record that is not blank."""
     csv.field_size_limit(_LARGEST_FIELD)
@@ -141,4 +187,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
                     yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise InputError(f"{path}, line {line}: the row is not valid CSV ({error}); check its quotes") from None
+            cause = str(error)
+            if cause == "unexpected end of data":
+                cause = "a quote that opens here is never closed; the file may be cut off"
+            raise InputError(f"{path}, line {line}: the row is not valid CSV ({cause}); check its quotes") from None

@@ -1,5 +1,6 @@
 """Data of the evidence agent, which finds the evidence for a criterion in a post."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,26 +18,33 @@ class EvidenceDataModule(PairDataModule):
     """Pairs with evidence and pairs without. The arguments are those of `PairDataModule`."""
 
     needs_offsets: ClassVar[bool] = True
+    needs_negatives: ClassVar[bool] = False
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Return all pairs with evidence and as many without.
 
-        Pairs without evidence are all that are annotated as such and, if these are too few, unannotated pairs. The
-        data's seed determines the latter, so they are the same in every trial.
+        Pairs without evidence are all that are annotated as such and, if these are too few, unannotated pairs. A hash
+        of the data's seed and their ids determines the latter, so they are the same in every trial.
         """
         pairs = self._known(post_ids)
         sure, others = np.flatnonzero(pairs.places != UNKNOWN), np.flatnonzero(pairs.places == UNKNOWN)
         wanted = min(len(others), max(0, 2 * int(pairs.met.sum()) - len(sure)))
-        chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
+        if self.split_rule == "hash":  # as in version 0.1.0, where the order of the file decides
+            chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
+        else:
+            chosen = np.argsort([self._rank(pairs.key(pair)) for pair in others.tolist()])[:wanted]
         return pairs.take(np.concatenate([sure, others[np.sort(chosen)]]))
+
+    def _rank(self, key: tuple[str, str]) -> bytes:
+        return hashlib.sha256("\n".join((str(self.seed), *key)).encode("utf-8", "replace")).digest()
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Return every post with every criterion, except pairs that are met by evidence not found in the post."""
-        pairs = self._known(post_ids)
-        left_out = len(post_ids) * len(self.corpus.criteria) - len(pairs)
-        if left_out:
-            self.counts["training pairs left out (their evidence was not found in the post)"] = left_out
-        return pairs
+        return self._known(post_ids)
+
+    def is_usable(self, pair: Pair) -> bool:
+        """Return whether a pair is not met, or its evidence was found."""
+        return bool(pair.spans) or not pair.met
 
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return `start_positions` and `end_positions` [windows, pieces]."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -16,8 +16,10 @@ from lightning_hpo.data.criteria import read_criteria
 from lightning_hpo.data.datasets import EvalDataset, TrainDataset
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.labels import WindowTarget
+from lightning_hpo.data.lost_evidence import causes_line
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.posts import read_posts
+from lightning_hpo.data.split_sizes import SplitSize, split_lines, split_problems, split_sizes
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
@@ -52,6 +54,8 @@ class PairDataModule(LightningDataModule):
         draw_seed: Seed of what is redrawn each epoch: order, null examples and augmentation. Default: seed.
         val_fraction: Share of the posts in the validation split.
         test_fraction: Share of the posts in the test split.
+        split_rule: How posts are split. `stratified`: each split has its share of every criterion's positives, and each
+            text counts once. `hash`: by a hash of the text alone, as in version 0.1.0, whose studies keep this rule.
         num_workers: Number of data loader worker processes.
         aliases: Other spellings of a criterion in the annotations: spelling to id.
         leave_out: Labels to ignore: their annotations and criteria are not used.
@@ -60,12 +64,15 @@ class PairDataModule(LightningDataModule):
 
     MEASURES: ClassVar[frozenset[str]] = frozenset(
         {"posts", "annotations", "criteria", "aliases", "leave_out", "seed", "draw_seed"}
-        | {"val_fraction", "test_fraction"}
+        | {"val_fraction", "test_fraction", "split_rule"}
     )
     """Arguments that must not be searched: they change the evaluation data, or only the random draw."""
 
     needs_offsets: ClassVar[bool] = False
     """Whether evaluation batches have the character range of each token in the post."""
+
+    needs_negatives: ClassVar[bool] = True
+    """Whether a score needs posts that do not meet a criterion, besides posts that meet it."""
 
     corpus: Corpus
     counts: dict[str, int]
@@ -74,6 +81,8 @@ class PairDataModule(LightningDataModule):
     test_pairs: PairTable
     """Pairs of the test split, after `setup("test")`."""
     fingerprint: str
+    split_sizes: dict[str, SplitSize]
+    """Posts and positives of each split."""
     val_pairs: PairTable
 
     def __init__(
@@ -92,6 +101,7 @@ class PairDataModule(LightningDataModule):
         draw_seed: Annotated[int | None, Bounds(0)] = None,
         val_fraction: Fraction = 0.15,
         test_fraction: Fraction = 0.15,
+        split_rule: Literal["stratified", "hash"] = "stratified",
         num_workers: Annotated[int, Bounds(0)] = 0,
         aliases: dict[str, str] | None = None,
         leave_out: tuple[str, ...] = ("SPECIAL_CASE",),
@@ -102,6 +112,7 @@ class PairDataModule(LightningDataModule):
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
         self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
+        self.split_rule = split_rule
         self.draw_seed = seed if draw_seed is None else draw_seed
         self.num_workers, self.aliases, self.leave_out = num_workers, aliases or {}, tuple(leave_out)
         self.aug = aug or Augmentation()
@@ -135,6 +146,10 @@ class PairDataModule(LightningDataModule):
         """Return the pairs of these posts that training uses or draws from: every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
+    def is_usable(self, pair: Pair) -> bool:  # noqa: ARG002 - subclasses read it
+        """Return whether the agent can learn from an annotated pair, or be scored on it."""
+        return True
+
     def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return the label tensors of windows."""
         raise NotImplementedError
@@ -149,6 +164,7 @@ class PairDataModule(LightningDataModule):
             self._set_up_predict()
             return
         split = self._read()
+        self._check_sizes(stage)
         if stage == "fit":
             self._samples = TrainSamples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
             self.counts |= {name: count for name, count in self._samples.counts.items() if count}
@@ -163,6 +179,8 @@ class PairDataModule(LightningDataModule):
             self._datasets["test"] = self._dataset(self.test_pairs)
         if self.counts:
             _log.info("data: %s", ", ".join(f"{name} {count}" for name, count in self.counts.items()))
+        for line in split_lines(self.split_rule, self.split_sizes):
+            _log.info(line)
 
     def train_dataloader(self) -> TrainLoader:
         """Return a loader of batches that are redrawn each epoch. All epochs have the same number of batches."""
@@ -189,17 +207,53 @@ class PairDataModule(LightningDataModule):
         if self.annotations is None:
             raise InputError("--data.annotations: missing; give the path of a CSV file (only predict works without)")
         self.corpus = read_corpus(self.posts, self.annotations, self.criteria, self.aliases, self.leave_out)
+        stratified = self.split_rule == "stratified"
         split = split_posts(
-            self.corpus.posts, seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction
+            self.corpus.posts,
+            seed=self.seed,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            positives=self.corpus.positives if stratified else None,
         )
         check_disjoint(self.corpus.posts, split, seed=self.seed)
         self.counts = dict(self.corpus.counts)
+        self._count(split)
         self.val_pairs = self.scored_pairs(split.val)
         scored = sorted(map(self.val_pairs.key, range(len(self.val_pairs))))
-        self.fingerprint = fingerprint(self.corpus, split, type(self).__name__, self.seed, scored)
+        # Without the rule of version 0.1.0, so that its studies keep their fingerprint.
+        rule = [self.split_rule] if stratified else []
+        self.fingerprint = fingerprint(self.corpus, split, type(self).__name__, self.seed, scored, *rule)
         self._tokens = self._tokenized()
         self._split = split
         return split
+
+    def _count(self, split: Split) -> None:
+        """Count the posts and positives of each split, and the annotated pairs that are not used."""
+        usable = [pair for pair in self.corpus.pairs if self.is_usable(pair)]
+        positives = [(pair.post_id, pair.criterion) for pair in usable if pair.met]
+        self.split_sizes = split_sizes(vars(split), positives, self.corpus.criteria)
+        for name, title in (("train", "training"), ("val", "validation"), ("test", "test")):
+            own = set(getattr(split, name))
+            if left_out := sum(pair.post_id in own and not self.is_usable(pair) for pair in self.corpus.pairs):
+                self.counts[f"{title} pairs left out (their evidence was not found in the post)"] = left_out
+
+    def _check_sizes(self, stage: str) -> None:
+        """Check that every split can measure something.
+
+        A study of version 0.1.0 may have a test split that cannot: it is refused when it is scored.
+        """
+        splits = ["train", "val", "test"] if self.split_rule == "stratified" else ["train", "val"]
+        splits = ["test"] if stage == "test" else splits
+        problems = split_problems(self.split_sizes, negatives=self.needs_negatives, splits=splits)
+        positives = [pair for pair in self.corpus.pairs if pair.met]
+        lost = sum(not self.is_usable(pair) for pair in positives)
+        if problems and lost:
+            cause = (
+                f"--data.annotations: the evidence of {lost} of {len(positives)} positive pairs was not found in their "
+                f"posts; {causes_line(self.counts)}"
+            )
+            problems = [cause, *problems] if lost < len(positives) else [cause]
+        raise_problems(problems)
 
     def _tokenized(self) -> TokenizedCorpus:
         tokenizer = load_tokenizer(self.tokenizer)

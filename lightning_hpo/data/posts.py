@@ -93,7 +93,7 @@ def read_posts(path: str | Path) -> Posts:
     """
     path = Path(path)
     with opened(path, flag=_FLAG) as file:
-        cache = Cache(path.parent, hashlib.file_digest(file, "sha256").hexdigest()[:32])
+        cache = Cache(path, hashlib.file_digest(file, "sha256").hexdigest()[:32])
     rows = cache.ragged("posts", lambda: text_chunks(_texts(path)), np.uint8)
     texts = Texts(rows)
     about: dict[str, Any] = json.loads(texts[len(texts) - 1])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from lightning_hpo.data.corpus import Corpus
 from lightning_hpo.data.csv_table import shown
 from lightning_hpo.data.posts import Posts
+from lightning_hpo.data.stratification import stratify
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 
 __all__ = ["Split", "check_disjoint", "fingerprint", "split_posts"]
@@ -24,29 +26,78 @@ class Split:
     test: tuple[str, ...]
 
 
-def split_posts(posts: Posts, *, seed: int, val_fraction: float, test_fraction: float) -> Split:
+def split_posts(
+    posts: Posts,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    positives: Iterable[tuple[str, str]] | None = None,
+) -> Split:
     """Split posts so that posts with the same text are in the same split.
 
     Texts are ordered by a hash of the seed and the text, ignoring case and white space. So the order of the file does
     not matter, and a few more posts change the split of few others.
+
+    Args:
+        posts: The posts.
+        seed: Seed of the split.
+        val_fraction: Share of the validation split.
+        test_fraction: Share of the test split.
+        positives: Ids of the post and the criterion of each positive pair. Each split gets its share of the positive
+            texts of every criterion, and a text counts once, however many posts have it. None: the first texts that
+            have the share of the posts are the test split, the next the validation split.
 
     Raises:
         InputError: A fraction is not between 0 and 1, or a split would be empty.
     """
     _check_fractions(val_fraction, test_fraction)
     places = _places(posts, seed)
-    sizes = np.bincount(places)
-    test = _groups(sizes, test_fraction * len(posts))
-    val = test + _groups(sizes[test:], val_fraction * len(posts))
-    masks = {"train": places >= val, "val": (places >= test) & (places < val), "test": places < test}
-    splits = {name: tuple(posts.ids[row] for row in np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+    sizes, shares = np.bincount(places), np.array([test_fraction, val_fraction, 1 - test_fraction - val_fraction])
+    if positives is None:
+        drawn = _by_size(sizes, shares)
+    else:
+        drawn = _stratified(sizes, [(places[posts.row[post_id]], label) for post_id, label in positives], shares)
+    own = drawn[places]
+    splits = {
+        name: tuple(posts.ids[row] for row in np.flatnonzero(own == index).tolist())
+        for name, index in (("train", 2), ("val", 1), ("test", 0))
+    }
     empty = [name for name, post_ids in splits.items() if not post_ids]
     if empty:
         raise InputError(
-            f"--data.posts: {len(sizes)} different texts are too few, the split {' and '.join(empty)} is empty;"
+            f"--data.posts: {len(drawn)} different texts are too few, the split {' and '.join(empty)} is empty;"
             " add posts or change --data.val_fraction and --data.test_fraction"
         )
     return Split(**splits)
+
+
+def _by_size(sizes: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the split of each text: 0 test, 1 validation, 2 training. Every post counts."""
+    test = _groups(sizes, shares[0] * sizes.sum())
+    val = test + _groups(sizes[test:], shares[1] * sizes.sum())
+    return np.searchsorted([test, val], np.arange(len(sizes)), side="right")
+
+
+def _stratified(
+    sizes: NDArray[np.int64], positives: Sequence[tuple[int, str]], shares: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the split of each text, stratified by criterion: 0 test, 1 validation, 2 training.
+
+    Args:
+        sizes: Number of posts of each text, shape [texts].
+        positives: Index of the text and id of the criterion of each positive pair.
+        shares: Share of each split, shape [3].
+    """
+    criteria = sorted({criterion for _, criterion in positives})
+    rows, indices = np.unique(np.array([text for text, _ in positives], np.int64), return_inverse=True)
+    labels = np.zeros((len(rows), len(criteria)), bool)
+    column = {criterion: index for index, criterion in enumerate(criteria)}
+    labels[indices, [column[criterion] for _, criterion in positives]] = True
+    order = np.concatenate([rows, np.setdiff1d(np.arange(len(sizes)), rows)])
+    splits = np.empty(len(sizes), np.int64)
+    splits[order] = stratify(labels, shares, len(sizes))
+    return splits
 
 
 def check_disjoint(posts: Posts, split: Split, *, seed: int = 0) -> None:

@@ -11,6 +11,7 @@ from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
 from lightning_hpo.storage.attributes import folder_of
+from lightning_hpo.storage.objective import BASELINE_METRIC
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -51,7 +52,8 @@ def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -
         found = found.reason
     if isinstance(found, str):
         raise LightningHpoError(f"trial {trial.number} cannot be scored on the test split: {found}")
-    result.set_tested(trial, *found)
+    metrics, baselines = found
+    result.set_tested(trial, metrics, baselines if result.monitor == BASELINE_METRIC else {})
     total = len(result.study.get_trials(deepcopy=False))
     CheckpointRetention(result.study, tracker, total).keep_only(trial.number)
 

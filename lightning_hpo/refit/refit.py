@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from jsonargparse import Namespace
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import flags, read_yaml
@@ -22,10 +22,11 @@ from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import StudyDatabase, ranked
+from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
-from lightning_hpo.tracking.tracker import PARENT
+from lightning_hpo.tracking.tracker import PARENT, Tracker
+from lightning_hpo.trial.config import restore_config
 from lightning_hpo.tune import default_callbacks, run
 
 __all__ = ["SUFFIX", "RefitSettings", "refit"]
@@ -80,11 +81,13 @@ def refit(settings: RefitSettings) -> int:
     database = StudyDatabase(settings.storage, StudySettings.storage_wait)
     searched = database.load(settings.study)
     candidates = _candidates(searched, database, settings)
-    configs = {number: _config(searched, number) for number in candidates}
+    tracker = Tracker(settings.tracking_uri)
+    configs = {number: _config(searched, number, tracker) for number in candidates}
     spec = _spec(searched, settings, configs)
     workers = local_workers(spec)
     with open_session(spec, workers, database) as session:
-        parent = session.tracker.study_run(session.experiment, session.study.study_name, spec.agent, name="refit")
+        name, study_id = session.study.study_name, session.study.user_attrs[StudyKey.ID]
+        parent = session.tracker.study_run(session.experiment, name, spec.agent, name="refit", study_id=study_id)
         session.run_tags[PARENT] = parent
         run(session, default_callbacks(session))
         session.send_all()
@@ -96,8 +99,7 @@ def refit(settings: RefitSettings) -> int:
 
 def _candidates(searched: optuna.Study, database: StudyDatabase, settings: RefitSettings) -> list[int]:
     """Return the numbers of the trials to refit, the best first. A resumed refit keeps its candidates."""
-    if StudyKey.AGENT not in searched.user_attrs:
-        raise InputError(f"{settings.study}: the study was not created by `tune`, so its trials have no configs")
+    require_tuned(searched, "configs")
     if StudyKey.REFIT_OF in searched.user_attrs:
         raise InputError(
             f"{settings.study}: it is a refit itself; name the study, {searched.user_attrs[StudyKey.REFIT_OF]}"
@@ -109,19 +111,21 @@ def _candidates(searched: optuna.Study, database: StudyDatabase, settings: Refit
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was started with {len(had)}: {had}")
         return had
     complete = ranked(searched)
-    if len(complete) < settings.trials:
-        raise InputError(f"--trials: got {settings.trials}; {settings.study} has only {len(complete)} complete")
-    return [trial.number for trial in complete[: settings.trials]]
+    chosen: list[FrozenTrial] = []
+    for trial in complete:
+        # The same values twice would be compared with themselves.
+        if len(chosen) < settings.trials and trial.params not in [each.params for each in chosen]:
+            chosen.append(trial)
+    if len(chosen) < settings.trials:
+        what = f"has only {len(chosen)} complete trials with different values"
+        raise InputError(f"--trials: got {settings.trials}; {settings.study} {what}")
+    return [trial.number for trial in chosen]
 
 
-def _config(searched: optuna.Study, number: int) -> dict[str, Any]:
-    path = folder_of(searched).trial(number).config
+def _config(searched: optuna.Study, number: int, tracker: Tracker) -> dict[str, Any]:
+    path = restore_config(searched, searched.get_trials(deepcopy=False)[number], tracker)
     try:
         return resolve(read_yaml(path.read_text(encoding="utf-8")), {})
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; restore the config of trial {number} from the artifacts of its MLflow run"
-        ) from None
     except InputError as error:
         raise InputError([f"{path}: {problem}" for problem in error.problems]) from error
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
-from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.objective import Objective, comparable_baselines
 
 __all__ = ["SEED", "TRIAL", "RefitResult"]
 
@@ -67,8 +67,7 @@ class RefitResult:
     @property
     def better_baselines(self) -> dict[str, float]:
         """The constant baselines that score at least as high as the winner's mean."""
-        attributes = self.study.user_attrs
-        baselines: Mapping[str, float] = attributes[StudyKey.BASELINES] if self.monitor == "val_metric" else {}
+        baselines = comparable_baselines(self.study.user_attrs)
         return {name: value for name, value in baselines.items() if value >= self.winner.estimate.mean}
 
     @property

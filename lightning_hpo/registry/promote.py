@@ -1,13 +1,15 @@
 """Promotion of a registered model: the alias `production` points to the best version on the same data."""
 
+import json
 import warnings
+from collections.abc import Mapping
 
 import optuna
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 
-from lightning_hpo.storage.attributes import TrialKey
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.objective import Objective, score_text
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import Tracker
@@ -60,7 +62,15 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     old, new = current.tags, version.tags
     if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):
         return f"version {current.version} was scored on other data or with another metric"
+    if flags := _other_flags(old, new):
+        return f"version {current.version} was scored with other values of {', '.join(flags)}"
     earlier, value = float(old["value"]), float(new["value"])
     if not Objective.of(study).is_better(value, earlier):
         return f"version {current.version} scores {score_text(earlier)}, and this one {score_text(value)}"
     return ""
+
+
+def _other_flags(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """Return the flags that change what is measured and differ. Versions of earlier releases have no such tag."""
+    before, now = (json.loads(tags.get(StudyKey.EVALUATION, "{}")) for tags in (old, new))
+    return [f"--{flag}" for flag in now if flag in before and json.dumps(before[flag]) != json.dumps(now[flag])]

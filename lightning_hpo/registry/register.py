@@ -1,5 +1,6 @@
 """Registration of a trial's model: log it if necessary, create a version, verify it, and move the alias."""
 
+import json
 from multiprocessing.connection import Connection
 
 import optuna
@@ -15,9 +16,11 @@ from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
 from lightning_hpo.storage.optuna_private import trial_by_number
+from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.config import restore_config
 
 __all__ = ["register"]
 
@@ -31,13 +34,13 @@ def register(
     was done.
 
     Raises:
-        InputError: If the study has no complete trial with this number.
+        InputError: If `tune` did not create the study, or the study has no complete trial with this number.
         LightningHpoError: If there is no model to register, or verification fails.
     """
-    if StudyKey.AGENT not in study.user_attrs:
-        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no models")
+    require_tuned(study, "models")
     trial = _complete_trial(study, number)
     folder = folder_of(study).trial(trial.number)
+    restore_config(study, trial, tracker)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
     versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
     if versions:
@@ -105,6 +108,7 @@ def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, 
         "study": study.study_name,
         "monitor": study.user_attrs[StudyKey.MONITOR],
         "data_fingerprint": str(study.user_attrs[StudyKey.DATA_FINGERPRINT]),
+        StudyKey.EVALUATION: json.dumps(study.user_attrs.get(StudyKey.EVALUATION, {}), sort_keys=True),
         DIGEST: str(model.tags.get(DIGEST)),
     }
     try:

@@ -123,6 +123,8 @@ def _problem(expectation: _Expectation) -> str:
                 f"{expectation.data_fingerprint}, and is now {fingerprint}"
             )
         value, expected = float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value
+    elif not expectation.trial_folder.best.is_file():
+        return f"{expectation.trial_folder.best} was deleted, so there are no weights to compare its outputs with"
     else:
         value, expected = _output_difference(cli.model, loaded, expectation.trial_folder), 0.0
     if abs(value - expected) <= _tolerance(expectation.trial_folder):

@@ -45,7 +45,7 @@ def _history(record: StudyRecord) -> None:
     if record.collapsed:
         numbers, scores = [trial.number for trial in record.collapsed], [score(trial) for trial in record.collapsed]
         axes.scatter(numbers, scores, color=COLLAPSED, label="collapsed", zorder=3)
-    for index, (name, value) in enumerate(record.comparable_baselines.items()):
+    for index, (name, value) in enumerate(record.baselines.items()):
         label = _label(f"baseline: {name} ({score_text(value)})")
         axes.axhline(value, linestyle="--", color=f"C{index + 3}", label=label)
     handles, names = axes.get_legend_handles_labels()

@@ -50,7 +50,7 @@ def _history(record: StudyRecord) -> go.Figure:
     if record.collapsed:
         numbers, scores = zip(*((trial.number, score(trial)) for trial in record.collapsed), strict=True)
         figure.add_scatter(x=numbers, y=scores, mode="markers", name="collapsed", marker_color=COLLAPSED)
-    for name, value in record.comparable_baselines.items():
+    for name, value in record.baselines.items():
         label = _label(f"baseline: {name} ({score_text(value)})", 40)
         figure.add_hline(value, line_dash="dash", name=label, showlegend=True)
     return figure

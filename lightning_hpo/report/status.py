@@ -12,11 +12,12 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from lightning_hpo.data.split_sizes import recorded_sizes, sizes_line
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.outcomes import NAMES
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, locate_folder
 from lightning_hpo.storage.connection import connect
-from lightning_hpo.storage.objective import score_text
+from lightning_hpo.storage.objective import comparable_baselines, score_text
 from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_names, summarize_study
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
@@ -45,6 +46,9 @@ def print_status(name: str | None, storage: DatabaseUrl, *, as_json: bool = Fals
     with connect(storage) as connection:
         names = study_names(connection)
         found = [summarize_study(connection, each) for each in (names if name is None else [name])]
+    for study in found:
+        if StudyKey.OUTDIR in study.about:
+            study.about[StudyKey.OUTDIR] = str(locate_folder(study.about, storage.path))
     console = Console(highlight=False, markup=False)  # Commands may contain brackets.
     if not console.is_terminal:
         console.width = _FILE_WIDTH
@@ -77,7 +81,8 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "done": study.done,
         "total": about.get(StudyKey.N_TRIALS),
         "best": None if study.best is None else {"trial": study.best[0], "value": study.best[1]},
-        "constant_answers": about.get(StudyKey.BASELINES, {}),
+        "split_sizes": about.get(StudyKey.SPLIT_SIZES, {}),
+        "constant_answers": comparable_baselines(about),
         "endings": {key: study.counts.get(state, 0) for state, key in _JSON_KEYS.items()},
         "failures": {reason or "no reason recorded": count for reason, count in study.failures.items()},
         "collapsed": study.collapsed,
@@ -175,6 +180,7 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
         *[("failed", f"{count}: {reason}") for reason, count in status["failures"].items()],
         ("best", best and f"{score_text(best[1])} in trial {best[0]}"),
         ("collapsed", f"{study.collapsed} predict the same for every example" if study.collapsed else None),
+        ("split", sizes_line(sizes) if (sizes := recorded_sizes(about.get(StudyKey.SPLIT_SIZES, {}))) else None),
         *[(f"baseline: {name}", score_text(value)) for name, value in status["constant_answers"].items()],
         ("time per trial", None if study.seconds is None else duration(study.seconds)),
         ("time left", f"about {duration(status['seconds_left'])}" if status["seconds_left"] else None),

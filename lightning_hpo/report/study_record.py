@@ -12,16 +12,13 @@ from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
-from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.attributes import TrialKey
+from lightning_hpo.storage.objective import Objective, comparable_baselines
 from lightning_hpo.tracking.tracker import Run
 
 Item = TypeVar("Item")
 
 __all__ = ["StudyRecord", "StudyView", "quiet", "score", "seconds_of", "thin_out"]
-
-_BASELINE_METRIC = "val_metric"
 
 
 class StudyView(optuna.Study):
@@ -57,17 +54,13 @@ class StudyRecord:
     """
 
     def __init__(self, study: optuna.Study, runs: Mapping[int, Run]) -> None:
-        if (count := len(study.directions)) != 1:
-            message = f"the study has {count} objectives; `report` supports studies with one"
-            raise InputError(f"{study.study_name}: {message}")
+        self.objective = Objective.of(study)
         self.study = study
         self.name = study.study_name
         self.runs = runs
         self.about: Mapping[str, Any] = study.user_attrs
-        self.objective = Objective.of(study)
         self.monitor = self.objective.monitor
         self.trials: Sequence[FrozenTrial] = study.get_trials(deepcopy=False)
-        self.baselines: Mapping[str, float] = self.about.get(StudyKey.BASELINES, {})
 
     @cached_property
     def complete(self) -> list[FrozenTrial]:
@@ -89,9 +82,9 @@ class StudyRecord:
         return min(self.complete, key=lambda trial: self.objective.sort_key(score(trial)), default=None)
 
     @property
-    def comparable_baselines(self) -> Mapping[str, float]:
+    def baselines(self) -> Mapping[str, float]:
         """Scores of the baselines if they are in the metric that the study optimizes, else none."""
-        return self.baselines if self.monitor == _BASELINE_METRIC else {}
+        return comparable_baselines(self.about)
 
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:

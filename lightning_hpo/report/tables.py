@@ -8,12 +8,13 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from lightning_hpo.data.split_sizes import recorded_sizes
 from lightning_hpo.report.study_record import StudyRecord, score
 from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.objective import score_text
 from lightning_hpo.study_folder import fit_command
 
-__all__ = ["Table", "baselines", "best_trial", "data", "environment", "summary"]
+__all__ = ["Table", "baselines", "best_trial", "data", "environment", "splits", "summary"]
 
 _ENVIRONMENT_TAGS = {
     "device": "device",
@@ -57,8 +58,8 @@ def summary(record: StudyRecord) -> Table:
     ]
     if record.best is not None:
         rows.append(("best trial", f"trial {record.best.number}, {score_text(score(record.best))}"))
-    if record.best is not None and record.comparable_baselines:
-        name, value = min(record.comparable_baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
+    if record.best is not None and record.baselines:
+        name, value = min(record.baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
         lead = objective.gain(score(record.best), value)
         rows.append(("lead over the best baseline", f"{score_text(lead, sign=True)} ({name}: {score_text(value)})"))
     return Table("summary", "Summary", "", ("", ""), rows)
@@ -101,17 +102,32 @@ def baselines(record: StudyRecord) -> Table:
     """Return the score of each constant baseline."""
     name, title = "baselines", "Constant baselines"
     if not record.baselines:
-        return Table(name, title, "The study has not recorded the scores of constant baselines.")
+        return Table(name, title, "The study has no baselines in the metric that it optimizes.")
     rows = [(baseline, score_text(value)) for baseline, value in record.baselines.items()]
     caption = "Scores of constant predictions on the validation split; a trained model scores better."
     if record.complete:
         counts = f"{len(record.collapsed)} of {len(record.complete)}"
         caption += f" {counts} complete trials predict the same for every example."
-    return Table(name, title, caption, ("prediction", "val_metric"), rows)
+    return Table(name, title, caption, ("prediction", record.monitor), rows)
+
+
+def splits(record: StudyRecord) -> Table:
+    """Return posts and positives of each split, by criterion."""
+    name, title = "splits", "Splits"
+    sizes = recorded_sizes(record.about.get(StudyKey.SPLIT_SIZES, {}))
+    if not sizes:
+        return Table(name, title, "The study has not recorded the sizes of its splits.")
+    head = ("", *sizes)
+    rows = [("posts", *(str(size.posts) for size in sizes.values()))]
+    rows += [("positives", *(str(size.total) for size in sizes.values()))]
+    for criterion in next(iter(sizes.values())).positives:
+        rows.append((criterion, *(str(size.positives[criterion]) for size in sizes.values())))
+    rule = record.about.get(StudyKey.SPLIT_RULE)
+    return Table(name, title, f"Posts, and positive posts of each criterion; --data.split_rule {rule}.", head, rows)
 
 
 def data(record: StudyRecord) -> Table:
-    """Return the size of the data, what the loader left out, and the fingerprint."""
+    """Return what the loader repaired or left out, and the fingerprint."""
     rows = [(name, str(count)) for name, count in record.about.get(StudyKey.DATA_COUNTS, {}).items()]
     if StudyKey.DATA_FINGERPRINT in record.about:
         rows.append(("fingerprint of data and split", str(record.about[StudyKey.DATA_FINGERPRINT])))

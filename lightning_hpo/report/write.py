@@ -75,7 +75,8 @@ def _sections(record: StudyRecord) -> list[Figure | Table]:
     return [
         *(tables.summary(record), tables.best_trial(record), history, tables.baselines(record)),
         *drawn,
-        *(cost.pruning(record), cost.cost(record), tables.data(record), tables.environment(record)),
+        *(cost.pruning(record), cost.cost(record)),
+        *(tables.splits(record), tables.data(record), tables.environment(record)),
     ]
 
 
@@ -94,7 +95,8 @@ def _write(folder: Path, record: StudyRecord) -> list[Path]:
 def _log(study: optuna.Study, tracker: Tracker, files: Sequence[Path]) -> str:
     agent, name = study.user_attrs[StudyKey.AGENT], study.study_name
     try:
-        run_id = tracker.study_run(tracker.experiment(experiment_name(agent, name)), name, agent)
+        experiment, study_id = tracker.experiment(experiment_name(agent, name)), study.user_attrs.get(StudyKey.ID)
+        run_id = tracker.study_run(experiment, name, agent, study_id=study_id)
         for path in files:
             tracker.log_file(run_id, path, _ARTIFACTS)
         tracker.set_status(run_id, "FINISHED", {})

@@ -2,15 +2,30 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-__all__ = ["Dimension", "from_label", "label"]
+__all__ = ["Dimension", "Suggesting", "drawn_from", "from_label", "label"]
 
 _PLAIN = (bool, int, float, str, type(None))
+
+
+class Suggesting(Protocol):
+    """Interface of what values are asked from: `optuna.Trial`, or a draw that no trial stores yet."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Return one of the choices."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """Return an integer from a range."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """Return a float from a range."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +59,39 @@ class Dimension:
         """Whether the range contains integers only."""
         return all(isinstance(end, int) for end in (self.low, self.high, self.step or 0))
 
-    def suggest(self, trial: optuna.Trial) -> Any:
+    @property
+    def distribution(self) -> BaseDistribution:
+        """The distribution that Optuna draws the flag from. A list among the choices is stored as JSON."""
+        if self.choices:
+            return CategoricalDistribution([label(choice) for choice in self.choices])
+        if self.is_integer:
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def suggest(self, trial: "Suggesting") -> Any:
         """Return the value of the flag in a trial."""
         if self.fixed:
             return self.choices[0]
         if self.choices:
-            # Optuna stores plain values only, so a list is stored as JSON.
             drawn = trial.suggest_categorical(self.flag, [label(choice) for choice in self.choices])
             return next(choice for choice in self.choices if label(choice) == drawn)
         if self.is_integer:
             low, high, step = int(self.low), int(self.high), int(self.step or 1)
             return trial.suggest_int(self.flag, low, high, step=step, log=self.log)
         return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
+
+    @property
+    def values(self) -> list[Any] | None:
+        """All values, or None if there are infinitely many."""
+        if self.choices:
+            return list(self.choices)
+        if self.is_integer:
+            return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        if self.step is None:
+            return None
+        high = FloatDistribution(self.low, self.high, step=self.step).high
+        steps = round((high - self.low) / self.step)
+        return [min(place * self.step + self.low, high) for place in range(steps + 1)]
 
     def sampled_with(self, values: Mapping[str, Any]) -> bool:
         """Return whether the flag is sampled if other flags have these values."""
@@ -134,3 +170,13 @@ def label(choice: Any) -> bool | int | float | str | None:
 def from_label(stored: Any) -> Any:
     """Return the choice for a value that Optuna has stored."""
     return json.loads(stored) if isinstance(stored, str) and stored.startswith(("[", "{")) else stored
+
+
+def drawn_from(distribution: BaseDistribution) -> str:
+    """Return in words what a distribution draws from, without the ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"the choices {list(distribution.choices)}"
+    kind = "an integer range" if isinstance(distribution, IntDistribution) else "a range of floats"
+    scale = " with log: true" if getattr(distribution, "log", False) else ""
+    step = getattr(distribution, "step", None)
+    return f"{kind}{scale}" + ("" if step in (None, 1) else f" with step: {step:g}")

@@ -6,6 +6,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 
 from lightning_hpo.config.flags import instantiate
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.search.library_errors import library_problem
 
 __all__ = ["build_pruner", "check_pruner"]
 
@@ -34,14 +35,17 @@ def check_pruner(pruner: BasePruner, *, reports: int) -> None:
         return
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    name = type(pruner).__name__
     try:
         # Very low and very high values, so that a ThresholdPruner also has something to prune.
         prunes = any(_prunes(pruner, min(reports, _MAX_REPORTS), far) for far in (-_FAR, _FAR))
+    except Exception as error:
+        raise InputError(library_problem("--study.pruner", name, error)) from error
     finally:
         optuna.logging.set_verbosity(verbosity)
     if not prunes:
         raise InputError(
-            f"--study.pruner: {type(pruner).__name__} can never prune a trial of {reports} epochs; "
+            f"--study.pruner: {name} can never prune a trial of {reports} epochs; "
             "lower its warm-up or resource, raise --trainer.max_epochs, "
             "or turn pruning off: --study.pruner optuna.pruners.NopPruner"
         )

@@ -1,17 +1,18 @@
 """Search space of a study: flags of `fit` with ranges and choices, which Optuna samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.errors import nearest
 from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.bounds import range_problems, value_problems
-from lightning_hpo.search.dimension import Dimension, label
+from lightning_hpo.search.dimension import Dimension, Suggesting, drawn_from, label
 from lightning_hpo.search.entries import condition_problems, limit_problems, parents_first, read_entries
 from lightning_hpo.search.warm_start import WarmStart, distinct_points
 
@@ -75,7 +76,7 @@ class SearchSpace:
         sampled = [flag for flag, dimension in self.dimensions.items() if not dimension.fixed]
         return distinct_points((self._defaults, *further), sampled)
 
-    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+    def suggest(self, trial: Suggesting) -> dict[str, Any]:
         """Return the trial's values by flag, without fixed flags and flags whose condition is false."""
         values: dict[str, Any] = {}
         for flag, dimension in self.dimensions.items():
@@ -83,19 +84,49 @@ class SearchSpace:
                 values[flag] = dimension.within(values).suggest(trial)
         return {flag: value for flag, value in values.items() if not self.dimensions[flag].fixed}
 
+    def points(self, grid: Mapping[str, Sequence[Any]] | None = None) -> Iterator[dict[str, Any]] | None:
+        """Return all points as Optuna stores them, or None if there are infinitely many.
+
+        Args:
+            grid: The only values of some flags, as Optuna stores them.
+        """
+        given = dict(grid or {})
+        if any(each.values is None for flag, each in self.dimensions.items() if flag not in given):
+            return None
+        return self._points(list(self.dimensions.values()), {}, given)
+
+    def _points(
+        self, dimensions: Sequence[Dimension], values: dict[str, Any], grid: Mapping[str, Sequence[Any]]
+    ) -> Iterator[dict[str, Any]]:
+        """Return the points with these values of the flags before the given dimensions."""
+        if not dimensions:
+            yield {flag: label(value) for flag, value in values.items() if not self.dimensions[flag].fixed}
+            return
+        first, *rest = dimensions
+        if not first.sampled_with(values):
+            yield from self._points(rest, values, grid)
+            return
+        for value in first.within(values).values or grid[first.flag]:
+            if first.flag not in grid or label(value) in grid[first.flag]:
+                yield from self._points(rest, {**values, first.flag: value}, grid)
+
     def mismatches(self, study: optuna.Study) -> list[str]:
-        """Return a line for each flag whose choices have changed since the study began. Optuna cannot change them."""
-        distributions: dict[str, Any] = {}
+        """Return a line for each flag that trials of the study have drawn in another way, except within other ends.
+
+        Optuna cannot change the choices, the kind or the scale of a parameter, and it forgets the old step.
+        """
+        stored: dict[str, set[BaseDistribution]] = {}
         for trial in study.get_trials(deepcopy=False):
-            distributions |= trial.distributions
+            for flag, distribution in trial.distributions.items():
+                stored.setdefault(flag, set()).add(distribution)
         problems = []
-        for flag, choices in self.choices.items():
-            now = tuple(label(choice) for choice in choices)
-            before = getattr(distributions.get(flag), "choices", now)
-            if before != now:
+        for flag, dimension in self.dimensions.items():
+            now = "" if dimension.fixed else drawn_from(dimension.distribution)
+            others = {drawn_from(each) for each in stored.get(flag, ())} - {now, ""}
+            if now and others:
                 problems.append(
-                    f"search_space: {flag}: got the choices {list(now)}, but the study began with {list(before)}; "
-                    "restore them, or use another --study.name"
+                    f"search_space: {flag}: got {now}, but the study began with {min(others)}; "
+                    "restore it, or use another --study.name"
                 )
         return problems
 
@@ -112,10 +143,11 @@ def _flag_problems(config: Mapping[Any, Any], known: Mapping[str, Any], not_sear
         for flag in names
         if flag not in known
     ]
+    parents = not_searchable - {"model", "data"}  # the class paths of the sections, whose other flags are searched
     return unknown + [
         f"search_space: {flag}: must not be searched, because it changes the evaluation; set it in the config"
         for flag in names
-        if flag in not_searchable
+        if flag in not_searchable or any(flag.startswith(f"{parent}.") for parent in parents)
     ]
 
 

@@ -3,6 +3,7 @@
 It is computed once, when a study begins, and stored in the study. Later changes of the other study have no effect.
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,7 @@ class WarmStart:
         value: Value of that trial.
         best: Values of that trial by flag, including the flags that the other study has fixed.
         points: Values of the best trials by flag, best first. Flags that are not searched now are left out.
-        measured: Metric, mode and data fingerprint of the other study.
+        measured: Metric, mode, data fingerprint and evaluation flags of the other study.
         queue: Maximum number of points, as requested by the user.
         narrow: Share of its range that each flag keeps.
         fix: Flags that are fixed.
@@ -78,10 +79,16 @@ class WarmStart:
         return f"starts from {self.study}, best {score_text(self.value)} in trial {self.trial}: {'; '.join(parts)}"
 
     def _differences(self, about: Mapping[str, Any]) -> str:
+        pairs = {key: (self.measured.get(key), about[key]) for key in _COMPARED}
+        before = self.measured.get(StudyKey.EVALUATION) or {}  # None for a study of an earlier version
+        pairs |= {
+            flag: (before[flag], value) for flag, value in about.get(StudyKey.EVALUATION, {}).items() if flag in before
+        }
+        # As JSON, in which 1 (one batch) and 1.0 (all batches) differ.
         return ", ".join(
-            f"{key} {self.measured.get(key)} (here {about[key]})"
-            for key in _COMPARED
-            if self.measured.get(key) != about[key]
+            f"{key} {other} (here {here})"
+            for key, (other, here) in pairs.items()
+            if json.dumps(other) != json.dumps(here)
         )
 
 
@@ -135,7 +142,7 @@ def _begin(database: StudyDatabase, settings: StudySettings, agent: str, searche
         value=float(trials[0].value or 0.0),
         best=fixed | trials[0].params,
         points=points,
-        measured={key: about.get(key) for key in _COMPARED},
+        measured={key: about.get(key) for key in (*_COMPARED, StudyKey.EVALUATION)},
         queue=settings.queue,
         narrow=settings.narrow,
         fix=settings.fix,

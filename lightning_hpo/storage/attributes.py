@@ -1,5 +1,6 @@
 """Names of the attributes that Optuna stores with a study and with its trials."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from lightning_hpo.storage.optuna_private import set_trial_user_attr
+from lightning_hpo.storage.optuna_private import set_trial_user_attr, sqlite_file
 from lightning_hpo.study_folder import StudyFolder
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "TrialKey",
     "experiment_name",
     "folder_of",
+    "locate_folder",
     "run_id_of",
     "run_ids_of",
+    "run_tags",
     "set_run_id",
     "update_attributes",
 ]
@@ -28,9 +31,20 @@ class StudyKey:
     AGENT = "agent"
     MONITOR = "monitor"
     MODE = "mode"
+    ID = "study_id"
+    """Drawn once. The study's folder and its runs carry it, too; names are only labels."""
     OUTDIR = "outdir"
+    """Absolute path of the study's folder."""
+    FOLDER = "folder"
+    """Path of the study's folder relative to that of Optuna's SQLite file, for a study that is moved as a whole."""
+    TRACKING_URI = "tracking_uri"
     DATA_FINGERPRINT = "data_fingerprint"
+    EVALUATION = "evaluation_flags"
+    """Value of each flag that changes what is measured."""
     DATA_COUNTS = "data_counts"
+    SPLIT_RULE = "split_rule"
+    SPLIT_SIZES = "split_sizes"
+    """Posts and positives by criterion, by split."""
     BASELINES = "constant_answers"
     PRECISION = "precision"
     N_TRIALS = "n_trials"
@@ -53,7 +67,12 @@ class TrialKey:
     """Seconds of training over all attempts, without those of killed processes."""
     WORKER = "worker"
     """Host, process, device and start of the process that trains a trial, or trained it last."""
+    LAST_ATTEMPT = "last_attempt"
+    """Start and seconds of the attempt that `runtime_s` counted last, and the seconds before it."""
     CRASHES = "deaths"
+    """Crashes of the trial's own process since it last gained an epoch."""
+    EPOCHS_AT_CRASH = "epochs_at_crash"
+    """Number of validated epochs at the last of these crashes."""
     HALVINGS = "batch_halvings"
     PRUNED_AT_EPOCH = "pruned_at_epoch"
     BEST_EPOCH = "best_epoch"
@@ -68,7 +87,40 @@ def experiment_name(agent: str, study: str) -> str:
 
 def folder_of(study: optuna.Study) -> StudyFolder:
     """Return the folder of a study that `tune` has made."""
-    return StudyFolder(Path(study.user_attrs[StudyKey.OUTDIR]))
+    return StudyFolder(locate_folder(study.user_attrs, sqlite_file(study)))
+
+
+def locate_folder(attributes: Mapping[str, Any], database: Path | None) -> Path:
+    """Return where the folder of a study is now.
+
+    Args:
+        attributes: Attributes of the study.
+        database: Optuna's SQLite file, or None for another database.
+    """
+    stored, relative = Path(attributes[StudyKey.OUTDIR]), attributes.get(StudyKey.FOLDER)
+    if relative is None or database is None:
+        return stored
+    # A study that was moved or copied together with its databases has its folder at the same place next to them.
+    moved = Path(os.path.normpath(database.parent / relative))
+    return moved if moved.is_dir() or not stored.is_dir() else stored
+
+
+def run_tags(study: optuna.Study, number: int, state: str) -> dict[str, str]:
+    """Return the tags that name the study and the trial of a run.
+
+    Args:
+        study: The study.
+        number: Number of the trial.
+        state: State of the trial in Optuna.
+    """
+    attributes = study.user_attrs
+    return {
+        "optuna_trial": str(number),
+        "optuna_study": study.study_name,
+        "agent": str(attributes[StudyKey.AGENT]),
+        "optuna_state": state,
+        **({StudyKey.ID: attributes[StudyKey.ID]} if StudyKey.ID in attributes else {}),
+    }
 
 
 def update_attributes(study: optuna.Study, attributes: Mapping[str, Any]) -> None:

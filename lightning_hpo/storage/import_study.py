@@ -5,6 +5,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, OptunaError
@@ -14,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.storage.optuna_private import set_trial_user_attr
 from lightning_hpo.storage.studies import StudyDatabase
@@ -121,6 +123,12 @@ def _copy_study(name: str, source: RDBStorage, target: RDBStorage, storage: Data
     try:
         optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
         study = optuna.load_study(study_name=name, storage=target)
+        # The copy is another study: the folder and the runs carry the id of the original, and stay its own.
+        if StudyKey.AGENT in study.user_attrs:
+            study.set_user_attr(StudyKey.ID, uuid4().hex)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if TrialKey.RUN_ID in trial.user_attrs:
+                set_trial_user_attr(study, trial, TrialKey.RUN_ID, None)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in running:
             set_trial_user_attr(study, trial, "ended_by", "it was running when its study was imported")

@@ -5,6 +5,7 @@ number, or to count trials in SQL. The private names are those of Optuna 5 (`opt
 that bound is raised, `tests/storage/test_optuna_private.py` has to pass with the new version.
 """
 
+from pathlib import Path
 from typing import Any, Final
 
 import optuna
@@ -14,11 +15,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 __all__ = [
     "TRIAL_START",
+    "all_trials",
     "has_reported",
     "models",
     "pause_trial",
     "reattach",
     "set_trial_user_attr",
+    "sqlite_file",
     "storage_of",
     "stored_trial",
     "trial_by_number",
@@ -33,6 +36,20 @@ TRIAL_START: Final = models.TrialModel.__table__.c.datetime_start
 def storage_of(study: optuna.Study) -> BaseStorage:
     """Return the storage of a study, to open the same study a second time without a second connection."""
     return study._storage
+
+
+def all_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials of a study, also if the study is the part of it that `HyperbandPruner` shows to a sampler."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+def sqlite_file(study: optuna.Study) -> Path | None:
+    """Return the SQLite file that holds a study, or None for another storage."""
+    storage = study._storage
+    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    if engine is None or engine.url.get_backend_name() != "sqlite" or engine.url.database in (None, "", ":memory:"):
+        return None
+    return Path(engine.url.database).absolute()
 
 
 def trial_id_of(trial: optuna.Trial | FrozenTrial) -> int:

@@ -10,8 +10,9 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.flag_types import Bounds, type_problems
-from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.objective import Objective, known_mode
 
 __all__ = ["StudySettings"]
 
@@ -35,7 +36,7 @@ class StudySettings:
         fix: Flags that are not searched: every trial uses their best value from the study in --study.from.
         seed: Seed of the sampler. The sampler's random numbers for a trial depend on it and on the trial's number.
         monitor: Name of the logged metric to optimize.
-        mode: max if a higher metric is better, min if a lower one is.
+        mode: max if a higher metric is better, min if a lower one is. Default: as the model declares it for the metric.
         sampler: Optuna sampler by class path. Default: multivariate, grouped TPE.
         pruner: Optuna pruner by class path. Default: MedianPruner after 4 complete trials, from the second epoch.
         outdir: Root folder of checkpoints and logs. Those of trial N are in OUTDIR/STUDY/trial_N/.
@@ -61,7 +62,7 @@ class StudySettings:
     fix: list[str] = field(default_factory=list)
     seed: Annotated[int, Bounds(0, 2**32 - 1)] = 17
     monitor: str = "val_metric"
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] | None = None
     sampler: BaseSampler | None = None
     pruner: BasePruner | None = None
     outdir: str = "outputs"
@@ -95,8 +96,15 @@ class StudySettings:
 
     @property
     def objective(self) -> Objective:
-        """The metric, and whether more or less of it is better."""
-        return Objective(self.monitor, self.mode)
+        """The metric, and whether more or less of it is better.
+
+        Raises:
+            InputError: If `mode` is not given, and the name of the metric does not tell it.
+        """
+        mode = self.mode or known_mode(self.monitor)
+        if mode is None:
+            raise InputError(f"--study.mode: required for {self.monitor}; use max or min")
+        return Objective(self.monitor, mode)
 
     def problems(self) -> list[str]:
         """Return one line for each setting that cannot be used."""

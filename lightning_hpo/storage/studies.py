@@ -8,11 +8,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.connection import NoStudiesError, open_storage, wait_for_connections
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.settings import StudySettings
 
-__all__ = ["StudyDatabase", "ranked"]
+__all__ = ["StudyDatabase", "ranked", "require_tuned"]
 
 
 class StudyDatabase:
@@ -80,6 +81,27 @@ class StudyDatabase:
         if self._opened is None:
             self._opened = open_storage(self.url, create=False, sqlite_timeout_s=self._wait_s)
         return self._opened
+
+
+def require_tuned(study: optuna.Study, missing: str) -> None:
+    """Refuse a study without what only `tune` makes.
+
+    Args:
+        study: The study.
+        missing: What the trials of other studies do not have.
+
+    Raises:
+        InputError: If `tune` did not create the study, or if it has several objectives or a direction other than its
+            mode: an earlier version accepted a study that plain Optuna had created to minimize.
+    """
+    if StudyKey.AGENT not in study.user_attrs:
+        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no {missing}")
+    objective = Objective.of(study)
+    if (mode := study.user_attrs.get(StudyKey.MODE, objective.mode)) != objective.mode:
+        raise InputError(
+            f"{study.study_name}: the study was created to {objective.direction} its metric, but tuned with "
+            f"--study.mode {mode}, so its best trial is not known; tune under another --study.name"
+        )
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

@@ -59,7 +59,7 @@ class StudySummary:
     """
 
     name: str
-    about: Mapping[str, Any]
+    about: dict[str, Any]
     counts: Mapping[TrialState, int]
     best: tuple[int, float] | None
     failures: Mapping[str, int]

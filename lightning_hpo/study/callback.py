@@ -27,5 +27,8 @@ class StudyCallback:
     def on_wait(self) -> None:
         """Called when all workers are busy, before waiting for their messages: the time for slow work."""
 
+    def on_study_complete(self) -> None:
+        """Called after the last trial of the study."""
+
     def on_study_end(self) -> None:
         """Called after the last trial of this command, also when an exception ends it."""

@@ -7,17 +7,20 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.pruners import build_pruner, check_pruner
+from lightning_hpo.search.rehearsal import rehearse_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
+from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.lines import waiting
+from lightning_hpo.study.ownership import folder_problems, place, tracking_problems, tracking_uri_text
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
@@ -40,23 +43,38 @@ def check_settings(
     settings = spec.settings
     problems = settings.problems()
     problems += _device_problems(settings, spec.config["trainer"])
+    stored = None
     try:
         settings.storage_url.check()
+        stored = None if problems else database.find(str(settings.name))
         spec = spec if problems else spec.with_warm_start(database)
+        spec = spec.with_split_of(stored)
     except InputError as error:
         problems += error.problems
-    data = spec.config.get("data")
-    measures = [f"data.{name}" for name in getattr(class_of(data), "MEASURES", ())] if data else []
     try:
+        spec = spec.with_mode(stored)
+    except InputError as error:
+        problems += error.problems
+    problems += spec.callback_problems()
+    try:
+        measures = declared_measures(spec.config, settings.monitor)
         space = SearchSpace(spec.search_space, spec.config, measures, spec.warm_start)
     except InputError as error:
         problems += error.problems
-    if spec.epochs < 1:
+    if not problems:
+        problems += identity_problems(stored, spec, space) if stored is not None else []
+        problems += folder_problems(StudyFolder(settings.folder), stored, str(settings.name))
+    if not problems:
+        try:
+            rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
+        except InputError as error:
+            problems += error.problems
+    if spec.reports < 1:
         problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
         raise InputError(problems)
-    pruner = build_pruner(spec.pruner, spec.epochs)
+    pruner = build_pruner(spec.pruner, spec.reports)
     try:
-        check_pruner(pruner, reports=spec.epochs)
+        check_pruner(pruner, reports=spec.reports)
     except InputError as error:
         problems += error.problems
     if problems:
@@ -114,6 +132,7 @@ def check_start(
     if study is not None and not problems:
         problems = _mismatches(study, attributes) + space.mismatches(study)
         problems += [] if used_before else _elsewhere(study, spec)
+        problems += tracking_problems(study, str(spec.settings.tracking_uri))
     if problems:
         raise InputError(problems)
     return attributes
@@ -123,7 +142,7 @@ def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]
     return [
         f"--study.name: {study.study_name} was started with {key} {study.user_attrs[key]}, and now it is "
         f"{attributes[key]}; use the same, or another name"
-        for key in (StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT, StudyKey.OUTDIR)
+        for key in (StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.DATA_FINGERPRINT)
         if key in study.user_attrs and study.user_attrs[key] != attributes[key]
     ]
 
@@ -149,13 +168,17 @@ def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]
         StudyKey.MONITOR: spec.settings.monitor,
         StudyKey.MODE: spec.settings.mode,
         StudyKey.DATA_FINGERPRINT: findings.fingerprint,
+        StudyKey.EVALUATION: evaluation_flags(spec),
         StudyKey.DATA_COUNTS: dict(findings.counts),
+        StudyKey.SPLIT_RULE: flags(spec.config).get("data.split_rule"),
+        StudyKey.SPLIT_SIZES: dict(findings.split_sizes),
         StudyKey.BASELINES: dict(findings.baselines),
         StudyKey.PRECISION: findings.precision,
         StudyKey.N_TRIALS: spec.settings.n_trials,
         StudyKey.WORKERS: spec.settings.workers,
-        StudyKey.EPOCHS: None if spec.endless else spec.epochs,
+        StudyKey.EPOCHS: None if spec.endless else spec.reports,
         StudyKey.COMMAND: spec.command,
-        StudyKey.OUTDIR: str(spec.settings.folder.absolute()),
+        StudyKey.TRACKING_URI: tracking_uri_text(str(spec.settings.tracking_uri)),
+        **place(spec.settings.folder, spec.settings.storage_url),
         **spec.attributes,
     }

@@ -1,6 +1,5 @@
 """Estimate of the time that a study takes, from the trials that have ended."""
 
-import heapq
 from collections.abc import Sequence
 
 __all__ = ["TimeEstimator", "duration"]
@@ -65,13 +64,11 @@ def _makespan(each: float, trials: int, busy: Sequence[float]) -> float:
     Args:
         each: Seconds of a trial.
         trials: Number of trials that have not started.
-        busy: Seconds until each worker is free; at least one worker.
+        busy: Seconds until each worker is free, which differ by at most `each`; at least one worker.
     """
-    ends = list(busy)
-    heapq.heapify(ends)
-    for _ in range(trials):
-        heapq.heapreplace(ends, ends[0] + each)
-    return max(ends)
+    # No worker gets a second trial before each has got one, in the order in which they are free.
+    rounds, rest = divmod(max(0, trials), len(busy))
+    return max(end + each * (rounds + (place < rest)) for place, end in enumerate(sorted(busy)))
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import flags
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, run_tags
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
@@ -55,10 +55,7 @@ def launch(session: Session, trial: optuna.Trial) -> None:
 def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
     attributes = session.study.user_attrs
     tags = {
-        "optuna_trial": str(trial.number),
-        "optuna_study": session.study.study_name,
-        "agent": session.spec.agent,
-        "optuna_state": TrialState.RUNNING.name,
+        **run_tags(session.study, trial.number, TrialState.RUNNING.name),
         "data_fingerprint": str(attributes[StudyKey.DATA_FINGERPRINT]),
         "data_counts": listed(attributes[StudyKey.DATA_COUNTS]),
         **session.run_tags,
@@ -73,8 +70,10 @@ def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) 
     saved = load_outcome(session.outboxes.of(trial).folder)
     if saved is not None:
         return saved
-    if session.stopping.requested:  # the signal may have reached the whole group, and so the fork server
+    if session.stopping.requested:  # the process was killed, or stopped before it could handle a signal
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted")
+    if exited.with_server:
+        return Outcome(OutcomeKind.INTERRUPTED, reason=exited.reason)
     return Outcome(OutcomeKind.CRASHED, reason=exited.reason)
 
 

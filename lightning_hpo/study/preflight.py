@@ -1,7 +1,7 @@
 """Preflight of a study: its data, its encoders, and one batch of training and validation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_la
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.errors import early_errors
 from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.hub import load_tokenizer
@@ -39,6 +40,7 @@ class Findings:
         problems: What prevents the study, one line each.
         fingerprint: Fingerprint of data and split; None if the data module has none.
         counts: Counts of the data module, such as rows that were repaired or skipped, and windows.
+        split_sizes: Posts and positives by criterion, by split; empty if the data module does not count them.
         baselines: Score of each constant baseline on the validation split.
         precision: Precision of the trainer, which depends on the device if the config has `auto`.
     """
@@ -46,6 +48,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     fingerprint: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    split_sizes: Mapping[str, Any] = field(default_factory=dict)
     baselines: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
 
@@ -82,7 +85,8 @@ def _preflight(
 ) -> Findings:
     load_methods(methods)
     kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    cli = AgentCLI(config, trainer_kwargs=kwargs)
+    with early_errors():
+        cli = AgentCLI(config, trainer_kwargs=kwargs)
     if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
         _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
     cli.trainer.fit(cli.model, cli.datamodule)
@@ -99,9 +103,14 @@ def _preflight(
         problems=_corner_problems(data, flags(config), searched),
         fingerprint=getattr(data, "fingerprint", None),
         counts=dict(getattr(data, "counts", {})),
+        split_sizes=_split_sizes(data) if isinstance(data, PairDataModule) else {},
         baselines={} if baselines is None else baselines(data.val_pairs, data.corpus.posts),
         precision=cli.trainer.precision,
     )
+
+
+def _split_sizes(data: PairDataModule) -> dict[str, Any]:
+    return {name: asdict(size) for name, size in data.split_sizes.items()}
 
 
 def _refuse_length(max_length: int, encoder: Any) -> None:

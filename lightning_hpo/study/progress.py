@@ -6,8 +6,9 @@ import optuna
 from optuna.trial import TrialState
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from lightning_hpo.data.split_sizes import recorded_sizes, split_lines
 from lightning_hpo.storage.attributes import StudyKey
-from lightning_hpo.storage.objective import score_text
+from lightning_hpo.storage.objective import comparable_baselines, score_text
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.eta import duration
 from lightning_hpo.study.lines import listed, outcome_line
@@ -46,7 +47,10 @@ class ProgressDisplay(StudyCallback):
         attributes = self._session.study.user_attrs
         if counts := attributes[StudyKey.DATA_COUNTS]:
             self._session.say(f"data: {listed(counts)}")
-        if baselines := attributes[StudyKey.BASELINES]:
+        if sizes := recorded_sizes(attributes.get(StudyKey.SPLIT_SIZES, {})):
+            for line in split_lines(attributes[StudyKey.SPLIT_RULE], sizes):
+                self._session.say(line)
+        if baselines := comparable_baselines(attributes):
             values = ", ".join(f"{name} {score_text(value)}" for name, value in baselines.items())
             self._session.say(f"constant baselines: {values}")
         if warm_start := self._session.spec.warm_start:

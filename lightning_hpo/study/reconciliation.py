@@ -8,14 +8,16 @@ from functools import partial
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, run_tags
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import outbox_of, send_outbox
+from lightning_hpo.study.ownership import owns_folder, owns_run
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
-from lightning_hpo.tracking.outbox import Entry, LogMetrics, LogParams, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import Entry, LogConfig, LogMetrics, LogParams, Outbox, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import Run, Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 
@@ -34,7 +36,11 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     """
     if StudyKey.OUTDIR not in study.user_attrs:
         return ["skipped: it was not created by `tune`"]
+    if len(study.directions) != 1:
+        return [f"skipped: it has {len(study.directions)} objectives"]
     folder = folder_of(study)
+    if folder.lock.exists() and not owns_folder(study):
+        return [f"skipped: the folder {folder.path} belongs to another study; its trials were imported from there"]
     if not folder.lock.exists():
         found = Reconciliation(study, tracker, alive=True).run(dry_run=dry_run)
         return [*found, f"running trials are skipped: the folder {folder.path} is not on this machine"]
@@ -93,11 +99,17 @@ class Reconciliation:
                     self._seen.add(finding.trial)
         return lines
 
+    def end_running(self) -> None:
+        """Record the saved outcome of each running trial, or pause it; no process may train it any more."""
+        for finding in self._left_running():
+            finding.repair()
+
     def _left_running(self) -> Iterator[_Finding]:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             outcome = load_outcome(self._folder.trial(frozen.number))
-            what = f"its outcome was {outcome.kind.value}" if outcome else "paused, or failed after three crashes"
-            outcome = outcome or Outcome(OutcomeKind.CRASHED, reason="the study process has exited")
+            what = f"its outcome was {outcome.kind.value}" if outcome else "paused"
+            # Not a crash of the trial: the study process counts those when it sees them.
+            outcome = outcome or Outcome(OutcomeKind.INTERRUPTED, reason="the study process has exited")
             line = f"trial {frozen.number} is running, but no process trains it: {what}"
             yield _Finding(line, partial(self._end, frozen, outcome), frozen.number)
 
@@ -127,7 +139,8 @@ class Reconciliation:
         trials = self._study.get_trials(deepcopy=False)
         run_ids = run_ids_of(self._study, trials)
         owned = set(run_ids.values())
-        runs = self._listed(experiment_id, [run_ids[t.number] for t in trials if not t.state.is_finished()])
+        compared_ids = [run_ids[t.number] for t in trials if not self._open_only or not t.state.is_finished()]
+        runs = self._listed(experiment_id, compared_ids)
         for frozen in trials:
             compared = not self._open_only or not frozen.state.is_finished() or run_ids[frozen.number] in runs
             if compared and frozen.number not in self._seen and self._settled(frozen):
@@ -138,11 +151,11 @@ class Reconciliation:
                 line = f"run {run_id} names trial {number}, which has another run: moved to MLflow's trash"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
 
-    def _listed(self, experiment_id: str, of_unfinished: Iterable[str | None]) -> dict[str, Run]:
-        """Return the runs to compare, by id: all, or those that have not ended and those of unfinished trials."""
+    def _listed(self, experiment_id: str, of_trials: Iterable[str | None]) -> dict[str, Run]:
+        """Return the runs to compare, by id: those of trials, in any experiment, and those that may be left over."""
         statuses = _OPEN_STATUSES if self._open_only else (None,)
         runs = {run.run_id: run for status in statuses for run in self._tracker.runs(experiment_id, status)}
-        for run_id in of_unfinished:
+        for run_id in of_trials:
             if run_id is not None and run_id not in runs and (run := self._tracker.run(run_id)):
                 runs[run_id] = run
         return runs
@@ -160,16 +173,19 @@ class Reconciliation:
         if run_id is None and not frozen.state.is_finished():
             return
         if run_id is None or run_id not in runs:
-            line = f"trial {frozen.number} has no run: recorded again"
-            yield _Finding(line, partial(self._record_again, frozen, experiment_id))
+            if self._folder.trial(frozen.number).config.is_file():
+                line = f"trial {frozen.number} has no run: recorded again"
+                yield _Finding(line, partial(self._record_again, frozen, experiment_id))
+        elif not owns_run(self._study, runs[run_id]):
+            return  # the study was imported, and the run is that of the original
         elif runs[run_id].status != status:
             state, now = frozen.state.name, runs[run_id].status
             line = f"trial {frozen.number} is {state} and its run {now}: run set to {status}"
             yield _Finding(line, partial(self._tracker.set_status, run_id, status, {"optuna_state": state}))
 
     def _is_left_over(self, run: Run, trials: list[FrozenTrial]) -> bool:
-        tags = run.tags
-        if tags.get("optuna_study") != self._study.study_name or not tags.get("optuna_trial", "").isdigit():
+        own, tags = self._study.user_attrs.get(StudyKey.ID), run.tags
+        if own is None or tags.get(StudyKey.ID) != own or not tags.get("optuna_trial", "").isdigit():
             return False
         number = int(tags["optuna_trial"])
         # While a process tunes the study, a new run may not be stored with its trial yet.
@@ -184,21 +200,25 @@ class Reconciliation:
         send_outbox(self._study, self._tracker, frozen, now=True)
 
     def _entries(self, frozen: FrozenTrial, experiment_id: str, outbox: Outbox) -> list[Entry]:
-        """Return entries for a new run: what Optuna has of the trial, and what MLflow has not received."""
-        tags = {
-            "optuna_trial": str(frozen.number),
-            "optuna_study": self._study.study_name,
-            "agent": str(self._study.user_attrs[StudyKey.AGENT]),
-            "optuna_state": frozen.state.name,
-            "recorded_anew": "true",
-        }
-        entries: list[Entry] = [StartRun(experiment_id, outbox.folder.path.name, tags), LogParams(frozen.params)]
+        """Return entries for a new run: the config, what Optuna has of the trial, and what MLflow has not received."""
+        tags = {**run_tags(self._study, frozen.number, frozen.state.name), "recorded_anew": "true"}
+        text = outbox.folder.config.read_text(encoding="utf-8")
+        config = read_yaml(text)
+        values = {name: value for name, value in flags(config).items() if value is not None}
+        entries: list[Entry] = [
+            StartRun(experiment_id, outbox.folder.path.name, tags),
+            LogParams({**values, **frozen.params}),
+            LogConfig(config, text),
+        ]
         monitor = self._study.user_attrs[StudyKey.MONITOR]
         for epoch, value in frozen.intermediate_values.items():
             entries.append(LogMetrics({monitor: value, "epoch": epoch}, step=epoch))
         if frozen.state == TrialState.COMPLETE:
             epoch = frozen.user_attrs.get(TrialKey.BEST_EPOCH, 0)
-            entries.append(LogMetrics({"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}, step=0))
+            measured = {"final_metric": float(frozen.value or 0.0), "best_epoch": epoch}
+            if TrialKey.RUNTIME in frozen.user_attrs:
+                measured["runtime_s"] = frozen.user_attrs[TrialKey.RUNTIME]
+            entries.append(LogMetrics(measured, step=0))
         return [*entries, *outbox.unsent(), SetStatus(RUN_STATUS[frozen.state], {})]
 
     def _checkpoints(self) -> Iterator[_Finding]:

@@ -4,11 +4,14 @@ Optuna's record is written last. Until then the trial counts as running, so a cr
 trial whose outcome is recorded again, never one that Optuna has closed and MLflow has not.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.storage.attributes import TrialKey
-from lightning_hpo.storage.optuna_private import pause_trial
+from lightning_hpo.storage.optuna_private import pause_trial, stored_trial
 from lightning_hpo.tracking.outbox import LogMetrics, LogText, Outbox, SetStatus
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind
 
@@ -23,10 +26,11 @@ def record_outcome(study: optuna.Study, trial: optuna.Trial, outbox: Outbox, out
     Returns:
         The trial's new state.
     """
-    state = _state(trial, outcome)
+    stored = stored_trial(study, trial)  # the attributes of `trial` itself are those at its start
+    state = _state(trial, stored, outcome)
     if outbox.begun:
         _write(outbox, state, outcome)
-    _set_attributes(trial, outcome, outbox.run_id)
+    _set_attributes(trial, stored.user_attrs, outcome, outbox.run_id)
     if state == TrialState.WAITING:
         pause_trial(study, trial)
         return state
@@ -36,18 +40,22 @@ def record_outcome(study: optuna.Study, trial: optuna.Trial, outbox: Outbox, out
     return state
 
 
-def _state(trial: optuna.Trial, outcome: Outcome) -> TrialState:
-    if outcome.kind is OutcomeKind.CRASHED:
-        crashes = trial.user_attrs.get(TrialKey.CRASHES, 0) + 1
-        trial.set_user_attr(TrialKey.CRASHES, crashes)
-        if crashes >= _MAX_CRASHES:
-            return TrialState.FAIL
-    return outcome.kind.state
+def _state(trial: optuna.Trial, stored: FrozenTrial, outcome: Outcome) -> TrialState:
+    """Return the state that follows, after counting a crash. A crash after a gained epoch is counted as the first."""
+    if outcome.kind is not OutcomeKind.CRASHED:
+        return outcome.kind.state
+    epochs = len(stored.intermediate_values)
+    # Without the second attribute, the count is that of version 0.1.0, which counted interruptions as well.
+    gained = epochs > stored.user_attrs.get(TrialKey.EPOCHS_AT_CRASH, -1)
+    crashes = 1 if gained else stored.user_attrs.get(TrialKey.CRASHES, 0) + 1
+    trial.set_user_attr(TrialKey.CRASHES, crashes)
+    trial.set_user_attr(TrialKey.EPOCHS_AT_CRASH, epochs)
+    return TrialState.FAIL if crashes >= _MAX_CRASHES else outcome.kind.state
 
 
-def _set_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) -> None:
+def _set_attributes(trial: optuna.Trial, stored: Mapping[str, Any], outcome: Outcome, run_id: str | None) -> None:
     attributes = {
-        TrialKey.RUN_ID: None if TrialKey.RUN_ID in trial.user_attrs else run_id,
+        TrialKey.RUN_ID: None if TrialKey.RUN_ID in stored else run_id,
         TrialKey.PRUNED_AT_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.PRUNED else None,
         TrialKey.BEST_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.COMPLETE else None,
         TrialKey.COLLAPSED: True if outcome.collapsed else None,
@@ -55,10 +63,23 @@ def _set_attributes(trial: optuna.Trial, outcome: Outcome, run_id: str | None) -
         TrialKey.REASON: outcome.reason or None,
     }
     if outcome.runtime_s:
-        attributes[TrialKey.RUNTIME] = trial.user_attrs.get(TrialKey.RUNTIME, 0.0) + outcome.runtime_s
+        attributes |= _runtime(stored, outcome.runtime_s)
     for key, value in attributes.items():
         if value is not None:
             trial.set_user_attr(key, value)
+
+
+def _runtime(stored: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the attributes that add the seconds of an attempt, also if they were stored before a crash of the study.
+
+    The first attribute names the attempt and the seconds before it, so the same attempt is added only once.
+    """
+    attempt = {"since": stored.get(TrialKey.WORKER, {}).get("since"), "seconds": seconds}
+    counted = dict(stored.get(TrialKey.LAST_ATTEMPT, {}))
+    before = counted.pop("before", 0.0)
+    if counted != attempt:
+        before = stored.get(TrialKey.RUNTIME, 0.0)
+    return {TrialKey.LAST_ATTEMPT: {**attempt, "before": before}, TrialKey.RUNTIME: before + seconds}
 
 
 def _write(outbox: Outbox, state: TrialState, outcome: Outcome) -> None:

@@ -1,13 +1,14 @@
 """Deletion of checkpoints and models that are no longer needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.storage.attributes import TrialKey, folder_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.studies import ranked
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.outcome import Outcome
@@ -15,22 +16,36 @@ from lightning_hpo.trial.outcome import Outcome
 __all__ = ["CheckpointRetention", "unneeded_checkpoints"]
 
 
-def unneeded_checkpoints(study: optuna.Study) -> Iterator[Path]:
-    """Yield the checkpoints of finished trials, except the best epoch's of complete ones."""
+def unneeded_checkpoints(study: optuna.Study, *, complete: bool = False) -> Iterator[Path]:
+    """Yield the checkpoints of finished trials, except the best epoch's of complete ones.
+
+    Those of failed trials are needed until the study is complete: somebody may want to know why they failed.
+
+    Args:
+        study: The study.
+        complete: Whether it is complete; otherwise its attributes tell.
+    """
     states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
+    needs_failed = not (complete or _is_complete(study, states.values()))
     for folder in folder_of(study).trials():
         state = states.get(folder.number)
-        if state is None or not state.is_finished():
+        if state is None or not state.is_finished() or (needs_failed and state == TrialState.FAIL):
             continue
-        for path in sorted(folder.path.glob("*.ckpt*")):
-            if state != TrialState.COMPLETE or path != folder.best:
+        for path in sorted((folder.best, *folder.resume_files)):  # other files are the user's
+            if path.exists() and (state != TrialState.COMPLETE or path != folder.best):
                 yield path
+
+
+def _is_complete(study: optuna.Study, states: Iterable[TrialState]) -> bool:
+    attributes = study.user_attrs
+    done = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
+    return bool(attributes.get(StudyKey.EXHAUSTED)) or done >= attributes.get(StudyKey.N_TRIALS, 0)
 
 
 class CheckpointRetention(StudyCallback):
     """Deletes checkpoints that are no longer needed: keeps those of unfinished trials and of the best few.
 
-    The models that MLflow has of the others are deleted as well.
+    Failed trials keep theirs until the study is complete. The models that MLflow has of the others are deleted as well.
 
     Args:
         study: The study.
@@ -39,28 +54,34 @@ class CheckpointRetention(StudyCallback):
     """
 
     def __init__(self, study: optuna.Study, tracker: Tracker, keep: int) -> None:
-        self._tracker, self._keep = tracker, keep
+        self._study, self._tracker, self._keep = study, tracker, keep
         self._folder = folder_of(study)
         self._objective = Objective.of(study)
         self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
-        complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        complete = ranked(study)
         models = {trial.number: trial.user_attrs.get(TrialKey.MODEL_URI) for trial in complete}
+        # The best ones also without a checkpoint: if that was deleted by hand, MLflow has the only weights.
         self._kept = {
             trial.number: (float(trial.value or 0.0), models[trial.number])
-            for trial in complete
-            if self._folder.trial(trial.number).best.exists()
+            for rank, trial in enumerate(complete)
+            if rank < keep or self._folder.trial(trial.number).best.exists()
         }
         self._surplus = [uri for number, uri in models.items() if uri is not None and number not in self._kept]
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Remember a finished trial for `on_wait`: deleting takes time, and the next trial starts first."""
-        if state.is_finished():
+        if state.is_finished() and state != TrialState.FAIL:
             self._ended.append((trial.number, state, outcome.value, outcome.model_uri))
 
     def on_wait(self) -> None:
         """Delete what the trials that have ended no longer need."""
         while self._ended:
             self._delete_after(*self._ended.pop(0))
+
+    def on_study_complete(self) -> None:
+        """Delete the checkpoints of failed trials."""
+        for path in list(unneeded_checkpoints(self._study, complete=True)):
+            path.unlink(missing_ok=True)
 
     def keep_only(self, number: int) -> None:
         """Delete the weights of all trials but one."""

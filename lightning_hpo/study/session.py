@@ -1,38 +1,40 @@
 """An open study: checked, locked, reconciled, with both databases and its workers."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from lightning_hpo.config.flags import with_flags
-from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
-from lightning_hpo.search.samplers import build_sampler
+from lightning_hpo.library_output import write_library_output
+from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
 from lightning_hpo.search.space import SearchSpace
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, update_attributes
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.study.failure import exit_with_one_line_error, pause_on_error
 from lightning_hpo.study.lines import result_line
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import Outboxes
+from lightning_hpo.study.ownership import claim
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.study.spec import Sample, StudySpec
 from lightning_hpo.study.stopping import Stopping
 from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.study.workers import LocalWorkers, Workers
+from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.tracking.environment import environment_tags
-from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome
 
-__all__ = ["Session", "exit_with_one_line_error", "local_workers", "open_session"]
+__all__ = ["Session", "local_workers", "open_session"]
 
 _TICK_S = 5.0
 
@@ -70,36 +72,20 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
+        tracker.relocate(spec.experiment)
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
-        study = database.create(spec.settings, build_sampler(spec.sampler, spec.settings.seed, first), pruner)
-        update_attributes(study, attributes)
-        session = Session(spec, space, study, tracker, experiment, workers)
+        sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)
+        study_id = claim(database.find(str(spec.settings.name)), StudyFolder(spec.settings.folder), tracker)
+        study = database.create(spec.settings, sampler, pruner)
+        update_attributes(study, {StudyKey.ID: study_id, **attributes})
+        session = Session(spec, space, study, sampler, tracker, experiment, workers)
+        write_library_output(session.folder.log, with_own_lines=True)
         for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
             session.say(line)
         session.count_trials()
-        yield session
-
-
-@contextmanager
-def exit_with_one_line_error(workers: Workers) -> Iterator[None]:
-    """On a database, MLflow or disk error: kill the running trials and raise a one-line error."""
-    try:
-        yield
-    except (*AWAY, sqlite3.Error, StorageInternalError, StorageAwayError) as error:
-        workers.kill()
-        for key in workers.running:
-            workers.release(key)
-        workers.reap()
-        if isinstance(error, LightningHpoError):
-            raise
-        cause: BaseException = error
-        while isinstance(cause, StorageInternalError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = next(iter(masked(str(getattr(cause, "orig", None) or cause)).splitlines()), "")
-        raise LightningHpoError(
-            f"{type(cause).__name__}: {reason}; the running trials were killed, and the same command resumes them"
-        ) from error
+        with pause_on_error(session):
+            yield session
 
 
 class Session:
@@ -109,6 +95,7 @@ class Session:
         spec: Specification of the study.
         space: Its search space.
         study: Optuna's side.
+        sampler: Sampler of the study.
         tracker: MLflow's side.
         experiment: Id of the study's experiment in MLflow.
         workers: Processes for its trials.
@@ -121,6 +108,7 @@ class Session:
         done: Number of trials that count towards --study.n_trials.
         best: Best value of a complete trial, if there is one.
         console: Where lines and bars are shown.
+        folder: The study's folder.
     """
 
     def __init__(
@@ -128,19 +116,21 @@ class Session:
         spec: StudySpec,
         space: SearchSpace,
         study: optuna.Study,
+        sampler: NumberSeededSampler,
         tracker: Tracker,
         experiment: str,
         workers: Workers,
     ) -> None:
         self.spec, self.study, self.tracker = spec, study, tracker
         self.experiment, self.workers = experiment, workers
-        self._space = space
+        self._space, self._sampler = space, sampler
         self._objective = spec.settings.objective
         self.console = Console(stderr=True, highlight=False)
+        self.folder = folder_of(study)
         self.run_tags = environment_tags()
         self.stopping = Stopping(workers, spec.settings.timeout, self.say)
         self.outboxes = Outboxes(study, tracker)
-        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.epochs)
+        self.eta = TimeEstimator(spec.settings.n_trials, workers.count, None if spec.endless else spec.reports)
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
@@ -149,6 +139,8 @@ class Session:
 
     def count_trials(self) -> None:
         """Count the trials that earlier commands have finished."""
+        if self._exhausted and self._sampler.has_new_point(self.study):  # a range has been extended
+            self._set_exhausted(False)
         counted = self.study.get_trials(deepcopy=False, states=self.spec.counted)
         self.done = len(counted)
         for trial in counted:
@@ -156,8 +148,16 @@ class Session:
         self.best = next((trial.value for trial in ranked(self.study)), None)
 
     def say(self, line: str) -> None:
-        """Show a line, above the bars where there are some."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        """Show a line, above the bars where there are some, and log it."""
+        self.log(line)
+        # The terminal may have been closed, or a signal may have interrupted the writing of another line.
+        with suppress(OSError, RuntimeError, ValueError):
+            self.console.print(line, markup=False, soft_wrap=True)
+
+    def log(self, text: str) -> None:
+        """Append a line to `study.log`, with its time. A line that cannot be written ends no study."""
+        with suppress(OSError), self.folder.log.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(' ', 'seconds')} {text}\n")
 
     @property
     def complete(self) -> bool:
@@ -168,7 +168,24 @@ class Session:
     def wants_more_trials(self) -> bool:
         """Whether to start another trial."""
         stopped = self.stopping.requested or self._exhausted or self._failed_too_often
-        return not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
+        wanted = not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
+        return wanted and not self._at_end_of_space()
+
+    def _at_end_of_space(self) -> bool:
+        """Return whether every point of the search space has a trial, and no trial is paused."""
+        if self.spec.sample is not None or self._sampler.has_new_point(self.study):
+            return False
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return False
+        if not self.workers.running:  # a running trial may yet be paused
+            self._set_exhausted(True)
+        return True
+
+    def _set_exhausted(self, exhausted: bool) -> None:
+        self._exhausted = exhausted
+        self.study.set_user_attr(StudyKey.EXHAUSTED, exhausted)
+        if exhausted:
+            self.say("the sampler has sampled the whole search space: no further trial is started")
 
     @property
     def _failed_too_often(self) -> bool:
@@ -179,6 +196,7 @@ class Session:
         if self.spec.sample is not None:
             return self.spec.sample(trial)
         values = self._space.suggest(trial)
+        self._sampler.remember(trial.number, trial.params)
         # The precision instead of `auto`: the config must give the same model on a device that would choose another.
         # The trial's process validates all values when it parses the config.
         precision = self.study.user_attrs[StudyKey.PRECISION]
@@ -214,10 +232,8 @@ class Session:
             self._failures.append(outcome.reason)
         elif state.is_finished():
             self._failures.clear()
-        if getattr(self.study.sampler, "exhausted", False) and not self._exhausted:
-            self._exhausted = True
-            self.study.set_user_attr(StudyKey.EXHAUSTED, True)
-            self.say("the sampler has sampled the whole search space")
+        if self._sampler.exhausted and not self._exhausted:
+            self._set_exhausted(True)
 
     def send_all(self) -> bool:
         """Send what MLflow has not accepted, and show a line if it still refuses. Return whether it has everything."""
@@ -237,7 +253,7 @@ class Session:
         folder = self.spec.settings.folder
         if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
-        if self._failed_too_often:
+        if self._failed_too_often or (self._exhausted and self._failures and self.best is None):
             raise LightningHpoError(
                 f"{len(self._failures)} trials in a row have failed, the last with: {self._failures[-1]}; "
                 f"see {folder}/trial_*/log.txt; --study.max_failures allows more"

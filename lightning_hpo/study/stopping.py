@@ -14,8 +14,9 @@ __all__ = ["Stopping"]
 class Stopping:
     """Stops the running trials and remembers why.
 
-    The first signal asks every trial to stop at its next batch, the second kills the trials, and the third raises
-    KeyboardInterrupt.
+    The first signal asks every trial to stop at its next batch. Ctrl-C after it kills the trials, and once more raises
+    KeyboardInterrupt. Other signals are not counted: `timeout`, `systemctl` and a shell that loses its terminal send
+    the same one several times.
 
     Args:
         workers: Processes of the trials.
@@ -59,8 +60,11 @@ class Stopping:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM within the block."""
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle SIGINT, SIGTERM and SIGHUP within the block; under `nohup`, SIGHUP stays ignored."""
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
@@ -69,12 +73,12 @@ class Stopping:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._killed:  # the study process may be waiting for a database; the next command repairs the study
-            raise KeyboardInterrupt
-        if self.signal:
+        if not self.signal:
+            self.signal = number
+            self._workers.stop()
+            self._say("stopping: the running trials pause at their next batch; press Ctrl-C again to stop at once")
+        elif number == signal.SIGINT:
+            if self._killed:  # the study process may be waiting for a database; the next command repairs the study
+                raise KeyboardInterrupt
             self._killed = True
             self._workers.kill()
-            return
-        self.signal = number
-        self._say("stopping: the running trials pause at their next batch; press Ctrl-C again to stop at once")
-        self._workers.stop()

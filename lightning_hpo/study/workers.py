@@ -4,17 +4,19 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import select
 import signal
 import sys
+import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
 
@@ -22,6 +24,9 @@ __all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
 _NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _PRELOADED = ["lightning_hpo.preload"]
 _LEAVING_S = 30
+_LONGEST_FOLDER = 60
+"""A socket's path has at most 104 bytes on macOS and 108 on Linux; multiprocessing adds up to 36 to the folder's."""
+_NO_EXIT_CODE = 255  # what multiprocessing gives a process whose server cannot report an exit code
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
@@ -31,13 +36,17 @@ class ProcessExit:
 
     Args:
         exitcode: Exit code; minus the signal's number if a signal killed the process.
+        with_server: Whether the server that forked the process has exited, and took the process along.
     """
 
     exitcode: int
+    with_server: bool = False
 
     @property
     def reason(self) -> str:
         """Why the process exited, in words."""
+        if self.with_server:
+            return "the server of the trial processes has exited"
         if self.exitcode < 0:
             return f"killed by {signal.Signals(-self.exitcode).name}"
         return f"its process exited with code {self.exitcode}"
@@ -93,7 +102,34 @@ def start_server() -> None:
     """Start the server that forks the processes, unless it runs; its imports continue in the background."""
     os.environ.update(_NO_CUDA_BEFORE_FORK)
     multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    forkserver.ensure_running()
+    # Closing a terminal signals the whole group. The server and the resource tracker inherit the blocked signal.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        with _short_temporary_folder():
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """Let multiprocessing make its socket in /tmp if TMPDIR is too long for a socket's path (cpython issue 132124)."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+class _Running(NamedTuple):
+    """A running process, the study's end of its pipe, its GPU, and the process that forked it."""
+
+    process: ForkServerProcess
+    pipe: Connection
+    gpu: str | None
+    server: int
 
 
 class LocalWorkers:
@@ -111,7 +147,7 @@ class LocalWorkers:
         self.count = min(count, len(gpus) * per_gpu) if gpus else count
         self._gpus, self._per_gpu = tuple(gpus), per_gpu
         self._context = multiprocessing.get_context("forkserver")
-        self._running: dict[Any, tuple[ForkServerProcess, Connection, str | None]] = {}
+        self._running: dict[Any, _Running] = {}
         self._leaving: list[ForkServerProcess] = []
 
     @property
@@ -127,7 +163,7 @@ class LocalWorkers:
     @property
     def leases(self) -> dict[Any, str]:
         """GPU of each running process."""
-        return {key: gpu for key, (_, _, gpu) in self._running.items() if gpu is not None}
+        return {key: running.gpu for key, running in self._running.items() if running.gpu is not None}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
         """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
@@ -139,7 +175,8 @@ class LocalWorkers:
         process = self._context.Process(target=_run, args=(target, arguments, theirs, log, gpu))
         process.start()
         theirs.close()
-        self._running[key] = (process, ours, gpu)
+        server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+        self._running[key] = _Running(process, ours, gpu, server)
 
     def _free_gpu(self) -> str | None:
         """Return the first of the least used GPUs."""
@@ -154,7 +191,7 @@ class LocalWorkers:
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
-        pipes = {pipe: key for key, (_, pipe, _) in self._running.items()}
+        pipes = {running.pipe: key for key, running in self._running.items()}
         ready = connection.wait(list(pipes), timeout)
         messages: list[tuple[Any, Any]] = []
         for pipe, key in pipes.items():
@@ -180,13 +217,13 @@ class LocalWorkers:
     def reply(self, key: Any, answer: Any) -> None:
         """Send the answer to a request; do nothing if the process has exited."""
         with contextlib.suppress(BrokenPipeError):
-            self._running[key][1].send(answer)
+            self._running[key].pipe.send(answer)
 
     def release(self, key: Any) -> None:
         """Free the worker after the process's last message, without waiting for its exit."""
-        process, pipe, _ = self._running.pop(key)
-        pipe.close()
-        self._leaving.append(process)
+        ended = self._running.pop(key)
+        ended.pipe.close()
+        self._leaving.append(ended.process)
 
     def reap(self) -> None:
         """Wait for finished processes to exit."""
@@ -199,19 +236,38 @@ class LocalWorkers:
 
     def stop(self) -> None:
         """Ask every process to stop at its next batch."""
-        for process, *_ in self._running.values():
+        for process in self._alive():
             process.terminate()
 
     def kill(self) -> None:
         """Kill every process."""
-        for process, *_ in self._running.values():
+        for process in self._alive():
             process.kill()
 
+    def _alive(self) -> list[ForkServerProcess]:
+        """Return the processes that have not exited: the number of one that has may be that of another program."""
+        return [running.process for running in self._running.values() if running.process.is_alive()]
+
     def _collect_exit_code(self, key: Any) -> ProcessExit:
-        process, pipe, _ = self._running.pop(key)
-        process.join()
-        pipe.close()
-        return ProcessExit(process.exitcode or 0)
+        ended = self._running.pop(key)
+        ended.process.join()
+        ended.pipe.close()
+        exitcode = ended.process.exitcode or 0
+        return ProcessExit(exitcode, with_server=exitcode == _NO_EXIT_CODE and _has_exited(ended.server))
+
+
+def _has_exited(server: int) -> bool:
+    """Return whether a fork server has exited, or does so within a second: its processes are killed a moment before."""
+    if not hasattr(os, "pidfd_open"):  # macOS
+        return False
+    try:
+        handle = os.pidfd_open(server)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], 1.0)[0])
+    finally:
+        os.close(handle)
 
 
 def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connection, log: Path, gpu: str | None) -> None:
@@ -219,8 +275,10 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connecti
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _die_with_parent()
     _print_to(log)
-    # Ctrl-C reaches the whole process group; the study process decides what it means for this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Both reach the whole process group; the study process decides what they mean for this one.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})  # blocked in the server
     try:
         target(*arguments, pipe)
     except Exception as error:  # noqa: BLE001 - only the frames are logged: the message may quote post text

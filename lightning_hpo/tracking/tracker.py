@@ -3,6 +3,7 @@
 Every call names its run. Nothing here depends on an active run or a current experiment.
 """
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -44,6 +45,14 @@ NEVER = float("-inf")
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Columns of MLflow's database that hold paths of artifacts."""
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
@@ -111,6 +120,25 @@ class Tracker:
         location = None if self._artifacts is None else str(self._artifacts / name)
         return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
 
+    def relocate(self, name: str) -> None:
+        """Correct the artifact paths of an experiment whose SQLite file was moved or copied with the artifacts.
+
+        MLflow stores absolute paths, and would write to the old place.
+        """
+        found = None if self._url.path is None else self.client.get_experiment_by_name(name)
+        if found is None or self._artifacts is None:
+            return
+        old, new = str(found.artifact_location), str(self._artifacts / name)
+        if old != new and old.endswith(f"/mlruns/{name}") and Path(new).is_dir():
+            with contextlib.closing(sqlite3.connect(str(self._url.path), timeout=SQLITE_TIMEOUT_S)) as connection:
+                for table, column in _ARTIFACT_PATHS:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    )
+                connection.commit()
+
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment of that name, or None.
 
@@ -130,20 +158,32 @@ class Tracker:
         return str(run.info.run_id)
 
     def find_run(self, experiment_id: str, tags: Mapping[str, str]) -> str | None:
-        """Return the run of the trial that the tags name, or None."""
-        wanted = " AND ".join(f"tags.{key} = '{tags[key]}'" for key in ("optuna_study", "optuna_trial"))
+        """Return the run of the trial that the tags name, or None.
+
+        Args:
+            experiment_id: Id of the experiment.
+            tags: Tags of the run. One of a version without ids names its study only.
+        """
+        study = "study_id" if "study_id" in tags else "optuna_study"
+        wanted = " AND ".join(f"tags.{key} = {_quoted(tags[key])}" for key in (study, "optuna_trial"))
         found = self.client.search_runs([experiment_id], wanted, max_results=1)
         return str(found[0].info.run_id) if found else None
 
-    def study_run(self, experiment_id: str, study: str, agent: str, name: str = "study") -> str:
+    def study_run(
+        self, experiment_id: str, study: str, agent: str, name: str = "study", study_id: str | None = None
+    ) -> str:
         """Return the id of the run of a study as a whole; create the run if it is missing.
 
-        Its tags differ from those of a trial's run, so that it is never taken for one.
+        Its tags differ from those of a trial's run, so that it is never taken for one. A run without the id of a study
+        was created by a version without ids.
         """
-        found = self.client.search_runs([experiment_id], f"tags.{_STUDY_AS_A_WHOLE} = '{study}'", max_results=1)
+        own = {} if study_id is None else {"study_id": study_id}
+        tags = {_STUDY_AS_A_WHOLE: study, **own}
+        wanted = " AND ".join(f"tags.{key} = {_quoted(text)}" for key, text in tags.items())
+        found = self.client.search_runs([experiment_id], wanted, max_results=1)
         if found:
             return str(found[0].info.run_id)
-        return self.start_run(experiment_id, name, {_STUDY_AS_A_WHOLE: study, "agent": agent})
+        return self.start_run(experiment_id, name, {"agent": agent, **tags})
 
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
         """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
@@ -160,6 +200,14 @@ class Tracker:
         """Return a run, or None if it does not exist or is in the trash."""
         run = _found(self.client.get_run, run_id)
         return None if run is None or run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run exists, also in the trash."""
+        return _found(self.client.get_run, run_id) is not None
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def tags(self, run_id: str) -> Mapping[str, str]:
         """Return the tags of a run."""
@@ -288,6 +336,11 @@ def _found(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a literal of MLflow's filters, which know no escapes."""
+    return f"'{text}'" if "'" not in text else f'"{text}"'
 
 
 def _run(run: mlflow.entities.Run) -> Run:

@@ -1,13 +1,20 @@
 """The config of a trial, in its folder and in its run."""
 
+from pathlib import Path
 from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
 
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import as_yaml, flags, read_yaml
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.study_folder import write_whole
 from lightning_hpo.tracking.outbox import LogConfig, Outbox
+from lightning_hpo.tracking.tracker import AWAY, Tracker
 
-__all__ = ["halve_batch", "save_config"]
+__all__ = ["halve_batch", "logged_config", "restore_config", "save_config"]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
@@ -15,6 +22,44 @@ def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
     text = as_yaml(config)
     outbox.append(LogConfig(config, text))
     write_whole(outbox.folder.config, text)
+
+
+def logged_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:
+    """Return the config of a trial as its run has it, for a trial whose folder was deleted.
+
+    Raises:
+        InputError: If the trial has no run, or the run has no config that can be read.
+    """
+    path, run_id = folder_of(study).trial(trial.number).config, run_id_of(study, trial)
+    if run_id is None:
+        raise InputError(f"{path}: no such file, and trial {trial.number} has no MLflow run with a copy of its config")
+    try:
+        return tracker.text(run_id, path.name)
+    except AWAY as error:
+        raise InputError(
+            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
+        ) from error
+
+
+def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
+    """Return the config file of a trial. If it was deleted, write it again from the trial's run.
+
+    Raises:
+        InputError: As `logged_config`, or if the file cannot be written.
+    """
+    folder = folder_of(study)
+    path = folder.trial(trial.number).config
+    if path.is_file():
+        return path
+    text = logged_config(study, trial, tracker)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if StudyKey.ID in study.user_attrs and folder.study_id is None:
+            write_whole(folder.study_id_file, f"{study.user_attrs[StudyKey.ID]}\n")
+        write_whole(path, text)
+    except OSError as error:
+        raise InputError(f"{path}: no such file, and it cannot be written from MLflow: {error.strerror}") from error
+    return path
 
 
 def halve_batch(outbox: Outbox) -> int | None:

@@ -81,10 +81,13 @@ def save_outcome(folder: TrialFolder, outcome: Outcome) -> None:
 
 
 def load_outcome(folder: TrialFolder) -> Outcome | None:
-    """Return the outcome on disk, or None if the trial has not ended or Optuna has its outcome already."""
+    """Return the outcome on disk, or None if the trial has not ended or Optuna has its outcome already.
+
+    A file that a power cut has emptied counts as none.
+    """
     try:
         fields: Mapping[str, Any] = json.loads(folder.outcome.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
     (kind,) = (kind for kind in OutcomeKind if kind.value == fields["ending"])
     return Outcome(kind, **{name: value for name, value in fields.items() if name != "ending"})

@@ -5,7 +5,11 @@ from typing import Any
 
 from lightning_hpo.trial.messages import IsBest, Message, OutboxWritten, Report, Request, SetAttribute, ShouldPrune
 
-__all__ = ["RemoteTrial"]
+__all__ = ["RemoteTrial", "StudyExitedError"]
+
+
+class StudyExitedError(BrokenPipeError):
+    """The study process has exited, or has stopped to read the trial's messages."""
 
 
 class RemoteTrial:
@@ -14,7 +18,7 @@ class RemoteTrial:
     So a trial process does not open Optuna's database and reads no earlier trials, however many there are.
 
     Raises:
-        BrokenPipeError: From every method, if the study process has exited.
+        StudyExitedError: From every method, if the study process has exited.
     """
 
     def __init__(self, pipe: Connection) -> None:
@@ -42,11 +46,14 @@ class RemoteTrial:
 
     def send(self, message: Message) -> None:
         """Send a message that is not answered."""
-        self._pipe.send(message)
+        try:
+            self._pipe.send(message)
+        except OSError as error:
+            raise StudyExitedError from error
 
     def _request(self, request: Request) -> Any:
-        self._pipe.send(request)
+        self.send(request)
         try:
             return self._pipe.recv()
         except (EOFError, OSError) as error:
-            raise BrokenPipeError from error
+            raise StudyExitedError from error

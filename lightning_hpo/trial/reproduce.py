@@ -14,9 +14,11 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.storage.objective import Objective
+from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study_folder import fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import AWAY, Tracker
+from lightning_hpo.trial.config import logged_config
 from lightning_hpo.trial.run import device_name
 
 __all__ = ["reproduce"]
@@ -26,10 +28,17 @@ _FINGERPRINT = "data_fingerprint"
 _QUIET = {"logger": False, "enable_model_summary": False}
 
 
-def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run: bool) -> Iterator[str]:
+def reproduce(
+    study: optuna.Study,
+    tracker: Tracker,
+    number: int | None,
+    *,
+    run: bool,
+    interruption: Callback | None = None,
+) -> Iterator[str]:
     """Print the command that retrains a trial, by default the best one, and what has changed since.
 
-    With `run`, also retrain the trial and compare its value. The study is not modified.
+    With `run`, also retrain the trial and compare its value; `interruption` may stop it. The study is not modified.
 
     Yields:
         The lines to print: the command, one line for each change, and the comparison.
@@ -49,12 +58,12 @@ def reproduce(study: optuna.Study, tracker: Tracker, number: int | None, *, run:
     if problems:
         raise InputError([f"trial {trial.number} cannot be retrained: {problem}" for problem in problems])
     if run:
-        yield _comparison(trial, _retrain(study, trial, config), Objective.of(study))
+        values = _retrain(study, trial, config, interruption)
+        yield _comparison(trial, values, Objective.of(study))
 
 
 def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
-    if StudyKey.AGENT not in study.user_attrs:
-        raise InputError(f"{study.study_name}: the study was not created by `tune`, so its trials have no configs")
+    require_tuned(study, "configs")
     trials = study.get_trials(deepcopy=False)
     if number is None:
         try:
@@ -69,17 +78,9 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     """Return the trial's config file. If its folder was deleted, copy the config from MLflow to the current folder."""
     path = folder_of(study).trial(trial.number).config
-    run_id = run_id_of(study, trial)
     if path.is_file():
         return path
-    if run_id is None:
-        raise InputError(f"{path}: no such file, and trial {trial.number} has no MLflow run with a copy of its config")
-    try:
-        text = tracker.text(run_id, path.name)
-    except AWAY as error:
-        raise InputError(
-            f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
-        ) from error
+    text = logged_config(study, trial, tracker)
     copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
     try:
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
@@ -146,12 +147,12 @@ class _Values(Callback):
             trainer.should_stop = trainer.should_stop or len(self.values) >= self._epochs
 
 
-def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path) -> list[float]:
+def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path, interruption: Callback | None) -> list[float]:
     """Return the monitored value of each epoch of a new training."""
     recorder = _Values(study.user_attrs[StudyKey.MONITOR], len(trial.intermediate_values))
     with tempfile.TemporaryDirectory() as folder:
         kwargs = {**_QUIET, "callbacks": [recorder], "default_root_dir": folder}
-        cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs)
+        cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs, interruption=interruption)
         cli.trainer.fit(cli.model, cli.datamodule)
     return recorder.values
 

@@ -1,5 +1,6 @@
 """One trial in its own process: parse the config, fit, send the outcome."""
 
+import contextlib
 import errno
 import logging
 import math
@@ -23,6 +24,7 @@ from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.errors import early_reason
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
@@ -33,7 +35,7 @@ from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
-from lightning_hpo.trial.remote_trial import RemoteTrial
+from lightning_hpo.trial.remote_trial import RemoteTrial, StudyExitedError
 
 __all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial"]
 
@@ -64,17 +66,34 @@ def run_trial(task: TrialTask, pipe: Connection) -> None:
     """Train the trial and send its messages (see `trial.messages`) to the study process, the `Outcome` last."""
     stop = StopRequest()
     stop.listen()
+    remote, phase = RemoteTrial(pipe), _Phase()
     started = time.monotonic()
     torch.set_num_threads(task.threads)
     try:
-        outcome = _train(task, RemoteTrial(pipe), stop, started)
+        outcome = _train(task, remote, stop, started, phase)
     except Exception as error:  # noqa: BLE001 - any exception of a model is an outcome of its trial
-        outcome = outcome_of_exception(error, time.monotonic() - started)
-    save_outcome(task.folder, outcome)
-    pipe.send(outcome)
+        seconds = time.monotonic() - started
+        outcome = outcome_of_exception(error, seconds, stopped=stop.requested, posts_read=phase.posts_read)
+    try:
+        save_outcome(task.folder, outcome)
+    except OSError as error:  # the study process receives it even so, unless it exits at this moment
+        print(f"the outcome cannot be saved: {error.strerror}")
+    with contextlib.suppress(StudyExitedError):
+        remote.send(outcome)
 
 
-def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float) -> Outcome:
+@dataclass
+class _Phase:
+    """How far a trial is.
+
+    Args:
+        posts_read: Whether posts may have been read, so that the message of an exception may quote one.
+    """
+
+    posts_read: bool = False
+
+
+def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float, phase: _Phase) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     monitor = task.settings.monitor
     tracker = Tracker(str(task.settings.tracking_uri))
@@ -103,6 +122,7 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
         remote.send(Notice(remark))
     if checkpoint is not None and outbox.run_id is not None:
         _delete_earlier_models(tracker, outbox.run_id)
+    phase.posts_read = True
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except optuna.TrialPruned:
@@ -117,7 +137,7 @@ def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> 
     return MLflowModelCheckpoint(
         task.folder.path,
         task.settings.monitor,
-        task.settings.mode,
+        task.settings.objective.mode,
         tracking_uri=tracker.uri,
         run_id=task.run_id,
         wanted=lambda value: task.run_id is not None and remote.is_best(value),
@@ -146,25 +166,42 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
     )
 
 
-def outcome_of_exception(error: Exception, seconds: float) -> Outcome:
-    """Return the outcome of a trial that has trained for seconds and raised an exception other than `TrialPruned`."""
+def outcome_of_exception(
+    error: Exception, seconds: float, *, stopped: bool = False, posts_read: bool = True
+) -> Outcome:
+    """Return the outcome of a trial that has raised an exception other than `TrialPruned`.
+
+    Args:
+        error: The exception.
+        seconds: Seconds of training.
+        stopped: Whether a stop was requested. It may reach a process of the data loader first, and that is an error.
+        posts_read: Whether posts may have been read. Otherwise the message of the exception belongs to the reason.
+    """
     if isinstance(error, StopRequestedError):
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
-    if isinstance(error, BrokenPipeError):  # the study process cannot be reached any more
-        return Outcome(OutcomeKind.CRASHED, reason="the study process has exited", runtime_s=seconds)
+    if isinstance(error, StudyExitedError):
+        return Outcome(OutcomeKind.INTERRUPTED, reason="the study process has exited", runtime_s=seconds)
     unwritable = _unwritable(error)
     if unwritable is not None:
         reason = f"cannot write: {os.strerror(unwritable)}"
         return Outcome(OutcomeKind.INTERRUPTED, reason=reason, runtime_s=seconds, stops_study=True)
+    if stopped:
+        return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if is_out_of_memory(error):
         return Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
     return Outcome(
         OutcomeKind.FAILED,
-        reason=str(error).splitlines()[0] if isinstance(error, LightningHpoError) else type(error).__name__,
+        reason=_reason(error, posts_read=posts_read),
         # Only the frames: the message of a library's exception may quote post text.
         traceback="".join(traceback.format_tb(error.__traceback__)) + type(error).__name__ + "\n",
         runtime_s=seconds,
     )
+
+
+def _reason(error: Exception, *, posts_read: bool) -> str:
+    if isinstance(error, LightningHpoError):
+        return str(error).splitlines()[0]
+    return type(error).__name__ if posts_read else early_reason(error)
 
 
 def _unwritable(error: BaseException | None) -> int | None:

@@ -89,7 +89,7 @@ def _sampling(demo: DemoStudy) -> list[float]:
     study = optuna.load_study(
         study_name=demo.name,
         storage=open_storage(DatabaseUrl(demo.storage, "--study.storage")),
-        sampler=build_sampler(None, seed=17),
+        sampler=build_sampler(None, 17, space),
     )
     taken = []
     for _ in range(_ASKED):

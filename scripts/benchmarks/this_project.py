@@ -57,6 +57,7 @@ data:
     batch_size: {setting.batch_size}
     negative_ratio: 0.0
     seed: {SEED}
+    split_rule: hash
     val_fraction: {setting.val_fraction}
     test_fraction: {setting.test_fraction}
 trainer: {{max_epochs: {setting.epochs}, precision: {precision}, gradient_clip_val: 1.0, num_sanity_val_steps: 0}}
@@ -77,6 +78,7 @@ def count_batches(setting: Setting, result: Result) -> None:
         batch_size=setting.batch_size,
         negative_ratio=0.0,
         seed=SEED,
+        split_rule="hash",
         val_fraction=setting.val_fraction,
         test_fraction=setting.test_fraction,
     )

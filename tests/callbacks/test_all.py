@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 
 import lightning_hpo.callbacks
 from lightning_hpo.callbacks import (
+    Interruption,
     MLflowMetrics,
     MLflowModelCheckpoint,
     PredictionWriter,
@@ -36,6 +37,7 @@ def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Make:
         stop = StopRequest()
         made: list[Callback] = [
             RandomState(),
+            Interruption(),
             stop,
             MLflowMetrics(outbox, "val_metric"),
             ProgressReport(lambda *progress: None, "val_metric"),

@@ -11,6 +11,7 @@ import lightning_hpo.callbacks
 
 def test_package_exports_every_callback() -> None:
     assert lightning_hpo.callbacks.__all__ == [
+        "Interruption",
         "MLflowMetrics",
         "MLflowModelCheckpoint",
         "PredictionWriter",

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from lightning_hpo.config.agent_cli import AgentCLI
-from lightning_hpo.config.errors import nearest, with_files
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.config.errors import early_errors, nearest, with_files
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.storage.settings import StudySettings
 
 
@@ -170,3 +170,19 @@ def test_problems_of_a_search_space_are_reported_with_their_file(tmp_path: Path)
     found = with_files(lines, arguments)
     assert found[:2] == [f"{tmp_path}/a.yaml: {lines[0]}", f"{tmp_path}/b.yaml: {lines[1]}"]
     assert found[2:] == lines[2:]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ModuleNotFoundError("No module named 'cmaes'"), "ModuleNotFoundError: No module named 'cmaes'"),
+        (RuntimeError("\nuse --ntasks=1\nand more"), "RuntimeError: use --ntasks=1"),
+        (ValueError("http://me:secret@host"), "ValueError: http://me:***@host"),
+        (AssertionError(), "AssertionError"),
+        (InputError("--data.posts: no such file"), "--data.posts: no such file"),
+    ],
+)
+def test_early_error_has_its_message(error: Exception, line: str) -> None:
+    with pytest.raises(LightningHpoError) as raised, early_errors():
+        raise error
+    assert str(raised.value) == line

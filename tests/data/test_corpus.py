@@ -47,6 +47,23 @@ def test_repeats_and_conflicts_are_resolved_and_counted(write_csv: WriteCsv) -> 
     assert corpus.posts["b"] == "Fine here.\nAll  good."
 
 
+@pytest.mark.parametrize(
+    ("sentence", "cause"),
+    [
+        ("the weather IS foul", ", but there in other upper or lower case"),
+        ("Never written", None),
+        ("It\u00e2\u20ac\u2122s foul", ", but there in another encoding"),
+        ("the-weather-is-foul", ", but there with other punctuation, accents or white space"),
+    ],
+)
+def test_lost_evidence_is_counted_with_its_cause(write_csv: WriteCsv, sentence: str, cause: str | None) -> None:
+    posts = write_csv("posts.csv", [POSTS[0], ("a", "It\u2019s foul. The weather is foul. Yes.")])
+    rows = [HEADER, _row("a", sentence, "FATIGUE", "1")]
+    counts = read_corpus(posts, write_csv("annotations.csv", rows)).counts
+    assert counts.pop("evidence sentences not found in their post") == 1
+    assert counts == ({f"evidence sentences not found in their post{cause}": 1} if cause else {})
+
+
 def test_sentence_that_occurs_twice_is_evidence_twice(write_csv: WriteCsv) -> None:
     posts = write_csv("posts.csv", [POSTS[0], ("a", "So sad. Hm. So sad.")])
     rows = [HEADER, _row("a", "So sad.", "DEPRESSED_MOOD", "1"), _row("a", "sad", "DEPRESSED_MOOD", "1")]
@@ -107,7 +124,11 @@ def test_all_problems_are_reported_at_once_without_post_text(write_csv: WriteCsv
 @pytest.mark.parametrize(
     ("aliases", "leave_out", "words"),
     [
-        ({"X": "FATIQUE"}, [], "did you mean FATIGUE"),
+        (
+            {"A": "FATIQUE"},
+            [],
+            "is mapped by --data.aliases to 'FATIQUE', which is not a criterion; did you mean FATIGUE",
+        ),
         ({"X": "FATIGUE"}, ["X"], "is also in --data.leave_out"),
         ({}, ["A"], "removes every row"),
     ],
@@ -118,6 +139,44 @@ def test_contradictory_label_flags_are_errors(
     annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "A", "1")])
     with pytest.raises(InputError, match=words):
         read_corpus(write_csv("posts.csv", POSTS), annotations, aliases=aliases, leave_out=leave_out)
+
+
+def test_alias_that_no_row_uses_does_nothing(write_csv: WriteCsv, tmp_path: Path) -> None:
+    criteria = tmp_path / "criteria.yaml"
+    criteria.write_text("GRIEF: one\n")
+    posts = write_csv("posts.csv", POSTS)
+    annotations = write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "GRIEF", "1")])
+    plain, mapped = (read_corpus(posts, annotations, criteria, aliases) for aliases in (None, {"LEEP": "SLEEP_ISSUES"}))
+    assert plain.pairs == mapped.pairs
+    assert plain.counts == mapped.counts
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["P1", "P2"], "upper and lower case"),
+        (["p1 ", " p2"], "white space"),
+        (["p1.0", "p2.0"], "decimal part"),
+        (["q1", "q2"], "of the same corpus"),
+    ],
+)
+def test_ids_that_no_post_has_are_counted_with_the_cause(write_csv: WriteCsv, ids: list[str], words: str) -> None:
+    posts = write_csv("posts.csv", [POSTS[0], ("p1", "I am sad."), ("p2", "So sad.")])
+    rows = [_row(post_id, "sad", "FATIGUE", "1") for post_id in ids]
+    with pytest.raises(InputError) as caught:
+        read_corpus(posts, write_csv("annotations.csv", [HEADER, *rows]))
+    (line,) = caught.value.problems
+    assert "none of its 2 rows has a post_id of --data.posts" in line
+    assert words in line
+
+
+@pytest.mark.parametrize("status", ["suicidal", "sad_day", "7"])
+def test_error_about_a_status_does_not_show_it(write_csv: WriteCsv, status: str) -> None:
+    posts = write_csv("posts.csv", POSTS)
+    with pytest.raises(InputError) as caught:
+        read_corpus(posts, write_csv("annotations.csv", [HEADER, _row("a", "I am sad.", "FATIGUE", status)]))
+    (line,) = caught.value.problems
+    assert line.endswith("line 2, column status: the status is neither 1 nor 0; use one of them")
 
 
 def test_no_criteria_left_is_an_error(write_csv: WriteCsv, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from lightning_hpo.data import EvidenceDataModule
+from lightning_hpo.exceptions import InputError
 
 from .conftest import WriteCsv
 from .test_pair_data_module import make
@@ -93,3 +95,39 @@ def test_pairs_with_evidence_not_found_are_left_out_and_counted(
     module.setup("fit")
     assert module.counts["training pairs left out (their evidence was not found in the post)"] > 0
     assert all(pair.spans or not pair.met for pair in module.val_pairs)
+    assert module.counts["validation pairs left out (their evidence was not found in the post)"] > 0
+    assert module.counts["test pairs left out (their evidence was not found in the post)"] > 0
+
+
+def test_scored_pairs_do_not_depend_on_the_order_of_the_file(
+    corpus_folder: Path, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    head, *rows = (corpus_folder / "posts.csv").read_text().splitlines()
+    posts = tmp_path / "posts.csv"
+    posts.write_text("\n".join([head, *reversed(rows)]) + "\n")
+
+    def scored(**changed: Any) -> tuple[set[tuple[str, str]], str]:
+        module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, **changed)
+        module.setup("validate")
+        return {(pair.post_id, pair.criterion) for pair in module.val_pairs}, module.fingerprint
+
+    assert scored() == scored(posts=str(posts))
+    assert scored(split_rule="hash") != scored(split_rule="hash", posts=str(posts))  # as in version 0.1.0
+    assert scored()[1] != scored(split_rule="hash")[1]
+
+
+def test_evidence_that_is_lost_altogether_is_an_error_that_names_the_cause(
+    corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv
+) -> None:
+    rows = [line.split(",") for line in (corpus_folder / "annotations.csv").read_text().splitlines()]
+    shouted = [rows[0], *([row[0], row[1].upper(), *row[2:]] for row in rows[1:])]
+    module = make(
+        EvidenceDataModule, corpus_folder, tokenizer_folder, annotations=str(write_csv("annotations.csv", shouted))
+    )
+    with pytest.raises(InputError) as caught:
+        module.setup("fit")
+    (line,) = caught.value.problems
+    assert line == (
+        "--data.annotations: the evidence of 27 of 27 positive pairs was not found in their posts; 27 sentences are "
+        "there in other upper or lower case: keep the upper and lower case of the posts"
+    )

@@ -12,6 +12,9 @@ from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataMod
 from lightning_hpo.data.batching import Draw
 from lightning_hpo.exceptions import InputError
 
+from .conftest import WriteCsv
+
+_HEADER = ("post_id", "sentence_text", "DSM5_symptom", "status")
 BOTH = pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
 
 
@@ -233,6 +236,45 @@ def test_windows_left_out_are_counted_and_logged(
     assert any("training windows" in name for name in module.counts)
     assert all(module.counts.values())
     assert all(f"{name} {count}" in caplog.text for name, count in module.counts.items())
+
+
+@BOTH
+def test_split_without_positives_is_an_error(
+    kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv
+) -> None:
+    annotations = str(write_csv("annotations.csv", [_HEADER, ("p0", "sad", "SAD", "1")]))
+
+    def problems(stage: str, **changed: Any) -> list[str]:
+        module = make(kind, corpus_folder, tokenizer_folder, annotations=annotations, **changed)
+        with pytest.raises(InputError) as caught:
+            module.setup(stage)
+        return [problem.partition(" cannot")[0] for problem in caught.value.problems]
+
+    assert problems("fit") == [f"--data.annotations: the {name} split" for name in ("validation", "test")]
+    # A study of version 0.1.0 may have an unusable test split: it is refused when it is scored.
+    assert problems("fit", split_rule="hash") == ["--data.annotations: the validation split"]
+    assert problems("test", split_rule="hash") == ["--data.annotations: the test split"]
+
+
+def test_only_criteria_need_negatives(corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv) -> None:
+    rows = [(f"p{number}", "w", "SAD", "1") for number in range(40)]
+    annotations = str(write_csv("annotations.csv", [_HEADER, *rows]))
+    arguments: dict[str, Any] = {"annotations": annotations, "leave_out": ("TIRED",)}
+    with pytest.raises(InputError, match="training split cannot measure any criterion: its 22 posts have SAD 22"):
+        make(CriteriaDataModule, corpus_folder, tokenizer_folder, **arguments).setup("fit")
+    make(EvidenceDataModule, corpus_folder, tokenizer_folder, **arguments).setup("fit")
+
+
+def test_split_sizes_are_counted_and_logged(
+    corpus_folder: Path, tokenizer_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lightning_hpo")
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    sizes = module.split_sizes
+    assert {name: size.posts for name, size in sizes.items()} == {"train": 22, "val": 10, "test": 8}
+    assert sizes["val"].total == sum(pair.met for pair in module.val_pairs)
+    assert f"split (stratified): train 22 posts with {sizes['train'].total} positives, val 10 posts" in caplog.text
 
 
 def test_measures_are_arguments() -> None:

@@ -58,7 +58,7 @@ def test_changed_file_is_read_even_with_the_same_date(write_csv: WriteCsv) -> No
 def test_invalid_file_is_not_cached(write_csv: WriteCsv) -> None:
     path = write_csv("posts.csv", [*ROWS, ("a", "three")])
     for _ in range(2):
-        with pytest.raises(InputError, match="line 7, column post_id: 'a' has another text"):
+        with pytest.raises(InputError, match="line 7, column post_id: a value of 1 character has another text"):
             read_posts(path)
 
 
@@ -75,17 +75,17 @@ def _never(*_: object) -> None:
 def test_tokens_are_read_from_the_cache(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    first = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path / "posts.csv", "key"))
     assert first.lengths.tolist() == [len(first[row]) for row in range(len(first))] == [3, 0, 1]
     monkeypatch.setattr(posts, "token_chunks", _never)
-    second = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    second = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path / "posts.csv", "key"))
     for row in range(len(TEXTS)):
         assert np.array_equal(first[row].ids, second[row].ids)
         assert np.array_equal(first[row].offsets, second[row].offsets)
 
 
 def test_cached_tokens_depend_on_the_tokenizer(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    plain = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path, "key"))
+    plain = TokenizedPosts(TEXTS, tokenizer, Cache(tmp_path / "posts.csv", "key"))
     more = tokenizer.__class__.from_pretrained(tokenizer.name_or_path)
     more.add_tokens("w1 w2")
-    assert len(TokenizedPosts(TEXTS, more, Cache(tmp_path, "key"))[0]) < len(plain[0])
+    assert len(TokenizedPosts(TEXTS, more, Cache(tmp_path / "posts.csv", "key"))[0]) < len(plain[0])

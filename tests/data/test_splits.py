@@ -1,7 +1,11 @@
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightning_hpo.data.cache import Cache
 from lightning_hpo.data.corpus import Corpus
@@ -50,6 +54,46 @@ def test_empty_split_is_an_error() -> None:
         split_posts(Posts.of({"a": "x", "b": "y", "c": "X"}), seed=1, val_fraction=0.1, test_fraction=0.4)
 
 
+TEXTS = st.lists(st.sampled_from(["a", "b", "A ", "c", "d", "e", "f", "g", "h"]), min_size=9, max_size=30)
+LABELS = st.sets(st.tuples(st.integers(0, 29), st.sampled_from("XYZ")))
+
+
+@given(TEXTS, LABELS, st.integers(0, 3), st.randoms(use_true_random=False))
+def test_stratified_split_is_disjoint_and_depends_on_no_order(
+    texts: list[str], labels: set[tuple[int, str]], seed: int, random: Random
+) -> None:
+    posts = {f"p{number}": text for number, text in enumerate([*texts, *"abcdefgh"])}
+    positives = [(f"p{number}", label) for number, label in sorted(labels) if number < len(posts)]
+    shares: dict[str, Any] = {"seed": seed, "val_fraction": 0.3, "test_fraction": 0.3}
+    split = split_posts(Posts.of(posts), **shares, positives=positives)
+    check_disjoint(Posts.of(posts), split)  # duplicate texts are together
+    assert sorted([*split.train, *split.val, *split.test]) == sorted(posts)
+    shuffled = random.sample(sorted(posts.items()), len(posts))
+    again = split_posts(Posts.of(dict(shuffled)), **shares, positives=random.sample(positives, len(positives)))
+    assert [set(each) for each in vars(again).values()] == [set(each) for each in vars(split).values()]
+
+
+def test_every_split_has_its_share_of_each_criterion() -> None:
+    positives = [(f"p{number}", "RARE") for number in range(20, 30)]
+    positives += [(f"p{number}", "OFTEN") for number in range(25, 75)]
+    for seed in range(5):
+        split = split_posts(Posts.of(POSTS), seed=seed, val_fraction=0.2, test_fraction=0.1, positives=positives)
+        for criterion, wanted in (("RARE", (7, 2, 1)), ("OFTEN", (35, 10, 5))):
+            own = {post_id for post_id, label in positives if label == criterion}
+            counts = [len(own.intersection(each)) for each in vars(split).values()]
+            assert counts == pytest.approx(wanted, abs=1)
+
+
+def test_text_of_many_posts_counts_once() -> None:
+    posts = {f"p{number}": f"text {number}" for number in range(40)} | {f"r{n}": "[removed]" for n in range(60)}
+    for seed in range(10):
+        split = split_posts(
+            Posts.of(posts), seed=seed, val_fraction=0.2, test_fraction=0.2, positives=[("p1", "A"), ("p2", "A")]
+        )
+        texts = [len({posts[post_id] for post_id in post_ids}) for post_ids in vars(split).values()]
+        assert texts == pytest.approx([25, 8, 8], abs=1)
+
+
 def test_shared_post_or_text_is_an_error_with_counts() -> None:
     posts = Posts.of({"a": "one", "b": "two", "c": "ONE"})
     with pytest.raises(LightningHpoError, match="1 posts and 1 texts"):
@@ -81,7 +125,7 @@ def test_fingerprint_is_that_of_earlier_versions() -> None:
 
 
 def test_cached_fingerprint_depends_on_all_arguments(tmp_path: Path) -> None:
-    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, Cache(tmp_path, "key"))
+    posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, Cache(tmp_path / "posts.csv", "key"))
     corpus = Corpus(posts, {"A": "text"}, (Pair("p1", "A", True, ((0, 4),)),))
     changed = [
         (corpus, _split(), 1),
@@ -95,9 +139,9 @@ def test_cached_fingerprint_depends_on_all_arguments(tmp_path: Path) -> None:
 
 
 def test_split_order_is_cached_by_seed(tmp_path: Path) -> None:
-    kept = Cache(tmp_path, "key")
+    kept = Cache(tmp_path / "posts.csv", "key")
     posts = Posts(Posts.of(POSTS).ids, Posts.of(POSTS).texts, kept)
     splits = [split_posts(posts, seed=seed, val_fraction=0.2, test_fraction=0.1) for seed in (1, 2, 1, 2)]
     assert splits[0] == splits[2] == _split()
     assert splits[1] == splits[3] == _split(seed=2)
-    assert len(list((tmp_path / ".cache").iterdir())) == 2
+    assert len(list((tmp_path / ".cache/lightning_hpo/posts.csv").iterdir())) == 2

@@ -162,6 +162,7 @@ class AgentSandbox:
         data = given["data"]["init_args"]
         # Enough answers that some change.
         data["val_fraction"] = 0.5
+        data["split_rule"] = "hash"  # which answers change depends on the posts
         data["annotations"] = str(place.folder / data["annotations"])
         data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
         given["model"]["init_args"]["name"] = place.encoder("roberta-base")
@@ -180,7 +181,7 @@ class AgentSandbox:
         first |= self._wanted(flag)
         values = self.space.dimensions[flag].within(first).extremes
         trials = [optuna.trial.FixedTrial({**first, flag: value}) for value in dict.fromkeys(map(label, values))]
-        return [self.space.suggest(trial) for trial in trials]  # type: ignore[arg-type]
+        return [self.space.suggest(trial) for trial in trials]
 
     def _wanted(self, flag: str) -> dict[str, Any]:
         wanted: dict[str, Any] = {}

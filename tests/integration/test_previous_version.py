@@ -92,6 +92,9 @@ def test_paused_study_is_resumed_as_the_previous_version_would() -> None:
         expected["number"]: expected["run_status"] for expected in EXPECTED
     }
     assert len(client.search_runs([experiment.experiment_id])) == len(EXPECTED)
+    study_id = optuna.load_study(study_name="paused", storage=STORAGE).user_attrs["study_id"]
+    assert Path("outputs/paused/study_id").read_text() == f"{study_id}\n"
+    assert {run.data.tags["study_id"] for run in runs.values()} == {study_id}
     for trial in trials:
         assert runs[trial.number].info.run_id == trial.user_attrs["mlflow_run_id"]
         for name, steps in EXPECTED[trial.number]["metrics"].items():

@@ -159,6 +159,14 @@ def test_printed_command_registers_the_tested_model(sandbox: StudySandbox, capsy
     assert "registered testedmodule-best-model version 1, verified" in capsys.readouterr().out
 
 
+def test_trials_with_the_same_values_are_one_candidate(sandbox: StudySandbox, capsys: Captured) -> None:
+    _search(sandbox, "first", "--study.n_trials", "1")
+    study = optuna.load_study(study_name="first", storage=sandbox.storage)
+    study.add_trial(study.trials[0])  # as an earlier version trained the same point twice
+    assert _refit(sandbox, "first", "--trials", "2") == 2
+    assert "--trials: got 2; first has only 1 complete trials with different values" in capsys.readouterr().err
+
+
 def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1")
     optuna.create_study(study_name="elsewhere", storage=sandbox.storage)

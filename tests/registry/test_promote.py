@@ -68,6 +68,18 @@ def test_collapsed_model_replaces_another_only_on_request(tiny: StudySandbox, mo
     assert production(tiny, "collapsed") == "2"
 
 
+def test_model_that_was_measured_in_another_way_is_not_promoted(tiny: StudySandbox, pair: Pair) -> None:
+    study, other, _ = pair
+    tag = ("pair-best-model", "1", "evaluation_flags")
+    before = tiny.client.get_model_version(*tag[:2]).tags[tag[2]]
+    assert '"trainer.limit_val_batches": 1.0' in before
+    tiny.client.set_model_version_tag(*tag, '{"trainer.limit_val_batches": 1}')
+    line = register(study, Tracker(tiny.tracking_uri), LocalWorkers(1), number=other)
+    tiny.client.set_model_version_tag(*tag, before)
+    assert "version 1 was scored with other values of --trainer.limit_val_batches; to move it" in line
+    assert production(tiny, "pair") == "1"
+
+
 @pytest.mark.parametrize(
     "reply", [(503, PAGE), (404, PAGE), as_json(403, error_code="PERMISSION_DENIED", message="no rights")]
 )

@@ -55,6 +55,14 @@ def test_any_complete_trial_with_a_checkpoint_can_be_registered(sandbox: StudySa
         register(study, tracker, LocalWorkers(1), number=7)
 
 
+def test_study_with_several_objectives_is_refused(storage_url: str, tracker: Tracker) -> None:
+    study = optuna.create_study(study_name="two", storage=storage_url, directions=["maximize", "minimize"])
+    study.set_user_attr("agent", "criteria")  # an earlier version stored it before it stopped
+    study.tell(study.ask(), (0.5, 0.5))
+    with pytest.raises(InputError, match=r"^two: the study has 2 objectives; use a study with one$"):
+        register(study, tracker, LocalWorkers(1))
+
+
 def test_study_from_elsewhere_is_refused(study: optuna.Study, tracker: Tracker) -> None:
     study.tell(study.ask(), 0.5)
     with pytest.raises(InputError, match=r"^first: the study was not created by `tune`, so its trials have no models$"):

@@ -20,6 +20,12 @@ ABOUT: dict[str, Any] = {
     "mode": "max",
     "data_fingerprint": "5f1e",
     "data_counts": {"posts": 1484, "evidence sentences not found in their post": 1},
+    "split_rule": "stratified",
+    "split_sizes": {
+        "train": {"posts": 1038, "positives": {"FATIGUE": 900, "PSYCHOMOTOR": 100}},
+        "val": {"posts": 223, "positives": {"FATIGUE": 200, "PSYCHOMOTOR": 15}},
+        "test": {"posts": 223, "positives": {"FATIGUE": 199, "PSYCHOMOTOR": 15}},
+    },
     "constant_answers": {"always met": 0.4242, "never met": 0.0},
     "n_trials": 40,
 }

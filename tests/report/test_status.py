@@ -18,8 +18,9 @@ from lightning_hpo.study.lock import lock_study
 Captured = pytest.CaptureFixture[str]
 
 KEYS = [
-    *("study", "agent", "monitor", "done", "total", "best", "constant_answers", "endings", "failures", "collapsed"),
-    *("seconds_a_trial", "seconds_left", "running", "interrupted", "tuned_by", "started_from", "outdir", "next"),
+    *("study", "agent", "monitor", "done", "total", "best", "split_sizes", "constant_answers", "endings", "failures"),
+    *("collapsed", "seconds_a_trial", "seconds_left", "running", "interrupted", "tuned_by", "started_from", "outdir"),
+    "next",
 ]
 
 
@@ -32,6 +33,7 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
         "n_trials": 4,
         "workers": 1,
         "epochs": 10,
+        "split_sizes": {"val": {"posts": 9, "positives": {"SAD": 4, "TIRED": 1}}},
         "outdir": str(tmp_path / "outputs/first"),
         "command": "lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
         "started_from": {"study": "before"},
@@ -71,6 +73,7 @@ def test_table_shows_progress_running_trials_and_the_next_step(
         "outcomes 1 complete, 1 failed, 1 running",
         "failed 1: out of memory",
         "best 0.7500 in trial 0",
+        "split val 9 posts with 5 positives",
         "baseline: always met 0.2500",
         "time per trial 5 min",
         "time left about 13 min",
@@ -88,6 +91,7 @@ def test_json_has_the_same_values_under_stable_keys(tuned: optuna.Study, storage
     assert found["endings"] == {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "parked": 0}
     assert found["failures"] == {"out of memory": 1}
     assert found["best"] == {"trial": 0, "value": 0.75}
+    assert found["split_sizes"] == {"val": {"posts": 9, "positives": {"SAD": 4, "TIRED": 1}}}
     assert (found["done"], found["total"], found["seconds_a_trial"]) == (1, 4, 300.0)
     assert found["seconds_left"] == pytest.approx(3 * 300 - 120, abs=5)
     [running] = found["running"]

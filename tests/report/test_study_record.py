@@ -11,7 +11,7 @@ from tests.report.studies import make_study, make_trial
 
 def test_study_with_several_objectives_is_an_error() -> None:
     study = optuna.create_study(study_name="two", directions=["maximize", "minimize"])
-    with pytest.raises(InputError, match=r"^two: the study has 2 objectives; `report` supports studies with one$"):
+    with pytest.raises(InputError, match=r"^two: the study has 2 objectives; use a study with one$"):
         StudyRecord(study, {})
 
 

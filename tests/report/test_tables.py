@@ -59,7 +59,8 @@ def test_imported_study_has_no_command() -> None:
 
 def test_caption_names_what_is_not_recorded() -> None:
     record = StudyRecord(make_study(None, [], {}), {})
-    for table in (tables.best_trial(record), tables.baselines(record), tables.data(record), tables.environment(record)):
+    for make in (tables.best_trial, tables.baselines, tables.splits, tables.data, tables.environment):
+        table = make(record)
         assert table.rows in ((), [])
         assert table.caption.endswith(".")
     assert _rows(tables.summary(record))["agent"] == ("not recorded",)
@@ -77,6 +78,18 @@ def test_data_has_counts_and_fingerprint(record: StudyRecord) -> None:
         "evidence sentences not found in their post": ("1",),
         "fingerprint of data and split": ("5f1e",),
     }
+
+
+def test_splits_have_posts_and_positives_by_criterion(record: StudyRecord) -> None:
+    table = tables.splits(record)
+    assert table.head == ("", "train", "val", "test")
+    assert _rows(table) == {
+        "posts": ("1038", "223", "223"),
+        "positives": ("1000", "215", "214"),
+        "FATIGUE": ("900", "200", "199"),
+        "PSYCHOMOTOR": ("100", "15", "15"),
+    }
+    assert "--data.split_rule stratified" in table.caption
 
 
 def test_environment_lists_the_tags_of_the_runs_with_their_differences() -> None:

@@ -88,3 +88,15 @@ def test_invalid_arguments_of_a_pruner_are_reported_in_one_line() -> None:
     [line] = caught.value.problems
     assert line.startswith("--study.pruner: PercentilePruner does not accept its arguments: ")
     assert "Percentile must be between 0 and 100" in line
+
+
+class _Failing(BasePruner):
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        raise ImportError("No module named 'scipy'", name="scipy.stats")
+
+
+def test_an_exception_of_a_pruner_is_one_line() -> None:
+    with pytest.raises(
+        InputError, match=r"^--study.pruner: _Failing needs the package scipy: pip install scipy; or use"
+    ):
+        check_pruner(_Failing(), reports=3)

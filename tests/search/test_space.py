@@ -5,7 +5,7 @@ import optuna
 import pytest
 
 from lightning_hpo.config.agent_cli import AgentCLI, resolve
-from lightning_hpo.config.flags import flags
+from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.space import SearchSpace
@@ -75,10 +75,15 @@ def test_a_range_of_floats_is_rejected_for_an_integer_flag(
 
 
 @pytest.mark.parametrize(
-    "flag", ["seed_everything", "trainer.limit_val_batches", "trainer.val_check_interval", "data", "model", "data.rows"]
+    "flag",
+    [
+        *("seed_everything", "trainer.limit_val_batches", "trainer.val_check_interval", "data", "model", "data.rows"),
+        "data.aliases.SLEEP",
+    ],
 )
 def test_a_flag_that_changes_the_evaluation_is_rejected(base: dict[str, Any], flag: str) -> None:
-    assert _problems({flag: {"choices": [1]}}, base, ("data.rows",)) == [
+    with_aliases = with_flags(base, {"data.aliases": {"SLEEP": 1}})
+    assert _problems({flag: {"choices": [1]}}, with_aliases, ("data.rows", "data.aliases")) == [
         f"search_space: {flag}: must not be searched, because it changes the evaluation; set it in the config"
     ]
 

@@ -215,3 +215,14 @@ def test_points_of_a_study_on_other_data_are_tried_but_not_fixed_or_narrowed(stu
         "--study.narrow, --study.fix: first was tuned with data_fingerprint one (here two), so its best values "
         "may be bad ones here; remove these flags to try only its best points"
     ]
+
+
+def test_study_that_was_measured_in_another_way_is_tried_but_not_narrowed(study: optuna.Study, find: Find) -> None:
+    about = {"monitor": "val_metric", "mode": "max", "data_fingerprint": "one"}
+    for key, value in {**about, "evaluation_flags": {"trainer.limit_val_batches": 1}}.items():
+        study.set_user_attr(key, value)
+    _add(study, 0.5, x=1)
+    narrowed = find("x", "y", narrow=0.2)
+    assert narrowed.problems({**about, "evaluation_flags": {"trainer.limit_val_batches": 1}}) == []
+    [problem] = narrowed.problems({**about, "evaluation_flags": {"trainer.limit_val_batches": 1.0}})
+    assert "first was tuned with trainer.limit_val_batches 1 (here 1.0)" in problem

@@ -4,7 +4,8 @@ from typing import Literal
 import optuna
 import pytest
 
-from lightning_hpo.storage.objective import Objective, score_text
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.objective import Objective, comparable_baselines, known_mode, score_text
 
 HIGHER, LOWER = Objective("val_metric", "max"), Objective("val_loss", "min")
 
@@ -39,8 +40,8 @@ def test_the_objective_of_a_study_is_read_from_its_direction_and_attributes(
 
 
 def test_a_study_with_several_objectives_is_refused() -> None:
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    with pytest.raises(RuntimeError):
+    study = optuna.create_study(study_name="two", directions=["maximize", "minimize"])
+    with pytest.raises(InputError, match=r"^two: the study has 2 objectives; use a study with one$"):
         Objective.of(study)
 
 
@@ -61,3 +62,28 @@ def test_small_scores_keep_their_digits(value: float, text: str) -> None:
 
 def test_a_difference_has_its_sign() -> None:
     assert (score_text(0.01, sign=True), score_text(2e-5, sign=True)) == ("+0.0100", "+2e-05")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "minimized", "mode"),
+    [
+        ("val_metric", None, "max"),
+        ("val_loss", None, "min"),
+        ("val/loss_epoch", None, "min"),
+        ("val_error", None, None),
+        ("val_loss_scale", None, None),
+        ("val_metric", ["val_metric"], "min"),
+        ("val_error", ["val_error"], "min"),
+        ("val_loss", [], "max"),
+    ],
+)
+def test_mode_of_a_metric_is_declared_or_known_by_its_name(
+    monitor: str, minimized: list[str] | None, mode: str | None
+) -> None:
+    assert known_mode(monitor, minimized) == mode
+
+
+def test_baselines_are_compared_with_their_own_metric_only() -> None:
+    baselines = {"never met": 0.4}
+    assert comparable_baselines({"constant_answers": baselines, "monitor": "val_metric"}) == baselines
+    assert comparable_baselines({"constant_answers": baselines, "monitor": "val_loss"}) == {}

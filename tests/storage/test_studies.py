@@ -15,7 +15,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage import studies
 from lightning_hpo.storage.connection import open_storage
 from lightning_hpo.storage.settings import StudySettings
-from lightning_hpo.storage.studies import StudyDatabase, ranked
+from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 
 Opened = Callable[..., optuna.Study]
 
@@ -110,3 +110,15 @@ def test_database_of_plain_optuna_gets_write_ahead_logging(tmp_path: Path) -> No
     database.create(StudySettings(name="first", storage=url.url), RandomSampler(), NopPruner())
     with contextlib.closing(sqlite3.connect(tmp_path / "plain.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize(("direction", "mode", "fits"), [("minimize", "max", False), ("minimize", "min", True)])
+def test_study_whose_direction_is_not_its_mode_is_refused(direction: Any, mode: str, fits: bool) -> None:
+    study = optuna.create_study(study_name="first", direction=direction)
+    for key, value in {"agent": "criteria", "mode": mode}.items():
+        study.set_user_attr(key, value)
+    if fits:
+        require_tuned(study, "models")
+        return
+    with pytest.raises(InputError, match=r"^first: the study was created to minimize its metric, but tuned with "):
+        require_tuned(study, "models")

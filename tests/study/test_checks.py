@@ -93,10 +93,19 @@ def test_damaged_database_is_refused(spec: StudySpec, tmp_path: Path) -> None:
 
 
 def test_preflight_gives_the_attributes_of_the_study(spec: StudySpec, tmp_path: Path) -> None:
-    findings = Findings(fingerprint="f", counts={"posts": 3}, baselines={"never met": 0.4}, precision="32-true")
+    sizes = {"val": {"posts": 1, "positives": {"SAD": 1}}}
+    findings = Findings(
+        fingerprint="f", counts={"posts": 3}, split_sizes=sizes, baselines={"never met": 0.4}, precision="32-true"
+    )
     attributes = _start(replace(spec, attributes={"refit_of": "x"}), findings)
-    expected = {"agent": "foreignmodule", "monitor": "val_metric", "mode": "max", "data_fingerprint": "f"}
+    expected: dict[str, Any] = {
+        "agent": "foreignmodule",
+        "monitor": "val_metric",
+        "mode": "max",
+        "data_fingerprint": "f",
+    }
     expected |= {"precision": "32-true", "outdir": str(tmp_path / "outputs/first"), "refit_of": "x"}
+    expected |= {"split_sizes": sizes, "split_rule": None}  # None: not a data module of this package
     assert {key: attributes[key] for key in expected} == expected
 
 
@@ -123,7 +132,6 @@ def test_other_data_than_required_is_refused(spec: StudySpec) -> None:
         ("monitor", "val_loss"),
         ("mode", "min"),
         ("data_fingerprint", "g"),
-        ("outdir", "/nowhere"),
     ],
 )
 def test_study_with_another_attribute_is_refused(spec: StudySpec, study: optuna.Study, key: str, value: str) -> None:

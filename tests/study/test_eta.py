@@ -55,6 +55,12 @@ def test_time_left_with_several_workers() -> None:
     assert _eta((100, 10), total=2, workers=4).left([30.0]) == 70
 
 
+def test_number_of_trials_without_end_costs_no_time() -> None:
+    eta = _eta((100, 10), total=10**18, workers=3)
+    assert eta.left([50.0]) == pytest.approx(100 * 10**18 / 3)
+    assert str(eta.expected(prunes=False)).startswith("about ")
+
+
 @given(
     st.integers(1, 60), st.integers(1, 8), st.lists(st.floats(0, 200), max_size=8), st.floats(1, 100), st.integers(1, 5)
 )

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.progress import ProgressDisplay
@@ -36,7 +37,10 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
     forkserver.ensure_running()  # without imports, which no test here needs
     for key, value in {
         "outdir": "/nowhere",
+        "monitor": "val_metric",
         "data_counts": {"posts": 3},
+        "split_rule": "stratified",
+        "split_sizes": {"train": {"posts": 2, "positives": {"SAD": 1}}, "val": {"posts": 1, "positives": {"SAD": 0}}},
         "constant_answers": {"never met": 0.4},
     }.items():
         study.set_user_attr(key, value)
@@ -45,7 +49,8 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
         spec = StudySpec(
             {"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}}, {}, StudySettings(n_trials=total)
         )
-        session = Session(spec, SearchSpace({}, {"aug": {}}, []), study, tracker, "0", LocalWorkers(1))
+        space = SearchSpace({}, {"aug": {}}, [])
+        session = Session(spec, space, study, build_sampler(None, 17, space), tracker, "0", LocalWorkers(1))
         session.done = done
         for _ in range(done):
             session.eta.add(30.0, 2)
@@ -95,6 +100,8 @@ def test_log_file_gets_one_line_for_each_event(terminal: bool, open_study: Open,
     _search(open_study(total=4, done=3))
     assert capfd.readouterr().err.splitlines() == [
         "data: posts 3",
+        "split (stratified): train 2 posts with 1 positives, val 1 posts with 0 positives",
+        "criteria without positives, whose scores mean nothing there: val: SAD",
         "constant baselines: never met 0.4000",
         "trial 0 starts",
         "trial 1 resumes",

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.connection import open_storage
+from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
@@ -31,6 +32,10 @@ def _record(study: optuna.Study, trial: optuna.Trial, tracker: Tracker, outcome:
     return record_outcome(
         study, trial, Outbox(TrialFolder(folder), tracker, trial.user_attrs.get(TrialKey.RUN_ID)), outcome
     )
+
+
+def _die(*arguments: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _read(study: optuna.Study, tracker: Tracker, number: int) -> tuple[FrozenTrial, Any]:
@@ -69,7 +74,7 @@ _ROWS = [
     (
         Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL"),
         TrialState.WAITING, "SCHEDULED", None,
-        {"ended_by": "killed by SIGKILL", "deaths": 1}, {"ended_by": "killed by SIGKILL"}, {},
+        {"ended_by": "killed by SIGKILL", "deaths": 1, "epochs_at_crash": 2}, {"ended_by": "killed by SIGKILL"}, {},
     ),
     (
         Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=2.0),
@@ -102,7 +107,8 @@ def test_every_outcome_is_recorded_in_both_databases(
     assert (trial.state, run.info.status) == (state, status)
     assert (trial.value if state.is_finished() else None) == value
     seconds = {TrialKey.RUNTIME: outcome.runtime_s} if outcome.runtime_s else {}
-    assert {key: kept for key, kept in trial.user_attrs.items() if key != TrialKey.RUN_ID} == attributes | seconds
+    own = {key: kept for key, kept in trial.user_attrs.items() if key not in (TrialKey.RUN_ID, TrialKey.LAST_ATTEMPT)}
+    assert own == attributes | seconds
     assert {key: tag for key, tag in run.data.tags.items() if not key.startswith("mlflow.")} == {
         **tags,
         "optuna_state": state.name,
@@ -136,6 +142,23 @@ def test_runtime_sums_all_attempts(study: optuna.Study, tracker: Tracker) -> Non
     assert study.trials[0].user_attrs[TrialKey.RUNTIME] == 5.0
 
 
+def test_runtime_of_an_attempt_counts_once(
+    study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = _start(study, tracker)
+    trial.set_user_attr(TrialKey.WORKER, {"since": 1.0})
+    _record(study, trial, tracker, Outcome(OutcomeKind.INTERRUPTED, reason="gone", runtime_s=100.0))
+    trial = study.ask()
+    trial.set_user_attr(TrialKey.WORKER, {"since": 2.0})  # as long as the first one, and yet another attempt
+    outcome = Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=1, runtime_s=100.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "tell", _die)
+        with pytest.raises(KeyboardInterrupt):
+            _record(study, trial, tracker, outcome)
+    _record(study, reattach(study, trial), tracker, outcome)
+    assert study.trials[0].user_attrs[TrialKey.RUNTIME] == 200.0
+
+
 def test_third_crash_fails_the_trial(study: optuna.Study, tracker: Tracker) -> None:
     states = []
     trial = _start(study, tracker)
@@ -146,6 +169,26 @@ def test_third_crash_fails_the_trial(study: optuna.Study, tracker: Tracker) -> N
     assert trial.number == 1
     failed, run = _read(study, tracker, 0)
     assert (failed.state, run.info.status, run.data.tags["optuna_state"]) == (TrialState.FAIL, "FAILED", "FAIL")
+
+
+def test_crashes_are_forgotten_when_an_epoch_is_gained(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    states, counted = [], []
+    for gained in (False, False, True, False, False):
+        if gained:
+            reattach(study, trial).report(0.75, 2)  # in an object of its own, as the server of a trial does it
+        states.append(_record(study, trial, tracker, Outcome(OutcomeKind.CRASHED, reason="killed by SIGKILL")))
+        counted.append(study.trials[0].user_attrs[TrialKey.CRASHES])
+        trial = study.ask()
+    assert counted == [1, 2, 1, 2, 3]
+    assert states == [TrialState.WAITING] * 4 + [TrialState.FAIL]
+
+
+def test_crashes_that_an_earlier_version_counted_are_forgotten(study: optuna.Study, tracker: Tracker) -> None:
+    trial = _start(study, tracker)
+    trial.set_user_attr(TrialKey.CRASHES, 2)  # it counted every exit of the study process
+    assert _record(study, trial, tracker, Outcome(OutcomeKind.CRASHED)) == TrialState.WAITING
+    assert study.trials[0].user_attrs[TrialKey.CRASHES] == 1
 
 
 def test_interruptions_do_not_count_as_crashes(study: optuna.Study, tracker: Tracker) -> None:
@@ -179,14 +222,12 @@ def test_outcome_recorded_twice_counts_once(
     trial = _start(study, tracker)
     outcome = Outcome(OutcomeKind.COMPLETE, value=0.75, epoch=1, runtime_s=2.0)
 
-    def dies(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(study, "tell", dies)
+        patch.setattr(study, "tell", _die)
         with pytest.raises(KeyboardInterrupt):
             _record(study, trial, tracker, outcome)
     _record(study, trial, tracker, outcome)
     complete, run = _read(study, tracker, 0)
     assert (complete.state, complete.value, run.info.status) == (TrialState.COMPLETE, 0.75, "FINISHED")
+    assert complete.user_attrs[TrialKey.RUNTIME] == 2.0
     assert len(tracker.client.get_metric_history(run.info.run_id, "final_metric")) == 1

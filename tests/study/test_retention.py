@@ -72,14 +72,28 @@ def test_trials_of_an_earlier_command_count(study: optuna.Study, tracker: Tracke
     assert _kept(folder) == [1, 2]
 
 
-@pytest.mark.parametrize("state", [TrialState.PRUNED, TrialState.FAIL])
-def test_pruned_and_failed_trials_keep_no_weights(
-    study: optuna.Study, tracker: Tracker, folder: Path, state: TrialState
-) -> None:
+def test_pruned_trial_keeps_no_weights(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
     retention = CheckpointRetention(study, tracker, keep=2)
     trial = _train(study, folder)
-    _end(retention, trial, state)
+    _end(retention, trial, TrialState.PRUNED)
     assert (_kept(folder), _kept(folder, "last.ckpt"), _kept(folder, "config.yaml")) == ([], [], [0])
+
+
+def test_failed_trial_keeps_its_weights_until_the_study_is_complete(
+    study: optuna.Study, tracker: Tracker, folder: Path
+) -> None:
+    study.set_user_attr("n_trials", 2)
+    retention = CheckpointRetention(study, tracker, keep=2)
+    failed = _train(study, folder)
+    study.tell(failed, state=TrialState.FAIL)
+    _end(retention, failed, TrialState.FAIL)
+    _complete(study, retention, folder, 0.5)
+    assert (_kept(folder), _kept(folder, "last.ckpt")) == ([0, 1], [0])
+    assert list(unneeded_checkpoints(study)) == []  # nor does the next command remove them
+    _complete(study, retention, folder, 0.4)
+    assert {path.parent.name for path in unneeded_checkpoints(study)} == {"trial_0"}
+    retention.on_study_complete()
+    assert (_kept(folder), _kept(folder, "last.ckpt"), _kept(folder, "config.yaml")) == ([1, 2], [], [0, 1, 2])
 
 
 def test_running_trial_keeps_its_checkpoints(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
@@ -115,3 +129,24 @@ def test_surplus_model_is_deleted_with_its_weights(
         study.tell(trial, value)
         _end(retention, trial, TrialState.COMPLETE, value, model.model_uri)
     assert [(Path(model.artifact_location) / "weights").exists() for model in models] == [False, True]
+
+
+def test_model_of_the_best_trial_is_kept_without_its_checkpoint(
+    study: optuna.Study, tracker: Tracker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str] = []
+    monkeypatch.setattr(tracker, "delete_model", deleted.append)
+    for number, value in enumerate((0.5, 0.9, 0.4)):
+        trial = study.ask()
+        trial.set_user_attr("mlflow_model_uri", f"models:/m-{number}")
+        study.tell(trial, value)
+    retention = CheckpointRetention(study, tracker, keep=2)  # the folder was cleaned
+    _complete(study, retention, folder, 0.1, 0.95)
+    assert sorted(deleted) == ["models:/m-0", "models:/m-2"]
+
+
+def test_checkpoints_of_the_user_are_kept(study: optuna.Study, folder: Path) -> None:
+    study.tell(_train(study, folder), 0.5)
+    for name in ("swa.ckpt", "best.ckpt.mine"):
+        (folder / "trial_0" / name).write_text("x")
+    assert {path.name for path in unneeded_checkpoints(study)} == {"last.ckpt", "last.ckpt.partial", "previous.ckpt"}

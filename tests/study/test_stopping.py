@@ -36,8 +36,8 @@ def _stopping(workers: RecordingWorkers, lines: list[str], timeout: float | None
     return Stopping(cast(Workers, workers), timeout, lines.append)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_signal_stops_second_kills_third_interrupts(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_first_signal_stops_then_ctrl_c_kills_and_interrupts(
     workers: RecordingWorkers, lines: list[str], number: signal.Signals
 ) -> None:
     stopping = _stopping(workers, lines)
@@ -45,12 +45,34 @@ def test_first_signal_stops_second_kills_third_interrupts(
     with stopping.on_signals():
         os.kill(os.getpid(), number)
         assert (workers.calls, stopping.requested, stopping.signal) == (["stop"], True, number)
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGINT)
         assert workers.calls == ["stop", "kill"]
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stopping.signal == number
     assert lines == ["stopping: the running trials pause at their next batch; press Ctrl-C again to stop at once"]
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_that_is_sent_several_times_stops_once(
+    workers: RecordingWorkers, lines: list[str], number: signal.Signals
+) -> None:
+    with _stopping(workers, lines).on_signals():
+        for _ in range(4):  # `timeout` sends its signal to the process and to the group
+            os.kill(os.getpid(), number)
+    assert (workers.calls, len(lines)) == (["stop"], 1)
+
+
+def test_nohup_keeps_sighup_ignored(workers: RecordingWorkers, lines: list[str]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stopping = _stopping(workers, lines)
+        with stopping.on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert (stopping.requested, signal.getsignal(signal.SIGHUP)) == (False, signal.SIG_IGN)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_time_limit_stops_once(workers: RecordingWorkers, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

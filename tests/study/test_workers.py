@@ -72,8 +72,8 @@ def _wait_for_ever(pipe: Connection) -> None:
         signal.pause()
 
 
-def _interrupt_itself(pipe: Connection) -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def _signal_itself(number: int, pipe: Connection) -> None:
+    os.kill(os.getpid(), number)
     pipe.send("still here")
 
 
@@ -206,8 +206,51 @@ def test_stop_and_kill_end_every_process(workers: LocalWorkers, log: Path, how: 
     assert dict(_all(workers)) == {"a": ProcessExit(-number), "b": ProcessExit(-number)}
 
 
-def test_processes_ignore_ctrl_c(workers: LocalWorkers, log: Path) -> None:
-    assert workers.call(_interrupt_itself, log=log) == "still here"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_processes_ignore_what_a_terminal_sends_to_the_group(
+    workers: LocalWorkers, log: Path, number: signal.Signals
+) -> None:
+    assert workers.call(_signal_itself, number, log=log) == "still here"
+
+
+def test_number_of_a_process_that_has_exited_is_not_signaled(
+    workers: LocalWorkers, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers.start("a", _exit, 0, log=log)
+    workers.start("b", _wait_for_ever, log=log)
+    workers._running["a"].process.join()  # its number may be that of another program now
+    signaled: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "kill", lambda pid, number: signaled.append(pid))
+        workers.stop()
+        workers.kill()
+    assert signaled == [workers._running["b"].process.pid] * 2
+
+
+_SERVER = """
+import os, signal, sys
+from multiprocessing import forkserver
+from pathlib import Path
+from lightning_hpo.study.workers import LocalWorkers
+from tests.study.test_workers import _all, _wait_for_ever
+forkserver.ensure_running()
+workers = LocalWorkers(1)
+workers.start("a", _wait_for_ever, log=Path(sys.argv[1]))
+assert workers.wait() == [("a", "ready")]
+os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+[(_, exited)] = _all(workers)
+print(exited.with_server, exited.reason)
+"""
+
+
+def test_process_that_exits_with_its_server_is_told_apart(log: Path) -> None:
+    command = [sys.executable, "-c", _SERVER, str(log)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "True the server of the trial processes has exited\n"
+
+
+def test_process_that_exits_with_the_code_of_a_lost_one_is_not(workers: LocalWorkers, log: Path) -> None:
+    assert workers.call(_exit, 255, log=log) == ProcessExit(255, with_server=False)
 
 
 def _send_gpu(pipe: Connection) -> None:
@@ -319,3 +362,16 @@ def test_no_process_outlives_its_study(tmp_path: Path, log: Path) -> None:
     assert select.select([reading], [], [], 20)[0] == [reading]
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+def test_server_starts_with_a_long_temporary_folder(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 110)
+    folder.mkdir()
+    # The server in a new process: this one's runs already.
+    code = (
+        "import tempfile; from lightning_hpo.study import workers; workers._PRELOADED = [];"
+        "workers.start_server(); from multiprocessing import forkserver; print(tempfile.gettempdir())"
+    )
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")

@@ -94,3 +94,11 @@ def test_trial_that_cannot_be_reproduced_is_refused(
     with unchanged(tmp_path):
         assert main(["reproduce", "first", "--storage", storage_url, "--tracking_uri", tracking_uri, *flags]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_study_with_several_objectives_is_refused(storage_url: str, tracking_uri: str, capsys: Captured) -> None:
+    study = optuna.create_study(study_name="two", storage=storage_url, directions=["maximize", "minimize"])
+    study.set_user_attr("agent", "criteria")
+    study.tell(study.ask(), (0.5, 0.5))
+    assert main(["reproduce", "two", "--storage", storage_url, "--tracking_uri", tracking_uri]) == 2
+    assert capsys.readouterr().err == "error: two: the study has 2 objectives; use a study with one\n"

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
 from lightning_hpo.callbacks.stop_request import StopRequestedError
 from lightning_hpo.exceptions import InputError, LightningHpoError, NotFiniteError
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
+from lightning_hpo.trial.remote_trial import StudyExitedError
 from lightning_hpo.trial.run import outcome_of_exception
 
 
@@ -27,7 +29,8 @@ def _while_handling(context: BaseException) -> ValueError:
 _FULL = "cannot write: No space left on device"
 _TABLE: list[tuple[Exception, dict[str, Any]]] = [
     (StopRequestedError(), {"kind": OutcomeKind.INTERRUPTED, "reason": "interrupted"}),
-    (BrokenPipeError(), {"kind": OutcomeKind.CRASHED, "reason": "the study process has exited"}),
+    (StudyExitedError(), {"kind": OutcomeKind.INTERRUPTED, "reason": "the study process has exited"}),
+    (BrokenPipeError(), {"reason": "BrokenPipeError"}),  # of a pipe of the model's own
     (OSError(errno.ENOSPC, "x"), {"kind": OutcomeKind.INTERRUPTED, "reason": _FULL, "stops_study": True}),
     (_caused_by(OSError(errno.ENOSPC, "x")), {"kind": OutcomeKind.INTERRUPTED, "reason": _FULL, "stops_study": True}),
     (
@@ -64,6 +67,36 @@ def test_exception_has_an_outcome(error: Exception, expected: dict[str, Any]) ->
         **{"kind": OutcomeKind.FAILED, "runtime_s": 2.5, "traceback": outcome.traceback, **expected}
     )
     assert bool(outcome.traceback) == failed
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated"), OutcomeKind.INTERRUPTED),
+        (ConnectionResetError(), OutcomeKind.INTERRUPTED),
+        (MemoryError(), OutcomeKind.INTERRUPTED),
+    ],
+)
+def test_error_after_a_stop_request_is_an_interruption(error: Exception, kind: OutcomeKind) -> None:
+    assert outcome_of_exception(error, 2.5, stopped=True) == Outcome(kind, reason="interrupted", runtime_s=2.5)
+
+
+def test_message_is_shown_until_a_post_may_have_been_read() -> None:
+    error = ImportError("No module named 'peft'; pip install peft\nand more")
+    early = outcome_of_exception(error, 0.0, posts_read=False)
+    assert early.reason == "ImportError: No module named 'peft'; pip install peft"
+    assert outcome_of_exception(error, 0.0, posts_read=True).reason == "ImportError"
+
+
+def test_message_of_a_data_module_is_never_shown() -> None:
+    class Eager(LightningDataModule):
+        def __init__(self) -> None:
+            super().__init__()
+            raise ValueError("a post: I cannot sleep")
+
+    with pytest.raises(ValueError, match="a post") as raised:
+        Eager()
+    assert outcome_of_exception(raised.value, 0.0, posts_read=False).reason == "ValueError"
 
 
 def test_traceback_has_frames_and_no_message() -> None:
