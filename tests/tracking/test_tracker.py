@@ -107,6 +107,18 @@ def test_model_is_deleted_with_its_files(tracker: Tracker, run_id: str) -> None:
         tracker.client.get_logged_model(uri.removeprefix("models:/"))
 
 
+def test_files_of_a_model_outside_the_own_artifacts_are_not_deleted(tracker: Tracker, tmp_path: Path) -> None:
+    experiment = tracker.client.create_experiment("elsewhere", artifact_location=str(tmp_path / "home"))
+    run_id = tracker.start_run(experiment, "trial_0", {})
+    model = tracker.client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    file = Path(model.artifact_location) / "of the user"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    tracker.delete_model(str(model.model_uri))
+    assert file.exists()
+    assert not tracker.has_model(str(model.model_uri))
+
+
 def test_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> None:
     uri, folder = _log_model(tracker, run_id)
     tracker.client.create_registered_model("criteria-best-model")
