@@ -39,6 +39,11 @@ class TrialFolder:
         return tuple(self.path / name for name in (LAST, PREVIOUS, PARTIAL))
 
     @property
+    def checkpoints(self) -> Path:
+        """Files of the checkpoint callbacks in the user's config; Lightning's default folder for them."""
+        return self.path / "checkpoints"
+
+    @property
     def log(self) -> Path:
         """Output of the trial's processes."""
         return self.path / "log.txt"
@@ -77,6 +82,11 @@ class StudyFolder:
     def preflight_log(self) -> Path:
         """Output of the preflight process."""
         return self.path / "preflight.log"
+
+    @property
+    def rehearsal(self) -> TrialFolder:
+        """Folder of the preflight's trial, which is deleted at its end."""
+        return TrialFolder(self.path / "preflight")
 
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of a trial, whether or not it exists."""

@@ -1,7 +1,8 @@
 """LightningCLI of every command: any LightningModule, any LightningDataModule, and the augmentation (`aug`)."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,20 +13,21 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_hpo.config.checkpoint import check_checkpoint, check_path
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.lightning_private import ReplaceableCLI
-from lightning_hpo.config.trainer import Trainer
+from lightning_hpo.config.trainer import Trainer, monitor_problems, trainer_callbacks, trainer_problem
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.library_output import write_library_output
 
 __all__ = ["AgentCLI", "resolve"]
 
 _DEFAULT_SEED = 17
-_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
 _FROM = "Study in the same database to start from. Its best points are tried after the config's own values."
 _TUNE = (
@@ -140,6 +142,8 @@ class AgentCLI(ReplaceableCLI):
             if cause := _cause(error):
                 raise cause from None
             raise
+        except MisconfigurationException as error:  # of a callback
+            raise InputError(trainer_problem(error, self._trainer_values)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Create the Trainer with the caller's settings. `fit` also keeps the best epoch by val_metric."""
@@ -148,11 +152,58 @@ class AgentCLI(ReplaceableCLI):
             self.trainer_defaults = {"callbacks": callbacks}
         elif self.subcommand == "fit":
             self.trainer_defaults = {"callbacks": self._default_callbacks()}
-        trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        # Lightning's checks of the arguments. No data have been read yet, so the messages quote no post.
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise InputError(trainer_problem(error, self._trainer_values)) from error
         folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
         if self.subcommand and folder is not None:
             write_library_output(Path(folder) / "log.txt")
         return trainer
+
+    def train(self, checkpoint: Path | None = None) -> None:
+        """Train, and resume from a checkpoint if there is one.
+
+        Raises:
+            InputError: If the Trainer's arguments or callbacks do not fit each other, the module or the data.
+        """
+        with self.one_line_errors():
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    def run_subcommand(self, command: str) -> None:
+        """Check the checkpoint, then run the command."""
+        given = self.config[command]
+        path = given.get("ckpt_path")
+        # With `--weights_only false`, the user trusts the file, whatever it holds.
+        if path and Path(path).is_file() and given.get("weights_only") is not False:
+            check_checkpoint(path, self.model, resumes=command == "fit")
+        with self.one_line_errors():
+            super().run_subcommand(command)
+
+    @contextmanager
+    def one_line_errors(self) -> Iterator[None]:
+        """Report what Lightning finds wrong in the config in one line each."""
+        try:
+            yield
+        except MisconfigurationException as error:
+            raise InputError(trainer_problem(error, self._trainer_values)) from error
+        except RuntimeError as error:
+            # EarlyStopping raises it after an epoch, when all metrics have been logged.
+            if "metric" in str(error):
+                self.check_monitors()
+            raise
+
+    def check_monitors(self) -> None:
+        """Check, after an epoch of training, that all metrics that callbacks of the config monitor have been logged.
+
+        Raises:
+            InputError: One line for each callback whose metric has not.
+        """
+        trainer = self.trainer
+        configured = trainer_callbacks(self._trainer_values)
+        callbacks = [callback for callback in trainer.callbacks if type(callback).__name__ in configured]
+        raise_problems(monitor_problems(callbacks, trainer.callback_metrics))
 
     def _default_callbacks(self) -> list[Callback]:
         trainer = self.created("trainer")
@@ -169,9 +220,9 @@ class AgentCLI(ReplaceableCLI):
 
     def check_ckpt_path(self) -> None:
         """Keep the config unchanged: Lightning would override the user's flags by the checkpoint's hyperparameters."""
-        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
-        if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
-            raise InputError(f"--ckpt_path: got {path}, which is no file; a study saves OUTDIR/STUDY/trial_N/best.ckpt")
+        command = self.config.get("subcommand")
+        if command:
+            check_path(command, self.config[command].get("ckpt_path"))
 
     def keep_config_dump(self) -> None:
         """Keep the config for `save_hyperparameters`. Unlike Lightning, do not validate it again after parsing."""
@@ -184,6 +235,12 @@ class AgentCLI(ReplaceableCLI):
         """Seed only if objects are created: parsing alone must not change the random state."""
         if self._instantiate:
             super().seed()
+
+    @property
+    def _trainer_values(self) -> dict[str, Any]:
+        config = self.config[self.config.subcommand] if self.config.get("subcommand") else self.config
+        values: dict[str, Any] = config.trainer.as_dict()
+        return values
 
     @property
     def values(self) -> dict[str, Any]:

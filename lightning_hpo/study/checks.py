@@ -1,5 +1,6 @@
 """Checks of a study before anything is written."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -8,6 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.trainer import device_problems as trainer_device_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -67,15 +69,7 @@ def check_settings(
 def _device_problems(settings: StudySettings, trainer: Mapping[str, Any]) -> list[str]:
     gpus, parallel = visible_gpus(), {"workers": settings.workers, "per_device": settings.per_device}
     problems = device_problems(settings.devices, trainer.get("accelerator"), gpus, **parallel)
-    devices = trainer.get("devices")
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
-    if len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1:
-        problems.append(
-            f"--trainer.devices: got {trainer['devices']}; a trial trains on one device, and several trials at the "
-            "same time: --study.workers"
-        )
-    return problems
+    return problems + trainer_device_problems(trainer.get("devices"), trainer.get("num_nodes"))
 
 
 def check_start(
@@ -91,16 +85,25 @@ def check_start(
     """
     outermost = corners(space.dimensions, preflight.BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
-    log = StudyFolder(spec.settings.folder).preflight_log
+    folder = StudyFolder(spec.settings.folder)
+    log = folder.preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight, dict(spec.config), spec.settings.monitor, outermost, methods, log=log
+            preflight.run_preflight,
+            dict(spec.config),
+            spec.settings,
+            outermost,
+            methods,
+            folder.rehearsal,
+            log=log,
         )
     if isinstance(findings, ProcessExit):
         raise LightningHpoError(
             f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
         )
     problems, attributes = list(findings.problems), _attributes(spec, findings)
+    for notice in [] if problems else findings.notices:
+        print(notice, file=sys.stderr)
     study = database.find(str(spec.settings.name))
     check_tracking(str(spec.settings.tracking_uri))
     if spec.data_fingerprint not in (None, findings.fingerprint):

@@ -1,21 +1,26 @@
-"""Preflight of a study: its data, its encoders, and one batch of training and validation."""
+"""Preflight of a study: its data, its encoders, and the rehearsal of a trial."""
 
+import os
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-
 from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_layers, load_encoder, longest_input
-from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
-from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.callbacks.resume_checkpoint import is_out_of_memory
 from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.study.rehearsal import rehearse
+from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.trial.run import unwritable
+from lightning_hpo.trial.trainer import left_out
 
 __all__ = ["BY_ENCODER", "Findings", "run_preflight"]
 
@@ -41,6 +46,7 @@ class Findings:
         counts: Counts of the data module, such as rows that were repaired or skipped, and windows.
         baselines: Score of each constant baseline on the validation split.
         precision: Precision of the trainer, which depends on the device if the config has `auto`.
+        notices: What a trial does differently from the config, one line each.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -48,59 +54,74 @@ class Findings:
     counts: Mapping[str, int] = field(default_factory=dict)
     baselines: Mapping[str, float] = field(default_factory=dict)
     precision: str = ""
+    notices: list[str] = field(default_factory=list)
 
 
 def run_preflight(
     config: Mapping[str, Any],
-    monitor: str,
+    settings: StudySettings,
     corners: Sequence[Mapping[str, Any]],
     methods: Sequence[str],
+    folder: TrialFolder,
     pipe: Connection,
 ) -> None:
-    """Build everything that the config names, train and validate one batch, and send the `Findings`.
+    """Rehearse a trial of the config, check the encoders of the search space, and send the `Findings`.
 
     Args:
         config: The resolved config.
-        monitor: Metric that the module must log.
+        settings: Settings of the study.
         corners: Extreme values of the flags of `BY_ENCODER`, in every combination that a trial may have.
         methods: Augmentation methods that the study may use.
+        folder: Folder for the files of the rehearsal, which is deleted at the end.
         pipe: Connection to the study process.
     """
     try:
-        findings = _preflight(config, monitor, corners, methods)
+        findings = _preflight(config, settings, corners, methods, folder)
     except InputError as error:
         findings = Findings(problems=error.problems)
-    except MisconfigurationException as error:
-        findings = Findings(problems=[f"--trainer: {str(error).splitlines()[0]}"])
     except LightningHpoError as error:
         findings = Findings(problems=str(error).splitlines())
+    except Exception as error:  # noqa: BLE001 - a trial would fail in the same way
+        print("".join(traceback.format_tb(error.__traceback__)) + type(error).__name__, file=sys.stderr)
+        findings = Findings(problems=[_failure(error)])
     pipe.send(findings)
 
 
+def _failure(error: Exception) -> str:
+    """Return why one batch failed, without the message, which may quote post text."""
+    if is_out_of_memory(error):
+        return "--data.batch_size: one batch of training and validation is out of memory; use less, or shorter windows"
+    if (number := unwritable(error)) is not None:
+        return f"--study.outdir: cannot write: {os.strerror(number)}"
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"one batch of training and validation failed: {type(error).__name__} in {last.filename}, line {last.lineno}"
+
+
 def _preflight(
-    config: Mapping[str, Any], monitor: str, corners: Sequence[Mapping[str, Any]], methods: Sequence[str]
+    config: Mapping[str, Any],
+    settings: StudySettings,
+    corners: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    folder: TrialFolder,
 ) -> Findings:
     load_methods(methods)
-    kwargs = {"fast_dev_run": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    cli = AgentCLI(config, trainer_kwargs=kwargs)
-    if isinstance(cli.model, TextAgent) and isinstance(cli.model.network, TextNetwork):
-        _refuse_length(cli.datamodule.max_length, cli.model.network.encoder)
-    cli.trainer.fit(cli.model, cli.datamodule)
-    metrics = cli.trainer.callback_metrics
-    if monitor not in metrics:
-        logged = ", ".join(sorted(metrics)) or "nothing"
-        raise InputError(
-            f"--study.monitor: {monitor!r} is never logged by {type(cli.model).__name__}; logged are: {logged}"
+    with rehearse(config, settings, folder) as rehearsal:
+        data, model, precision = rehearsal.cli.datamodule, rehearsal.cli.model, rehearsal.cli.trainer.precision
+    problems, notices = [], left_out(config)
+    if rehearsal.export_problem:
+        fatal = settings.register
+        (problems if fatal else notices).append(
+            f"--model: {rehearsal.export_problem}" + "; to search without it, use --study.register false" * fatal
         )
-    data, model = cli.datamodule, cli.model
     baselines = getattr(model, "constant_answers", None)
     searched = [corner for corner in corners if corner] if isinstance(model, TextAgent) else []
     return Findings(
-        problems=_corner_problems(data, flags(config), searched),
+        problems=problems + _corner_problems(data, flags(config), searched),
+        notices=notices,
         fingerprint=getattr(data, "fingerprint", None),
         counts=dict(getattr(data, "counts", {})),
         baselines={} if baselines is None else baselines(data.val_pairs, data.corpus.posts),
-        precision=cli.trainer.precision,
+        precision=precision,
     )
 
 
