@@ -16,6 +16,7 @@ from lightning_hpo.data.criteria import read_criteria
 from lightning_hpo.data.datasets import EvalDataset, TrainDataset
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.labels import WindowTarget
+from lightning_hpo.data.pair_template import largest_ids
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.posts import read_posts
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
@@ -74,6 +75,8 @@ class PairDataModule(LightningDataModule):
     test_pairs: PairTable
     """Pairs of the test split, after `setup("test")`."""
     fingerprint: str
+    largest_ids: tuple[int, int]
+    """Largest token id and token type id of the tokenizer."""
     val_pairs: PairTable
 
     def __init__(
@@ -135,11 +138,13 @@ class PairDataModule(LightningDataModule):
         """Return the pairs of these posts that training uses or draws from: every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
-    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+    @staticmethod
+    def labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return the label tensors of windows."""
         raise NotImplementedError
 
-    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    @staticmethod
+    def pair_keys(pairs: Sequence[Pair]) -> dict[str, Any]:
         """Return further keys of an evaluation batch with these pairs."""
         raise NotImplementedError
 
@@ -203,6 +208,7 @@ class PairDataModule(LightningDataModule):
 
     def _tokenized(self) -> TokenizedCorpus:
         tokenizer = load_tokenizer(self.tokenizer)
+        self.largest_ids = largest_ids(tokenizer)
         return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
     def _set_up_predict(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import class_of, flags, with_flags
 from lightning_hpo.config.trainer import device_problems as trainer_device_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
@@ -18,8 +18,9 @@ from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
-from lightning_hpo.study import preflight
+from lightning_hpo.study.encoder_checks import BY_ENCODER
 from lightning_hpo.study.lines import waiting
+from lightning_hpo.study.preflight import Findings, run_preflight
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
@@ -83,24 +84,23 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    outermost = corners(space.dimensions, preflight.BY_ENCODER)
+    outermost = corners(space.dimensions, BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     folder = StudyFolder(spec.settings.folder)
     log = folder.preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
-        findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight,
-            dict(spec.config),
+        findings: Findings | ProcessExit = workers.call(
+            run_preflight,
+            with_flags(spec.config, _values_outside(space, spec.config)),
             spec.settings,
             outermost,
             methods,
             folder.rehearsal,
             log=log,
         )
-    if isinstance(findings, ProcessExit):
-        raise LightningHpoError(
-            f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
-        )
+    reason = findings.reason if isinstance(findings, ProcessExit) else findings.failure
+    if isinstance(findings, ProcessExit) or reason:
+        raise LightningHpoError(f"the check with one batch of training and validation failed: {reason}; see {log}")
     problems, attributes = list(findings.problems), _attributes(spec, findings)
     for notice in [] if problems else findings.notices:
         print(notice, file=sys.stderr)
@@ -119,6 +119,19 @@ def check_start(
     if problems:
         raise InputError(problems)
     return attributes
+
+
+def _values_outside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a searched value for each flag of an encoder whose value in the config no trial has."""
+    values = flags(config)
+    return {
+        flag: dimension.ends[0]
+        for flag, dimension in space.dimensions.items()
+        if flag in BY_ENCODER
+        and not (dimension.when or dimension.at_most)
+        and values.get(flag) is not None
+        and not dimension.contains(values[flag])
+    }
 
 
 def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]:
@@ -142,7 +155,7 @@ def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
     ]
 
 
-def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
+def _attributes(spec: StudySpec, findings: Findings) -> dict[str, Any]:
     # Before the agent: a study with an agent counts as begun.
     started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: asdict(spec.warm_start)}
     return {

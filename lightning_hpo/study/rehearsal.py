@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from lightning_hpo.agents.network.encoder_checks import check_longest_window
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint, weights_of
-from lightning_hpo.callbacks.resume_checkpoint import find_checkpoint, is_out_of_memory
+from lightning_hpo.callbacks.resume_checkpoint import find_checkpoint
 from lightning_hpo.callbacks.stop_request import StopRequest
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import with_flags
@@ -108,28 +109,12 @@ def _rehearsed(config: Mapping[str, Any], settings: StudySettings, folder: Trial
     cli.check_monitors()
     with cli.one_line_errors():
         raise_problems(limits.problems(cli.trainer))
-    _check_longest_window(cli)
+    network, length = getattr(cli.model, "network", None), getattr(cli.datamodule, "max_length", None)
+    if isinstance(network, TextNetwork) and length is not None:  # the batch need not hold a window of this length
+        check_longest_window(network, network.encoder, length)
     problem = _export_problem(cli, best, folder)
     _resume(cli, folder)
     return Rehearsal(cli, problem)
-
-
-def _check_longest_window(cli: AgentCLI) -> None:
-    """Run one window of the full length, which the first batch need not hold."""
-    network, length = getattr(cli.model, "network", None), getattr(cli.datamodule, "max_length", None)
-    if not isinstance(network, TextNetwork) or length is None:
-        return
-    token = 2 if network.encoder.config.pad_token_id == 1 else 1  # padding may not count as a position
-    ids = torch.full((1, length), token)
-    try:
-        with torch.no_grad():
-            network(ids, torch.ones_like(ids))
-    except (IndexError, RuntimeError) as error:
-        if is_out_of_memory(error):  # a GPU may have room for what the CPU has not
-            return
-        raise InputError(
-            f"--data.max_length: got {length}, but the encoder fails with {type(error).__name__} on so many tokens"
-        ) from error
 
 
 def _export_problem(cli: AgentCLI, best: MLflowModelCheckpoint, folder: TrialFolder) -> str:
