@@ -1,5 +1,6 @@
 """Deletion of checkpoints and models that are no longer needed."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ __all__ = ["CheckpointRetention", "unneeded_checkpoints"]
 
 
 def unneeded_checkpoints(study: optuna.Study) -> Iterator[Path]:
-    """Yield the checkpoints of finished trials, except the best epoch's of complete ones."""
+    """Yield the checkpoints of finished trials, except those of complete trials that keep their weights."""
     states = {trial.number: trial.state for trial in study.get_trials(deepcopy=False)}
     for folder in folder_of(study).trials():
         state = states.get(folder.number)
@@ -25,6 +26,8 @@ def unneeded_checkpoints(study: optuna.Study) -> Iterator[Path]:
         for path in sorted(folder.path.glob("*.ckpt*")):
             if state != TrialState.COMPLETE or path != folder.best:
                 yield path
+        if state != TrialState.COMPLETE or not folder.best.exists():
+            yield from sorted(path for path in folder.checkpoints.rglob("*") if path.is_file())
 
 
 class CheckpointRetention(StudyCallback):
@@ -79,7 +82,9 @@ class CheckpointRetention(StudyCallback):
             self._delete(surplus, self._kept.pop(surplus)[1])
 
     def _delete(self, number: int, model_uri: str | None) -> None:
-        self._folder.trial(number).best.unlink(missing_ok=True)
+        folder = self._folder.trial(number)
+        folder.best.unlink(missing_ok=True)
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if model_uri is not None:
             self._surplus.append(model_uri)
         try:

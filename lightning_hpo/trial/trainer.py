@@ -29,17 +29,22 @@ _NEED_LOGGER = (LearningRateMonitor, DeviceStatsMonitor)
 _ONE_BATCH = "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1"
 
 
-def build_trial(config: Mapping[str, Any], folder: TrialFolder, callbacks: Sequence[Callback]) -> AgentCLI:
+def build_trial(
+    config: Mapping[str, Any], folder: TrialFolder, callbacks: Sequence[Callback], *, enable_progress_bar: bool = False
+) -> AgentCLI:
     """Create the module, the data module and the Trainer of a trial.
 
     Args:
         config: Resolved config of the trial.
         folder: Folder of the trial. Checkpoint callbacks of the config write to it.
         callbacks: Callbacks of the trial, added to those of the config.
+        enable_progress_bar: Whether to show Lightning's progress bar.
     """
-    own = {**{name: value for name, (value, _) in _OWNED.items()}, "default_root_dir": str(folder.path)}
+    own = {name: value for name, (value, _) in _OWNED.items()}
+    own |= {"default_root_dir": str(folder.path), "enable_progress_bar": enable_progress_bar}
     kept = [_placed(each, folder) for each in _configured(config) if not _reason_to_leave_out(each)]
-    # Taken out of the config, so that no logger is created that the trial does not use, and no error names its flag.
+    # Taken out of the config, so that no logger is created that the trial does not use, and no error names a flag that
+    # the user has not set.
     unset = {f"trainer.{name}": False if name == "barebones" else None for name in _OWNED}
     changed = with_flags(config, {**unset, "trainer.callbacks": kept or None})
     return AgentCLI(changed, trainer_kwargs={**own, "callbacks": list(callbacks)})
