@@ -8,7 +8,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
@@ -18,6 +17,7 @@ from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["register"]
 
@@ -84,9 +84,8 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
     """Log the model of a checkpoint, and send its URI or the problem."""
     from lightning_hpo.serving.flavor import log_model  # takes seconds, and only this process needs it
 
-    kwargs = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "enable_checkpointing": False}
     try:
-        cli = AgentCLI(["--config", str(folder.config)], trainer_kwargs=kwargs)
+        cli = rebuild_trial(folder, accelerator="cpu")
         cli.model.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
         cli.datamodule.prepare_data()
         cli.datamodule.setup("validate")

@@ -12,7 +12,7 @@ from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.callbacks.resume_checkpoint import is_out_of_memory
 from lightning_hpo.config.flags import flags
 from lightning_hpo.data.augmentation.methods import load_methods
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, NotFiniteError
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.encoder_checks import EncoderChecks
 from lightning_hpo.study.rehearsal import rehearse
@@ -68,6 +68,8 @@ def run_preflight(
         findings = _preflight(config, settings, corners, methods, folder)
     except InputError as error:
         findings = Findings(problems=error.problems)
+    except NotFiniteError as error:
+        findings = Findings(problems=[f"--model: {error}, after one batch of training"])
     except LightningHpoError as error:
         findings = Findings(problems=str(error).splitlines())
     except Exception as error:  # noqa: BLE001 - a trial would fail in the same way

@@ -22,7 +22,6 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
-from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
@@ -33,7 +32,7 @@ from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
 from lightning_hpo.trial.remote_trial import RemoteTrial
-from lightning_hpo.trial.trainer import build_trial
+from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial", "trial_callbacks", "unwritable"]
 
@@ -79,8 +78,7 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     best = _best_checkpoint(task, tracker, remote)
-    config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
-    cli = build_trial(config, task.folder, trial_callbacks(task, remote, stop, outbox, best))
+    cli = rebuild_trial(task.folder, trial_callbacks(task, remote, stop, outbox, best))
     device = _device_tags(cli.trainer)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     remote.set_user_attr(TrialKey.WORKER, {**process, **device})

@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks.model_summary import ModelSummary
 from lightning.pytorch.callbacks.progress import ProgressBar
 
 from lightning_hpo.config.agent_cli import AgentCLI
-from lightning_hpo.config.flags import class_of, with_flags
+from lightning_hpo.config.flags import class_of, read_yaml, with_flags
 from lightning_hpo.study_folder import TrialFolder
 
-__all__ = ["build_trial", "left_out", "refused_flags"]
+__all__ = ["build_trial", "left_out", "rebuild_trial", "refused_flags"]
 
 _OWNED = {
     "enable_checkpointing": (True, "a trial saves checkpoints"),
@@ -30,7 +30,7 @@ _ONE_BATCH = "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.l
 
 
 def build_trial(
-    config: Mapping[str, Any], folder: TrialFolder, callbacks: Sequence[Callback], *, enable_progress_bar: bool = False
+    config: Mapping[str, Any], folder: TrialFolder, callbacks: Sequence[Callback] = (), **trainer: Any
 ) -> AgentCLI:
     """Create the module, the data module and the Trainer of a trial.
 
@@ -38,16 +38,21 @@ def build_trial(
         config: Resolved config of the trial.
         folder: Folder of the trial. Checkpoint callbacks of the config write to it.
         callbacks: Callbacks of the trial, added to those of the config.
-        enable_progress_bar: Whether to show Lightning's progress bar.
+        trainer: Further arguments of the Trainer, which override the config.
     """
-    own = {name: value for name, (value, _) in _OWNED.items()}
-    own |= {"default_root_dir": str(folder.path), "enable_progress_bar": enable_progress_bar}
+    own = {name: value for name, (value, _) in _OWNED.items()} | {"default_root_dir": str(folder.path)} | trainer
     kept = [_placed(each, folder) for each in _configured(config) if not _reason_to_leave_out(each)]
     # Taken out of the config, so that no logger is created that the trial does not use, and no error names a flag that
     # the user has not set.
     unset = {f"trainer.{name}": False if name == "barebones" else None for name in _OWNED}
     changed = with_flags(config, {**unset, "trainer.callbacks": kept or None})
     return AgentCLI(changed, trainer_kwargs={**own, "callbacks": list(callbacks)})
+
+
+def rebuild_trial(folder: TrialFolder, callbacks: Sequence[Callback] = (), **trainer: Any) -> AgentCLI:
+    """Create what `build_trial` creates from the config in the folder of a trial."""
+    config = read_yaml(folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
+    return build_trial(config, folder, callbacks, **trainer)
 
 
 def left_out(config: Mapping[str, Any]) -> list[str]:
