@@ -3,11 +3,12 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
@@ -109,6 +110,8 @@ class AgentCLI(ReplaceableCLI):
             super().parse_arguments(parser, args)
         except (ArgumentError, UnicodeDecodeError) as error:
             raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
+        # The default of an argument may be an enumeration that YAML cannot hold, such as the interval of a Timer.
+        self.config = _without_enumerations(self.config)
 
     def _names(self, arguments: list[str]) -> list[str]:
         config = self.parser.parse_args(arguments)
@@ -264,6 +267,15 @@ class _SaveConfig(SaveConfigCallback):
             if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
                 config = masked(self.parser.dump(self.config, skip_none=False))
                 logger.experiment.log_text(logger.run_id, config, self.config_filename)
+
+
+def _without_enumerations(value: Any) -> Any:
+    if isinstance(value, Namespace):
+        for key, inner in vars(value).items():
+            setattr(value, key, _without_enumerations(inner))
+    elif isinstance(value, list):
+        return [_without_enumerations(inner) for inner in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def _cause(error: BaseException | None) -> LightningHpoError | None:
