@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.callbacks import Callback, Checkpoint, DeviceStatsMonitor, LearningRateMonitor
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    OnExceptionCheckpoint,
+)
 from lightning.pytorch.callbacks.model_summary import ModelSummary
 from lightning.pytorch.callbacks.progress import ProgressBar
 
@@ -110,6 +116,8 @@ def _reason_to_leave_out(callback: Mapping[str, Any]) -> str:
         return "the study shows its own progress"
     if issubclass(kind, _NEED_LOGGER):
         return "it needs a logger; the study records the learning rate and the peak memory in MLflow"
+    if issubclass(kind, OnExceptionCheckpoint):
+        return "with it, Lightning would choose what to resume from; a trial resumes from its own checkpoints"
     return ""
 
 

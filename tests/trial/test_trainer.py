@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, OnExceptionCheckpoint, Timer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.trial.trainer import build_trial, left_out, refused_flags
@@ -50,6 +50,10 @@ LEFT_OUT: dict[str, tuple[dict[str, Any], list[str]]] = {
             "--trainer.callbacks: DeviceStatsMonitor is left out: it needs a logger",
         ],
     ),
+    "checkpoints on exceptions": (
+        {"callbacks": [_callback("OnExceptionCheckpoint", dirpath="crashes")]},
+        ["--trainer.callbacks: OnExceptionCheckpoint is left out: with it, Lightning would choose"],
+    ),
     "checkpoints elsewhere": (
         {"callbacks": [_callback("ModelCheckpoint", dirpath="models/mine")]},
         ["--trainer.callbacks: ModelCheckpoint writes to the folder of its trial, not to models/mine"],
@@ -87,15 +91,12 @@ def test_checkpoints_of_callbacks_are_written_into_the_folder_of_the_trial(
     monkeypatch.chdir(tmp_path)
     callbacks = [
         _callback("ModelCheckpoint", dirpath="models/mine", filename="a"),
-        _callback("OnExceptionCheckpoint", dirpath=str(tmp_path / "crashes")),
         _callback("Timer", duration="00:01:00:00"),
         _callback("ModelCheckpoint", filename="b", monitor="val_loss"),
     ]
     folder = TrialFolder(tmp_path / "trial_0")
     cli = build_trial(_with(foreign_config, callbacks=callbacks, max_epochs=1), folder)
-    [crashes] = [each for each in cli.trainer.callbacks if isinstance(each, OnExceptionCheckpoint)]
     assert any(isinstance(each, Timer) for each in cli.trainer.callbacks)
-    assert Path(crashes.dirpath) == folder.checkpoints / "crashes"
     cli.train()
     assert len([each for each in cli.trainer.callbacks if isinstance(each, ModelCheckpoint)]) == 2
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
