@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -110,8 +111,8 @@ class AgentCLI(ReplaceableCLI):
             super().parse_arguments(parser, args)
         except (ArgumentError, UnicodeDecodeError) as error:
             raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
-        # The default of an argument may be an enumeration that YAML cannot hold, such as the interval of a Timer.
-        self.config = _without_enumerations(self.config)
+        # Defaults of callbacks, such as the interval of a Timer and the device of a StochasticWeightAveraging.
+        self.config = _plain(self.config)
 
     def _names(self, arguments: list[str]) -> list[str]:
         config = self.parser.parse_args(arguments)
@@ -140,13 +141,14 @@ class AgentCLI(ReplaceableCLI):
             return
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             # jsonargparse wraps the errors of a class in one that quotes the whole config.
-            if cause := _cause(error):
+            cause = _cause(error)
+            if isinstance(cause, MisconfigurationException):  # of a callback
+                raise InputError(trainer_problem(cause, self._trainer_values, "callbacks")) from error
+            if cause is not None:
                 raise cause from None
             raise
-        except MisconfigurationException as error:  # of a callback
-            raise InputError(trainer_problem(error, self._trainer_values)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Create the Trainer with the caller's settings. `fit` also keeps the best epoch by val_metric."""
@@ -269,17 +271,18 @@ class _SaveConfig(SaveConfigCallback):
                 logger.experiment.log_text(logger.run_id, config, self.config_filename)
 
 
-def _without_enumerations(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Replace the values of a parsed config that YAML cannot hold, inside it; and return a single value."""
     if isinstance(value, Namespace):
         for key, inner in vars(value).items():
-            setattr(value, key, _without_enumerations(inner))
+            setattr(value, key, _plain(inner))
     elif isinstance(value, list):
-        return [_without_enumerations(inner) for inner in value]
-    return value.value if isinstance(value, Enum) else value
+        return [_plain(inner) for inner in value]
+    return value.value if isinstance(value, Enum) else str(value) if isinstance(value, torch.device) else value
 
 
-def _cause(error: BaseException | None) -> LightningHpoError | None:
-    while error is not None and not isinstance(error, LightningHpoError):
+def _cause(error: BaseException | None) -> LightningHpoError | MisconfigurationException | None:
+    while error is not None and not isinstance(error, LightningHpoError | MisconfigurationException):
         error = error.__cause__ or error.__context__
     return error
 

@@ -122,12 +122,13 @@ def device_problems(devices: object, num_nodes: object = 1) -> list[str]:
     return problems
 
 
-def trainer_problem(error: BaseException, values: Mapping[str, Any]) -> str:
+def trainer_problem(error: BaseException, values: Mapping[str, Any], section: str = "") -> str:
     """Return an error of Lightning's Trainer in one line, with the flags that the user has set and it is about.
 
     Args:
         error: The error. Its message is about the configuration.
         values: The `trainer` section of the config.
+        section: Name of the argument in which the error was raised, if it is known.
     """
     text = " ".join(str(error).split())
     defaults = {name: taken.default for name, taken in signature(LightningTrainer.__init__).parameters.items()}
@@ -137,8 +138,8 @@ def trainer_problem(error: BaseException, values: Mapping[str, Any]) -> str:
         if value is not None and value != defaults.get(name) and re.search(rf"\b{name}\b", text)
     ]
     classes = [name for name in trainer_callbacks(values) if re.search(rf"\b{name}\b", text)]
-    if classes and not flags:
-        flags = ["--trainer.callbacks"]
+    if not flags and (classes or section):
+        flags = [f"--trainer.{'callbacks' if classes else section}"]
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST].rsplit(' ', 1)[0]} ..."
     return f"{', '.join(flags) or '--trainer'}: {shown or type(error).__name__}"
 
