@@ -1,8 +1,7 @@
 """LightningCLI of every command: any LightningModule, any LightningDataModule, and the augmentation (`aug`)."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,10 +20,10 @@ from lightning_hpo.config.checkpoint import check_checkpoint, check_path
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.lightning_private import ReplaceableCLI
-from lightning_hpo.config.trainer import Trainer, monitor_problems, trainer_callbacks, trainer_problem
+from lightning_hpo.config.trainer import Trainer, one_line_errors, trainer_problem
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.library_output import write_library_output
 
 __all__ = ["AgentCLI", "resolve"]
@@ -145,7 +144,7 @@ class AgentCLI(ReplaceableCLI):
             # jsonargparse wraps the errors of a class in one that quotes the whole config.
             cause = _cause(error)
             if isinstance(cause, MisconfigurationException):  # of a callback
-                raise InputError(trainer_problem(cause, self._trainer_values, "callbacks")) from error
+                raise InputError(trainer_problem(cause, self.trainer_values, "callbacks")) from error
             if cause is not None:
                 raise cause from None
             raise
@@ -161,7 +160,7 @@ class AgentCLI(ReplaceableCLI):
             trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
         # Lightning's checks of the arguments. No data have been read yet, so the messages quote no post.
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise InputError(trainer_problem(error, self._trainer_values)) from error
+            raise InputError(trainer_problem(error, self.trainer_values)) from error
         folder = getattr(trainer.logger, "log_dir", None)  # that of a CSVLogger or a TensorBoardLogger
         if self.subcommand and folder is not None:
             write_library_output(Path(folder) / "log.txt")
@@ -173,7 +172,7 @@ class AgentCLI(ReplaceableCLI):
         Raises:
             InputError: If the Trainer's arguments or callbacks do not fit each other, the module or the data.
         """
-        with self.one_line_errors():
+        with one_line_errors(self.trainer, self.trainer_values):
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
 
     def run_subcommand(self, command: str) -> None:
@@ -183,32 +182,8 @@ class AgentCLI(ReplaceableCLI):
         # With `--weights_only false`, the user trusts the file, whatever it holds.
         if path and Path(path).is_file() and given.get("weights_only") is not False:
             check_checkpoint(path, self.model, resumes=command == "fit")
-        with self.one_line_errors():
+        with one_line_errors(self.trainer, self.trainer_values):
             super().run_subcommand(command)
-
-    @contextmanager
-    def one_line_errors(self) -> Iterator[None]:
-        """Report what Lightning finds wrong in the config in one line each."""
-        try:
-            yield
-        except MisconfigurationException as error:
-            raise InputError(trainer_problem(error, self._trainer_values)) from error
-        except RuntimeError as error:
-            # EarlyStopping raises it after an epoch, when all metrics have been logged.
-            if "metric" in str(error):
-                self.check_monitors()
-            raise
-
-    def check_monitors(self) -> None:
-        """Check, after an epoch of training, that all metrics that callbacks of the config monitor have been logged.
-
-        Raises:
-            InputError: One line for each callback whose metric has not.
-        """
-        trainer = self.trainer
-        configured = trainer_callbacks(self._trainer_values)
-        callbacks = [callback for callback in trainer.callbacks if type(callback).__name__ in configured]
-        raise_problems(monitor_problems(callbacks, trainer.callback_metrics))
 
     def _default_callbacks(self) -> list[Callback]:
         trainer = self.created("trainer")
@@ -242,7 +217,8 @@ class AgentCLI(ReplaceableCLI):
             super().seed()
 
     @property
-    def _trainer_values(self) -> dict[str, Any]:
+    def trainer_values(self) -> dict[str, Any]:
+        """The `trainer` section of the config."""
         config = self.config[self.config.subcommand] if self.config.get("subcommand") else self.config
         values: dict[str, Any] = config.trainer.as_dict()
         return values

@@ -1,7 +1,8 @@
 """Lightning's Trainer on one device, with one more precision, `auto`, and with errors of one line."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_hpo.config.lightning_private import starts_processes
 from lightning_hpo.exceptions import InputError, raise_problems
@@ -19,9 +21,11 @@ from lightning_hpo.hardware.bf16 import computes_bf16
 __all__ = [
     "Precision",
     "Trainer",
+    "check_monitors",
     "device_problems",
     "monitor_problems",
     "native_precision",
+    "one_line_errors",
     "trainer_callbacks",
     "trainer_problem",
 ]
@@ -161,6 +165,43 @@ def monitor_problems(callbacks: Sequence[Callback], logged: Mapping[str, Any]) -
         and monitor not in logged
         and getattr(callback, "strict", True)
     ]
+
+
+def check_monitors(trainer: LightningTrainer, values: Mapping[str, Any]) -> None:
+    """Check, after an epoch of training, that all metrics that callbacks of the config monitor have been logged.
+
+    Args:
+        trainer: The Trainer.
+        values: The `trainer` section of the config.
+
+    Raises:
+        InputError: One line for each callback whose metric has not.
+    """
+    configured, found = trainer_callbacks(values), trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = [callback for callback in found if type(callback).__name__ in configured]
+    raise_problems(monitor_problems(callbacks, trainer.callback_metrics))
+
+
+@contextmanager
+def one_line_errors(trainer: LightningTrainer, values: Mapping[str, Any]) -> Iterator[None]:
+    """Report what Lightning finds wrong in the config while it trains, in one line each.
+
+    Args:
+        trainer: The Trainer.
+        values: The `trainer` section of the config.
+
+    Raises:
+        InputError: If the Trainer's arguments or callbacks do not fit each other, the module or the data.
+    """
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise InputError(trainer_problem(error, values)) from error
+    except RuntimeError as error:
+        # EarlyStopping raises it after an epoch, when all metrics have been logged.
+        if "metric" in str(error):
+            check_monitors(trainer, values)
+        raise
 
 
 def native_precision(accelerator: str | Accelerator) -> Literal["bf16-mixed", "32-true"]:

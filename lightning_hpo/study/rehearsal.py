@@ -20,6 +20,7 @@ from lightning_hpo.callbacks.resume_checkpoint import find_checkpoint
 from lightning_hpo.callbacks.stop_request import StopRequest
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import with_flags
+from lightning_hpo.config.trainer import check_monitors, one_line_errors
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.storage.settings import StudySettings
@@ -106,8 +107,8 @@ def _rehearsed(config: Mapping[str, Any], settings: StudySettings, folder: Trial
         raise InputError(
             f"--study.monitor: {settings.monitor!r} is never logged by {type(cli.model).__name__}; logged are: {names}"
         )
-    cli.check_monitors()
-    with cli.one_line_errors():
+    check_monitors(cli.trainer, cli.trainer_values)
+    with one_line_errors(cli.trainer, cli.trainer_values):
         raise_problems(limits.problems(cli.trainer))
     network, length = getattr(cli.model, "network", None), getattr(cli.datamodule, "max_length", None)
     if isinstance(network, TextNetwork) and length is not None:  # the batch need not hold a window of this length
