@@ -40,7 +40,7 @@ class WaitForSignalOnce(Callback):
         if (trainer.current_epoch, batch_idx) != self.place or rehearses(trainer) or self.marker.exists():
             return
         self.marker.touch()
-        (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]
+        (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
         end = time.monotonic() + self.limit_s
         while not stop.requested:
             assert time.monotonic() < end, "no stop was requested"

@@ -41,7 +41,7 @@ def write_tiny_encoder(folder: Path, config: PreTrainedConfig | None = None, **t
         initializer_range=1.0,
     )
     with quiet_transformers():
-        AutoModel.from_config(config).save_pretrained(folder)
+        AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
         usual = {
             "pad_token": "[PAD]",
             "unk_token": "[UNK]",

@@ -7,12 +7,13 @@ from inspect import signature
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.accelerators import Accelerator
-from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_hpo.config.lightning_private import starts_processes
 from lightning_hpo.exceptions import InputError, raise_problems
@@ -78,7 +79,7 @@ class Trainer(LightningTrainer):
                 f"--trainer.strategy: got {options.get('strategy')}, which trains in further processes; leave it out"
             )
         # Lightning has set it from a job's variables, and would log nothing in all tasks but the first.
-        rank_zero_only.rank = 0
+        rank_zero_only.rank = 0  # type: ignore[attr-defined]
 
 
 class _OneProcess(LightningEnvironment):

@@ -9,10 +9,10 @@ from lightning.pytorch.callbacks import (
     Checkpoint,
     DeviceStatsMonitor,
     LearningRateMonitor,
+    ModelSummary,
     OnExceptionCheckpoint,
+    ProgressBar,
 )
-from lightning.pytorch.callbacks.model_summary import ModelSummary
-from lightning.pytorch.callbacks.progress import ProgressBar
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import class_of, read_yaml, with_flags

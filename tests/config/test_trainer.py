@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_hpo.config.trainer import Trainer, monitor_problems, native_precision, trainer_problem
@@ -98,7 +98,8 @@ def test_variables_of_a_job_are_not_read(job: str, strategy: str, monkeypatch: p
     monkeypatch.setattr(rank_zero_only, "rank", 1)  # set from the variables when Lightning is imported
     trainer = _quiet(strategy=strategy)
     assert (trainer.world_size, trainer.num_devices, trainer.num_nodes) == (1, 1, 1)
-    assert (trainer.global_rank, trainer.local_rank, trainer.node_rank, rank_zero_only.rank) == (0, 0, 0, 0)
+    ranks: Any = rank_zero_only
+    assert (trainer.global_rank, trainer.local_rank, trainer.node_rank, ranks.rank) == (0, 0, 0, 0)
     environment = trainer.strategy.cluster_environment if strategy == "ddp" else None  # type: ignore[attr-defined]
     assert environment is None or environment.main_address == "127.0.0.1"
 

@@ -251,7 +251,7 @@ def test_train_dataset_takes_draws(corpus_folder: Path, tokenizer_folder: Path) 
 def test_datasets_are_pickled_for_workers_that_are_not_forked(
     kind: Any, corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
-    module = make(kind, corpus_folder, tokenizer_folder, draw_seed=1)
+    module: Any = make(kind, corpus_folder, tokenizer_folder, draw_seed=1)
     module.setup("fit")
     module.trainer = object()  # a Trainer cannot be pickled, and no worker needs it
     module.unpicklable = lambda: None

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -91,7 +91,7 @@ def test_steps_of_manual_optimization_are_not_counted(quiet_trainer: Make) -> No
 @pytest.mark.parametrize(("limit", "name"), [(0.1, "limit_val_batches"), (0.1, "limit_train_batches")])
 def test_share_that_leaves_no_batch_is_an_error_of_lightning(quiet_trainer: Make, limit: float, name: str) -> None:
     with pytest.raises(MisconfigurationException, match=name):
-        _problems(quiet_trainer, **{name: limit})
+        _problems(quiet_trainer, None, **{name: limit})
 
 
 def test_data_without_a_length(quiet_trainer: Make) -> None:

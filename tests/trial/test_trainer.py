@@ -96,9 +96,10 @@ def test_checkpoints_of_callbacks_are_written_into_the_folder_of_the_trial(
     ]
     folder = TrialFolder(tmp_path / "trial_0")
     cli = build_trial(_with(foreign_config, callbacks=callbacks, max_epochs=1), folder)
-    assert any(isinstance(each, Timer) for each in cli.trainer.callbacks)
+    own: Any = cli.trainer
+    assert any(isinstance(each, Timer) for each in own.callbacks)
     cli.train()
-    assert len([each for each in cli.trainer.callbacks if isinstance(each, ModelCheckpoint)]) == 2
+    assert len([each for each in own.callbacks if isinstance(each, ModelCheckpoint)]) == 2
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert written == ["trial_0/checkpoints/b.ckpt", "trial_0/checkpoints/mine/a.ckpt"]
 

@@ -83,7 +83,7 @@ def check_ids(encoder: PreTrainedModel, token_id: int, type_id: int) -> None:
     Raises:
         InputError: If the tokenizer belongs to another encoder.
     """
-    table: Any = encoder.get_input_embeddings()  # type: ignore[no-untyped-call]
+    table: Any = encoder.get_input_embeddings()
     rows = getattr(table, "num_embeddings", None)
     if isinstance(rows, int) and token_id >= rows:
         raise InputError(
@@ -108,7 +108,7 @@ def _probe(encoder: PreTrainedModel) -> Tensor:
 def _hidden_states(encoder: PreTrainedModel, tokens: Tensor) -> Tensor:
     """Return the hidden states [1, T, H] without dropout. The mode of the encoder and of its parts stays the same."""
     modes = [(part, part.training) for part in encoder.modules()]
-    encoder.eval()
+    encoder.eval()  # type: ignore[no-untyped-call]
     try:
         with torch.no_grad():
             hidden: Tensor = encoder(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state

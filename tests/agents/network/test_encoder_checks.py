@@ -49,7 +49,8 @@ def _encoder(config: PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(0)
     with quiet_transformers():
         encoder: PreTrainedModel = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]
-    return encoder.train()
+    encoder.train()
+    return encoder
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "mpnet"])
