@@ -39,6 +39,11 @@ class TrialFolder:
         return tuple(self.path / name for name in (LAST, PREVIOUS, PARTIAL))
 
     @property
+    def checkpoints(self) -> Path:
+        """Files of the checkpoint callbacks in the user's config; Lightning's default folder for them."""
+        return self.path / "checkpoints"
+
+    @property
     def log(self) -> Path:
         """Output of the trial's processes."""
         return self.path / "log.txt"
@@ -95,6 +100,11 @@ class StudyFolder:
     def study_id_file(self) -> Path:
         """File with the id of the study."""
         return self.path / "study_id"
+
+    @property
+    def rehearsal(self) -> TrialFolder:
+        """Folder of the preflight's trial, which is deleted at its end."""
+        return TrialFolder(self.path / "preflight")
 
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of a trial, whether or not it exists."""

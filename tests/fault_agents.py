@@ -12,6 +12,7 @@ from lightning_hpo.agents import CriteriaAgent
 from lightning_hpo.data import CriteriaDataModule, pair_data_module
 from lightning_hpo.data.posts import Posts
 from lightning_hpo.data.splits import Split, split_posts
+from tests.fault_callbacks import rehearses
 
 TWIN = "twin"
 """Id of a post with the text of another post."""
@@ -31,7 +32,7 @@ class FaultyAgent(CriteriaAgent):
 
     @property
     def _in_trial(self) -> bool:
-        return not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        return not rehearses(self.trainer)
 
     def logits(self, batch: dict[str, Any]) -> Tensor:
         logits = super().logits(batch)

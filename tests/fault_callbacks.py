@@ -13,6 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_hpo.callbacks.stop_request import StopRequest
 
 
+def rehearses(trainer: Trainer) -> bool:
+    """Return whether this is the preflight's training, which these faults leave alone."""
+    return Path(trainer.default_root_dir).name == "preflight"
+
+
 class KillOnce(Callback):
     """Kills its own process at the end of an epoch, unless the marker file exists."""
 
@@ -20,7 +25,7 @@ class KillOnce(Callback):
         self.marker, self.epoch = Path(marker), epoch
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch == self.epoch and not trainer.fast_dev_run and not self.marker.exists():  # type: ignore[attr-defined]
+        if trainer.current_epoch == self.epoch and not rehearses(trainer) and not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -72,7 +77,7 @@ class WaitForSignalOnce(Callback):
         self.marker, self.place, self.limit_s = Path(marker), (epoch, batch), limit_s
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) != self.place or trainer.fast_dev_run or self.marker.exists():  # type: ignore[attr-defined]
+        if (trainer.current_epoch, batch_idx) != self.place or rehearses(trainer) or self.marker.exists():
             return
         self.marker.touch()
         (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
@@ -89,7 +94,7 @@ class NoMemoryAbove(Callback):
         self.size = size
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if len(batch[0]) > self.size and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if len(batch[0]) > self.size and not rehearses(trainer):
             raise torch.OutOfMemoryError("injected")
 
 
@@ -100,7 +105,7 @@ class WaitForFileOnce(Callback):
         self.reached, self.go, self.epoch, self.limit_s = Path(reached), Path(go), epoch, limit_s
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.current_epoch != self.epoch or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.current_epoch != self.epoch or rehearses(trainer):
             return
         self.reached.touch()
         end = time.monotonic() + self.limit_s
@@ -116,7 +121,7 @@ class FullDiskOnce(Callback):
         self.marker, self.folder = Path(marker), Path(folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.fast_dev_run and not self.marker.exists():  # type: ignore[attr-defined]
+        if not rehearses(trainer) and not self.marker.exists():
             self.marker.touch()
             (self.folder / "last.ckpt.partial").symlink_to("/dev/full")
 
@@ -128,11 +133,11 @@ class LittleMemory(Callback):
         self.left_mib, self.mib_a_sample = left_mib, mib_a_sample
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not rehearses(trainer):
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + self.left_mib * 2**20
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not rehearses(trainer):
             torch.empty(len(batch[0]) * self.mib_a_sample * 2**20, dtype=torch.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import AutoModel, BertConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lightning_hpo.agents.network.encoder import quiet_transformers
 
@@ -16,17 +16,22 @@ CRITERIA = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
 LONG_POST = " ".join(WORDS * 6)
 
 
-def write_tiny_encoder(folder: Path) -> str:
-    """Write the encoder and return its folder."""
+def write_tiny_encoder(folder: Path, config: PreTrainedConfig | None = None, **tokens: Any) -> str:
+    """Write the encoder and return its folder.
+
+    `config` describes an encoder other than the BERT. `tokens` are arguments of the tokenizer that differ; without
+    special tokens (`cls_token=None`), it encodes a pair as two texts in a row.
+    """
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: place for place, word in enumerate([*special, *dict.fromkeys(WORDS)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    if tokens.get("cls_token", "[CLS]") is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     torch.manual_seed(0)
-    config = BertConfig(
+    config = config or BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=16,
         num_hidden_layers=1,
@@ -36,15 +41,17 @@ def write_tiny_encoder(folder: Path) -> str:
         initializer_range=1.0,
     )
     with quiet_transformers():
-        BertModel(config).save_pretrained(folder)
+        AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+        usual = {
+            "pad_token": "[PAD]",
+            "unk_token": "[UNK]",
+            "cls_token": "[CLS]",
+            "sep_token": "[SEP]",
+            "model_max_length": 64,
+            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        }
         PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-            tokenizer_object=tokenizer,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            model_max_length=64,
-            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+            tokenizer_object=tokenizer, **{**usual, **tokens}
         ).save_pretrained(folder)
     return str(folder)
 

@@ -16,6 +16,7 @@ from lightning_hpo.agents.losses import Loss, class_weights
 from lightning_hpo.agents.network.dropout import quicken_dropout
 from lightning_hpo.agents.network.encoder import checkpoint_gradients, load_encoder
 from lightning_hpo.agents.network.encoder import freeze_layers as freeze
+from lightning_hpo.agents.network.encoder_checks import check_first_token, check_ids, check_length, check_text_encoder
 from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
@@ -87,11 +88,15 @@ class TextAgent(EvaluatedModule):
         flags = {"name": name, **values, "gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
         encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
+        check_text_encoder(name, encoder)
         add_adapters(encoder, self._lora)
         freeze(encoder, freeze_layers)
         if gradient_checkpointing:
             checkpoint_gradients(encoder)
-        self.network: nn.Module = TextNetwork(encoder, self.make_head(encoder.config.hidden_size))
+        head = self.make_head(encoder.config.hidden_size)
+        if getattr(head, "reads_first_token", False):
+            check_first_token(encoder)
+        self.network: nn.Module = TextNetwork(encoder, head)
         quicken_dropout(self.network)
         # Metrics instead of Lightning's own sums, which are lost when a training resumes within an epoch.
         self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
@@ -122,6 +127,18 @@ class TextAgent(EvaluatedModule):
     def served_network(self) -> nn.Module:
         """The network to register, with its adapters merged into the weights."""
         return merge_adapters(self.network, self._lora)
+
+    def prepare_data(self) -> None:
+        """Check the length of the windows before any data are read."""
+        length = getattr(self.trainer.datamodule, "max_length", None)  # type: ignore[attr-defined]
+        if length is not None and isinstance(self.network, TextNetwork):
+            check_length(self.network.encoder, length)
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's argument
+        """Check the ids of the tokenizer that the data module has loaded."""
+        largest = getattr(self.trainer.datamodule, "largest_ids", None)  # type: ignore[attr-defined]
+        if largest is not None and isinstance(self.network, TextNetwork):
+            check_ids(self.network.encoder, *largest)
 
     def logits(self, batch: Batch) -> Tensor:
         """Run the network and return its logits in float32, whatever the precision of the Trainer."""

@@ -15,7 +15,7 @@ from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.study_folder import BEST
 from lightning_hpo.tracking.tracker import AWAY
 
-__all__ = ["MLflowModelCheckpoint"]
+__all__ = ["MLflowModelCheckpoint", "weights_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         from lightning_hpo.serving.flavor import log_model
 
         tracking_uri, run_id = self._run(trainer)
-        with _weights_of(Path(self.best_model_path), pl_module):
+        with weights_of(Path(self.best_model_path), pl_module):
             try:
                 self.model_uri = log_model(
                     pl_module,
@@ -139,7 +139,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
 
 
 @contextmanager
-def _weights_of(checkpoint: Path, module: LightningModule) -> Iterator[None]:
+def weights_of(checkpoint: Path, module: LightningModule) -> Iterator[None]:
     """Load the weights of a checkpoint into the module, and restore its own at the end."""
     own = {key: value.detach().clone() for key, value in module.state_dict().items()}
     module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])

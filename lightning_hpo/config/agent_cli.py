@@ -2,22 +2,26 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 
+from lightning_hpo.config.checkpoint import check_checkpoint, check_path
 from lightning_hpo.config.errors import config_problems
 from lightning_hpo.config.flags import flags, read_yaml, with_flags
 from lightning_hpo.config.lightning_private import ReplaceableCLI
 from lightning_hpo.config.previous_version import with_previous_split
-from lightning_hpo.config.trainer import Trainer
+from lightning_hpo.config.trainer import Trainer, one_line_errors, trainer_problem
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError
@@ -26,7 +30,6 @@ from lightning_hpo.library_output import write_library_output
 __all__ = ["AgentCLI", "resolve"]
 
 _DEFAULT_SEED = 17
-_CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 _STUDY_SECTIONS = ("study", "search_space")
 _FROM = "Study in the same database to start from. Its best points are tried after the config's own values."
 _TUNE = (
@@ -111,6 +114,8 @@ class AgentCLI(ReplaceableCLI):
             super().parse_arguments(parser, with_previous_split(args))
         except (ArgumentError, UnicodeDecodeError) as error:
             raise InputError(config_problems(self._names, args) or str(error).splitlines()[0]) from error
+        # Defaults of callbacks, such as the interval of a Timer and the device of a StochasticWeightAveraging.
+        self.config = _plain(self.config)
 
     def _names(self, arguments: list[str]) -> list[str]:
         config = self.parser.parse_args(arguments)
@@ -139,9 +144,12 @@ class AgentCLI(ReplaceableCLI):
             return
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             # jsonargparse wraps the errors of a class in one that quotes the whole config.
-            if cause := _cause(error):
+            cause = _cause(error)
+            if isinstance(cause, MisconfigurationException):  # of a callback
+                raise InputError(trainer_problem(cause, self.trainer_values, "callbacks")) from error
+            if cause is not None:
                 raise cause from None
             raise
 
@@ -152,10 +160,33 @@ class AgentCLI(ReplaceableCLI):
             callbacks = self._default_callbacks() if self.subcommand == "fit" else []
         last = [] if self._interruption is None else [self._interruption]
         self.trainer_defaults = {"callbacks": [*callbacks, *last]}
-        trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs, **self._trainer_kwargs)
+        # Lightning's checks of the arguments. No data have been read yet, so the messages quote no post.
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise InputError(trainer_problem(error, self.trainer_values)) from error
         if self.subcommand:
             trainer.callbacks.insert(0, _LibraryLog())  # type: ignore[attr-defined]
         return trainer
+
+    def train(self, checkpoint: Path | None = None) -> None:
+        """Train, and resume from a checkpoint if there is one.
+
+        Raises:
+            InputError: If the Trainer's arguments or callbacks do not fit each other, the module or the data.
+        """
+        with one_line_errors(self.trainer, self.trainer_values):
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    def run_subcommand(self, command: str) -> None:
+        """Check the checkpoint, then run the command."""
+        given = self.config[command]
+        path = given.get("ckpt_path")
+        # With `--weights_only false`, the user trusts the file, whatever it holds.
+        if path and Path(path).is_file() and given.get("weights_only") is not False:
+            check_checkpoint(path, self.model, resumes=command == "fit")
+        with one_line_errors(self.trainer, self.trainer_values):
+            super().run_subcommand(command)
 
     def _default_callbacks(self) -> list[Callback]:
         trainer = self.created("trainer")
@@ -172,9 +203,9 @@ class AgentCLI(ReplaceableCLI):
 
     def check_ckpt_path(self) -> None:
         """Keep the config unchanged: Lightning would override the user's flags by the checkpoint's hyperparameters."""
-        path = self.config.get(self.config.get("subcommand") or "", {}).get("ckpt_path")
-        if path and path not in _CHECKPOINT_WORDS and not Path(path).is_file():
-            raise InputError(f"--ckpt_path: got {path}, which is no file; a study saves OUTDIR/STUDY/trial_N/best.ckpt")
+        command = self.config.get("subcommand")
+        if command:
+            check_path(command, self.config[command].get("ckpt_path"))
 
     def keep_config_dump(self) -> None:
         """Keep the config for `save_hyperparameters`. Unlike Lightning, do not validate it again after parsing."""
@@ -187,6 +218,13 @@ class AgentCLI(ReplaceableCLI):
         """Seed only if objects are created: parsing alone must not change the random state."""
         if self._instantiate:
             super().seed()
+
+    @property
+    def trainer_values(self) -> dict[str, Any]:
+        """The `trainer` section of the config."""
+        config = self.config[self.config.subcommand] if self.config.get("subcommand") else self.config
+        values: dict[str, Any] = config.trainer.as_dict()
+        return values
 
     @property
     def values(self) -> dict[str, Any]:
@@ -223,8 +261,18 @@ class _SaveConfig(SaveConfigCallback):
                 logger.experiment.log_text(logger.run_id, config, self.config_filename)
 
 
-def _cause(error: BaseException | None) -> LightningHpoError | None:
-    while error is not None and not isinstance(error, LightningHpoError):
+def _plain(value: Any) -> Any:
+    """Replace the values of a parsed config that YAML cannot hold, inside it; and return a single value."""
+    if isinstance(value, Namespace):
+        for key, inner in vars(value).items():
+            setattr(value, key, _plain(inner))
+    elif isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value.value if isinstance(value, Enum) else str(value) if isinstance(value, torch.device) else value
+
+
+def _cause(error: BaseException | None) -> LightningHpoError | MisconfigurationException | None:
+    while error is not None and not isinstance(error, LightningHpoError | MisconfigurationException):
         error = error.__cause__ or error.__context__
     return error
 

@@ -1,9 +1,9 @@
 """The only module that uses private names of Lightning.
 
 Lightning has no public way to restart the train loader, to restore its position, to correct the restart flags of the
-loops, to ask whether validation comes next, or to replace steps of LightningCLI. The private names are those of
-Lightning 2.6. Before a newer minor version is allowed, `tests/callbacks/test_resume_checkpoint.py` and `tests/config`
-have to pass with it.
+loops, to ask whether validation comes next, how many batches a limit leaves or whether a strategy starts processes, or
+to replace steps of LightningCLI. The private names are those of Lightning 2.6. Before a newer minor version is allowed,
+`tests/callbacks/test_resume_checkpoint.py` and `tests/config` have to pass with it.
 """
 
 import logging
@@ -12,14 +12,19 @@ from typing import Any
 import lightning
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.data_connector import _parse_num_batches
+from lightning.pytorch.trainer.states import RunningStage
 
 __all__ = [
     "ReplaceableCLI",
     "clear_restart_flag",
     "close_restarted_epoch",
     "has_resumable_position",
+    "limited_batches",
     "restart_train_loader",
     "restore_train_loader",
+    "starts_processes",
     "validates_next",
 ]
 
@@ -35,7 +40,7 @@ if lightning.__version__.split(".")[:2] != _TESTED.split("."):
 
 
 class ReplaceableCLI(LightningCLI):
-    """LightningCLI with three of its private steps as public methods, which a subclass can replace."""
+    """LightningCLI with four of its private steps as public methods, which a subclass can replace."""
 
     def check_ckpt_path(self) -> None:
         """Process `--ckpt_path` after parsing."""
@@ -44,6 +49,10 @@ class ReplaceableCLI(LightningCLI):
     def keep_config_dump(self) -> None:
         """Keep the config for `save_hyperparameters`."""
         super()._dump_config()
+
+    def run_subcommand(self, command: str) -> None:
+        """Run fit, validate, test or predict."""
+        super()._run_subcommand(command)
 
     def seed(self) -> None:
         """Seed all random number generators."""
@@ -61,6 +70,9 @@ class ReplaceableCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         self.seed()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.run_subcommand(subcommand)
 
 
 def restart_train_loader(trainer: Trainer) -> None:
@@ -116,3 +128,17 @@ def validates_next(trainer: Trainer) -> bool:
     """Return whether validation follows the current train batch."""
     fetcher = trainer.fit_loop._data_fetcher
     return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def limited_batches(stage: str, length: float, limit: int | float) -> float:
+    """Return the number of batches that a limit such as `limit_val_batches` leaves.
+
+    Raises:
+        MisconfigurationException: If it leaves none, or the limit is a share of an unknown number.
+    """
+    return _parse_num_batches(RunningStage(stage), length, limit)
+
+
+def starts_processes(trainer: Trainer) -> bool:
+    """Return whether the Trainer's strategy trains in processes that it starts, such as `ddp_spawn`."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)

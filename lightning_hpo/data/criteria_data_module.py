@@ -25,10 +25,12 @@ class CriteriaDataModule(PairDataModule):
     def __init__(self, *, negative_ratio: Annotated[float, Bounds(0)] = 4.0, **kwargs: Any) -> None:
         super().__init__(negative_ratio=negative_ratio, **kwargs)
 
-    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+    @staticmethod
+    def labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return `labels` [windows]."""
         return criteria_labels(targets, post_starts)
 
-    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    @staticmethod
+    def pair_keys(pairs: Sequence[Pair]) -> dict[str, Any]:
         """Return `met` [pairs]: 1 if the post meets the criterion."""
         return {"met": torch.tensor([int(pair.met) for pair in pairs])}

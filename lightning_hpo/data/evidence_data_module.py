@@ -46,11 +46,13 @@ class EvidenceDataModule(PairDataModule):
         """Return whether a pair is not met, or its evidence was found."""
         return bool(pair.spans) or not pair.met
 
-    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+    @staticmethod
+    def labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return `start_positions` and `end_positions` [windows, pieces]."""
         return evidence_labels(targets, post_starts)
 
-    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    @staticmethod
+    def pair_keys(pairs: Sequence[Pair]) -> dict[str, Any]:
         """Return `spans`: the evidence of each pair, as character ranges of the post."""
         return {"spans": [list(pair.spans) for pair in pairs]}
 

@@ -17,6 +17,7 @@ from lightning_hpo.data.datasets import EvalDataset, TrainDataset
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.labels import WindowTarget
 from lightning_hpo.data.lost_evidence import causes_line
+from lightning_hpo.data.pair_template import largest_ids
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.posts import read_posts
 from lightning_hpo.data.split_sizes import SplitSize, split_lines, split_problems, split_sizes
@@ -81,6 +82,8 @@ class PairDataModule(LightningDataModule):
     test_pairs: PairTable
     """Pairs of the test split, after `setup("test")`."""
     fingerprint: str
+    largest_ids: tuple[int, int]
+    """Largest token id and token type id of the tokenizer."""
     split_sizes: dict[str, SplitSize]
     """Posts and positives of each split."""
     val_pairs: PairTable
@@ -150,11 +153,13 @@ class PairDataModule(LightningDataModule):
         """Return whether the agent can learn from an annotated pair, or be scored on it."""
         return True
 
-    def labels(self, targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
+    @staticmethod
+    def labels(targets: Sequence[WindowTarget], post_starts: Sequence[int]) -> dict[str, Tensor]:
         """Return the label tensors of windows."""
         raise NotImplementedError
 
-    def pair_keys(self, pairs: Sequence[Pair]) -> dict[str, Any]:
+    @staticmethod
+    def pair_keys(pairs: Sequence[Pair]) -> dict[str, Any]:
         """Return further keys of an evaluation batch with these pairs."""
         raise NotImplementedError
 
@@ -257,6 +262,7 @@ class PairDataModule(LightningDataModule):
 
     def _tokenized(self) -> TokenizedCorpus:
         tokenizer = load_tokenizer(self.tokenizer)
+        self.largest_ids = largest_ids(tokenizer)
         return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
     def _set_up_predict(self) -> None:

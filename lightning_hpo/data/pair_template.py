@@ -10,7 +10,7 @@ from lightning_hpo.exceptions import InputError
 if TYPE_CHECKING:  # a registered model reads its template from a file and does not need transformers
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["PairTemplate"]
+__all__ = ["PairTemplate", "largest_ids"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +61,20 @@ class PairTemplate:
             pad_id=int(pad) if isinstance(pad, int) else 0,
             longest=int(tokenizer.model_max_length),
         )
+
+    @property
+    def largest_ids(self) -> tuple[int, int]:
+        """Largest token id and token type id of the special tokens and of the two texts."""
+        tokens = [self.pad_id, *(token for piece in self.pieces for token in piece)]
+        return max(tokens), max(*self.section_types, *(kind for types in self.piece_types for kind in types), 0)
+
+
+def largest_ids(tokenizer: "PreTrainedTokenizerFast") -> tuple[int, int]:
+    """Return the largest token id and token type id that a window may hold.
+
+    Other special tokens, such as that of a mask, stand in no window.
+    """
+    token, kind = PairTemplate.of(tokenizer).largest_ids
+    words = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+    added = [place for place, word in tokenizer.added_tokens_decoder.items() if not word.special]
+    return max(token, words - 1, *added), kind

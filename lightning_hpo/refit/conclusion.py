@@ -6,7 +6,6 @@ from multiprocessing.connection import Connection
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
@@ -16,6 +15,7 @@ from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["conclude"]
 
@@ -58,9 +58,8 @@ def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -
 
 def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:
     """Send the metrics and the constant baselines of the test split, or the problem as a text."""
-    kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     try:
-        cli = AgentCLI(["--config", str(folder.config)], trainer_kwargs=kwargs)
+        cli = rebuild_trial(folder)
         checkpoint = str(folder.best)
         (metrics,) = cli.trainer.test(cli.model, cli.datamodule, checkpoint, verbose=False, weights_only=True)
     except (LightningHpoError, MisconfigurationException, OSError) as error:

@@ -9,7 +9,6 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
-from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
@@ -21,6 +20,7 @@ from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.config import restore_config
+from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["register"]
 
@@ -87,9 +87,8 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
     """Log the model of a checkpoint, and send its URI or the problem."""
     from lightning_hpo.serving.flavor import log_model  # takes seconds, and only this process needs it
 
-    kwargs = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "enable_checkpointing": False}
     try:
-        cli = AgentCLI(["--config", str(folder.config)], trainer_kwargs=kwargs)
+        cli = rebuild_trial(folder, accelerator="cpu")
         cli.model.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
         cli.datamodule.prepare_data()
         cli.datamodule.setup("validate")

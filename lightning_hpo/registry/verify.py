@@ -22,6 +22,7 @@ from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["verify"]
 
@@ -135,9 +136,7 @@ def _problem(expectation: _Expectation) -> str:
 def _cli(trial_folder: TrialFolder) -> AgentCLI:
     # In the precision of the trial, if a CPU supports it: another one may change predictions close to a threshold.
     precision = "bf16-mixed" if "bf16" in _precision(trial_folder) else "32-true"
-    kwargs = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    kwargs |= {"precision": precision, "enable_checkpointing": False}
-    return AgentCLI(["--config", str(trial_folder.config)], trainer_kwargs=kwargs)
+    return rebuild_trial(trial_folder, accelerator="cpu", precision=precision)
 
 
 def _output_difference(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> float:

@@ -41,7 +41,7 @@ from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests
 from lightning_hpo.serving.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS, TOKENIZER, ServingSettings
 
-__all__ = ["log_model", "save_model", "saved_decoding"]
+__all__ = ["export_network", "log_model", "save_model", "saved_decoding"]
 
 _TEXTS = "texts"
 _DATA_ATTRIBUTES = ("tokenizer", "max_length", "stride", "corpus")
@@ -127,9 +127,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
         settings = _settings(agent, data, PairTemplate.of(tokenizer))
         tokenizer.save_pretrained(texts / TOKENIZER)
         (texts / SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
-        names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
-        # Two rows: torch.export treats a dimension of size one as a constant.
-        network = _export(agent.served_network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), exported)
+        network = export_network(agent.served_network, tokenizer, exported)
         code, loader = write_bundled_code(Path(folder))
         mlflow.pyfunc.save_model(
             str(path),
@@ -146,6 +144,18 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
             shutil.move(file, weights / file.name)
         mlflow_model.add_flavor(mlflow.pytorch.FLAVOR_NAME, **network)
         mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def export_network(network: nn.Module, tokenizer: Any, path: Path) -> dict[str, Any]:
+    """Save an agent's network with `mlflow.pytorch`, and return the flavor's entry in `MLmodel`.
+
+    Raises:
+        LightningHpoError: If torch cannot export the network.
+    """
+    names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
+    with _quiet_mlflow(), torch.no_grad():
+        # Two rows: torch.export treats a dimension of size one as a constant.
+        return _export(network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), path)
 
 
 def _save_custom_module(path: str, mlflow_model: Model, module: LightningModule) -> None:

@@ -1,5 +1,6 @@
 """Checks of a study before anything is written."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import flags
+from lightning_hpo.config.flags import flags, with_flags
+from lightning_hpo.config.trainer import device_problems as trainer_device_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -17,10 +19,11 @@ from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
-from lightning_hpo.study import preflight
+from lightning_hpo.study.encoder_checks import BY_ENCODER
 from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.ownership import folder_problems, place, tracking_problems, tracking_uri_text
+from lightning_hpo.study.preflight import Findings, run_preflight
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
@@ -85,15 +88,7 @@ def check_settings(
 def _device_problems(settings: StudySettings, trainer: Mapping[str, Any]) -> list[str]:
     gpus, parallel = visible_gpus(), {"workers": settings.workers, "per_device": settings.per_device}
     problems = device_problems(settings.devices, trainer.get("accelerator"), gpus, **parallel)
-    devices = trainer.get("devices")
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
-    if len(devices) > 1 if isinstance(devices, list) else isinstance(devices, int) and devices > 1:
-        problems.append(
-            f"--trainer.devices: got {trainer['devices']}; a trial trains on one device, and several trials at the "
-            "same time: --study.workers"
-        )
-    return problems
+    return problems + trainer_device_problems(trainer.get("devices"), trainer.get("num_nodes"))
 
 
 def check_start(
@@ -107,18 +102,26 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    outermost = corners(space.dimensions, preflight.BY_ENCODER)
+    outermost = corners(space.dimensions, BY_ENCODER)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
-    log = StudyFolder(spec.settings.folder).preflight_log
+    folder = StudyFolder(spec.settings.folder)
+    log = folder.preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
-        findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight, dict(spec.config), spec.settings.monitor, outermost, methods, log=log
+        findings: Findings | ProcessExit = workers.call(
+            run_preflight,
+            with_flags(spec.config, _values_outside(space, spec.config)),
+            spec.settings,
+            outermost,
+            methods,
+            folder.rehearsal,
+            log=log,
         )
-    if isinstance(findings, ProcessExit):
-        raise LightningHpoError(
-            f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
-        )
+    reason = findings.reason if isinstance(findings, ProcessExit) else findings.failure
+    if isinstance(findings, ProcessExit) or reason:
+        raise LightningHpoError(f"the check with one batch of training and validation failed: {reason}; see {log}")
     problems, attributes = list(findings.problems), _attributes(spec, findings)
+    for notice in [] if problems else findings.notices:
+        print(notice, file=sys.stderr)
     study = database.find(str(spec.settings.name))
     check_tracking(str(spec.settings.tracking_uri), spec.experiment)
     spec.settings.storage_url.check_writable()
@@ -136,6 +139,19 @@ def check_start(
     if problems:
         raise InputError(problems)
     return attributes
+
+
+def _values_outside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a searched value for each flag of an encoder whose value in the config no trial has."""
+    values = flags(config)
+    return {
+        flag: dimension.ends[0]
+        for flag, dimension in space.dimensions.items()
+        if flag in BY_ENCODER
+        and not (dimension.when or dimension.at_most)
+        and values.get(flag) is not None
+        and not dimension.contains(values[flag])
+    }
 
 
 def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]:
@@ -159,7 +175,7 @@ def _elsewhere(study: optuna.Study, spec: StudySpec) -> list[str]:
     ]
 
 
-def _attributes(spec: StudySpec, findings: preflight.Findings) -> dict[str, Any]:
+def _attributes(spec: StudySpec, findings: Findings) -> dict[str, Any]:
     # Before the agent: a study with an agent counts as begun.
     started_from = {} if spec.warm_start is None else {StudyKey.STARTED_FROM: asdict(spec.warm_start)}
     return {

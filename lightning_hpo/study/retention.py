@@ -1,5 +1,6 @@
 """Deletion of checkpoints and models that are no longer needed."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def unneeded_checkpoints(study: optuna.Study, *, complete: bool = False) -> Iter
         for path in sorted((folder.best, *folder.resume_files)):  # other files are the user's
             if path.exists() and (state != TrialState.COMPLETE or path != folder.best):
                 yield path
+        if state != TrialState.COMPLETE or not folder.best.exists():
+            yield from sorted(path for path in folder.checkpoints.rglob("*") if path.is_file())
 
 
 def _is_complete(study: optuna.Study, states: Iterable[TrialState]) -> bool:
@@ -100,7 +103,9 @@ class CheckpointRetention(StudyCallback):
             self._delete(surplus, self._kept.pop(surplus)[1])
 
     def _delete(self, number: int, model_uri: str | None) -> None:
-        self._folder.trial(number).best.unlink(missing_ok=True)
+        folder = self._folder.trial(number)
+        folder.best.unlink(missing_ok=True)
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if model_uri is not None:
             self._surplus.append(model_uri)
         try:

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -15,17 +15,17 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.studies import require_tuned
-from lightning_hpo.study_folder import fit_command
+from lightning_hpo.study_folder import TrialFolder, fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.config import logged_config
 from lightning_hpo.trial.run import device_name
+from lightning_hpo.trial.trainer import build_trial
 
 __all__ = ["reproduce"]
 
 _LABELS = {"mlflow.source.git.commit": "git commit", "git_dirty": "uncommitted changes"}
 _FINGERPRINT = "data_fingerprint"
-_QUIET = {"logger": False, "enable_model_summary": False}
 
 
 def reproduce(
@@ -123,7 +123,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]
 def _add_data_and_device(config: Path, now: dict[str, str]) -> list[str]:
     """Load the data, and add their fingerprint and the device to the tags. Return the problems of the config."""
     try:
-        cli = AgentCLI(["--config", str(config)], trainer_kwargs=_QUIET)
+        cli = _built(config, Path.cwd(), [])  # writes nothing there, since it does not train
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
     except InputError as error:
@@ -151,10 +151,14 @@ def _retrain(study: optuna.Study, trial: FrozenTrial, config: Path, interruption
     """Return the monitored value of each epoch of a new training."""
     recorder = _Values(study.user_attrs[StudyKey.MONITOR], len(trial.intermediate_values))
     with tempfile.TemporaryDirectory() as folder:
-        kwargs = {**_QUIET, "callbacks": [recorder], "default_root_dir": folder}
-        cli = AgentCLI(["--config", str(config)], trainer_kwargs=kwargs, interruption=interruption)
-        cli.trainer.fit(cli.model, cli.datamodule)
+        _built(config, Path(folder), [recorder, *([] if interruption is None else [interruption])]).train()
     return recorder.values
+
+
+def _built(config: Path, folder: Path, callbacks: Sequence[Callback]) -> AgentCLI:
+    """Create what a trial trains, with a progress bar."""
+    values = AgentCLI(["--config", str(config)], instantiate=False).values
+    return build_trial(values, TrialFolder(folder), callbacks, enable_progress_bar=True)
 
 
 def _comparison(trial: FrozenTrial, values: list[float], objective: Objective) -> str:

@@ -23,9 +23,7 @@ from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
-from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.errors import early_reason
-from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
 from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
@@ -36,10 +34,10 @@ from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
 from lightning_hpo.trial.remote_trial import RemoteTrial, StudyExitedError
+from lightning_hpo.trial.trainer import rebuild_trial
 
-__all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial"]
+__all__ = ["TrialTask", "device_name", "outcome_of_exception", "run_trial", "trial_callbacks", "unwritable"]
 
-_QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -99,19 +97,7 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     best = _best_checkpoint(task, tracker, remote)
-    callbacks: list[Callback] = [
-        RandomState(),
-        stop,
-        MLflowMetrics(outbox, monitor, task.asked),
-        ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
-        PruningCallback(remote, monitor),
-        best,
-        # After `best`, so that the checkpoint holds this epoch's state of it.
-        ResumeCheckpoint(task.folder.path, stop, 60 * task.settings.checkpoint_minutes),
-    ]
-    config = read_yaml(task.folder.config.read_text(encoding="utf-8"))  # jsonargparse validates a file's values twice
-    kwargs = {"callbacks": callbacks, "default_root_dir": str(task.folder.path), **_QUIET}
-    cli = AgentCLI(config, trainer_kwargs=kwargs)
+    cli = rebuild_trial(task.folder, trial_callbacks(task, remote, stop, outbox, best))
     device = _device_tags(cli.trainer)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     remote.set_user_attr(TrialKey.WORKER, {**process, **device})
@@ -124,13 +110,30 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
         _delete_earlier_models(tracker, outbox.run_id)
     phase.posts_read = True
     try:
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        cli.train(checkpoint)
     except optuna.TrialPruned:
         return Outcome(OutcomeKind.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
         remote.send(use)
     return _complete(best, monitor, time.monotonic() - started)
+
+
+def trial_callbacks(
+    task: TrialTask, remote: RemoteTrial, stop: StopRequest, outbox: Outbox, best: MLflowModelCheckpoint
+) -> list[Callback]:
+    """Return the callbacks that every trial has, in their order."""
+    monitor = task.settings.monitor
+    return [
+        RandomState(),
+        stop,
+        MLflowMetrics(outbox, monitor, task.asked),
+        ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
+        PruningCallback(remote, monitor),
+        best,
+        # After `best`, so that the checkpoint holds this epoch's state of it.
+        ResumeCheckpoint(task.folder.path, stop, 60 * task.settings.checkpoint_minutes),
+    ]
 
 
 def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> MLflowModelCheckpoint:
@@ -181,9 +184,9 @@ def outcome_of_exception(
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if isinstance(error, StudyExitedError):
         return Outcome(OutcomeKind.INTERRUPTED, reason="the study process has exited", runtime_s=seconds)
-    unwritable = _unwritable(error)
-    if unwritable is not None:
-        reason = f"cannot write: {os.strerror(unwritable)}"
+    number = unwritable(error)
+    if number is not None:
+        reason = f"cannot write: {os.strerror(number)}"
         return Outcome(OutcomeKind.INTERRUPTED, reason=reason, runtime_s=seconds, stops_study=True)
     if stopped:
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
@@ -204,7 +207,7 @@ def _reason(error: Exception, *, posts_read: bool) -> str:
     return type(error).__name__ if posts_read else early_reason(error)
 
 
-def _unwritable(error: BaseException | None) -> int | None:
+def unwritable(error: BaseException | None) -> int | None:
     """Return the error number of a full or read-only disk in the chain of causes; torch wraps such an error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _UNWRITABLE:

@@ -7,6 +7,7 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from lightning_hpo.cli import main
 from lightning_hpo.config.agent_cli import AgentCLI, resolve
 from lightning_hpo.config.flags import as_yaml, flags
 from lightning_hpo.exceptions import InputError
@@ -138,3 +139,65 @@ def test_fit_is_reproducible(file: str, tmp_path: Path) -> None:
     scores = [_fit(file, tmp_path / name)[0].best_model_score for name in ("one", "two")]
     assert scores[0] is not None
     assert scores[0] == scores[1]
+
+
+def _line(file: str, folder: Path, *flags: str, **trainer: Any) -> str:
+    more = folder / "more.yaml"
+    more.write_text(yaml.safe_dump({"trainer": trainer}))
+    with pytest.raises(InputError) as caught:
+        _fit(file, folder / "run", "--config", str(more), *flags)  # `fit` saves its config there
+    [line] = caught.value.problems
+    assert "\n" not in line
+    return line
+
+
+def _callback(name: str, **arguments: Any) -> list[dict[str, Any]]:
+    return [{"class_path": f"lightning.pytorch.callbacks.{name}", "init_args": arguments}]
+
+
+def test_errors_of_the_trainer_are_one_line_with_the_flag(file: str, tmp_path: Path) -> None:
+    line = _line(file, tmp_path, strategy="none")
+    assert line.startswith("--trainer.strategy: You selected an invalid strategy name: `strategy='none'`.")
+    line = _line(file, tmp_path, callbacks=_callback("EarlyStopping", monitor="val_loss", mode="up"))
+    assert line == "--trainer.callbacks: `mode` can be min, max, got up"
+    line = _line(file, tmp_path, "--trainer.devices", "3")
+    assert line.startswith("--trainer.devices: got 3; training uses one device")
+
+
+def test_errors_of_a_training_are_one_line_with_the_flag(file: str, tmp_path: Path) -> None:
+    line = _line(file, tmp_path, limit_train_batches=0.01)
+    assert line.startswith("--trainer.limit_train_batches: You requested to check 0.01 of the `train_dataloader`")
+    line = _line(file, tmp_path, callbacks=_callback("EarlyStopping", monitor="val_f1"))
+    assert line.startswith(
+        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; logged are: train_"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("Timer", {"duration": "00:01:00:00"}), ("StochasticWeightAveraging", {"swa_lrs": 0.1})]
+)
+def test_callbacks_with_defaults_that_yaml_cannot_hold_are_accepted(
+    foreign_config: dict[str, Any], name: str, arguments: dict[str, Any]
+) -> None:
+    foreign_config["trainer"]["callbacks"] = _callback(name, **arguments)
+    values = AgentCLI(foreign_config, instantiate=False).values
+    assert type(_trainer(AgentCLI(values)).callbacks[0]).__name__ == name  # type: ignore[attr-defined]
+
+
+def test_fit_resumes_from_a_checkpoint_of_its_own_module_only(file: str, tmp_path: Path) -> None:
+    config = tmp_path / "keeps.yaml"
+    config.write_text(yaml.safe_dump({"trainer": {"callbacks": _callback("ModelCheckpoint", filename="x")}}))
+    [kept] = _fit(file, tmp_path, "--config", str(config))
+    path = kept.best_model_path
+    _fit(file, tmp_path, "--ckpt_path", path, "--trainer.max_epochs", "3")
+    line = _line(file, tmp_path, "--ckpt_path", path, "--model.hidden", "8")
+    assert line.startswith(f"--ckpt_path: {path} is of another model: 3 tensors have another shape")
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_evaluation_without_a_checkpoint_is_one_line(
+    command: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--config", file]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --ckpt_path: required: without it, `{command}` would use an untrained model; give")

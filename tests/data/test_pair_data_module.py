@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 from inspect import signature
 from pathlib import Path
@@ -286,3 +287,28 @@ def test_train_dataset_takes_draws(corpus_folder: Path, tokenizer_folder: Path) 
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     assert module._train_dataset[[Draw(0, 0)]]["labels"].shape == (1,)
+
+
+@pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
+def test_datasets_are_pickled_for_workers_that_are_not_forked(
+    kind: Any, corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module: Any = make(kind, corpus_folder, tokenizer_folder, draw_seed=1)
+    module.setup("fit")
+    module.trainer = object()  # a Trainer cannot be pickled, and no worker needs it
+    module.unpicklable = lambda: None
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        batch = next(iter(loader))
+        place = next(iter(loader.sampler))
+        again = pickle.loads(pickle.dumps(loader.dataset))[place]
+        assert torch.equal(again["input_ids"], batch["input_ids"])
+
+
+def test_largest_ids_are_those_of_windows(
+    corpus_folder: Path, tokenizer_folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
+    module.setup("fit")
+    largest = max(int(batch["input_ids"].max()) for batch in module.train_dataloader())
+    assert largest <= module.largest_ids[0] == len(tokenizer) - 1
+    assert module.largest_ids[1] == 1

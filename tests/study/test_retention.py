@@ -54,6 +54,23 @@ def test_best_trials_keep_their_weights(study: optuna.Study, tracker: Tracker, f
     assert _kept(folder, "config.yaml") == [0, 1, 2, 3]
 
 
+def test_checkpoints_of_callbacks_are_deleted_with_the_weights(
+    study: optuna.Study, tracker: Tracker, folder: Path
+) -> None:
+    retention = CheckpointRetention(study, tracker, keep=1)
+    for value in (0.3, 0.5):
+        trial = _train(study, folder)
+        own = folder / f"trial_{trial.number}" / "checkpoints" / "mine"
+        own.mkdir(parents=True)
+        (own / "epoch=0.ckpt").write_text("x")
+        study.tell(trial, value)
+        assert list(unneeded_checkpoints(study)).count(own / "epoch=0.ckpt") == 0
+        _end(retention, trial, TrialState.COMPLETE, value)
+    assert [path.parents[2].name for path in folder.glob("trial_*/checkpoints/mine/*")] == ["trial_1"]
+    (folder / "trial_1" / "best.ckpt").unlink()
+    assert own / "epoch=0.ckpt" in list(unneeded_checkpoints(study))
+
+
 def test_first_of_equal_trials_keeps_its_weights(study: optuna.Study, tracker: Tracker, folder: Path) -> None:
     _complete(study, CheckpointRetention(study, tracker, keep=1), folder, 0.5, 0.5, 0.5)
     assert _kept(folder) == [0]

@@ -28,7 +28,6 @@ __all__ = [
 # Names of the dropouts in the configs of the model families. A family has some of each tuple.
 _DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout", "embedding_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
-_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
 _NAME = "--model.name"
 _WANTED = "give a hub id such as roberta-base, or a folder with config.json, model.safetensors and a fast tokenizer"
 
@@ -69,17 +68,20 @@ def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: 
     return encoder
 
 
-def longest_input(config: PreTrainedConfig) -> int | None:
+def longest_input(encoder: PreTrainedModel) -> int | None:
     """Return the maximum number of tokens of an encoder; None if relative positions set no limit.
 
-    The RoBERTa family counts positions from the id of the padding token on. It takes fewer tokens than its config says.
+    Families such as RoBERTa and MPNet count positions from the id of the padding token on. They take fewer tokens than
+    their position table has rows.
     """
+    config = encoder.config
     if getattr(config, "position_biased_input", True) is False:
         return None
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _POSITIONS_AFTER_PADDING:
-        positions -= config.pad_token_id + 1
-    return positions
+    for name, table in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            return table.num_embeddings - table.padding_idx - 1
+    return positions if positions is not None and positions > 0 else None  # XLNet has -1
 
 
 def _load_config(name: str) -> PreTrainedConfig:

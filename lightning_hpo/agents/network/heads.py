@@ -100,6 +100,7 @@ class WindowHead(nn.Module):
         super().__init__()
         self.pooling = Pooling(settings.pooling, width)
         self.layers = settings.mlp(width)
+        self.reads_first_token = settings.pooling == "cls"
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, 2] for `hidden` [B, T, H] under `mask` [B, T]."""
