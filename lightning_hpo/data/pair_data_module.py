@@ -42,6 +42,7 @@ class PairDataModule(LightningDataModule):
             needed for predict.
         criteria: YAML file of criterion id to text. Default: the nine symptoms of DSM-5.
         tokenizer: Hub id or folder of the tokenizer. On the command line, it is set to --model.name.
+        tokenizer_revision: Its branch, tag or commit on the hub. On the command line, it is set to --model.revision.
         max_length: Maximum number of tokens in a window, including criterion and special tokens.
         stride: Number of tokens of a post that neighbouring windows share.
         batch_size: Number of windows in a training batch.
@@ -81,6 +82,7 @@ class PairDataModule(LightningDataModule):
         *,
         posts: str,
         tokenizer: str,
+        tokenizer_revision: str | None = None,
         annotations: str | None = None,
         criteria: str | None = None,
         max_length: Count = 512,
@@ -98,7 +100,8 @@ class PairDataModule(LightningDataModule):
         aug: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        self.posts, self.annotations, self.criteria, self.tokenizer = posts, annotations, criteria, tokenizer
+        self.posts, self.annotations, self.criteria = posts, annotations, criteria
+        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
         self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
@@ -202,7 +205,7 @@ class PairDataModule(LightningDataModule):
         return split
 
     def _tokenized(self) -> TokenizedCorpus:
-        tokenizer = load_tokenizer(self.tokenizer)
+        tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
         return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
     def _set_up_predict(self) -> None:

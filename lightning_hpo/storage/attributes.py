@@ -33,6 +33,8 @@ class StudyKey:
     DATA_COUNTS = "data_counts"
     BASELINES = "constant_answers"
     PRECISION = "precision"
+    ENCODER_REVISIONS = "encoder_revisions"
+    """Commit on the Hugging Face hub by the name of the encoder."""
     N_TRIALS = "n_trials"
     WORKERS = "workers"
     EPOCHS = "epochs"

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from lightning_hpo.config.flags import class_of
+from lightning_hpo.config.flags import class_of, flags, with_flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -17,6 +17,7 @@ from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study import preflight
+from lightning_hpo.study.encoder_revisions import NAME, REVISION, resolve_revisions
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -89,19 +90,22 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    outermost = corners(space.dimensions, preflight.BY_ENCODER)
+    study = database.find(str(spec.settings.name))
+    stored = study.user_attrs.get(StudyKey.ENCODER_REVISIONS, {}) if study else {}
+    revisions, missing = resolve_revisions(spec.config, space.choices, stored)
+    config, outermost = _pinned(spec.config, corners(space.dimensions, preflight.BY_ENCODER), revisions)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     log = StudyFolder(spec.settings.folder).preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: preflight.Findings | ProcessExit = workers.call(
-            preflight.run_preflight, dict(spec.config), spec.settings.monitor, outermost, methods, log=log
+            preflight.run_preflight, config, spec.settings.monitor, outermost, methods, log=log
         )
     if isinstance(findings, ProcessExit):
         raise LightningHpoError(
             f"the check with one batch of training and validation failed: {findings.reason}; see {log}"
         )
-    problems, attributes = list(findings.problems), _attributes(spec, findings)
-    study = database.find(str(spec.settings.name))
+    problems, attributes = list(dict.fromkeys((*missing, *findings.problems))), _attributes(spec, findings)
+    attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
     check_tracking(str(spec.settings.tracking_uri))
     if spec.data_fingerprint not in (None, findings.fingerprint):
         problems.append(
@@ -116,6 +120,17 @@ def check_start(
     if problems:
         raise InputError(problems)
     return attributes
+
+
+def _pinned(
+    config: Mapping[str, Any], outermost: list[dict[str, Any]], revisions: Mapping[str, str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the config and the corners with the commits of their encoders."""
+    if not revisions:
+        return dict(config), outermost
+    base = flags(config)[NAME]
+    pinned = [{**corner, REVISION: revisions.get(corner.get(NAME, base))} if corner else {} for corner in outermost]
+    return with_flags(config, {REVISION: revisions.get(base)}), pinned
 
 
 def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]:

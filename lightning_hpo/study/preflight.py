@@ -114,7 +114,7 @@ def _corner_problems(data: Any, values: Mapping[str, Any], corners: Sequence[Map
     """Return why encoders of the search space refuse extreme values, one line each."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for corner in corners:
-        given = {flag: corner.get(flag, values.get(flag)) for flag in BY_ENCODER}
+        given = {flag: corner.get(flag, values.get(flag)) for flag in (*BY_ENCODER, "model.revision")}
         by_name.setdefault(given["model.name"], []).append(given)
     return [
         f"search_space: with the encoder {name}: {problem}"
@@ -126,9 +126,10 @@ def _corner_problems(data: Any, values: Mapping[str, Any], corners: Sequence[Map
 def _encoder_problems(name: str, data: Any, corners: Sequence[Mapping[str, Any]]) -> list[str]:
     most = {flag: max((c[flag] for c in corners if c[flag] is not None), default=None) for flag in BY_ENCODER}
     try:
-        tokenizer = load_tokenizer(name)
+        revision = corners[0].get("model.revision")
+        tokenizer = load_tokenizer(name, revision)
         dropouts = {flag: most[f"model.{flag}"] for flag in ("dropout", "attention_dropout")}
-        encoder = load_encoder(name, **dropouts)
+        encoder = load_encoder(name, revision=revision, **dropouts)
     except InputError as error:
         return error.problems
     problems = _refusal(freeze_layers, encoder, most["model.freeze_layers"] or 0)
