@@ -26,6 +26,9 @@ __all__ = ["main"]
 Command = Callable[[Sequence[str]], int | None]
 """Takes the arguments, and returns the exit code, or None for 0."""
 
+_WITH_CLASS_PATHS = ("fit", "validate", "test", "predict", "tune", "refit", "reproduce", "register")
+"""Commands that import the classes that a config names."""
+
 _ENVIRONMENT = {
     # MLflow prints the address of each run on a server that ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -56,13 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    if str(Path.cwd()) not in sys.path:
-        # Let class paths find the user's own modules, as with `python -m`.
-        sys.path.insert(0, str(Path.cwd()))
+    if arguments is None:
+        # Else the fork server would import modules of the current folder instead of Python's.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if given[0] in _WITH_CLASS_PATHS and str(Path.cwd()) not in sys.path:
+        # Let class paths find the user's own modules. Last: the folder may contain a file such as optuna.py.
+        sys.path.append(str(Path.cwd()))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         with collect_library_output():
+            _check_platform()
             return _command(given[0])(given[1:]) or 0
     except InputError as error:
         return _refuse(error, 2)
@@ -84,6 +91,11 @@ def _quick_imports() -> Iterator[None]:
     take_over_loggers()
 
 
+def _check_platform() -> None:
+    if sys.platform == "win32":
+        raise InputError("lightning-hpo: got Windows, which is not supported; use WSL 2")
+
+
 def _refuse(error: LightningHpoError, code: int) -> int:
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
@@ -103,6 +115,10 @@ def _overview() -> str:
     return "\n".join([head, *lines])
 
 
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str) -> None:
         super().__init__(prog=f"lightning-hpo {command}", description=description, allow_abbrev=False)
@@ -115,10 +131,12 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--storage", default=default_storage(), type=url, help=text)
 
     def add_tracking(self) -> None:
-        from lightning_hpo.databases import default_tracking_uri, masked
+        from lightning_hpo.databases import default_tracking_uri, expand_home, masked
 
         text = f"MLflow's database or server; default: MLFLOW_TRACKING_URI or {masked(default_tracking_uri())}"
-        self.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
+        self.add_argument(
+            "--tracking_uri", default=default_tracking_uri(), type=expand_home, help=text.replace("%", "%%")
+        )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments of a command that reads both databases, which must exist."""
@@ -220,7 +238,9 @@ def _status(arguments: Sequence[str]) -> None:
 def _report(arguments: Sequence[str]) -> None:
     parser = _Parser("report", "Write one HTML page about a study, readable offline, and its figures as PNG files.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report")
+    parser.add_argument(
+        "--output", type=_folder, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report"
+    )
     parser.add_storage()
     parser.add_tracking()
     given = parser.parse_args(arguments)
@@ -233,7 +253,7 @@ def _report(arguments: Sequence[str]) -> None:
             from lightning_hpo.report.write import write_report
             from lightning_hpo.tracking.tracker import Tracker
     except ModuleNotFoundError as error:
-        raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
+        raise InputError(f"report: it needs {error.name}; pip install 'lightning-text-hpo[report]'") from error
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
         print(line)
@@ -344,15 +364,16 @@ def _ui(arguments: Sequence[str]) -> None:
     url.require()
     if url.is_server:
         raise InputError(f"--tracking_uri: {url.masked} is a server that has its own pages; open it in a browser")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
-    command += ["--host", "127.0.0.1", "--port", str(given.port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
+    # In the environment: every user of the machine can read the arguments, and the URL may contain a password.
+    places = {"MLFLOW_BACKEND_STORE_URI": url.url, "MLFLOW_REGISTRY_STORE_URI": url.url}
     # Replace this process, so that a signal to it reaches the server.
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**os.environ, **places})
 
 
 def _demo_data(arguments: Sequence[str]) -> None:
     parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
-    parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet")
+    parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet", type=_folder)
     parser.add_argument("--posts", type=int, default=300, help="number of posts; default: %(default)s")
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
@@ -361,7 +382,7 @@ def _demo_data(arguments: Sequence[str]) -> None:
         from lightning_hpo.data.demo import write_demo
 
     print("writing the posts and training a small encoder on them; this takes half a minute", file=sys.stderr)
-    write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
+    write_demo(given.folder, posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "masked"]
+__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "expand_home", "masked"]
 
 SQLITE_TIMEOUT_S = 60
 """Seconds for which SQLite waits for a lock that another process holds."""
@@ -20,12 +20,20 @@ SQLITE_TIMEOUT_S = 60
 
 def default_storage() -> str:
     """Return the URL of Optuna's database if no flag names one."""
-    return os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db"
+    return expand_home(os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db")
 
 
 def default_tracking_uri() -> str:
     """Return the URL of MLflow's database or server if no flag names one."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return expand_home(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+
+
+def expand_home(url: str) -> str:
+    """Return a database URL with the home folder for `~`, as in `sqlite:///~/studies.db`."""
+    head, slashes, path = url.partition(":///")
+    if not slashes or not path.startswith("~"):
+        return url
+    return f"{head}:///{Path(path).expanduser()}"
 
 
 def masked(text: str) -> str:
@@ -57,7 +65,8 @@ class DatabaseUrl:
     path: Path | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Parse the URL."""
+        """Expand the home folder, and parse the URL."""
+        object.__setattr__(self, "url", expand_home(self.url))
         object.__setattr__(self, "path", None if self.is_server else self._sqlite_path())
 
     def _sqlite_path(self) -> Path | None:

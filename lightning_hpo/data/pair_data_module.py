@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -100,7 +101,7 @@ class PairDataModule(LightningDataModule):
         aug: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        self.posts, self.annotations, self.criteria = posts, annotations, criteria
+        self.posts, self.annotations, self.criteria = map(_expanded, (posts, annotations, criteria))
         self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
@@ -224,6 +225,10 @@ class PairDataModule(LightningDataModule):
             pair_keys=self.pair_keys if known else None,
             offsets=self.needs_offsets,
         )
+
+
+def _expanded(path: str | None) -> str | None:
+    return path and str(Path(path).expanduser())
 
 
 def _eval_loader(dataset: EvalDataset, num_workers: int) -> DataLoader[Any]:

@@ -34,8 +34,8 @@ def resolve_revisions(
     names = list(dict.fromkeys((base, *choices.get(NAME, ()))))
     if given is not None and len(names) > 1:
         return {}, [
-            f"--{REVISION}: got {given}, but the study has {len(names)} encoders; omit it, and each stays at its current "
-            "commit of main"
+            f"--{REVISION}: got {given}, but the study has {len(names)} encoders; omit it, and each stays at its "
+            "current commit of main"
         ]
     found: dict[str, str] = {}
     problems: list[str] = []

@@ -20,7 +20,7 @@ STAGES = sorted(path.name for path in (ROOT / "configs/stages").glob("*.yaml"))
 def _requirements() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
-    return {line for line in listed if not line.startswith("lightning_hpo[")}
+    return {line for line in listed if not line.startswith("lightning-text-hpo[")}
 
 
 def test_the_conda_environment_has_the_requirements_of_the_project() -> None:
