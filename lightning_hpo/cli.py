@@ -29,6 +29,12 @@ Command = Callable[[Sequence[str]], int | None]
 _WITH_CLASS_PATHS = ("fit", "validate", "test", "predict", "tune", "refit", "reproduce", "register")
 """Commands that import the classes that a config names."""
 
+_FIRST_COMMANDS = (
+    "cd {folder}",
+    "lightning-hpo demo-data demo/data",
+    "lightning-hpo tune --config configs/demo_criteria.yaml --study.name first",
+)
+
 _ENVIRONMENT = {
     # MLflow prints the address of each run on a server that ends.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -371,6 +377,18 @@ def _ui(arguments: Sequence[str]) -> None:
     os.execve(command[0], command, {**os.environ, **places})
 
 
+def _init(arguments: Sequence[str]) -> None:
+    parser = _Parser("init", "Write configs and search spaces to start from. No file is overwritten.")
+    parser.add_argument("folder", metavar="FOLDER", type=_folder, help="the files go to FOLDER/configs")
+    given = parser.parse_args(arguments)
+    from lightning_hpo.config.starter_configs import write_starter_configs
+
+    written = write_starter_configs(given.folder)
+    print(f"wrote {len(written)} files to {given.folder / 'configs'}; a first study on synthetic posts:")
+    for line in _FIRST_COMMANDS:
+        print(f"  {line.format(folder=shlex.quote(str(given.folder)))}")
+
+
 def _demo_data(arguments: Sequence[str]) -> None:
     parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
     parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet", type=_folder)
@@ -400,5 +418,6 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "reconcile": (_reconcile, "repair what the two databases and the trial folders disagree about"),
     "import-study": (_import_study, "copy studies from another Optuna database"),
     "ui": (_ui, "serve MLflow's web pages on this machine"),
+    "init": (_init, "write configs and search spaces to start from"),
     "demo-data": (_demo_data, "write a synthetic corpus and a small encoder for a first try"),
 }
