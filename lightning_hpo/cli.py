@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_hpo import __version__
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.library_output import collect_library_output, take_over_loggers
 
 if TYPE_CHECKING:
@@ -313,6 +313,9 @@ def _register(arguments: Sequence[str]) -> None:
     )
     moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
     given = parser.parse(arguments)
+    from lightning_hpo.databases import registry_problems
+
+    raise_problems(registry_problems(given.tracking_uri))
     study = _load_study(given)
     from lightning_hpo.study.workers import LocalWorkers, start_server
 

@@ -12,7 +12,15 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "expand_home", "masked"]
+__all__ = [
+    "SQLITE_TIMEOUT_S",
+    "DatabaseUrl",
+    "default_storage",
+    "default_tracking_uri",
+    "expand_home",
+    "masked",
+    "registry_problems",
+]
 
 SQLITE_TIMEOUT_S = 60
 """Seconds for which SQLite waits for a lock that another process holds."""
@@ -34,6 +42,20 @@ def expand_home(url: str) -> str:
     if not slashes or not path.startswith("~"):
         return url
     return f"{head}:///{Path(path).expanduser()}"
+
+
+def registry_problems(tracking_uri: str) -> list[str]:
+    """Return a line if MLFLOW_REGISTRY_URI names another registry than that of the runs, where models are registered.
+
+    MLflow would load a registered model from there, and not find it.
+    """
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if not registry or expand_home(registry).rstrip("/") == expand_home(tracking_uri).rstrip("/"):
+        return []
+    return [
+        f"MLFLOW_REGISTRY_URI: got {masked(registry)}, but models are registered where the runs are, in "
+        f"{masked(tracking_uri)}; unset it"
+    ]
 
 
 def masked(text: str) -> str:

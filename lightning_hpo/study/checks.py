@@ -8,6 +8,7 @@ import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import class_of, flags, with_flags
+from lightning_hpo.databases import registry_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -40,6 +41,7 @@ def check_settings(
     """
     settings = spec.settings
     problems = settings.problems()
+    problems += registry_problems(str(settings.tracking_uri)) if settings.register else []
     problems += _device_problems(settings, spec.config["trainer"])
     try:
         settings.storage_url.check()
