@@ -244,3 +244,12 @@ def test_train_dataset_takes_draws(corpus_folder: Path, tokenizer_folder: Path) 
     module = make(CriteriaDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
     assert module._train_dataset[[Draw(0, 0)]]["labels"].shape == (1,)
+
+
+@BOTH
+def test_home_folder_is_expanded_in_paths(kind: type[PairDataModule], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    module = kind(posts="~/posts.csv", annotations="~/annotations.csv", criteria="~/criteria.yaml", tokenizer="a")
+    assert (module.posts, module.annotations) == ("/home/me/posts.csv", "/home/me/annotations.csv")
+    assert module.criteria == "/home/me/criteria.yaml"
+    assert kind(posts="posts.csv", tokenizer="a").annotations is None
