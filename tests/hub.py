@@ -146,10 +146,15 @@ def _deberta(texts: Sequence[str], layers: int) -> Files:
     ids = {key: place for place, key in enumerate(names)}
     pieces = _sentence_pieces(texts, **ids, **{key.replace("id", "piece"): name for key, name in names.items()})
     size = sentencepiece.SentencePieceProcessor(model_proto=pieces).get_piece_size() + 1  # [MASK]
-    relative = {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"]}
-    config = DebertaV2Config(
-        **_sizes(size, layers), **relative, position_buckets=256, norm_rel_ebd="layer_norm", type_vocab_size=0
-    )
+    relative: dict[str, Any] = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "type_vocab_size": 0,
+    }
+    config = DebertaV2Config(**_sizes(size, layers), **relative)
     files = {"spm.model": pieces, "tokenizer_config.json": b'{"do_lower_case": false, "vocab_type": "spm"}'}
     return files | _model_files(DebertaV2ForMaskedLM(config))
 
@@ -250,24 +255,24 @@ class _Handler(BaseHTTPRequestHandler):
         name, _, rest = self.path.lstrip("/").partition("/resolve/")
         revision, _, file = rest.partition("/")
         if hub.broken:
-            return self._send(503)
+            return self._send(503, {})
         if name in hub.moved:
-            return self._send(307, Location=f"/{hub.moved[name]}/resolve/{revision}/{file}")
+            return self._send(307, {"Location": f"/{hub.moved[name]}/resolve/{revision}/{file}"})
         if name not in hub.repositories:
-            return self._send(401, **{"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+            return self._send(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         if name in hub.gated:
             message = f"Access to model {name} is restricted. You must be authenticated to access it."
-            return self._send(401, **{"X-Error-Code": "GatedRepo", "X-Error-Message": message})
+            return self._send(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
         commit = hub.commits.get(name, commit_of(name))
         if revision not in ("main", commit):
-            return self._send(404, **{"X-Error-Code": "RevisionNotFound"})
+            return self._send(404, {"X-Error-Code": "RevisionNotFound"})
         content = hub.repositories[name].get(file)
         if content is None:
-            return self._send(404, **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+            return self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit}
-        return self._send(200, content, with_body=with_body, **headers)
+        return self._send(200, headers, content, with_body=with_body)
 
-    def _send(self, status: int, content: bytes = b"", *, with_body: bool = False, **headers: str) -> None:
+    def _send(self, status: int, headers: dict[str, str], content: bytes = b"", *, with_body: bool = False) -> None:
         self.send_response(status)
         for key, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(key, value)

@@ -101,7 +101,8 @@ class PairDataModule(LightningDataModule):
         aug: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        self.posts, self.annotations, self.criteria = map(_expanded, (posts, annotations, criteria))
+        self.posts = str(Path(posts).expanduser())
+        self.annotations, self.criteria = _expanded(annotations), _expanded(criteria)
         self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio

@@ -45,10 +45,12 @@ def test_other_modules_have_no_encoder(foreign_config: Mapping[str, Any]) -> Non
 
 def test_stored_commit_is_kept_when_the_branch_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr(
-        "lightning_hpo.study.encoder_revisions.resolve_revision",
-        lambda name, revision: asked.append(revision) or revision,
-    )
+
+    def resolve(name: str, revision: str | None) -> str | None:
+        asked.append(revision)
+        return revision
+
+    monkeypatch.setattr("lightning_hpo.study.encoder_revisions.resolve_revision", resolve)
     assert resolve_revisions(_config(ROBERTA), {}, {ROBERTA: "1" * 40}) == ({ROBERTA: "1" * 40}, [])
     assert asked == ["1" * 40]
 
