@@ -1,6 +1,7 @@
 """Two text agents, fine-tuned with Lightning, searched with Optuna, tracked with MLflow."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from lightning_hpo.study.spec import StudySpec as StudySpec
 
 __version__ = "0.1.0"
+
+# Before MLflow is imported: it decides at import whether it sends telemetry. Child processes inherit them.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "CriteriaAgent": "agents",

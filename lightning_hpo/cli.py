@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lightning_hpo import __version__
-from lightning_hpo.exceptions import InputError, LightningHpoError, StoppedBySignalError
+from lightning_hpo.exceptions import InputError, LightningHpoError, StoppedBySignalError, raise_problems
 from lightning_hpo.library_output import collect_library_output, take_over_loggers
 from lightning_hpo.standard_error import lasting_stderr
 
@@ -26,6 +26,15 @@ __all__ = ["main"]
 
 Command = Callable[[Sequence[str]], int | None]
 """Takes the arguments, and returns the exit code, or None for 0."""
+
+_WITH_CLASS_PATHS = ("fit", "validate", "test", "predict", "tune", "refit", "reproduce", "register")
+"""Commands that import the classes that a config names."""
+
+_FIRST_COMMANDS = (
+    "cd {folder}",
+    "lightning-hpo demo-data demo/data",
+    "lightning-hpo tune --config configs/demo_criteria.yaml --study.name first",
+)
 
 _ENVIRONMENT = {
     # MLflow prints the address of each run on a server that ends.
@@ -58,14 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    if str(Path.cwd()) not in sys.path:
-        # Let class paths find the user's own modules, as with `python -m`.
-        sys.path.insert(0, str(Path.cwd()))
+    if arguments is None:
+        # Else the fork server would import modules of the current folder instead of Python's.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if given[0] in _WITH_CLASS_PATHS and str(Path.cwd()) not in sys.path:
+        # Let class paths find the user's own modules. Last: the folder may contain a file such as optuna.py.
+        sys.path.append(str(Path.cwd()))
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with lasting_stderr():
         try:
             with collect_library_output():
+                _check_platform()
                 return _command(given[0])(given[1:]) or 0
         except InputError as error:
             return _refuse(error, 2)
@@ -90,6 +103,11 @@ def _quick_imports() -> Iterator[None]:
     take_over_loggers()
 
 
+def _check_platform() -> None:
+    if sys.platform == "win32":
+        raise InputError("lightning-hpo: got Windows, which is not supported; use WSL 2")
+
+
 def _refuse(error: LightningHpoError, code: int) -> int:
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
@@ -109,6 +127,10 @@ def _overview() -> str:
     return "\n".join([head, *lines])
 
 
+def _folder(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 class _Parser(argparse.ArgumentParser):
     def __init__(self, command: str, description: str) -> None:
         super().__init__(prog=f"lightning-hpo {command}", description=description, allow_abbrev=False)
@@ -121,10 +143,12 @@ class _Parser(argparse.ArgumentParser):
         self.add_argument("--storage", default=default_storage(), type=url, help=text)
 
     def add_tracking(self) -> None:
-        from lightning_hpo.databases import default_tracking_uri, masked
+        from lightning_hpo.databases import default_tracking_uri, expand_home, masked
 
         text = f"MLflow's database or server; default: MLFLOW_TRACKING_URI or {masked(default_tracking_uri())}"
-        self.add_argument("--tracking_uri", default=default_tracking_uri(), help=text.replace("%", "%%"))
+        self.add_argument(
+            "--tracking_uri", default=default_tracking_uri(), type=expand_home, help=text.replace("%", "%%")
+        )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse the arguments of a command that reads both databases, which must exist."""
@@ -229,7 +253,9 @@ def _status(arguments: Sequence[str]) -> None:
 def _report(arguments: Sequence[str]) -> None:
     parser = _Parser("report", "Write one HTML page about a study, readable offline, and its figures as PNG files.")
     parser.add_argument("study", metavar="STUDY", help="name of the study")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report")
+    parser.add_argument(
+        "--output", type=_folder, metavar="FOLDER", help="folder to write; default: OUTDIR/STUDY/report"
+    )
     parser.add_storage()
     parser.add_tracking()
     given = parser.parse_args(arguments)
@@ -242,7 +268,7 @@ def _report(arguments: Sequence[str]) -> None:
             from lightning_hpo.report.write import write_report
             from lightning_hpo.tracking.tracker import Tracker
     except ModuleNotFoundError as error:
-        raise InputError(f"report: it needs {error.name}; pip install 'lightning_hpo[report]'") from error
+        raise InputError(f"report: it needs {error.name}; pip install 'lightning-text-hpo[report]'") from error
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
         print(line)
@@ -298,6 +324,9 @@ def _register(arguments: Sequence[str]) -> None:
     )
     moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
     given = parser.parse(arguments)
+    from lightning_hpo.databases import registry_problems
+
+    raise_problems(registry_problems(given.tracking_uri))
     study = _load_study(given)
     from lightning_hpo.study.workers import LocalWorkers, start_server
 
@@ -360,15 +389,28 @@ def _ui(arguments: Sequence[str]) -> None:
     url.require()
     if url.is_server:
         raise InputError(f"--tracking_uri: {url.masked} is a server that has its own pages; open it in a browser")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", given.tracking_uri]
-    command += ["--host", "127.0.0.1", "--port", str(given.port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
+    # In the environment: every user of the machine can read the arguments, and the URL may contain a password.
+    places = {"MLFLOW_BACKEND_STORE_URI": url.url, "MLFLOW_REGISTRY_STORE_URI": url.url}
     # Replace this process, so that a signal to it reaches the server.
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**os.environ, **places})
+
+
+def _init(arguments: Sequence[str]) -> None:
+    parser = _Parser("init", "Write configs and search spaces to start from. No file is overwritten.")
+    parser.add_argument("folder", metavar="FOLDER", type=_folder, help="the files go to FOLDER/configs")
+    given = parser.parse_args(arguments)
+    from lightning_hpo.config.starter_configs import write_starter_configs
+
+    written = write_starter_configs(given.folder)
+    print(f"wrote {len(written)} files to {given.folder / 'configs'}; a first study on synthetic posts:")
+    for line in _FIRST_COMMANDS:
+        print(f"  {line.format(folder=shlex.quote(str(given.folder)))}")
 
 
 def _demo_data(arguments: Sequence[str]) -> None:
     parser = _Parser("demo-data", "Write a synthetic corpus in the format of ReDSM5, and a small encoder for it.")
-    parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet")
+    parser.add_argument("folder", help="folder to write to; it must not hold a corpus yet", type=_folder)
     parser.add_argument("--posts", type=int, default=300, help="number of posts; default: %(default)s")
     parser.add_argument("--seed", type=int, default=17, help="default: %(default)s")
     given = parser.parse_args(arguments)
@@ -377,7 +419,7 @@ def _demo_data(arguments: Sequence[str]) -> None:
         from lightning_hpo.data.demo import write_demo
 
     print("writing the posts and training a small encoder on them; this takes half a minute", file=sys.stderr)
-    write_demo(Path(given.folder), posts=given.posts, seed=given.seed)
+    write_demo(given.folder, posts=given.posts, seed=given.seed)
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
 
 
@@ -395,5 +437,6 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "reconcile": (_reconcile, "repair what the two databases and the trial folders disagree about"),
     "import-study": (_import_study, "copy studies from another Optuna database"),
     "ui": (_ui, "serve MLflow's web pages on this machine"),
+    "init": (_init, "write configs and search spaces to start from"),
     "demo-data": (_demo_data, "write a synthetic corpus and a small encoder for a first try"),
 }

@@ -14,7 +14,16 @@ from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["SQLITE_TIMEOUT_S", "DatabaseUrl", "default_storage", "default_tracking_uri", "dumped", "masked"]
+__all__ = [
+    "SQLITE_TIMEOUT_S",
+    "DatabaseUrl",
+    "default_storage",
+    "default_tracking_uri",
+    "dumped",
+    "expand_home",
+    "masked",
+    "registry_problems",
+]
 
 SQLITE_TIMEOUT_S = 60
 """Seconds for which SQLite waits for a lock that another process holds."""
@@ -25,12 +34,34 @@ _WITHOUT_STUDIES = {"alembic_version", "version_info", "workspaces"}
 
 def default_storage() -> str:
     """Return the URL of Optuna's database if no flag names one."""
-    return os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db"
+    return expand_home(os.environ.get("OPTUNA_STORAGE") or "sqlite:///_optuna/dataaug.db")
 
 
 def default_tracking_uri() -> str:
     """Return the URL of MLflow's database or server if no flag names one."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return expand_home(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+
+
+def expand_home(url: str) -> str:
+    """Return a database URL with the home folder for `~`, as in `sqlite:///~/studies.db`."""
+    head, slashes, path = url.partition(":///")
+    if not slashes or not path.startswith("~"):
+        return url
+    return f"{head}:///{Path(path).expanduser()}"
+
+
+def registry_problems(tracking_uri: str) -> list[str]:
+    """Return a line if MLFLOW_REGISTRY_URI names another registry than that of the runs, where models are registered.
+
+    MLflow would load a registered model from there, and not find it.
+    """
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if not registry or expand_home(registry).rstrip("/") == expand_home(tracking_uri).rstrip("/"):
+        return []
+    return [
+        f"MLFLOW_REGISTRY_URI: got {masked(registry)}, but models are registered where the runs are, in "
+        f"{masked(tracking_uri)}; unset it"
+    ]
 
 
 def masked(text: str) -> str:
@@ -62,7 +93,8 @@ class DatabaseUrl:
     path: Path | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Parse the URL."""
+        """Expand the home folder, and parse the URL."""
+        object.__setattr__(self, "url", expand_home(self.url))
         object.__setattr__(self, "path", None if self.is_server else self._sqlite_path())
 
     def _sqlite_path(self) -> Path | None:

@@ -23,7 +23,7 @@ Copy = Callable[[Path, str], str]
 
 @pytest.fixture(autouse=True)
 def _no_databases_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI"):
+    for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
 
 

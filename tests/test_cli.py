@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ def _errors(capsys: Captured) -> list[str]:
 def test_help_names_every_command(arguments: list[str], capsys: Captured) -> None:
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for command in ("fit", "validate", "test", "predict", "tune", "status", "report", "register", "ui", "demo-data"):
+    for command in ("fit", "predict", "tune", "status", "report", "register", "ui", "init", "demo-data"):
         assert f"\n  {command} " in shown
 
 
@@ -162,3 +163,98 @@ def test_all_bad_input_of_a_training_is_reported(command: str, capsys: Captured,
         "error: --model.lr: Expected a float. Got value: fast",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["tune"], ["status"], ["fit", "--help"], ["nothing"]])
+def test_windows_is_refused_in_one_line(
+    arguments: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(arguments) == 2
+    assert _errors(capsys) == ["error: lightning-hpo: got Windows, which is not supported; use WSL 2"]
+
+
+def test_modules_in_the_current_folder_replace_no_library(tmp_path: Path) -> None:
+    for name in ("optuna", "sqlalchemy", "html", "grp"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    code = "from lightning_hpo.cli import main; import os; print(main(), os.environ['PYTHONSAFEPATH'])"
+    # -P: as in a console script, the path begins with another folder than the current one.
+    command = [sys.executable, "-P", "-c", code, "status"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "2 1\n"  # child processes get the variable: Python then leaves the current folder out
+    assert "there is no database" in done.stderr
+
+
+def test_class_paths_find_modules_in_the_current_folder(tmp_path: Path) -> None:
+    assert main(["fit", "--model", "no_such_module.Model"]) == 2
+    assert sys.path[-1] == str(tmp_path)
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_ui_sends_no_telemetry_and_shows_no_password(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append((command, environment)))
+    secret = "postgresql://me:s3cret@host/db"
+    for uri in (tracking_uri, secret):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert main(["ui", "--port", "5050"]) == 0
+        command, environment = started.pop()
+        assert command[1:] == ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5050"]
+        assert environment["MLFLOW_BACKEND_STORE_URI"] == environment["MLFLOW_REGISTRY_STORE_URI"] == uri
+        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_telemetry_is_off_before_mlflow_is_imported() -> None:
+    code = "import lightning_hpo, os, sys; print(os.environ['MLFLOW_DISABLE_TELEMETRY'], 'mlflow' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name != "MLFLOW_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=clean)
+    assert done.stdout == "true False\n"
+
+
+def test_register_refuses_another_registry(
+    tracking_uri: str, storage_url: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "postgresql://me:s3cret@host/registry")
+    assert main(["register", "--study", "a", "--storage", storage_url, "--tracking_uri", tracking_uri]) == 2
+    [line] = _errors(capsys)
+    assert line.startswith(
+        "error: MLFLOW_REGISTRY_URI: got postgresql://me:***@host/registry, but models are registered"
+    )
+
+
+def test_init_writes_all_configs_and_overwrites_none(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["init", "my study"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1:3] == ["  cd 'my study'", "  lightning-hpo demo-data demo/data"]
+    root = Path(__file__).parent.parent / "configs"
+    wanted = {path.relative_to(root): path.read_bytes() for path in root.rglob("*.yaml")}
+    written = tmp_path / "my study/configs"
+    assert {path.relative_to(written): path.read_bytes() for path in written.rglob("*.yaml")} == wanted
+    for path in written.rglob("*.yaml"):
+        if path.name != "evidence.yaml":
+            path.unlink()
+    (written / "evidence.yaml").write_text("mine")
+    assert main(["init", "my study"]) == 2
+    assert _errors(capsys) == [
+        "error: init: my study/configs/evidence.yaml exists, and nothing was written; name another folder"
+    ]
+    assert [path.read_text() for path in written.rglob("*.yaml")] == ["mine"]
+
+
+def test_init_says_where_it_cannot_write(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "file").touch()
+    assert main(["init", "file"]) == 2
+    assert _errors(capsys) == ["error: init: cannot write in file: Not a directory; name another folder"]
+
+
+def test_home_folder_is_expanded(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///~/studies.db")
+    assert main(["status"]) == 2
+    assert f"there is no database {tmp_path}/home/studies.db;" in _errors(capsys)[0]
+    assert main(["ui", "--tracking_uri=sqlite:///~/mlflow.db"]) == 2
+    assert f"there is no database {tmp_path}/home/mlflow.db;" in _errors(capsys)[0]
+    assert main(["init", "~"]) == 0
+    assert (tmp_path / "home/configs/criteria.yaml").is_file()

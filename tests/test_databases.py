@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri, masked
+from lightning_hpo.databases import (
+    DatabaseUrl,
+    default_storage,
+    default_tracking_uri,
+    expand_home,
+    masked,
+    registry_problems,
+)
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.settings import StudySettings
 
 
 @pytest.mark.parametrize(
@@ -194,3 +202,28 @@ def test_slower_of_two_processes_keeps_the_rows_of_the_other(tmp_path: Path) -> 
 
     url.create_tables(schema_after_the_other)
     assert 'INSERT INTO "a" VALUES(2);' in _rows(path)
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+pysqlite"])
+def test_home_folder_is_expanded(driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    url = f"{driver}:///~/studies.db"
+    assert DatabaseUrl(url, "--storage").path == tmp_path / "studies.db"
+    assert DatabaseUrl(url, "--storage").url == f"{driver}:///{tmp_path}/studies.db"
+    settings = StudySettings(name="a", storage=url, tracking_uri=url, outdir="~/outputs")
+    assert settings.folder == tmp_path / "outputs/a"
+    assert settings.storage == settings.tracking_uri == f"{driver}:///{tmp_path}/studies.db"
+
+
+@pytest.mark.parametrize("url", ["http://me~/x", "postgresql://me:~@host/db", "sqlite:///a/~/b.db", "sqlite://"])
+def test_other_urls_are_unchanged(url: str) -> None:
+    assert expand_home(url) == url
+
+
+def test_another_registry_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://me:s3cret@host")
+    [line] = registry_problems("sqlite:///mlflow.db")
+    assert line.startswith("MLFLOW_REGISTRY_URI: got http://me:***@host, but models are registered where the runs are")
+    assert registry_problems("http://me:s3cret@host/") == []
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert registry_problems("sqlite:///mlflow.db") == []

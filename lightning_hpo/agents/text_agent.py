@@ -40,6 +40,8 @@ class TextAgent(EvaluatedModule):
 
     Args:
         name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
+        revision: Branch, tag or commit of the encoder on the hub. Default: main. `tune` stores the commit in the config
+            of each trial.
         dropout: Dropout of the hidden layers of the encoder. Usual: 0.1. Default: the value of the encoder.
         attention_dropout: Dropout of the attention weights of the encoder. Usual: 0.1. Default: the value of the
             encoder.
@@ -66,6 +68,7 @@ class TextAgent(EvaluatedModule):
         self,
         name: str,
         *,
+        revision: str | None = None,
         dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
         attention_dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
         freeze_layers: Annotated[int, Bounds(0, 1000)] = 0,
@@ -85,9 +88,15 @@ class TextAgent(EvaluatedModule):
         problems = type_problems("--model", TextAgent.__init__, values)
         raise_problems(problems + [line for group in groups.values() for line in group.problems()])
         # Plain values only, so that a checkpoint loads without unpickling classes of this package.
-        flags = {"name": name, **values, "gradient_checkpointing": gradient_checkpointing, "compile": compile}
+        flags = {
+            "name": name,
+            "revision": revision,
+            **values,
+            "gradient_checkpointing": gradient_checkpointing,
+            "compile": compile,
+        }
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
-        encoder = load_encoder(name, dropout=dropout, attention_dropout=attention_dropout)
+        encoder = load_encoder(name, revision=revision, dropout=dropout, attention_dropout=attention_dropout)
         check_text_encoder(name, encoder)
         add_adapters(encoder, self._lora)
         freeze(encoder, freeze_layers)

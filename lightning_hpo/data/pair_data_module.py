@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -45,6 +46,7 @@ class PairDataModule(LightningDataModule):
             needed for predict.
         criteria: YAML file of criterion id to text. Default: the nine symptoms of DSM-5.
         tokenizer: Hub id or folder of the tokenizer. On the command line, it is set to --model.name.
+        tokenizer_revision: Its branch, tag or commit on the hub. On the command line, it is set to --model.revision.
         max_length: Maximum number of tokens in a window, including criterion and special tokens.
         stride: Number of tokens of a post that neighbouring windows share.
         batch_size: Number of windows in a training batch.
@@ -93,6 +95,7 @@ class PairDataModule(LightningDataModule):
         *,
         posts: str,
         tokenizer: str,
+        tokenizer_revision: str | None = None,
         annotations: str | None = None,
         criteria: str | None = None,
         max_length: Count = 512,
@@ -111,7 +114,9 @@ class PairDataModule(LightningDataModule):
         aug: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        self.posts, self.annotations, self.criteria, self.tokenizer = posts, annotations, criteria, tokenizer
+        self.posts = str(Path(posts).expanduser())
+        self.annotations, self.criteria = _expanded(annotations), _expanded(criteria)
+        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         self.max_length, self.stride = max_length, stride
         self.batch_size, self.eval_batch_size, self.negative_ratio = batch_size, eval_batch_size, negative_ratio
         self.seed, self.val_fraction, self.test_fraction = seed, val_fraction, test_fraction
@@ -261,7 +266,7 @@ class PairDataModule(LightningDataModule):
         raise_problems(problems)
 
     def _tokenized(self) -> TokenizedCorpus:
-        tokenizer = load_tokenizer(self.tokenizer)
+        tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
         self.largest_ids = largest_ids(tokenizer)
         return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
@@ -281,6 +286,10 @@ class PairDataModule(LightningDataModule):
             pair_keys=self.pair_keys if known else None,
             offsets=self.needs_offsets,
         )
+
+
+def _expanded(path: str | None) -> str | None:
+    return path and str(Path(path).expanduser())
 
 
 def _eval_loader(dataset: EvalDataset, num_workers: int) -> DataLoader[Any]:

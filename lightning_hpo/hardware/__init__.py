@@ -1,1 +1,1 @@
-"""Hardware of this machine: bf16, memory and GPUs."""
+"""Hardware of this machine: bf16, memory, CPUs and GPUs."""

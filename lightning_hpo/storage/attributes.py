@@ -47,6 +47,8 @@ class StudyKey:
     """Posts and positives by criterion, by split."""
     BASELINES = "constant_answers"
     PRECISION = "precision"
+    ENCODER_REVISIONS = "encoder_revisions"
+    """Commit on the Hugging Face hub by the name of the encoder."""
     N_TRIALS = "n_trials"
     WORKERS = "workers"
     EPOCHS = "epochs"

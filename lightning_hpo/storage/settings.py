@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
-from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri
+from lightning_hpo.databases import DatabaseUrl, default_storage, default_tracking_uri, expand_home
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.flag_types import Bounds, type_problems
 from lightning_hpo.storage.objective import Objective, known_mode
@@ -76,9 +76,10 @@ class StudySettings:
     tracking_uri: str | None = None
 
     def __post_init__(self) -> None:
-        """Fill in the databases that no flag names."""
-        self.storage = self.storage or default_storage()
-        self.tracking_uri = self.tracking_uri or default_tracking_uri()
+        """Fill in the databases that no flag names, and expand `~`, which YAML and the environment keep."""
+        self.outdir = str(Path(self.outdir).expanduser())
+        self.storage = expand_home(self.storage or default_storage())
+        self.tracking_uri = expand_home(self.tracking_uri or default_tracking_uri())
 
     @property
     def folder(self) -> Path:

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.config.trainer import device_problems as trainer_device_problems
+from lightning_hpo.databases import registry_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -20,6 +21,7 @@ from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.encoder_checks import BY_ENCODER
+from lightning_hpo.study.encoder_revisions import NAME, REVISION, resolve_revisions
 from lightning_hpo.study.identity import declared_measures, evaluation_flags, identity_problems
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.ownership import folder_problems, place, tracking_problems, tracking_uri_text
@@ -45,6 +47,7 @@ def check_settings(
     """
     settings = spec.settings
     problems = settings.problems()
+    problems += registry_problems(str(settings.tracking_uri)) if settings.register else []
     problems += _device_problems(settings, spec.config["trainer"])
     stored = None
     try:
@@ -102,14 +105,17 @@ def check_start(
         InputError: All problems, one line each.
         LightningHpoError: If the process crashed.
     """
-    outermost = corners(space.dimensions, BY_ENCODER)
+    study = database.find(str(spec.settings.name))
+    stored = study.user_attrs.get(StudyKey.ENCODER_REVISIONS, {}) if study else {}
+    revisions, missing = resolve_revisions(spec.config, space.choices, stored)
+    config, outermost = _pinned(spec.config, corners(space.dimensions, BY_ENCODER), revisions)
     methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
     folder = StudyFolder(spec.settings.folder)
     log = folder.preflight_log
     with waiting("checking the data and the encoders, and running one batch of training and validation"):
         findings: Findings | ProcessExit = workers.call(
             run_preflight,
-            with_flags(spec.config, _values_outside(space, spec.config)),
+            with_flags(config, _values_outside(space, config)),
             spec.settings,
             outermost,
             methods,
@@ -119,10 +125,10 @@ def check_start(
     reason = findings.reason if isinstance(findings, ProcessExit) else findings.failure
     if isinstance(findings, ProcessExit) or reason:
         raise LightningHpoError(f"the check with one batch of training and validation failed: {reason}; see {log}")
-    problems, attributes = list(findings.problems), _attributes(spec, findings)
+    problems, attributes = list(dict.fromkeys((*missing, *findings.problems))), _attributes(spec, findings)
+    attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
     for notice in [] if problems else findings.notices:
         print(notice, file=sys.stderr)
-    study = database.find(str(spec.settings.name))
     check_tracking(str(spec.settings.tracking_uri), spec.experiment)
     spec.settings.storage_url.check_writable()
     if spec.data_fingerprint not in (None, findings.fingerprint):
@@ -152,6 +158,17 @@ def _values_outside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, 
         and values.get(flag) is not None
         and not dimension.contains(values[flag])
     }
+
+
+def _pinned(
+    config: Mapping[str, Any], outermost: list[dict[str, Any]], revisions: Mapping[str, str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the config and the corners with the commits of their encoders."""
+    if not revisions:
+        return dict(config), outermost
+    base = flags(config)[NAME]
+    pinned = [{**corner, REVISION: revisions.get(corner.get(NAME, base))} if corner else {} for corner in outermost]
+    return with_flags(config, {REVISION: revisions.get(base)}), pinned
 
 
 def _mismatches(study: optuna.Study, attributes: Mapping[str, Any]) -> list[str]:

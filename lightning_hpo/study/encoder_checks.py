@@ -36,6 +36,8 @@ BY_ENCODER = (
 )
 """Flags whose values are checked against the encoder."""
 
+_REVISION = "model.revision"
+
 
 @dataclass(frozen=True)
 class EncoderChecks:
@@ -60,7 +62,7 @@ class EncoderChecks:
         """
         by_name: dict[str, list[dict[str, Any]]] = {}
         for corner in corners:
-            given = {flag: corner.get(flag, values.get(flag)) for flag in BY_ENCODER}
+            given = {flag: corner.get(flag, values.get(flag)) for flag in (*BY_ENCODER, _REVISION)}
             by_name.setdefault(given["model.name"], []).append(given)
         rehearsed = values.get("model.name")
         return [
@@ -72,9 +74,10 @@ class EncoderChecks:
     def _problems_of(self, name: str, corners: Sequence[Mapping[str, Any]], *, exports: bool) -> list[str]:
         most = {flag: max((c[flag] for c in corners if c[flag] is not None), default=None) for flag in BY_ENCODER}
         try:
-            tokenizer = load_tokenizer(name)
+            revision = corners[0][_REVISION]
+            tokenizer = load_tokenizer(name, revision)
             dropouts = {flag: most[f"model.{flag}"] for flag in ("dropout", "attention_dropout")}
-            encoder = load_encoder(name, **dropouts)
+            encoder = load_encoder(name, revision=revision, **dropouts)
             check_text_encoder(name, encoder)
         except InputError as error:
             return error.problems

@@ -1,12 +1,12 @@
 """Start of a trial: its run, its config, its process."""
 
-import os
 import time
 
 import optuna
 from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import flags
+from lightning_hpo.hardware.cpus import usable_cpus
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, run_tags
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session
@@ -43,7 +43,7 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         settings=session.spec.settings,
         run_id=outbox.run_id,
         folder=outbox.folder,
-        threads=max(1, len(os.sched_getaffinity(0)) // session.workers.count),  # CPUs that this process may use
+        threads=max(1, usable_cpus() // session.workers.count),
         asked=asked,
     )
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)

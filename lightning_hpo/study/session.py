@@ -8,7 +8,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from lightning_hpo.config.flags import with_flags
+from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.library_output import write_library_output
@@ -18,6 +18,7 @@ from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, upda
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
+from lightning_hpo.study.encoder_revisions import NAME, REVISION
 from lightning_hpo.study.eta import TimeEstimator
 from lightning_hpo.study.failure import exit_with_one_line_error, pause_on_error
 from lightning_hpo.study.lines import result_line
@@ -200,7 +201,9 @@ class Session:
         # The precision instead of `auto`: the config must give the same model on a device that would choose another.
         # The trial's process validates all values when it parses the config.
         precision = self.study.user_attrs[StudyKey.PRECISION]
-        return Sample(values, with_flags(self.spec.config, {"trainer.precision": precision, **values}))
+        config = with_flags(self.spec.config, {"trainer.precision": precision, **values})
+        revision = self.study.user_attrs.get(StudyKey.ENCODER_REVISIONS, {}).get(flags(config).get(NAME))
+        return Sample(values, with_flags(config, {REVISION: revision}) if revision else config)
 
     def server(self, trial: optuna.Trial) -> TrialServer:
         """Return the server that answers the requests of a running trial."""

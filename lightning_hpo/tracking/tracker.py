@@ -24,8 +24,6 @@ from lightning_hpo.exceptions import InputError
 # Before the import: by default, MLflow tries for minutes to reach a server, and training would wait.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-# Before the import: MLflow decides at import whether it sends telemetry.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow.entities
 from mlflow import MlflowClient

@@ -38,7 +38,7 @@ def main() -> None:
         parser.error("--posts, --annotations: got only one; use both or neither")
     missing = [package for package in _NEEDED if find_spec(package) is None]
     if missing:
-        raise SystemExit(f"{', '.join(missing)}: not installed; pip install 'lightning_hpo[benchmark]'")
+        raise SystemExit(f"{', '.join(missing)}: not installed; pip install 'lightning-text-hpo[benchmark]'")
     from lightning_hpo.data.demo_corpus import DemoCorpus
     from scripts.benchmarks.machine import machine
 

@@ -1,6 +1,5 @@
 """Measures how much longer work takes while other programs use every CPU."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lightning_hpo.hardware.cpus import usable_cpus
 from scripts.benchmarks.demo_study import CONFIG, data_flags, seconds
 from scripts.benchmarks.figures import Figures, Ratio
 
@@ -23,7 +23,7 @@ def figures() -> Figures:
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for column, others in (("alone, s", 0), ("beside others, s", _cpus())):
+        for column, others in (("alone, s", 0), ("beside others, s", usable_cpus())):
             data = folder / f"beside {others}"
             trial = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(data), "--trainer.logger=false"]
             trial += [f"--trainer.default_root_dir={data}"]
@@ -38,10 +38,6 @@ def _pairs(rows: dict[str, dict[str, float]]) -> Iterator[tuple[str, tuple[float
     for what, values in rows.items():
         alone, busy = values.values()
         yield what, (alone, busy)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_hpo.hardware.cpus import usable_cpus
 from lightning_hpo.tracking.environment import environment_tags
 
 __all__ = ["machine"]
@@ -15,7 +16,7 @@ def machine() -> dict[str, str]:
     tags = environment_tags()
     commit = tags.get("mlflow.source.git.commit", "none")
     return {
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "processor": f"{_processor()}, {usable_cpus()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch": str(torch.__version__),

@@ -312,3 +312,12 @@ def test_largest_ids_are_those_of_windows(
     largest = max(int(batch["input_ids"].max()) for batch in module.train_dataloader())
     assert largest <= module.largest_ids[0] == len(tokenizer) - 1
     assert module.largest_ids[1] == 1
+
+
+@BOTH
+def test_home_folder_is_expanded_in_paths(kind: type[PairDataModule], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    module = kind(posts="~/posts.csv", annotations="~/annotations.csv", criteria="~/criteria.yaml", tokenizer="a")
+    assert (module.posts, module.annotations) == ("/home/me/posts.csv", "/home/me/annotations.csv")
+    assert module.criteria == "/home/me/criteria.yaml"
+    assert kind(posts="posts.csv", tokenizer="a").annotations is None

@@ -106,7 +106,7 @@ SPACES: dict[str, tuple[str, str]] = {
     ),
     "longer than one of the encoders accepts": (
         "model.name: {choices: [./encoder, ./other]}, data.max_length: {low: 128, high: 576}",
-        "with the encoder ./other: --data.max_length: 576 is more than the 519 tokens that the ",
+        "with the encoder ./other: --data.max_length: 576 is more than the 512 tokens that the ",
     ),
     "more layers than the encoder has": (
         "model.freeze_layers: {low: 0, high: 6}",

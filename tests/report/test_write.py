@@ -165,7 +165,7 @@ def test_missing_package_is_a_one_line_error_with_the_extra(
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: report: it needs ")
     assert package in line
-    assert line.endswith("pip install 'lightning_hpo[report]'")
+    assert line.endswith("pip install 'lightning-text-hpo[report]'")
 
 
 def test_bad_input_is_a_one_line_error(storage_url: str, tracking_uri: str, tmp_path: Path, capsys: Captured) -> None:

@@ -1,6 +1,7 @@
-"""Hugging Face encoders: loading from safetensors, dropout, frozen layers and gradient checkpointing."""
+"""Hugging Face encoders: loading, dropout, frozen layers and gradient checkpointing."""
 
 import inspect
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from lightning_hpo.data.hub import local_files_only
+from lightning_hpo.data.hub import encoder_folder
 from lightning_hpo.exceptions import InputError
 
 __all__ = [
@@ -47,20 +48,28 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_encoder(name: str, *, dropout: float | None = None, attention_dropout: float | None = None) -> PreTrainedModel:
+def load_encoder(
+    name: str,
+    *,
+    revision: str | None = None,
+    dropout: float | None = None,
+    attention_dropout: float | None = None,
+) -> PreTrainedModel:
     """Load the weights of an encoder, a hub id or a local folder, in float32 and without its pooler.
 
-    A dropout of None keeps the value of the encoder.
+    A dropout of None keeps the value of the encoder. Safetensors are preferred. From a `.bin` file, torch reads tensors
+    and no other objects.
 
     Raises:
-        InputError: If the encoder does not exist, has no safetensors, has other weights than its config describes, or
-            does not have this kind of dropout.
+        InputError: If the encoder does not exist, has other weights than its config describes, or does not have this
+            kind of dropout.
     """
+    folder = encoder_folder(name, revision)
     with quiet_transformers():
-        config = _load_config(name)
+        config = _load_config(name, folder)
         _set_dropout(config, "dropout", _DROPOUTS, dropout)
         _set_dropout(config, "attention_dropout", _ATTENTION_DROPOUTS, attention_dropout)
-        encoder, info = _load_weights(name, config)
+        encoder, info = _load_weights(name, folder, config)
     missing = [key for key in info["missing_keys"] if "pooler" not in key]
     if missing or info["mismatched_keys"]:
         count = len(missing) + len(info["mismatched_keys"])
@@ -84,45 +93,38 @@ def longest_input(encoder: PreTrainedModel) -> int | None:
     return positions if positions is not None and positions > 0 else None  # XLNet has -1
 
 
-def _load_config(name: str) -> PreTrainedConfig:
+def _load_config(name: str, folder: Path) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            name, trust_remote_code=False, local_files_only=local_files_only(name)
+            str(folder), trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{_NAME}: got {name!r}, {_why_no_config(name)}; {_WANTED}") from error
+        has_config = (folder / "config.json").is_file()
+        why = "whose config.json has no model type that transformers knows" if has_config else "without config.json"
+        raise InputError(f"{_NAME}: got {name!r}, {'' if has_config else 'a folder '}{why}; {_WANTED}") from error
     if type(config) not in MODEL_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise InputError(f"{_NAME}: got {name!r}, which is a {config.model_type} model, not an encoder; {_WANTED}")
     return config
 
 
-def _why_no_config(name: str) -> str:
-    folder = Path(name)
-    if not name or not folder.is_dir():
-        return "which is not a folder, and the Hugging Face hub returned no such encoder"
-    if not (folder / "config.json").is_file():
-        return "a folder without config.json"
-    return "whose config.json has no model type that transformers knows"
-
-
-def _load_weights(name: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
+def _load_weights(name: str, folder: Path, config: PreTrainedConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
     # No head uses the pooler. It would stay untrained.
     kind: Any = MODEL_MAPPING[type(config)]
     taken = inspect.signature(kind).parameters
     options = {"add_pooling_layer": False} if "add_pooling_layer" in taken else {}
     try:
         encoder, info = AutoModel.from_pretrained(
-            name,
+            str(folder),
             config=config,
-            use_safetensors=True,
+            weights_only=True,
             trust_remote_code=False,
-            local_files_only=local_files_only(name),
+            local_files_only=True,
             dtype=torch.float32,
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{_NAME}: got {name!r}, whose weights cannot be read as safetensors; {_WANTED}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{_NAME}: got {name!r}, whose weights cannot be read as tensors; {_WANTED}") from error
     # transformers returns it in eval mode, and Lightning keeps the mode: dropout would stay off.
     return encoder.train(), info
 

@@ -36,7 +36,7 @@ class Lora(Settings):
         """Return one line for each value that cannot be used, and for a missing package."""
         found = super().problems()
         if self.r and importlib.util.find_spec("peft") is None:
-            found.append(f"{self.FLAG}.r: got {self.r}, which needs peft; pip install 'lightning_hpo[lora]'")
+            found.append(f"{self.FLAG}.r: got {self.r}, which needs peft; pip install 'lightning-text-hpo[lora]'")
         return found
 
 

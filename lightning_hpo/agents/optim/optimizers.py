@@ -57,7 +57,9 @@ class Optim(Settings):
         package = _PACKAGES.get(self.name)
         if package is None or importlib.util.find_spec(package):
             return []
-        return [f"{self.FLAG}.name: got {self.name}, which needs {package}; pip install 'lightning_hpo[{self.name}]'"]
+        return [
+            f"{self.FLAG}.name: got {self.name}, which needs {package}; pip install 'lightning-text-hpo[{self.name}]'"
+        ]
 
 
 _PACKAGES = {"adamw_8bit": "bitsandbytes", "lion": "pytorch_optimizer"}

@@ -21,6 +21,8 @@ def best_threshold(odds: Tensor, answered: Tensor, unanswered: Tensor) -> float:
     Returns:
         The threshold; 0 if no pair has a span.
     """
+    # On the CPU: Apple's GPUs have no float64.
+    odds, answered, unanswered = odds.cpu(), answered.cpu(), unanswered.cpu()
     real = torch.isfinite(odds)
     odds, order = odds[real].double().sort()
     if not len(odds):

@@ -29,7 +29,9 @@ def load_synonyms(name: str) -> Callable[[list[str], Generator], list[str]]:
         from nltk.corpus import wordnet
         from nltk.tag import PerceptronTagger
     except ImportError as error:
-        raise InputError(f"--aug.methods: {name} needs nltk ({error}); pip install 'lightning_hpo[augment]'") from error
+        raise InputError(
+            f"--aug.methods: {name} needs nltk ({error}); pip install 'lightning-text-hpo[augment]'"
+        ) from error
     # A lambda, because `wordnet` is a lazy loader: its methods exist only once it has loaded.
     loaded = {
         "corpora/wordnet": _loads(lambda: wordnet.ensure_loaded()),

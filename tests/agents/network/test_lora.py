@@ -89,4 +89,4 @@ def test_merging_without_adapters_returns_the_network_itself(encoder_folder: str
 def test_missing_peft_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert Lora().problems() == []
-    assert Lora(r=8).problems() == ["--model.lora.r: got 8, which needs peft; pip install 'lightning_hpo[lora]'"]
+    assert Lora(r=8).problems() == ["--model.lora.r: got 8, which needs peft; pip install 'lightning-text-hpo[lora]'"]

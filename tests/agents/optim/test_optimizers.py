@@ -76,7 +76,7 @@ def test_missing_package_of_an_optimizer_is_reported(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     (problem,) = Optim(name=name).missing()
-    assert problem == f"--model.optim.name: got {name}, which needs {package}; pip install 'lightning_hpo[{name}]'"
+    assert problem == f"--model.optim.name: got {name}, which needs {package}; pip install 'lightning-text-hpo[{name}]'"
 
 
 def test_adamw_8bit_is_refused_if_the_model_is_not_on_a_gpu(

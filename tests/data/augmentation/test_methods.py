@@ -55,4 +55,4 @@ def test_all_problems_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert "'swop' is not a method" in unknown
     for name, line in zip(("synonyms", "nlpaug/word/SynonymAug"), missing, strict=True):
         assert line.startswith(f"--aug.methods: {name} needs nltk (")
-        assert line.endswith("pip install 'lightning_hpo[augment]'")
+        assert line.endswith("pip install 'lightning-text-hpo[augment]'")
