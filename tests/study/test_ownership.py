@@ -231,9 +231,8 @@ def test_studies_of_one_name_share_a_tracker_without_harm(sandbox: StudySandbox)
         ids.add(study.user_attrs["study_id"])
         own = [run_id_of(study, trial) for trial in study.trials]
         assert len(own) == 2
-        assert {sandbox.client.get_run(run_id).data.tags["study_id"] for run_id in own} == {
-            study.user_attrs["study_id"]
-        }
+        tags = [sandbox.client.get_run(str(run_id)).data.tags for run_id in own]
+        assert [each["study_id"] for each in tags] == [study.user_attrs["study_id"]] * 2
     assert (len(ids), len(runs)) == (2, 4)
 
 
