@@ -28,6 +28,7 @@ _FLAG = "--study.tracking_uri"
 _PORTS = {"http": 80, "https": 443}
 _ANSWER_S = 10
 _DEFAULT_EXPERIMENT = "0"
+_URL_SIGNS = frozenset("%?")
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ def check_tracking(uri: str, experiment: str | None = None) -> None:
     if url.is_server:
         _check_server(url, experiment)
         return
+    if url.path is not None and not _URL_SIGNS.isdisjoint(str(url.path)):
+        raise InputError(
+            f"{_FLAG}: the path {url.path} contains % or ?, which MLflow takes for parts of a URL; use another folder"
+        )
     url.check()
     if experiment is not None:
         url.check_writable()

@@ -173,3 +173,16 @@ def test_wrong_password_and_missing_database_are_named(postgres: Postgres) -> No
 def test_server_that_does_not_answer_is_said_so() -> None:
     line = _problem(f"http://127.0.0.1:{free_port()}")
     assert line.startswith("--study.tracking_uri: no server answers at http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("name", ["a%20b", "why?"])
+def test_path_that_mlflow_would_read_as_a_url_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    with (
+        unchanged(tmp_path),
+        pytest.raises(InputError, match=r"contains % or \?, which MLflow takes for parts of a URL"),
+    ):
+        check_tracking("sqlite:///mlflow.db", NAME)
