@@ -1,10 +1,13 @@
 """A study whose MLflow is a server that goes away in the middle and comes back."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +16,13 @@ from typing import Any
 import optuna
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from optuna.trial import TrialState
 
+from lightning_hpo.storage.attributes import run_id_of
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import RUN_STATUS
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
 
 
@@ -103,3 +109,56 @@ def test_killed_server_gets_every_step_once(server: Server, tmp_path: Path, monk
     client = MlflowClient(server.uri, server.uri)
     version = client.get_model_version_by_alias("foreignmodule-best-model", "production")
     assert version.tags["optuna_trial"] == str(study.best_trial.number)
+
+
+_KILLS = int(os.environ.get("KILLS", "1"))
+"""Kills of each of two studies; more of them than a run of all tests has time for are set in the environment."""
+
+
+def test_two_users_with_one_study_name_keep_all_their_records(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    users = [StudySandbox(tmp_path / name) for name in ("ann", "bob")]
+    for user in users:
+        (user.folder / "_optuna").mkdir(parents=True)
+        user.tracking_uri = server.uri
+    kills, trials = dict.fromkeys(range(2), 0), 2 * _KILLS + 2
+    draw = random.Random(17)
+    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
+    while len(running) < len(users) or any(process.poll() != 0 for process, _ in running.values()):
+        for number, user in enumerate(users):
+            process, end = running.get(number, (None, 0.0))
+            if process is None or process.poll() not in (None, 0):
+                command = [sys.executable, "-m", "lightning_hpo", *_first(user, trials)]
+                with (user.folder / "shown.txt").open("ab") as shown:
+                    process = subprocess.Popen(command, cwd=user.folder, stderr=shown, start_new_session=True)
+                running[number] = (process, time.monotonic() + draw.uniform(5, 20))
+            elif process.poll() is None and time.monotonic() > end and kills[number] < _KILLS:
+                kills[number] += 1
+                process.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+                process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running[0][0].wait(timeout=0.2)
+    owned: set[str] = set()
+    for user in users:
+        study = optuna.load_study(study_name="first", storage=user.storage)
+        assert {trial.state for trial in study.trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        assert len(study.trials) == trials
+        for trial in study.trials:
+            run = user.client.get_run(str(run_id_of(study, trial)))
+            assert run.data.tags["study_id"] == study.user_attrs["study_id"]
+            assert (run.data.tags["optuna_trial"], run.info.status) == (str(trial.number), RUN_STATUS[trial.state])
+            assert run.data.params["model.lr"] == str(trial.params["model.lr"])
+            history = user.client.get_metric_history(run.info.run_id, "val_metric")
+            assert sorted((point.step, point.value) for point in history) == sorted(trial.intermediate_values.items())
+            owned.add(run.info.run_id)
+    assert len(owned) == 2 * trials
+    [experiment] = [each for each in users[0].client.search_experiments() if each.name == "foreignmodule-first"]
+    kept = users[0].client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+    assert {run.info.run_id for run in kept if run.info.lifecycle_stage == "active"} == owned
+    assert kills == dict.fromkeys(range(2), _KILLS)
+
+
+def _first(user: StudySandbox, trials: int) -> list[str]:
+    return user.arguments("first", "--study.n_trials", str(trials), "--study.register", "false")
