@@ -1,7 +1,8 @@
 """Checks of a study before anything is written."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +12,7 @@ from optuna.trial import TrialState
 from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.config.trainer import device_problems as trainer_device_problems
 from lightning_hpo.databases import registry_problems
-from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
 from lightning_hpo.search.pruners import build_pruner, check_pruner
@@ -50,42 +51,40 @@ def check_settings(
     problems += registry_problems(str(settings.tracking_uri)) if settings.register else []
     problems += _device_problems(settings, spec.config["trainer"])
     stored = None
-    try:
+    with _added_to(problems):
         settings.storage_url.check()
         stored = None if problems else database.find(str(settings.name))
         spec = spec if problems else spec.with_warm_start(database)
         spec = spec.with_split_of(stored)
-    except InputError as error:
-        problems += error.problems
-    try:
+    with _added_to(problems):
         spec = spec.with_mode(stored)
-    except InputError as error:
-        problems += error.problems
     problems += spec.callback_problems()
-    try:
+    with _added_to(problems):
         measures = declared_measures(spec.config, settings.monitor)
         space = SearchSpace(spec.search_space, spec.config, measures, spec.warm_start)
-    except InputError as error:
-        problems += error.problems
     if not problems:
         problems += identity_problems(stored, spec, space) if stored is not None else []
         problems += folder_problems(StudyFolder(settings.folder), stored, str(settings.name))
     if not problems:
-        try:
+        with _added_to(problems):
             rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
-        except InputError as error:
-            problems += error.problems
     if spec.reports < 1:
         problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
         raise InputError(problems)
     pruner = build_pruner(spec.pruner, spec.reports)
-    try:
+    with _added_to(problems):
         check_pruner(pruner, reports=spec.reports)
+    raise_problems(problems)
+    return spec, space, pruner
+
+
+@contextmanager
+def _added_to(problems: list[str]) -> Iterator[None]:
+    """Add the problems of an `InputError` in the block to others, so that all are shown at once."""
+    try:
+        yield
     except InputError as error:
         problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return spec, space, pruner
 
 
 def _device_problems(settings: StudySettings, trainer: Mapping[str, Any]) -> list[str]:
@@ -109,22 +108,7 @@ def check_start(
     stored = study.user_attrs.get(StudyKey.ENCODER_REVISIONS, {}) if study else {}
     revisions, missing = resolve_revisions(spec.config, space.choices, stored)
     config, outermost = _pinned(spec.config, corners(space.dimensions, BY_ENCODER), revisions)
-    methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
-    folder = StudyFolder(spec.settings.folder)
-    log = folder.preflight_log
-    with waiting("checking the data and the encoders, and running one batch of training and validation"):
-        findings: Findings | ProcessExit = workers.call(
-            run_preflight,
-            with_flags(config, _values_outside(space, config)),
-            spec.settings,
-            outermost,
-            methods,
-            folder.rehearsal,
-            log=log,
-        )
-    reason = findings.reason if isinstance(findings, ProcessExit) else findings.failure
-    if isinstance(findings, ProcessExit) or reason:
-        raise LightningHpoError(f"the check with one batch of training and validation failed: {reason}; see {log}")
+    findings = _findings(spec, space, workers, config, outermost)
     problems, attributes = list(dict.fromkeys((*missing, *findings.problems))), _attributes(spec, findings)
     attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
     for notice in [] if problems else findings.notices:
@@ -142,9 +126,31 @@ def check_start(
         problems = _mismatches(study, attributes) + space.mismatches(study)
         problems += [] if used_before else _elsewhere(study, spec)
         problems += tracking_problems(study, str(spec.settings.tracking_uri))
-    if problems:
-        raise InputError(problems)
+    raise_problems(problems)
     return attributes
+
+
+def _findings(
+    spec: StudySpec, space: SearchSpace, workers: Workers, config: dict[str, Any], outermost: list[dict[str, Any]]
+) -> Findings:
+    """Run the preflight in a new process."""
+    methods = list(dict.fromkeys(name for choice in space.choices.get("aug.methods", ()) for name in choice))
+    folder = StudyFolder(spec.settings.folder)
+    log = folder.preflight_log
+    with waiting("checking the data and the encoders, and running one batch of training and validation"):
+        findings: Findings | ProcessExit = workers.call(
+            run_preflight,
+            with_flags(config, _values_outside(space, config)),
+            spec.settings,
+            outermost,
+            methods,
+            folder.rehearsal,
+            log=log,
+        )
+    reason = findings.reason if isinstance(findings, ProcessExit) else findings.failure
+    if isinstance(findings, ProcessExit) or reason:
+        raise LightningHpoError(f"the check with one batch of training and validation failed: {reason}; see {log}")
+    return findings
 
 
 def _values_outside(space: SearchSpace, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,23 @@
 """Locations of artifacts: paths of this machine, and addresses of artifact stores."""
 
+import contextlib
 import posixpath
+import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["is_below", "local_path"]
+from lightning_hpo.databases import SQLITE_TIMEOUT_S
+
+__all__ = ["is_below", "local_path", "move_locations"]
+
+_ARTIFACT_PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Columns of MLflow's database that hold locations of artifacts."""
 
 
 def local_path(location: str) -> Path | None:
@@ -37,6 +50,24 @@ def is_below(location: str, root: str, own_folder: Path | None) -> bool:
     prefix = f"{root.rstrip('/')}/"
     inside = posixpath.normpath(location.removeprefix(prefix))
     return location.startswith(prefix) and not inside.startswith((".", "/"))
+
+
+def move_locations(database: Path, old: str, new: str) -> None:
+    """Replace the beginning of all locations in an SQLite file of MLflow.
+
+    Args:
+        database: The file.
+        old: Location of an experiment's artifacts before they were moved.
+        new: Its location now.
+    """
+    with contextlib.closing(sqlite3.connect(database, timeout=SQLITE_TIMEOUT_S)) as connection:
+        for table, column in _ARTIFACT_PATHS:
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+            )
+        connection.commit()
 
 
 def _contains(outer: Path, inner: Path) -> bool:

@@ -3,7 +3,6 @@
 Every call names its run. Nothing here depends on an active run or a current experiment.
 """
 
-import contextlib
 import logging
 import os
 import sqlite3
@@ -35,7 +34,7 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
 from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
-from lightning_hpo.tracking.locations import is_below
+from lightning_hpo.tracking.locations import is_below, move_locations
 
 __all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
 
@@ -43,14 +42,6 @@ NEVER = float("-inf")
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
-_ARTIFACT_PATHS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-"""Columns of MLflow's database that hold paths of artifacts."""
 _STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
@@ -123,19 +114,14 @@ class Tracker:
 
         MLflow stores absolute paths, and would write to the old place.
         """
-        found = None if self._url.path is None else self.client.get_experiment_by_name(name)
-        if found is None or self._artifacts is None:
+        if self._url.path is None or self._artifacts is None:
+            return
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
             return
         old, new = str(found.artifact_location), str(self._artifacts / name)
         if old != new and old.endswith(f"/mlruns/{name}") and Path(new).is_dir():
-            with contextlib.closing(sqlite3.connect(str(self._url.path), timeout=SQLITE_TIMEOUT_S)) as connection:
-                for table, column in _ARTIFACT_PATHS:
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                        (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                    )
-                connection.commit()
+            move_locations(self._url.path, old, new)
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment of that name, or None.
