@@ -1,6 +1,5 @@
 """Read `annotations.csv`: check each row, find its sentence in the post, and collect the (post, criterion) pairs."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 from lightning_hpo.data.csv_table import CsvTable, nearest, shown
 from lightning_hpo.data.lost_evidence import LOST, lost_cause
 from lightning_hpo.data.pairs import Pair
+from lightning_hpo.data.sentence_search import find_sentence
 from lightning_hpo.exceptions import InputError, raise_problems
 
-__all__ = ["AnnotationRows", "find_sentence"]
+__all__ = ["AnnotationRows"]
 
 _COLUMNS = ("post_id", "sentence_text", "DSM5_symptom", "status")
 # pandas writes integers as 1.0 and 0.0 if a column has empty cells.
@@ -23,57 +23,6 @@ _ID_FORMS: dict[str, Callable[[str], str]] = {
     "a decimal part such as `.0`, which pandas adds": lambda post_id: post_id.strip().removesuffix(".0"),
     "zeros at their start, which Excel removes": lambda post_id: post_id.strip().lstrip("0"),
 }
-
-
-def find_sentence(post: str, sentence: str) -> tuple[tuple[tuple[int, int], ...], bool]:
-    """Find all occurrences of a sentence in a post, without the white space around the sentence.
-
-    The first of these searches that finds something decides:
-
-    1. verbatim, with whole words at both ends
-    2. verbatim
-    3. with any white space between words, with whole words at both ends
-    4. with any white space between words
-
-    Returns:
-        The occurrences as character ranges [start, end), and whether they are verbatim.
-    """
-    words = sentence.split()
-    if not words:
-        return (), True
-    # Without `re`: compiling a pattern for each sentence takes far longer than the search itself.
-    text = sentence.strip()
-    if spans := _occurrences(post, text, whole_words=True) or _occurrences(post, text, whole_words=False):
-        return spans, True
-    pattern = r"\s+".join(map(re.escape, words))
-    for candidate in (_whole_words(pattern, words), pattern):
-        if spans := tuple(match.span() for match in re.finditer(candidate, post)):
-            return spans, False
-    return (), True
-
-
-def _occurrences(post: str, text: str, *, whole_words: bool) -> tuple[tuple[int, int], ...]:
-    """Return the occurrences of a text that do not overlap."""
-    spans = []
-    start = post.find(text)
-    while start >= 0:
-        end = start + len(text)
-        cut = whole_words and (_joined(post[start - 1 : start], text[0]) or _joined(text[-1], post[end : end + 1]))
-        if not cut:
-            spans.append((start, end))
-        start = post.find(text, start + 1 if cut else end)
-    return tuple(spans)
-
-
-def _joined(left: str, right: str) -> bool:
-    """Return whether two neighbouring characters belong to one word."""
-    return all(sign == "_" or sign.isalnum() for sign in (left, right))
-
-
-def _whole_words(pattern: str, words: list[str]) -> str:
-    before = r"(?<!\w)" if re.match(r"\w", words[0][0]) else ""
-    after = r"(?!\w)" if re.match(r"\w", words[-1][-1]) else ""
-    return f"{before}{pattern}{after}"
 
 
 class AnnotationRows:
@@ -181,10 +130,11 @@ class AnnotationRows:
         self._counts["pairs with sentences of both labels, taken as met"] += mixed
         spans: set[tuple[int, int]] = set()
         for sentence in positives:
-            found, verbatim = find_sentence(self._texts[key[0]], sentence)
+            found, repair = find_sentence(self._texts[key[0]], sentence)
             if not found:
                 self._count_lost(self._texts[key[0]], sentence)
-            self._counts["evidence sentences found with other white space"] += bool(found) and not verbatim
+            if repair:
+                self._counts[f"evidence sentences found with other {repair}"] += 1
             self._counts["evidence sentences that occur more than once"] += len(found) > 1
             spans.update(found)
         return Pair(*key, met=bool(positives), spans=tuple(sorted(spans)))

@@ -14,6 +14,8 @@ __all__ = ["TokenizedText", "token_chunks", "tokenize"]
 
 # Texts tokenized at a time; bounds the memory.
 _TEXTS_AT_ONCE = 256
+# A letter that no vocabulary of an encoder has, an Egyptian hieroglyph.
+_UNKNOWN = "\U00013000"
 # Whether a code point is white space. The last entry, 0x3001, stands for all higher code points: none is white space.
 _WHITE = np.array([chr(code).isspace() for code in range(0x3002)])
 
@@ -62,6 +64,9 @@ def token_chunks(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Chunk]:
     # Explicit, since a tokenizer.json may enable truncation and padding.
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    # A text that contains `[SEP]` or `</s>` is no separator.
+    tokenizer.encode_special_tokens = True
+    structure = _structural_ids(tokenizer)
     texts = iter(texts)
     while batch := list(islice(texts, _TEXTS_AT_ONCE)):
         encoded = tokenizer.encode_batch(batch, add_special_tokens=False)
@@ -69,7 +74,27 @@ def token_chunks(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[Chunk]:
         ids = np.fromiter(chain.from_iterable(made.ids for made in encoded), np.int32, sum(sizes))
         flat = chain.from_iterable(chain.from_iterable(made.offsets for made in encoded))
         offsets = np.fromiter(flat, np.int32, 2 * len(ids)).reshape(-1, 2)
-        yield np.column_stack([ids, _trimmed(batch, sizes, offsets)]), sizes
+        rows = np.column_stack([ids, _trimmed(batch, sizes, offsets)])
+        kept = ~np.isin(ids, structure)
+        if not kept.all():
+            texts_of_tokens = np.repeat(np.arange(len(sizes)), sizes)[kept]
+            rows, sizes = rows[kept], np.bincount(texts_of_tokens, minlength=len(sizes)).tolist()
+        yield rows, sizes
+
+
+def _structural_ids(tokenizer: Tokenizer) -> NDArray[np.int32]:
+    """Return the ids of special tokens that a text must not contain.
+
+    A SentencePiece model has them in its vocabulary, and finds them in a text that spells them. Such tokens are left
+    out. The token of unknown characters stays.
+    """
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if unknown is not None:
+        special.discard(tokenizer.token_to_id(unknown))
+    else:
+        special -= set(tokenizer.encode(_UNKNOWN, add_special_tokens=False).ids)
+    return np.array(sorted(special), np.int32)
 
 
 def _trimmed(texts: Sequence[str], sizes: Sequence[int], offsets: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -137,7 +137,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
             mlflow_model=mlflow_model,
             signature=_signature(settings),
             input_example=pd.DataFrame([(next(iter(settings.criteria)), _EXAMPLE)], columns=list(COLUMNS)),
-            pip_requirements=_requirements("tokenizers"),
+            pip_requirements=_requirements("regex", "tokenizers"),
         )
         weights = path / network["model_data"]
         for file in (exported / network["model_data"]).iterdir():

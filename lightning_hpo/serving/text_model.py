@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs
 from lightning_hpo.data.batching import pair_batches
+from lightning_hpo.data.graphemes import whole_graphemes
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
@@ -206,13 +207,18 @@ def _batches(rows: Sequence[_Row]) -> list[list[int]]:
 
 
 def _with_text(prediction: dict[str, Any], post: str) -> dict[str, Any]:
-    """Add the text of each span of a post."""
+    """Extend each span of a post to whole graphemes, and add its text."""
     if "answers" in prediction:
-        spans = [{**span, "text": post[span["start"] : span["end"]]} for span in prediction["answers"]]
+        spans = [_with_text_of_span(span, post) for span in prediction["answers"]]
         prediction = {**prediction, "answers": json.dumps(spans, ensure_ascii=False)}
     if prediction["null"]:
         return {**prediction, "start": -1, "end": -1, "text": ""}
-    return {**prediction, "text": post[prediction["start"] : prediction["end"]]}
+    return _with_text_of_span(prediction, post)
+
+
+def _with_text_of_span(span: Mapping[str, Any], post: str) -> dict[str, Any]:
+    start, end = whole_graphemes(post, span["start"], span["end"])
+    return {**span, "start": start, "end": end, "text": post[start:end]}
 
 
 def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
