@@ -39,7 +39,7 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     if len(study.directions) != 1:
         return [f"skipped: it has {len(study.directions)} objectives"]
     folder = folder_of(study)
-    if folder.lock.exists() and not owns_folder(study):
+    if folder.path.is_dir() and not owns_folder(study):
         return [f"skipped: the folder {folder.path} belongs to another study; its trials were imported from there"]
     if not folder.lock.exists():
         found = Reconciliation(study, tracker, alive=True).run(dry_run=dry_run)

@@ -150,8 +150,9 @@ class Tracker:
         """
         study = "study_id" if "study_id" in tags else "optuna_study"
         wanted = " AND ".join(f"tags.{key} = {_quoted(tags[key])}" for key in (study, "optuna_trial"))
-        found = self.client.search_runs([experiment_id], wanted, max_results=1)
-        return str(found[0].info.run_id) if found else None
+        found = self.client.search_runs([experiment_id], wanted)
+        own = [run for run in found if study in run.data.tags and ("study_id" in run.data.tags) == ("study_id" in tags)]
+        return str(own[0].info.run_id) if own else None
 
     def study_run(
         self, experiment_id: str, study: str, agent: str, name: str = "study", study_id: str | None = None

@@ -52,6 +52,9 @@ def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) ->
     if path.is_file():
         return path
     text = logged_config(study, trial, tracker)
+    own, run_id = study.user_attrs.get(StudyKey.ID), run_id_of(study, trial)
+    if own is not None and (run_id is None or tracker.tags(run_id).get(StudyKey.ID) != own):
+        raise InputError(f"{path}: no such file; it was one of the study that {study.study_name} was imported from")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if StudyKey.ID in study.user_attrs and folder.study_id is None:

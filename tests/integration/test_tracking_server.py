@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -123,23 +124,25 @@ def test_two_users_with_one_study_name_keep_all_their_records(
     for user in users:
         (user.folder / "_optuna").mkdir(parents=True)
         user.tracking_uri = server.uri
-    kills, trials = dict.fromkeys(range(2), 0), 2 * _KILLS + 2
+    trials = 2 * _KILLS + 2
     draw = random.Random(17)
-    running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
-    while len(running) < len(users) or any(process.poll() != 0 for process, _ in running.values()):
+    # Finished trials at which each user's process is killed, the last first.
+    kills = [sorted(draw.sample(range(1, trials - 1), _KILLS), reverse=True) for _ in users]
+    running: list[subprocess.Popen[bytes] | None] = [None, None]
+    while any(kills) or any(process is None or process.poll() != 0 for process in running):
         for number, user in enumerate(users):
-            process, end = running.get(number, (None, 0.0))
+            process = running[number]
             if process is None or process.poll() not in (None, 0):
                 command = [sys.executable, "-m", "lightning_hpo", *_first(user, trials)]
                 with (user.folder / "shown.txt").open("ab") as shown:
-                    process = subprocess.Popen(command, cwd=user.folder, stderr=shown, start_new_session=True)
-                running[number] = (process, time.monotonic() + draw.uniform(5, 20))
-            elif process.poll() is None and time.monotonic() > end and kills[number] < _KILLS:
-                kills[number] += 1
+                    running[number] = subprocess.Popen(command, cwd=user.folder, stderr=shown, start_new_session=True)
+            elif process.poll() is None and kills[number] and _finished(user) >= kills[number][-1]:
+                kills[number].pop()
                 process.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
                 process.wait()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running[0][0].wait(timeout=0.2)
+            elif process.poll() == 0:  # it has finished sooner than was looked
+                kills[number].clear()
+        time.sleep(0.05)  # between two looks at the state
     owned: set[str] = set()
     for user in users:
         study = optuna.load_study(study_name="first", storage=user.storage)
@@ -157,7 +160,16 @@ def test_two_users_with_one_study_name_keep_all_their_records(
     [experiment] = [each for each in users[0].client.search_experiments() if each.name == "foreignmodule-first"]
     kept = users[0].client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
     assert {run.info.run_id for run in kept if run.info.lifecycle_stage == "active"} == owned
-    assert kills == dict.fromkeys(range(2), _KILLS)
+
+
+def _finished(user: StudySandbox) -> int:
+    path = user.folder / "_optuna/dataaug.db"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            [(count,)] = connection.execute("SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED')")
+    except sqlite3.OperationalError:  # no file or no tables yet
+        return 0
+    return int(count)
 
 
 def _first(user: StudySandbox, trials: int) -> list[str]:
