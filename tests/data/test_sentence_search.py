@@ -17,8 +17,8 @@ from lightning_hpo.data.sentence_search import find_sentence
         ("I don\u2019t  sleep", "I don't sleep", (((0, 14),), "signs")),
         ("I don&#39;t &amp; won&rsquo;t", "I don't & won't", (((0, 29),), "signs")),
         ("she said \u201cno\u201d \u2014 twice", 'said "no" - twice', (((4, 21),), "signs")),
-        ("cafe\u0301 a\u0300", "caf\u00e9 \u00e0", (((0, 8),), "signs")),
-        ("caf\u00e9", "cafe\u0301", (((0, 4),), "signs")),
+        ("e\u0301te\u0301 a\u0300", "\u00e9t\u00e9 \u00e0", (((0, 8),), "signs")),
+        ("\u00e9t\u00e9", "e\u0301te\u0301", (((0, 3),), "signs")),
         ("so\u200b tired\u00a0of it", "so tired of it", (((0, 15),), "signs")),
         ("\ufb01ne\u2026 really", "fine... really", (((0, 11),), "signs")),
         ("I cry \U0001f469\u200d\U0001f467", "I cry \U0001f469", (((0, 9),), "")),  # whole graphemes
