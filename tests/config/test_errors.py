@@ -74,7 +74,7 @@ def test_errors_of_a_config_that_is_in_no_file(bad: str) -> None:
 def test_errors_of_study_settings_are_reported(good: str) -> None:
     flags = ["--study.n_trials", "many", "--study.seeed", "1", "--study.mode", "most"]
     assert sorted(_problems(["--config", good, *flags], study=StudySettings)) == [
-        "--study.mode: Expected a typing.Literal['max', 'min']. Got value: most",
+        "--study.mode: Expected a typing.Literal['max', 'min']; got most",
         "--study.n_trials: Expected a int. Got value: many",
         "--study.seeed: there is no such flag; did you mean study.seed?",
     ]

@@ -67,4 +67,4 @@ def test_installed_program_runs_without_the_repository(program: Path, tmp_path: 
     done = _run(program, tmp_path, "tune", *configs, "--study.name", "first", "--model.name", "encoder")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "error: --model.name: got 'encoder', a folder without config.json; " in done.stderr
+    assert "error: configs/criteria_search_space.yaml: " in done.stderr  # no hub, and nothing in the cache

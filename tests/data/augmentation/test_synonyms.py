@@ -46,7 +46,7 @@ def test_error_names_only_the_missing_data(
 
 def test_missing_nltk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nltk.tag", None)
-    with pytest.raises(InputError, match=r"synonyms needs nltk \(.*\); pip install 'lightning_hpo\[augment\]'"):
+    with pytest.raises(InputError, match=r"synonyms needs nltk \(.*\); pip install 'lightning-text-hpo\[augment\]'"):
         load_synonyms("synonyms")
 
 
