@@ -123,7 +123,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
     # In the folder of the target, so that the weights are moved and not copied.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, quiet_transformers():
         texts, exported = Path(folder, _TEXTS), Path(folder, "network")
-        tokenizer = load_tokenizer(data.tokenizer, data.tokenizer_revision)
+        tokenizer = load_tokenizer(data.tokenizer, getattr(data, "tokenizer_revision", None))
         settings = _settings(agent, data, PairTemplate.of(tokenizer))
         tokenizer.save_pretrained(texts / TOKENIZER)
         (texts / SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_hpo.serving.bundled_code import write_bundled_code
 
-REQUIREMENTS = {"mlflow", "numpy", "pandas", "tokenizers", "torch"}
+REQUIREMENTS = {"mlflow", "numpy", "pandas", "regex", "tokenizers", "torch"}
 
 
 def _imported(path: Path) -> set[str]:
