@@ -149,7 +149,7 @@ class DatabaseUrl:
             return
         try:
             folder = next(parent for parent in self.path.parents if parent.exists())
-            with tempfile.TemporaryFile(dir=folder):  # SQLite puts its log beside the file
+            with tempfile.TemporaryFile(dir=folder):  # SQLite puts its log into the same folder
                 pass
             if self.path.exists():
                 with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:

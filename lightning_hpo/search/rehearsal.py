@@ -76,7 +76,7 @@ def _rehearse(
 
 
 def _number_of_trials(arguments: Mapping[str, Any]) -> int:
-    """Return how many trials it takes until the sampler uses what it was told."""
+    """Return the number of trials until the sampler uses their values."""
     starts = [arguments.get(name) for name in ("n_startup_trials", "population_size")]
     wanted = max([_TRIALS, *(start + 2 for start in starts if isinstance(start, int))])
     return min(wanted, _MOST_TRIALS)

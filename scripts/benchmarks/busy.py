@@ -19,18 +19,18 @@ _MOST = 4.0
 
 
 def figures() -> Figures:
-    """Return the seconds of `demo-data` and of a trial's training, alone and beside one spinning process per CPU."""
+    """Return the seconds of `demo-data` and of a trial's training, alone and while one process per CPU spins."""
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for column, others in (("alone, s", 0), ("beside others, s", usable_cpus())):
-            data = folder / f"beside {others}"
+        for column, others in (("alone, s", 0), ("busy, s", usable_cpus())):
+            data = folder / f"others_{others}"
             trial = [*_LIGHTNING_HPO, "fit", "--config", str(CONFIG), *data_flags(data), "--trainer.logger=false"]
             trial += [f"--trainer.default_root_dir={data}"]
             with spinning(others):
                 rows.setdefault("demo-data", {})[column] = seconds([*_LIGHTNING_HPO, "demo-data", str(data)])
                 rows.setdefault("a demo trial", {})[column] = seconds(trial)
-    ratios = [Ratio(f"{what}: beside others ÷ alone", busy / alone, most=_MOST) for what, (alone, busy) in _pairs(rows)]
+    ratios = [Ratio(f"{what}: busy ÷ alone", busy / alone, most=_MOST) for what, (alone, busy) in _pairs(rows)]
     return Figures(rows, ratios)
 
 
