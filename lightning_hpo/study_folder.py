@@ -101,6 +101,10 @@ class StudyFolder:
         """File with the id of the study."""
         return self.path / "study_id"
 
+    def write_study_id(self, study_id: str) -> None:
+        """Write the id of the study that the folder belongs to."""
+        write_whole(self.study_id_file, f"{study_id}\n")
+
     @property
     def rehearsal(self) -> TrialFolder:
         """Folder of the preflight's trial, which is deleted at its end."""

@@ -20,9 +20,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["encoder_folder", "load_tokenizer", "local_files_only", "resolve_revision"]
+__all__ = ["WHAT_WORKS", "encoder_folder", "load_tokenizer", "local_files_only", "resolve_revision"]
 
-_WHAT_WORKS = "give a hub id such as roberta-base, or a folder with config.json, model.safetensors and a fast tokenizer"
+WHAT_WORKS = "give a hub id such as roberta-base, or a folder with config.json, model.safetensors and a fast tokenizer"
+"""What `--model.name` accepts, for the end of a refusal."""
+
 _COMMIT = re.compile("[0-9a-f]{40}")
 _VOCABULARIES = ("tokenizer.json", "spm.model", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "vocab.json")
 _SMALL = ("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
@@ -77,17 +79,17 @@ def encoder_folder(name: str, revision: str | None = None) -> Path:
     if name and folder.is_dir():
         return folder
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
-        raise InputError(f"--model.name: got {name!r}, which is not a folder, and no hub id; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: got {name!r}, which is not a folder, and no hub id; {WHAT_WORKS}")
     try:
         cached = _cached(name, revision or constants.DEFAULT_REVISION)
         offline = local_files_only(name)
         if cached and (offline or _COMMIT.fullmatch(revision or "")):
             return cached
         if offline:
-            raise InputError(f"--model.name: got {name!r}, which is not a folder, and {_why_offline()}; {_WHAT_WORKS}")
+            raise InputError(f"--model.name: got {name!r}, which is not a folder, and {_why_offline()}; {WHAT_WORKS}")
         return _download(name, revision)
     except HFValidationError as error:
-        raise InputError(f"--model.name: got {name!r}, which is not a folder, and no hub id; {_WHAT_WORKS}") from error
+        raise InputError(f"--model.name: got {name!r}, which is not a folder, and no hub id; {WHAT_WORKS}") from error
 
 
 def _why_offline() -> str:
@@ -130,7 +132,7 @@ def _download(name: str, revision: str | None) -> Path:
     except RepositoryNotFoundError as error:
         raise InputError(
             f"--model.name: got {name!r}, which is not a folder, and the Hugging Face hub returned no such encoder (a "
-            f"private one needs `hf auth login`); {_WHAT_WORKS}"
+            f"private one needs `hf auth login`); {WHAT_WORKS}"
         ) from error
     except RevisionNotFoundError as error:
         raise InputError(f"--model.revision: got {revision!r}, which {name} does not have; use main") from error
@@ -140,7 +142,7 @@ def _download(name: str, revision: str | None) -> Path:
             f"--model.name: {name!r} cannot be downloaded from {constants.ENDPOINT}, and is not in the cache: {reason}"
         ) from error
     except EntryNotFoundError as error:
-        raise InputError(f"--model.name: {name!r} has no config.json on the hub; {_WHAT_WORKS}") from error
+        raise InputError(f"--model.name: {name!r} has no config.json on the hub; {WHAT_WORKS}") from error
 
 
 def _download_rest(name: str, folder: Path) -> None:
@@ -177,12 +179,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
         )
     except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-        raise InputError(f"--model.name: no tokenizer can be loaded from {name!r} ({reason}); {_WHAT_WORKS}") from error
+        raise InputError(f"--model.name: no tokenizer can be loaded from {name!r} ({reason}); {WHAT_WORKS}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"--model.name: the tokenizer of {name!r} is not a fast tokenizer; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: the tokenizer of {name!r} is not a fast tokenizer; {WHAT_WORKS}")
     # From a folder without tokenizer files, transformers makes a tokenizer that only knows its special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens) + 1:
-        raise InputError(f"--model.name: {name!r} contains no tokenizer; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: {name!r} contains no tokenizer; {WHAT_WORKS}")
     if not tokenizer("probe", add_special_tokens=False)["input_ids"]:
-        raise InputError(f"--model.name: the tokenizer of {name!r} knows no words; {_WHAT_WORKS}")
+        raise InputError(f"--model.name: the tokenizer of {name!r} knows no words; {WHAT_WORKS}")
     return tokenizer

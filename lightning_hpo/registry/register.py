@@ -16,6 +16,7 @@ from lightning_hpo.serving.checksums import DIGEST
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
+from lightning_hpo.study.ownership import owns_run
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
@@ -75,8 +76,13 @@ def _log_now(study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, track
     """Log a model that was not logged in training: MLflow did not respond, or another trial was better."""
     run_id = run_id_of(study, trial)
     problem = trial.user_attrs.get(TrialKey.REASON) or "its checkpoint was deleted; --study.keep sets how many are kept"
-    if run_id is not None and folder.best.exists():
-        result = workers.call(_log_from_checkpoint, folder, run_id, tracker.uri, log=folder.path / "proof.log")
+    run = None if run_id is None else tracker.run(run_id)
+    if run is None:
+        problem = "its run is not in MLflow"
+    elif not owns_run(study, run):
+        problem = "its run belongs to the study that it was imported from; register it there"
+    elif folder.best.exists():
+        result = workers.call(_log_from_checkpoint, folder, run.run_id, tracker.uri, log=folder.path / "proof.log")
         if isinstance(result, str) and result.startswith("models:/"):
             return result
         problem = result.reason if isinstance(result, ProcessExit) else result

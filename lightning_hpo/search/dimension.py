@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -81,17 +81,17 @@ class Dimension:
         return trial.suggest_float(self.flag, self.low, self.high, step=self.step, log=self.log)
 
     @property
-    def values(self) -> list[Any] | None:
-        """All values, or None if there are infinitely many."""
+    def values(self) -> Iterable[Any] | None:
+        """All values, one after another, or None if there are infinitely many."""
         if self.choices:
-            return list(self.choices)
+            return self.choices
         if self.is_integer:
-            return list(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
-        if self.step is None:
+            return range(int(self.low), int(self.high) + 1, int(self.step or 1))
+        if (step := self.step) is None:
             return None
-        high = FloatDistribution(self.low, self.high, step=self.step).high
-        steps = round((high - self.low) / self.step)
-        return [min(place * self.step + self.low, high) for place in range(steps + 1)]
+        high = FloatDistribution(self.low, self.high, step=step).high
+        steps = round((high - self.low) / step)
+        return (min(place * step + self.low, high) for place in range(steps + 1))
 
     def sampled_with(self, values: Mapping[str, Any]) -> bool:
         """Return whether the flag is sampled if other flags have these values."""

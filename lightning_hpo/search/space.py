@@ -106,7 +106,8 @@ class SearchSpace:
         if not first.sampled_with(values):
             yield from self._points(rest, values, grid)
             return
-        for value in first.within(values).values or grid[first.flag]:
+        possible = first.within(values).values
+        for value in grid[first.flag] if possible is None else possible:
             if first.flag not in grid or label(value) in grid[first.flag]:
                 yield from self._points(rest, {**values, first.flag: value}, grid)
 

@@ -20,12 +20,13 @@ from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.pair_template import largest_ids
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.serving.flavor import export_network
+from lightning_hpo.study.encoder_revisions import NAME, REVISION
 from lightning_hpo.study_folder import TrialFolder
 
 __all__ = ["BY_ENCODER", "EncoderChecks"]
 
 BY_ENCODER = (
-    "model.name",
+    NAME,
     "model.dropout",
     "model.attention_dropout",
     "model.freeze_layers",
@@ -35,8 +36,6 @@ BY_ENCODER = (
     "data.stride",
 )
 """Flags whose values are checked against the encoder."""
-
-_REVISION = "model.revision"
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class EncoderChecks:
         """
         by_name: dict[str, list[dict[str, Any]]] = {}
         for corner in corners:
-            given = {flag: corner.get(flag, values.get(flag)) for flag in (*BY_ENCODER, _REVISION)}
-            by_name.setdefault(given["model.name"], []).append(given)
-        rehearsed = values.get("model.name")
+            given = {flag: corner.get(flag, values.get(flag)) for flag in (*BY_ENCODER, REVISION)}
+            by_name.setdefault(given[NAME], []).append(given)
+        rehearsed = values.get(NAME)
         return [
             f"search_space: with the encoder {name}: {problem}"
             for name, own in by_name.items()
@@ -74,7 +73,7 @@ class EncoderChecks:
     def _problems_of(self, name: str, corners: Sequence[Mapping[str, Any]], *, exports: bool) -> list[str]:
         most = {flag: max((c[flag] for c in corners if c[flag] is not None), default=None) for flag in BY_ENCODER}
         try:
-            revision = corners[0][_REVISION]
+            revision = corners[0][REVISION]
             tokenizer = load_tokenizer(name, revision)
             dropouts = {flag: most[f"model.{flag}"] for flag in ("dropout", "attention_dropout")}
             encoder = load_encoder(name, revision=revision, **dropouts)

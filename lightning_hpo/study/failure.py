@@ -84,7 +84,7 @@ def stop_processes(workers: Workers) -> None:
 def _pause_trials(session: "Session") -> None:
     """Pause the trials that are still running in Optuna's database, with a connection of its own that does not wait."""
     database = StudyDatabase(session.spec.settings.storage_url, _LAST_TRY_S)
-    # If the database does not respond, the next command pauses them.
+    # If the database does not answer, the next command pauses them.
     with suppress(InputError, *_OUTSIDE):
         study = database.load(session.study.study_name)
         Reconciliation(study, session.tracker, alive=False).end_running()

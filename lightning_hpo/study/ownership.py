@@ -14,7 +14,7 @@ import optuna
 from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_ids_of
-from lightning_hpo.study_folder import StudyFolder, write_whole
+from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.tracking.tracker import Run, Tracker
 
 __all__ = ["claim", "folder_problems", "owns_folder", "owns_run", "place", "tracking_problems", "tracking_uri_text"]
@@ -86,9 +86,11 @@ def _agree(study: optuna.Study, folder: StudyFolder) -> bool:
 
 def tracking_problems(study: optuna.Study, uri: str) -> list[str]:
     """Return why a study cannot be recorded in a tracking database or server: it does not have the study's runs."""
-    run_ids = [run_id for run_id in run_ids_of(study, study.get_trials(deepcopy=False)).values() if run_id is not None]
     stored = study.user_attrs.get(StudyKey.TRACKING_URI)
-    if not run_ids or stored == tracking_uri_text(uri):
+    if stored == tracking_uri_text(uri):
+        return []
+    run_ids = [run_id for run_id in run_ids_of(study, study.get_trials(deepcopy=False)).values() if run_id is not None]
+    if not run_ids:
         return []
     url = DatabaseUrl(uri, "--study.tracking_uri")
     if not url.is_missing:
@@ -128,7 +130,7 @@ def claim(study: optuna.Study | None, folder: StudyFolder, tracker: Tracker) -> 
     own = None if study is None else study.user_attrs.get(StudyKey.ID)
     drawn: str = own or (folder.study_id if begun else None) or uuid4().hex
     if folder.study_id != drawn:
-        write_whole(folder.study_id_file, f"{drawn}\n")
+        folder.write_study_id(drawn)
     if own is None and study is not None and begun:
         for number, run_id in run_ids_of(study, study.get_trials(deepcopy=False)).items():
             run = None if run_id is None else tracker.run(run_id)
@@ -144,7 +146,7 @@ def _names(run: Run, study: optuna.Study, number: int) -> bool:
 def owns_folder(study: optuna.Study) -> bool:
     """Return whether the folder of a study is its own, and not that of the study that it was imported from."""
     folder, own = folder_of(study), study.user_attrs.get(StudyKey.ID)
-    return folder.study_id == own if own is not None or folder.study_id is not None else True
+    return folder.study_id == own
 
 
 def owns_run(study: optuna.Study, run: Run) -> bool:

@@ -100,8 +100,8 @@ def _preflight(
     folder: TrialFolder,
 ) -> Findings:
     load_methods(methods)
-    with rehearse(config, settings, folder) as rehearsal:
-        data, model, precision = rehearsal.cli.datamodule, rehearsal.cli.model, rehearsal.cli.trainer.precision
+    rehearsal = rehearse(config, settings, folder)
+    data, model, precision = rehearsal.cli.datamodule, rehearsal.cli.model, rehearsal.cli.trainer.precision
     problems, notices = [], left_out(config)
     if rehearsal.export_problem:
         line = f"--model: {rehearsal.export_problem}"

@@ -4,8 +4,7 @@ import pickle
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +62,7 @@ class _NoStudy(RemoteTrial):
         return False
 
 
-@contextmanager
-def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFolder) -> Iterator[Rehearsal]:
+def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFolder) -> Rehearsal:
     """Train and validate one batch as a trial does, resume from its checkpoint, and save its model.
 
     Args:
@@ -72,7 +70,7 @@ def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFo
         settings: Settings of the study.
         folder: Folder for the files of the rehearsal. It is deleted at the end.
 
-    Yields:
+    Returns:
         The rehearsed trial.
 
     Raises:
@@ -81,7 +79,7 @@ def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFo
     raise_problems(refused_flags(config))
     shutil.rmtree(folder.path, ignore_errors=True)
     try:
-        yield _rehearsed(config, settings, folder)
+        return _rehearsed(config, settings, folder)
     finally:
         shutil.rmtree(folder.path, ignore_errors=True)
 

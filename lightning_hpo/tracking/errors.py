@@ -70,9 +70,7 @@ def does_not_answer(error: BaseException) -> bool:
     """Return whether there was no reply at all."""
     if _status(error) is not None:
         return False
-    return any(
-        isinstance(link, requests.ConnectionError | requests.Timeout | ConnectionError) for link in _chain(error)
-    )
+    return any(isinstance(link, _NO_REPLY) for link in _chain(error))
 
 
 def is_invalid(error: BaseException) -> bool:

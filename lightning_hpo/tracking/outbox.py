@@ -151,8 +151,8 @@ class Outbox:
         if self._lost and run_id is not None:
             try:
                 written |= self._tracker.logged_steps(run_id, metric)
-            except AWAY:
-                _log.warning("%s is missing and MLflow does not respond: a step may be logged twice", self._entries)
+            except AWAY as error:
+                _log.warning("%s is missing, MLflow %s: a step may be logged twice", self._entries, cause_of(error))
         return written
 
     def write(self, entry: Entry) -> None:

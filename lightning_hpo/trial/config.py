@@ -57,8 +57,8 @@ def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) ->
         raise InputError(f"{path}: no such file; it was one of the study that {study.study_name} was imported from")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if StudyKey.ID in study.user_attrs and folder.study_id is None:
-            write_whole(folder.study_id_file, f"{study.user_attrs[StudyKey.ID]}\n")
+        if own is not None and folder.study_id is None:
+            folder.write_study_id(own)
         write_whole(path, text)
     except OSError as error:
         raise InputError(f"{path}: no such file, and it cannot be written from MLflow: {error.strerror}") from error

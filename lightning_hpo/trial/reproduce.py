@@ -17,6 +17,7 @@ from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study_folder import TrialFolder, fit_command
 from lightning_hpo.tracking.environment import environment_tags
+from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.config import logged_config
 from lightning_hpo.trial.run import device_name
@@ -54,7 +55,7 @@ def reproduce(
     config = _config(study, trial, tracker)
     yield fit_command(config)
     problems = _add_data_and_device(config, now)
-    yield from _changes(_tags_of_run(study, trial, tracker), now)
+    yield from _changes(study, trial, tracker, now)
     if problems:
         raise InputError([f"trial {trial.number} cannot be retrained: {problem}" for problem in problems])
     if run:
@@ -95,18 +96,16 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     return copy
 
 
-def _tags_of_run(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Mapping[str, str]:
-    """Return the tags of the trial's run, or nothing if MLflow does not have it or does not respond."""
+def _changes(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, now: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each difference between the tags of the trial's run and those of now."""
     run_id = run_id_of(study, trial)
     try:
-        return {} if run_id is None else tracker.tags(run_id)
-    except AWAY:
-        return {}
-
-
-def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+        before = {} if run_id is None else tracker.tags(run_id)
+    except AWAY as error:
+        yield f"changes since then are unknown: MLflow {cause_of(error)}"
+        return
     if not before:
-        yield "changes since then are unknown: the trial's run was deleted, or MLflow does not respond"
+        yield "changes since then are unknown: the trial has no run"
         return
     changes = [
         f"{_LABELS.get(tag, tag.removeprefix('version.'))}: was {before.get(tag, 'none')}, is {now[tag]}"

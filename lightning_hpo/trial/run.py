@@ -29,6 +29,7 @@ from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.outbox import Outbox, SetStatus
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Notice, Progress
@@ -152,7 +153,7 @@ def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
     try:
         tracker.delete_models_of(run_id)
     except AWAY as error:
-        print(f"MLflow does not respond ({type(error).__name__}); a model of an earlier attempt may remain")
+        print(f"MLflow {cause_of(error)}: a model of an earlier attempt may remain")
 
 
 def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outcome:

@@ -40,6 +40,26 @@ def test_trial_without_model_and_checkpoint_is_refused(sandbox: StudySandbox) ->
         register(copy, Tracker(sandbox.tracking_uri), LocalWorkers(1))
 
 
+def test_model_is_not_logged_to_the_run_of_the_study_that_was_copied(sandbox: StudySandbox) -> None:
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    copy = _without_models(optuna.load_study(study_name="first", storage=sandbox.storage), sandbox.storage)
+    copy.set_user_attr("study_id", "its own")
+    tracker = Tracker(sandbox.tracking_uri)
+    models = len(tracker.client.search_logged_models([tracker.experiment("foreignmodule-first")]))
+    with pytest.raises(LightningHpoError, match=r"its run belongs to the study that it was imported from; register it"):
+        register(copy, tracker, LocalWorkers(1))
+    assert len(tracker.client.search_logged_models([tracker.experiment("foreignmodule-first")])) == models
+
+
+def test_trial_without_a_run_is_refused(sandbox: StudySandbox) -> None:
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    copy = _without_models(optuna.load_study(study_name="first", storage=sandbox.storage), sandbox.storage)
+    tracker = Tracker(sandbox.tracking_uri)
+    tracker.client.delete_run(copy.best_trial.user_attrs["mlflow_run_id"])
+    with pytest.raises(LightningHpoError, match=r"trial 0 cannot be registered: its run is not in MLflow$"):
+        register(copy, tracker, LocalWorkers(1))
+
+
 def test_any_complete_trial_with_a_checkpoint_can_be_registered(sandbox: StudySandbox) -> None:
     flags = ("--study.n_trials", "3", "--study.keep", "2", "--study.register", "false", "--study.pruner", "NopPruner")
     assert sandbox.tune("first", *flags) == 0

@@ -1,3 +1,4 @@
+from itertools import islice
 from typing import Any
 
 import optuna
@@ -57,3 +58,21 @@ def test_a_fixed_dimension_has_its_value_without_sampling() -> None:
     trial = optuna.create_study().ask()
     assert Dimension("x", low=0.0, high=1.0).fixed_at([1, 2]).suggest(trial) == [1, 2]
     assert trial.params == {}
+
+
+@pytest.mark.parametrize(
+    ("dimension", "first"),
+    [
+        (Dimension("x", low=0, high=10**18), [0, 1, 2]),
+        (Dimension("x", low=1, high=10**18, step=4), [1, 5, 9]),
+        (Dimension("x", low=0.0, high=1e12, step=0.5), [0.0, 0.5, 1.0]),
+    ],
+)
+def test_values_of_a_long_range_are_not_held_in_memory(dimension: Dimension, first: list[Any]) -> None:
+    assert list(islice(dimension.values or (), 3)) == first
+
+
+def test_values_of_a_range_with_steps_end_with_the_last_step() -> None:
+    assert list(Dimension("x", low=0.5, high=0.9, step=0.2).values or ()) == pytest.approx([0.5, 0.7, 0.9])
+    assert list(Dimension("x", low=1, high=8, step=3).values or ()) == [1, 4, 7]
+    assert Dimension("x", low=0.5, high=1.0).values is None

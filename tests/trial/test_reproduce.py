@@ -61,7 +61,7 @@ def test_retrained_trial_gets_its_value_and_changes_are_listed(sandbox: StudySan
         f"mlflow_run_id_of_trial_{other.number}", "0" * 32
     )
     [_, line] = reproduce("--trial", str(other.number))
-    assert line == "changes since then are unknown: the trial's run was deleted, or MLflow does not respond"
+    assert line == f"changes since then are unknown: MLflow refused: Run with id={'0' * 32} not found"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from lightning_hpo.data.hub import encoder_folder
+from lightning_hpo.data.hub import WHAT_WORKS, encoder_folder
 from lightning_hpo.exceptions import InputError
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
 _DROPOUTS = ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout", "embedding_dropout")
 _ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout")
 _NAME = "--model.name"
-_WANTED = "give a hub id such as roberta-base, or a folder with config.json, model.safetensors and a fast tokenizer"
 
 
 @contextmanager
@@ -73,7 +72,7 @@ def load_encoder(
     missing = [key for key in info["missing_keys"] if "pooler" not in key]
     if missing or info["mismatched_keys"]:
         count = len(missing) + len(info["mismatched_keys"])
-        raise InputError(f"{_NAME}: got {name!r}, whose weights lack {count} tensors of the encoder; {_WANTED}")
+        raise InputError(f"{_NAME}: got {name!r}, whose weights lack {count} tensors of the encoder; {WHAT_WORKS}")
     return encoder
 
 
@@ -101,9 +100,9 @@ def _load_config(name: str, folder: Path) -> PreTrainedConfig:
     except (OSError, ValueError, KeyError) as error:
         has_config = (folder / "config.json").is_file()
         why = "whose config.json has no model type that transformers knows" if has_config else "without config.json"
-        raise InputError(f"{_NAME}: got {name!r}, {'' if has_config else 'a folder '}{why}; {_WANTED}") from error
+        raise InputError(f"{_NAME}: got {name!r}, {'' if has_config else 'a folder '}{why}; {WHAT_WORKS}") from error
     if type(config) not in MODEL_MAPPING or getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{_NAME}: got {name!r}, which is a {config.model_type} model, not an encoder; {_WANTED}")
+        raise InputError(f"{_NAME}: got {name!r}, which is a {config.model_type} model, not an encoder; {WHAT_WORKS}")
     return config
 
 
@@ -124,7 +123,7 @@ def _load_weights(name: str, folder: Path, config: PreTrainedConfig) -> tuple[Pr
             **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"{_NAME}: got {name!r}, whose weights cannot be read as tensors; {_WANTED}") from error
+        raise InputError(f"{_NAME}: got {name!r}, whose weights cannot be read as tensors; {WHAT_WORKS}") from error
     # transformers returns it in eval mode, and Lightning keeps the mode: dropout would stay off.
     return encoder.train(), info
 
