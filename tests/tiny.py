@@ -76,3 +76,17 @@ def write_tiny_corpus(folder: Path, posts: int = 30) -> None:
                 labels.write(f"p{number},{sentence},{criterion},1\n")
             texts.write(f"p{number},{' '.join(words)}\n")
     (folder / "criteria.yaml").write_text("".join(f"{key}: {text}\n" for key, text in CRITERIA.items()))
+
+
+def tiny_config(agent: str, data: str, **model: Any) -> dict[str, Any]:
+    """Return the config of a study over the encoder and the corpus in the current folder."""
+    files = {"posts": "posts.csv", "annotations": "annotations.csv", "criteria": "criteria.yaml"}
+    return {
+        "model": {"class_path": f"lightning_hpo.agents.{agent}", "init_args": {"name": "encoder", **model}},
+        "data": {
+            "class_path": f"lightning_hpo.data.{data}",
+            "init_args": {**files, "max_length": 24, "stride": 4, "val_fraction": 0.3},
+        },
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0},
+        "search_space": {"model.optim.lr": {"low": 1.0e-3, "high": 1.0e-1, "log": True}},
+    }

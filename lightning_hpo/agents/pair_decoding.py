@@ -1,13 +1,31 @@
-"""Pair decoding: from the logits of windows to the criteria agent's prediction for a pair."""
+"""Whole pairs: the logits of all their windows, and the criteria agent's prediction for a pair."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["THRESHOLD", "met_rows", "pair_probabilities"]
+__all__ = ["THRESHOLD", "met_rows", "pair_probabilities", "window_logits"]
 
 THRESHOLD = 0.5
 """Lowest probability at which a criterion is met, during training and evaluation."""
+
+
+def window_logits(network: Callable[..., Tensor], inputs: Sequence[Tensor], at_once: int) -> Tensor:
+    """Return the logits [W, ...] of W windows in float32.
+
+    The network runs on a limited number of windows at a time, since a long post may have thousands of windows, and all
+    windows of a pair are in one batch.
+
+    Args:
+        network: Takes the inputs of windows, and returns their logits.
+        inputs: Inputs of the network, each [W, T].
+        at_once: Maximum number of windows that the network reads at a time.
+    """
+    # Positional arguments: the module of an exported program takes no names.
+    parts = zip(*(torch.split(each, at_once) for each in inputs), strict=True)
+    return torch.cat([network(*part).float() for part in parts])
 
 
 def pair_probabilities(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:

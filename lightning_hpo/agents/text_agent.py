@@ -21,6 +21,7 @@ from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
+from lightning_hpo.agents.pair_decoding import window_logits
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, raise_problems
@@ -151,11 +152,9 @@ class TextAgent(EvaluatedModule):
 
     def logits(self, batch: Batch) -> Tensor:
         """Run the network and return its logits in float32, whatever the precision of the Trainer."""
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch]
         run = self._compiled if self._compiled is not None and self.training else self.network
-        # Positional arguments: the module of an exported program takes no names.
-        result: Tensor = run(*(batch[name] for name in names if name in batch))
-        return result.float()
+        return window_logits(run, inputs, batch.get("windows_at_once", len(inputs[0])))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch."""

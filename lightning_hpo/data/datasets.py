@@ -144,6 +144,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
     Keys of a batch:
 
     - `input_ids`, `attention_mask` and, if the encoder has them, `token_type_ids` [windows, tokens]
+    - `windows_at_once`: maximum number of windows that the network reads at a time, `batch_size`
     - `pair_index` [windows]: index in this batch of each window's pair
     - `post_ids` and `criteria`: lists with one entry for each pair
     - `offsets`, labels and keys of pairs, as the arguments below say
@@ -168,7 +169,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         offsets: bool = False,
     ) -> None:
         self._pairs, self._posts, self._criteria, self._windows = pairs, tokens.posts, tokens.criteria, tokens.windows
-        self._labels, self._pair_keys, self._offsets = labels, pair_keys, offsets
+        self._batch_size, self._labels, self._pair_keys, self._offsets = batch_size, labels, pair_keys, offsets
         criteria = list(self._criteria.values())
         criterion_lengths = np.array([len(criterion) for criterion in criteria])[pairs.columns]
         rooms = np.array([self._windows.room(criterion) for criterion in criteria])[pairs.columns]
@@ -194,6 +195,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         ]
         made: dict[str, Any] = {
             **self._windows.collate(windows),
+            "windows_at_once": self._batch_size,
             "pair_index": torch.tensor([place for place, own in enumerate(ranges) for _ in own]),
             "post_ids": [pair.post_id for pair in pairs],
             "criteria": [pair.criterion for pair in pairs],

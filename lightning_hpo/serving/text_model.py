@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, fx
+from torch import fx
 
-from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities
+from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities, window_logits
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.graphemes import whole_graphemes
@@ -179,7 +179,10 @@ class TextModel:
         windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in rows for part in row.ranges]
         pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
         batch = self._windows.collate(windows)
-        logits: Tensor = self._network(*(batch[name] for name in INPUTS if name in batch)).float()
+        inputs = [batch[name] for name in INPUTS if name in batch]
+        # Only a batch of a single pair can be too large.
+        at_once = len(windows) if len(rows) > 1 else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // inputs[0].shape[1]))
+        logits = window_logits(self._network, inputs, at_once)
         if self._settings.agent == "criteria":
             return met_rows(pair_probabilities(logits, pair_index, len(rows)), chosen["threshold"])
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))

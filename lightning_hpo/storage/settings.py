@@ -44,6 +44,7 @@ class StudySettings:
         checkpoint_minutes: Minutes between two checkpoints within an epoch (above 0).
         max_failures: Number of failed trials in a row after which the study stops.
         halve_on_oom: When a trial runs out of memory, restart it with half the batch size and twice the accumulation.
+            In a validation, only the batch size of the validation is halved.
         register: Register the best model once the study is complete.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
         storage_wait: Seconds to wait while Optuna's database does not accept connections (at least 0).

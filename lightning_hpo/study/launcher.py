@@ -78,15 +78,17 @@ def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) 
 
 
 def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Outcome) -> Notice | None:
-    """Halve the batch of a trial that is out of memory, and double its accumulation.
+    """Halve the batch of a trial that is out of memory (see `halve_batch`).
 
     Returns:
         A notice of the change; None, with nothing changed, if the trial is not restarted.
     """
     if outcome.kind is not OutcomeKind.OUT_OF_MEMORY or session.stopping.requested:
         return None
-    batch = halve_batch(session.outboxes.of(trial)) if session.spec.settings.halve_on_oom else None
-    if batch is None:
+    if not session.spec.settings.halve_on_oom:
+        return None
+    smaller = halve_batch(session.outboxes.of(trial), in_validation=outcome.in_validation)
+    if smaller is None:
         return None
     trial.set_user_attr(TrialKey.HALVINGS, trial.user_attrs.get(TrialKey.HALVINGS, 0) + 1)
-    return Notice(f"is out of memory: restarting with batches of {batch}")
+    return Notice(f"is out of memory: restarting with {smaller}")

@@ -65,18 +65,29 @@ def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) ->
     return path
 
 
-def halve_batch(outbox: Outbox) -> int | None:
-    """Halve the trial's batch size and double its gradient accumulation.
+def halve_batch(outbox: Outbox, *, in_validation: bool = False) -> str | None:
+    """Halve the trial's batch size and double its gradient accumulation, or halve the batch size of its validation.
+
+    Args:
+        outbox: Outbox of the trial.
+        in_validation: Whether the trial ran out of memory in a validation. If the data module has no
+            `eval_batch_size`, its batch size is halved.
 
     Returns:
-        The new batch size; None, with nothing changed, if the config has no batch size that can be halved.
+        The new batch size in words; None, with nothing changed, if the config has no batch size that can be halved.
     """
     config = read_yaml(outbox.folder.config.read_text(encoding="utf-8"))
     values = flags(config)
-    batch = values.get("data.batch_size")
-    if not isinstance(batch, int) or batch < 2:
+    if in_validation and (batch := _halved(values.get("data.eval_batch_size"))):
+        save_config(outbox, resolve(config, {"data.eval_batch_size": batch}))
+        return f"validation batches of {batch}"
+    batch = _halved(values.get("data.batch_size"))
+    if batch is None:
         return None
     accumulation = 2 * values["trainer.accumulate_grad_batches"]
-    smaller = {"data.batch_size": batch // 2, "trainer.accumulate_grad_batches": accumulation}
-    save_config(outbox, resolve(config, smaller))
-    return batch // 2
+    save_config(outbox, resolve(config, {"data.batch_size": batch, "trainer.accumulate_grad_batches": accumulation}))
+    return f"batches of {batch}"
+
+
+def _halved(batch: Any) -> int | None:
+    return batch // 2 if isinstance(batch, int) and batch > 1 else None

@@ -56,6 +56,7 @@ class Outcome:
         collapsed: Whether the model predicts the same for every input.
         model_uri: MLflow's URI of the logged model, if one was logged.
         stops_study: Whether the next trial would fail in the same way, as on a full disk.
+        in_validation: Whether the trial ran out of memory in a validation.
     """
 
     kind: OutcomeKind
@@ -67,6 +68,7 @@ class Outcome:
     collapsed: bool = False
     model_uri: str | None = None
     stops_study: bool = False
+    in_validation: bool = False
 
 
 def save_outcome(folder: TrialFolder, outcome: Outcome) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import optuna
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
@@ -72,7 +72,9 @@ def run_trial(task: TrialTask, pipe: Connection) -> None:
         outcome = _train(task, remote, stop, started, phase)
     except Exception as error:  # noqa: BLE001 - any exception of a model is an outcome of its trial
         seconds = time.monotonic() - started
-        outcome = outcome_of_exception(error, seconds, stopped=stop.requested, posts_read=phase.posts_read)
+        outcome = outcome_of_exception(
+            error, seconds, stopped=stop.requested, posts_read=phase.posts_read, in_validation=phase.validating
+        )
     try:
         save_outcome(task.folder, outcome)
     except OSError as error:  # the study process receives it even so, unless it exits at this moment
@@ -81,15 +83,24 @@ def run_trial(task: TrialTask, pipe: Connection) -> None:
         remote.send(outcome)
 
 
-@dataclass
-class _Phase:
-    """How far a trial is.
+class _Phase(Callback):
+    """What a trial is doing.
 
-    Args:
+    Attributes:
         posts_read: Whether posts may have been read, so that the message of an exception may quote one.
+        validating: Whether it validates.
     """
 
-    posts_read: bool = False
+    def __init__(self) -> None:
+        self.posts_read = self.validating = False
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Note that a validation starts."""
+        self.validating = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Note that it has ended."""
+        self.validating = False
 
 
 def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float, phase: _Phase) -> Outcome:
@@ -98,7 +109,7 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
     tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     best = _best_checkpoint(task, tracker, remote)
-    cli = rebuild_trial(task.folder, trial_callbacks(task, remote, stop, outbox, best))
+    cli = rebuild_trial(task.folder, [*trial_callbacks(task, remote, stop, outbox, best), phase])
     device = _device_tags(cli.trainer)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     remote.set_user_attr(TrialKey.WORKER, {**process, **device})
@@ -171,7 +182,12 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
 
 
 def outcome_of_exception(
-    error: Exception, seconds: float, *, stopped: bool = False, posts_read: bool = True
+    error: Exception,
+    seconds: float,
+    *,
+    stopped: bool = False,
+    posts_read: bool = True,
+    in_validation: bool = False,
 ) -> Outcome:
     """Return the outcome of a trial that has raised an exception other than `TrialPruned`.
 
@@ -180,6 +196,7 @@ def outcome_of_exception(
         seconds: Seconds of training.
         stopped: Whether a stop was requested. It may reach a process of the data loader first, and that is an error.
         posts_read: Whether posts may have been read. Otherwise the message of the exception belongs to the reason.
+        in_validation: Whether it was raised in a validation.
     """
     if isinstance(error, StopRequestedError):
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
@@ -192,7 +209,9 @@ def outcome_of_exception(
     if stopped:
         return Outcome(OutcomeKind.INTERRUPTED, reason="interrupted", runtime_s=seconds)
     if is_out_of_memory(error):
-        return Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds)
+        return Outcome(
+            OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=seconds, in_validation=in_validation
+        )
     return Outcome(
         OutcomeKind.FAILED,
         reason=_reason(error, posts_read=posts_read),

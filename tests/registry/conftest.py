@@ -9,7 +9,7 @@ import pytest
 from lightning_hpo.registry.promote import ALIAS
 from tests.conftest import Copy
 from tests.study_sandbox import StudySandbox, ready_sandbox
-from tests.tiny import write_tiny_corpus, write_tiny_encoder
+from tests.tiny import tiny_config, write_tiny_corpus, write_tiny_encoder
 
 
 @pytest.fixture(scope="package")
@@ -22,19 +22,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, ready_databases: Copy) -> Ite
         flags = ("--study.n_trials", "2", "--study.register", "false", "--study.pruner", "NopPruner")
         assert sandbox.tune("tiny", *flags, config=tiny_config("CriteriaAgent", "CriteriaDataModule")) == 0
         yield sandbox
-
-
-def tiny_config(agent: str, data: str, **model: Any) -> dict[str, Any]:
-    files = {"posts": "posts.csv", "annotations": "annotations.csv", "criteria": "criteria.yaml"}
-    return {
-        "model": {"class_path": f"lightning_hpo.agents.{agent}", "init_args": {"name": "encoder", **model}},
-        "data": {
-            "class_path": f"lightning_hpo.data.{data}",
-            "init_args": {**files, "max_length": 24, "stride": 4, "val_fraction": 0.3},
-        },
-        "trainer": {"max_epochs": 1, "accelerator": "cpu", "num_sanity_val_steps": 0},
-        "search_space": {"model.optim.lr": {"low": 1.0e-3, "high": 1.0e-1, "log": True}},
-    }
 
 
 def copy_study(sandbox: StudySandbox, name: str, **changed: Any) -> tuple[optuna.Study, int]:

@@ -11,9 +11,9 @@ from lightning_hpo.registry.verify import _tolerance
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
-from tests.registry.conftest import copy_study, production, tiny_config
+from tests.registry.conftest import copy_study, production
 from tests.study_sandbox import StudySandbox
-from tests.tiny import write_tiny_corpus, write_tiny_encoder
+from tests.tiny import tiny_config, write_tiny_corpus, write_tiny_encoder
 
 
 @pytest.fixture(scope="module")

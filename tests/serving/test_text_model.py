@@ -16,10 +16,12 @@ import pandas as pd
 import pytest
 import torch
 from mlflow.pyfunc import scoring_server
+from pandas.testing import assert_frame_equal
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.serving import text_model
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.serving.text_model import TextModel, _load_pyfunc
 from tests.server import free_port, run_server
@@ -81,6 +83,28 @@ def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     narrow = _load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column]
     assert (narrow != exact).any()
     np.testing.assert_allclose(narrow, exact, atol=0.05)
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_windows_of_a_long_post_are_read_in_parts(
+    models: dict[str, TextModel], agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models[agent]
+    network, sizes = model._network, []
+
+    def counting(*inputs: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(inputs[0]))
+        return torch.as_tensor(network(*inputs))
+
+    table = _rows(("FATIGUE", " ".join(WORDS * 200)))
+    monkeypatch.setattr(text_model, "_MAX_WINDOWS", 10_000)
+    monkeypatch.setattr(text_model, "_MAX_TOKENS", 1_000_000)
+    whole = model.predict(table)
+    monkeypatch.undo()
+    monkeypatch.setattr(model, "_network", counting)
+    assert_frame_equal(model.predict(table), whole)
+    assert max(sizes) == 32
+    assert sum(sizes) > 100
 
 
 def test_each_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch) -> None:

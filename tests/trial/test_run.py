@@ -69,6 +69,11 @@ def test_exception_has_an_outcome(error: Exception, expected: dict[str, Any]) ->
     assert bool(outcome.traceback) == failed
 
 
+def test_out_of_memory_in_validation_is_noted() -> None:
+    outcome = outcome_of_exception(MemoryError(), 2.5, in_validation=True)
+    assert outcome == Outcome(OutcomeKind.OUT_OF_MEMORY, reason="out of memory", runtime_s=2.5, in_validation=True)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

@@ -20,6 +20,7 @@ Rank = Literal["sum", "product", "softmax"]
 
 _NEVER = 1e38  # finite, also in float32
 _NOTHING = float("-inf")
+_WINDOWS_AT_ONCE = 256  # the search for spans takes far more memory than the logits, and a long post has many windows
 _LOWEST_SCORE = -1e6  # score of a pair without any legal span: finite, as JSON requires
 
 
@@ -111,7 +112,10 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
     """
     allowed = offsets[..., 0] >= 0
     starts, ends, finite = _sides(logits.float(), allowed, decoding)
-    first, last, score = best_spans(starts, ends, allowed, decoding.max_answer_tokens, decoding.candidates)
+    parts = zip(*(torch.split(side, _WINDOWS_AT_ONCE) for side in (starts, ends, allowed)), strict=True)
+    longest, n_best = decoding.max_answer_tokens, decoding.candidates
+    best = [best_spans(start, end, mask, longest, n_best) for start, end, mask in parts]
+    first, last, score = (torch.cat(column) for column in zip(*best, strict=True))
     place = best_of_pairs(score, pair_index, pairs, decoding.candidates)
     window = torch.arange(len(score), device=score.device).unsqueeze(-1)
     null = _lowest(starts[:, 0] + ends[:, 0], pair_index, pairs)

@@ -286,3 +286,13 @@ def test_every_flag_is_checked() -> None:
         "rank",
     ]
     assert wrong.problems()[-1] == "--model.decoding.rank: got 'max'; it must be one of sum, product, softmax"
+
+
+def test_windows_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    offsets = _offsets(list(range(9)))
+    logits = torch.randn(9, offsets.shape[1], 2, generator=torch.Generator().manual_seed(0))
+    pairs = torch.tensor([0] * 4 + [1] * 5)
+    whole = decode_pairs(logits, offsets, pairs, 2, Decoding(top_k=3))
+    monkeypatch.setattr("lightning_hpo.agents.spans.decoding._WINDOWS_AT_ONCE", 2)
+    for part, column in zip(decode_pairs(logits, offsets, pairs, 2, Decoding(top_k=3)), whole, strict=True):
+        assert torch.equal(part, column)
