@@ -87,13 +87,9 @@ class CriteriaAgent(TextAgent):
         """Return whether all answers are "met", or none is."""
         return (values["positive"] == 0) | (values["positive"] == 1)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Return a row for each pair: `post_id`, `criterion`, `met` and `probability`."""
-        rows = met_rows(_probabilities(self.logits(batch), batch))
-        return [
-            {"post_id": post, "criterion": criterion, **row}
-            for post, criterion, row in zip(batch["post_ids"], batch["criteria"], rows, strict=True)
-        ]
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """Return the answer to each pair: `met` and `probability`."""
+        return met_rows(_probabilities(self.logits(batch), batch))
 
     @classmethod
     def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:  # noqa: ARG003

@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from lightning_hpo.agents.evaluation import Batch, mean_metric
 from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
-from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs
+from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.agents.spans.scores import SpanScores
 from lightning_hpo.agents.text_agent import TextAgent
@@ -123,20 +123,19 @@ class EvidenceAgent(TextAgent):
         """Return whether all answers are "no evidence", or all answers are a whole window (or post)."""
         return (values["positive"] == 0) | (values["whole"] == 1)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Return a row for each pair: `post_id`, `criterion`, and the answer in characters of the post.
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """Return the answer to each pair, in characters of the post.
 
         `start`, `end` and `score` are those of the best span, even if the answer is "no evidence" (`null`). If `top_k`
-        is above 1, `answers` lists all answers.
+        is above 1, `answers` lists all answers. If the batch has the texts, spans consist of whole graphemes.
 
         Raises:
             NotFiniteError: If logits are NaN or infinite.
         """
         rows = answer_rows(self._decode(self.logits(batch), batch), self.decoding.threshold)
-        return [
-            {"post_id": post, "criterion": criterion, **row}
-            for post, criterion, row in zip(batch["post_ids"], batch["criteria"], rows, strict=True)
-        ]
+        if "texts" not in batch:
+            return rows
+        return [with_whole_graphemes(row, text) for row, text in zip(rows, batch["texts"], strict=True)]
 
     @classmethod
     def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:

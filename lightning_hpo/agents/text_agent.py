@@ -133,6 +133,10 @@ class TextAgent(EvaluatedModule):
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with the criterion or its evidence."""
 
+    @abstractmethod
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """Return the answer to each pair of an evaluation batch as plain values."""
+
     @property
     def served_network(self) -> nn.Module:
         """The network to register, with its adapters merged into the weights."""
@@ -159,6 +163,22 @@ class TextAgent(EvaluatedModule):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch."""
         return self.logits(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Return a row for each pair: `post_id`, `criterion`, and the answer.
+
+        A pair whose post cannot be read has no answer: all values are None, and `problem` says why.
+        """
+        rows = zip(batch["post_ids"], batch["criteria"], self.answers(batch), strict=True)
+        problems = batch.get("problems") or [""] * len(batch["post_ids"])
+        return [
+            {
+                "post_id": post_id,
+                "criterion": criterion,
+                **({**dict.fromkeys(answer), "problem": problem} if problem else answer),
+            }
+            for (post_id, criterion, answer), problem in zip(rows, problems, strict=True)
+        ]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the windows."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from lightning_hpo.data.csv_table import CsvTable, nearest, shown
+from lightning_hpo.data.csv_table import CsvTable, cell_problem, nearest, shown
 from lightning_hpo.data.lost_evidence import LOST, lost_cause
 from lightning_hpo.data.pairs import Pair
 from lightning_hpo.data.sentence_search import find_sentence
@@ -65,7 +65,9 @@ class AnnotationRows:
                 continue
             rows += 1
             found = self._problems(row)
-            problems |= {(line, column): table.problem(line, column, message) for column, message in found.items()}
+            problems |= {
+                (line, column): cell_problem(table.path, line, column, message) for column, message in found.items()
+            }
             if "post_id" in found:
                 strangers.add(row["post_id"])
             if not found:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning_hpo.data.file_kind import BEGINNING, encoding_advice, kind_problem
 from lightning_hpo.exceptions import InputError, raise_problems
 
-__all__ = ["CsvTable", "check_readable", "nearest", "opened", "shown"]
+__all__ = ["CsvTable", "cell_problem", "check_readable", "nearest", "opened", "shown"]
 
 # The C parser's limit is a C `long`, which has 32 bits on some platforms.
 _LARGEST_FIELD = 2**31 - 1
@@ -63,10 +63,6 @@ class CsvTable:
             problems.append(f"{self.path}: the file has a header and no rows; add at least one row")
         raise_problems(problems)
 
-    def problem(self, line: int, column: str, message: str) -> str:
-        """Return an error line about a cell."""
-        return f"{self.path}, line {line}, column {column}: {message}"
-
     def _missing(self, columns: Sequence[str]) -> list[str]:
         missing = [column for column in columns if column not in self._header]
         # If a column is there, the line is a header. Otherwise it may be the first post.
@@ -87,6 +83,11 @@ class CsvTable:
             for column in columns
             if self._header.count(column) > 1
         ]
+
+
+def cell_problem(path: Path, line: int, column: str, message: str) -> str:
+    """Return an error line about a cell."""
+    return f"{path}, line {line}, column {column}: {message}"
 
 
 def check_readable(path: Path, *, flag: str, table: bool = False) -> None:

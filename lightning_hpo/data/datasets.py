@@ -154,7 +154,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         tokens: The tokenized corpus.
         batch_size: Maximum number of windows in a batch; a single pair may have more.
         labels: Converts targets to the agent's label tensors; None if the targets are not known.
-        pair_keys: Returns further keys of the agent, given the pairs; None for no further keys.
+        pair_keys: Returns further keys, given the pairs; None for no further keys.
         offsets: Whether batches have `offsets` [windows, tokens, 2], character ranges in the post.
     """
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,13 +15,13 @@ from transformers import PreTrainedTokenizerFast
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.data.corpus import Corpus, TokenizedCorpus, read_corpus
 from lightning_hpo.data.criteria import read_criteria
-from lightning_hpo.data.datasets import EvalDataset, TrainDataset
+from lightning_hpo.data.datasets import EvalDataset, Labels, PairKeys, TrainDataset
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.labels import WindowTarget
 from lightning_hpo.data.lost_evidence import causes_line
 from lightning_hpo.data.pair_template import largest_ids
 from lightning_hpo.data.pairs import Pair, PairTable
-from lightning_hpo.data.posts import read_posts
+from lightning_hpo.data.posts import Posts, read_posts
 from lightning_hpo.data.split_sizes import SplitSize, split_lines, split_problems, split_sizes
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.data.train_loader import TrainLoader, unchanged
@@ -183,10 +184,10 @@ class PairDataModule(LightningDataModule):
                 self._samples, self._tokens, labels=self.labels, augmentation=self.aug, seed=self.draw_seed
             )
         if stage in ("fit", "validate"):
-            self._datasets["val"] = self._dataset(self.val_pairs)
+            self._datasets["val"] = self._dataset(self.val_pairs, self.labels, self.pair_keys)
         if stage == "test":
             self.test_pairs = self.scored_pairs(split.test)
-            self._datasets["test"] = self._dataset(self.test_pairs)
+            self._datasets["test"] = self._dataset(self.test_pairs, self.labels, self.pair_keys)
         if self.counts:
             _log.info("data: %s", ", ".join(f"{name} {count}" for name, count in self.counts.items()))
         for line in split_lines(self.split_rule, self.split_sizes):
@@ -271,21 +272,28 @@ class PairDataModule(LightningDataModule):
         return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
 
     def _set_up_predict(self) -> None:
-        posts, criteria = read_posts(self.posts), read_criteria(self.criteria)
+        posts, criteria = read_posts(self.posts, with_empty=True), read_criteria(self.criteria)
         self.corpus = Corpus(posts, {key: text for key, text in criteria.items() if key not in self.leave_out})
         self.counts, self._split = {}, None
         self._tokens = self._tokenized()
-        self._datasets["predict"] = self._dataset(self.corpus.pairs_of(posts.ids), known=False)
+        self._datasets["predict"] = self._dataset(self.corpus.pairs_of(posts.ids), None, partial(_post_keys, posts))
 
-    def _dataset(self, pairs: PairTable, *, known: bool = True) -> EvalDataset:
+    def _dataset(self, pairs: PairTable, labels: Labels | None, pair_keys: PairKeys) -> EvalDataset:
         return EvalDataset(
             pairs,
             self._tokens,
             batch_size=self.eval_batch_size,
-            labels=self.labels if known else None,
-            pair_keys=self.pair_keys if known else None,
+            labels=labels,
+            pair_keys=pair_keys,
             offsets=self.needs_offsets,
         )
+
+
+def _post_keys(posts: Posts, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return `texts` and `problems`: the post of each pair, and why it cannot be read, or an empty text."""
+    ids = [pair.post_id for pair in pairs]
+    problems = ["the post is empty" if post_id in posts.empty else "" for post_id in ids]
+    return {"texts": [posts[post_id] for post_id in ids], "problems": problems}
 
 
 def _expanded(path: str | None) -> str | None:

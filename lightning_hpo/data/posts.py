@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.cache import Cache
-from lightning_hpo.data.csv_table import CsvTable, opened, shown
+from lightning_hpo.data.csv_table import CsvTable, cell_problem, opened, shown
 from lightning_hpo.data.ragged import Chunk, Ragged
 from lightning_hpo.data.tokenization import TokenizedText, token_chunks
-from lightning_hpo.exceptions import raise_problems
+from lightning_hpo.exceptions import InputError, raise_problems
 
 __all__ = ["Posts", "Texts", "TokenizedPosts", "read_posts", "text_chunks"]
 
@@ -57,10 +58,18 @@ class Posts(Mapping[str, str]):
         texts: Text of each post; there may be more texts than posts.
         cache: Cache of arrays that are computed from the posts.
         repeated: Number of rows of the file that repeat an earlier row.
+        empty: Line of the file by the id of each post without text.
     """
 
-    def __init__(self, ids: Sequence[str], texts: Texts, cache: Cache, repeated: int = 0) -> None:
-        self.ids, self.texts, self.cache, self.repeated = ids, texts, cache, repeated
+    def __init__(
+        self,
+        ids: Sequence[str],
+        texts: Texts,
+        cache: Cache,
+        repeated: int = 0,
+        empty: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        self.ids, self.texts, self.cache, self.repeated, self.empty = ids, texts, cache, repeated, dict(empty)
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Posts":
@@ -85,8 +94,12 @@ class Posts(Mapping[str, str]):
         return len(self.ids)
 
 
-def read_posts(path: str | Path) -> Posts:
+def read_posts(path: str | Path, *, with_empty: bool = False) -> Posts:
     """Read posts from a CSV file, or from its cache if a file of the same content was read before.
+
+    Args:
+        path: The file.
+        with_empty: Whether posts may be empty. `Posts.empty` lists them.
 
     Raises:
         InputError: The file has problems; one line each, with the line and column of the file.
@@ -97,7 +110,10 @@ def read_posts(path: str | Path) -> Posts:
     rows = cache.ragged("posts", lambda: text_chunks(_texts(path)), np.uint8)
     texts = Texts(rows)
     about: dict[str, Any] = json.loads(texts[len(texts) - 1])
-    return Posts(about["ids"], texts, cache, about["repeated"])
+    posts = Posts(about["ids"], texts, cache, about["repeated"], about.get("empty", {}))
+    if not with_empty:
+        raise_problems(_empty_problem(path, line, post_id) for post_id, line in posts.empty.items())
+    return posts
 
 
 def _texts(path: Path) -> Iterator[str]:
@@ -105,21 +121,30 @@ def _texts(path: Path) -> Iterator[str]:
     table = CsvTable(path, flag=_FLAG, columns=("post_id", "text"))
     # Hashes only, so that the texts need not be in memory at the same time.
     known: dict[str, int] = {}
-    problems, rows = [], 0
+    empty: dict[str, int] = {}
+    problems: dict[int, str] = {}
+    rows = 0
     for line, row in table.rows():
         rows += 1
         post_id, text = row["post_id"], row["text"]
         if not post_id.strip():
-            problems.append(table.problem(line, "post_id", "the cell is empty; add the id of the post"))
-        elif not text.strip():
-            problems.append(table.problem(line, "text", f"post {shown(post_id)} is empty; add text or remove it"))
+            problems[line] = "the cell is empty; add the id of the post"
         elif post_id not in known:
             known[post_id] = hash(text)
+            if not text.strip():
+                empty[post_id] = line
             yield text
         elif known[post_id] != hash(text):
-            problems.append(table.problem(line, "post_id", f"{shown(post_id)} has another text above; change the id"))
-    raise_problems(problems)
-    yield json.dumps({"ids": list(known), "repeated": rows - len(known)})
+            problems[line] = f"{shown(post_id)} has another text above; change the id"
+    if problems:
+        lines = {line: cell_problem(path, line, "post_id", message) for line, message in problems.items()}
+        lines |= {line: _empty_problem(path, line, post_id) for post_id, line in empty.items()}
+        raise InputError([lines[line] for line in sorted(lines)])
+    yield json.dumps({"ids": list(known), "repeated": rows - len(known), "empty": empty})
+
+
+def _empty_problem(path: Path, line: int, post_id: str) -> str:
+    return cell_problem(path, line, "text", f"post {shown(post_id)} is empty; add text or remove it")
 
 
 class TokenizedPosts:

@@ -5,8 +5,10 @@ Lightning nor transformers.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +20,8 @@ from tokenizers import Tokenizer
 from torch import fx
 
 from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities, window_logits
-from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs
+from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.data.batching import pair_batches
-from lightning_hpo.data.graphemes import whole_graphemes
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
@@ -46,6 +47,8 @@ _OUTPUTS = {
 }
 # Additional column for top_k > 1. It holds JSON, since tables of MLflow's scoring server hold no lists.
 _TOP_K_OUTPUTS = {"answers": "string"}
+# Columns that say how to read an answer: of a criterion that the model was not trained with, or none at all.
+_REMARKS = {"free_text": "boolean", "problem": "string"}
 # pandas' name of each MLflow type.
 _TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
 # Lowest and highest value of each parameter of `predict`.
@@ -87,7 +90,7 @@ class ServingSettings:
 
     def outputs(self, top_k: int) -> dict[str, str]:
         """Return the output columns for at most `top_k` spans a row, with MLflow's types."""
-        return _OUTPUTS[self.agent] | (_TOP_K_OUTPUTS if top_k > 1 else {})
+        return _OUTPUTS[self.agent] | (_TOP_K_OUTPUTS if top_k > 1 else {}) | _REMARKS
 
 
 class _Row(NamedTuple):
@@ -126,11 +129,13 @@ class TextModel:
         Returns:
             One row for each row of `data`. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of
             the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` > 1 also
-            `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`.
+            `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Both agents:
+            `free_text`, whether the criterion is none of the model's; and `problem`, why the row has no answer (for
+            example, its post is empty), or an empty text. Other columns of a row with a problem are None.
 
         Raises:
-            InputError: If a row has no criterion or no post, a criterion leaves no room for the post, or a parameter
-                is unknown or out of bounds.
+            InputError: If a column is missing, a criterion is a misspelt id of the model, or a parameter is unknown or
+                out of bounds.
             NotFiniteError: If a logit is NaN or infinite.
         """
         chosen = self._settings.params | (params or {})
@@ -138,19 +143,42 @@ class TextModel:
         kinds = self._settings.outputs(int(chosen.get("top_k", 1)))
         if not len(data):  # pandas cannot infer the types of empty columns
             return pd.DataFrame({name: pd.Series(dtype=_TYPES[kind]) for name, kind in kinds.items()}, index=data.index)
-        return pd.DataFrame(self._predict(*_read(data), chosen), columns=list(kinds), index=data.index)
+        answers = self._predict(*_read(data), chosen, list(kinds))
+        # pandas would turn None into NaN, and the other integers of the column into floats.
+        dtype = object if any(answer["problem"] for answer in answers) else None
+        return pd.DataFrame(answers, columns=list(kinds), index=data.index, dtype=dtype)
 
     def _predict(
-        self, criteria: Sequence[str], posts: Sequence[str], chosen: Mapping[str, Any]
+        self, criteria: Sequence[Any], posts: Sequence[Any], chosen: Mapping[str, Any], columns: Sequence[str]
     ) -> list[dict[str, Any]]:
-        rows = self._tokenize([self._settings.criteria.get(criterion, criterion) for criterion in criteria], posts)
-        predictions: list[dict[str, Any]] = [{} for _ in rows]
+        problems = [_problem_of(row) for row in zip(criteria, posts, strict=True)]
+        raise_problems(self._misspelt(criteria, problems))
+        own = self._settings.criteria
+        texts = [own.get(criterion, criterion) for criterion in criteria]
+        rows = self._tokenize(texts, posts, problems)
+        places = [place for place, problem in enumerate(problems) if not problem]
+        answers: list[dict[str, Any]] = [dict.fromkeys(columns) for _ in problems]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            for places in _batches(rows):
-                batch = self._predict_batch([rows[place] for place in places], chosen)
-                for place, prediction in zip(places, batch, strict=True):
-                    predictions[place] = _with_text(prediction, posts[place]) if "null" in prediction else prediction
-        return predictions
+            for batch in _batches([rows[place] for place in places]):
+                chosen_places = [places[number] for number in batch]
+                found = self._predict_batch([rows[place] for place in chosen_places], chosen)
+                for place, answer in zip(chosen_places, found, strict=True):
+                    answers[place] |= _with_text(answer, posts[place]) if "null" in answer else answer
+                    answers[place]["free_text"] = criteria[place] not in own and texts[place] not in own.values()
+        return [{**answer, "problem": problem} for answer, problem in zip(answers, problems, strict=True)]
+
+    def _misspelt(self, criteria: Sequence[Any], problems: Sequence[str]) -> Iterator[str]:
+        """Yield a line for each criterion that differs from an id of the model by case, blanks or one letter."""
+        own = self._settings.criteria
+        known = {*own, *own.values()}
+        for criterion in dict.fromkeys(given for given, problem in zip(criteria, problems, strict=True) if not problem):
+            meant = None if criterion in known else next((each for each in own if _is_nearly(criterion, each)), None)
+            if meant is not None:
+                row = list(criteria).index(criterion)
+                yield (
+                    f"input row {row}, column criterion: got {criterion!r}, which is no criterion of this model; did "
+                    f"you mean {meant}?"
+                )
 
     def _problems(self, params: Mapping[str, Any]) -> Iterator[str]:
         known = self._settings.params
@@ -160,20 +188,23 @@ class TextModel:
             elif value not in _BOUNDS[name]:
                 yield f"parameter {name}: got {value}; it must be {_BOUNDS[name]}"
 
-    def _tokenize(self, criteria: Sequence[str], posts: Sequence[str]) -> list[_Row]:
+    def _tokenize(self, criteria: Sequence[Any], posts: Sequence[Any], problems: list[str]) -> dict[int, _Row]:
+        """Return the rows without a problem by their place. A criterion that is too long is one more problem."""
+        usable = [place for place, problem in enumerate(problems) if not problem]
         # Each text once: most tables hold every post with every criterion.
-        texts = list(dict.fromkeys((*criteria, *posts)))
+        texts = list(dict.fromkeys(column[place] for column in (criteria, posts) for place in usable))
         tokens = dict(zip(texts, self._windows.tokenize(texts), strict=True))
-        raise_problems(
-            f"input row {row}, column criterion: got {len(tokens[criterion])} tokens, which leave no room for the post "
-            f"in a window of {self._windows.max_length}; use a shorter criterion"
-            for row, criterion in enumerate(criteria)
-            if self._windows.room(tokens[criterion]) <= self._windows.stride
-        )
-        return [
-            _Row(tokens[criterion], tokens[post], self._windows.ranges(len(tokens[post]), tokens[criterion]))
-            for criterion, post in zip(criteria, posts, strict=True)
-        ]
+        rows = {}
+        for place in usable:
+            criterion, post = tokens[criteria[place]], tokens[posts[place]]
+            if self._windows.room(criterion) <= self._windows.stride:
+                problems[place] = (
+                    f"criterion: got {len(criterion)} tokens, which leave no room for the post in a window of "
+                    f"{self._windows.max_length}; use a shorter criterion"
+                )
+            else:
+                rows[place] = _Row(criterion, post, self._windows.ranges(len(post), criterion))
+        return rows
 
     def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
         windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in rows for part in row.ranges]
@@ -211,32 +242,40 @@ def _batches(rows: Sequence[_Row]) -> list[list[int]]:
 
 def _with_text(prediction: dict[str, Any], post: str) -> dict[str, Any]:
     """Extend each span of a post to whole graphemes, and add its text."""
+    prediction = with_whole_graphemes(prediction, post)
     if "answers" in prediction:
-        spans = [_with_text_of_span(span, post) for span in prediction["answers"]]
-        prediction = {**prediction, "answers": json.dumps(spans, ensure_ascii=False)}
+        spans = [{**span, "text": post[span["start"] : span["end"]]} for span in prediction["answers"]]
+        prediction["answers"] = json.dumps(spans, ensure_ascii=False)
     if prediction["null"]:
         return {**prediction, "start": -1, "end": -1, "text": ""}
-    return _with_text_of_span(prediction, post)
+    return {**prediction, "text": post[prediction["start"] : prediction["end"]]}
 
 
-def _with_text_of_span(span: Mapping[str, Any], post: str) -> dict[str, Any]:
-    start, end = whole_graphemes(post, span["start"], span["end"])
-    return {**span, "start": start, "end": end, "text": post[start:end]}
-
-
-def _read(data: pd.DataFrame) -> tuple[list[str], list[str]]:
+def _read(data: pd.DataFrame) -> tuple[list[Any], list[Any]]:
     """Return the criteria and the posts of a table."""
     missing = [name for name in COLUMNS if name not in data.columns]
     if missing:
         raise InputError(f"input: no column {' and no column '.join(missing)}; use the columns criterion and post")
-    columns = [data[name].tolist() for name in COLUMNS]
-    raise_problems(
-        f"input row {row}, column {name}: the cell is empty or not a text"
-        for row, values in enumerate(zip(*columns, strict=True))
-        for name, value in zip(COLUMNS, values, strict=True)
-        if not _is_text(value)
+    criteria, posts = (data[name].tolist() for name in COLUMNS)
+    return criteria, posts
+
+
+def _problem_of(row: tuple[Any, ...]) -> str:
+    """Return why a row has no answer, or an empty text."""
+    unusable = [name for name, value in zip(COLUMNS, row, strict=True) if not _is_text(value)]
+    return f"{' and '.join(unusable)}: empty or not a text" if unusable else ""
+
+
+def _is_nearly(given: str, name: str) -> bool:
+    """Return whether a text differs from a name by case, blanks, underscores, hyphens, or one letter."""
+    given, name = (re.sub(r"[\s_-]+", "", text.casefold()) for text in (given, name))
+    same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(given, name, strict=False))))
+    given, name = given[same:], name[same:]
+    return (
+        name in (given, given[1:], given[1::-1] + given[2:])  # equal, a letter too many, or two in the wrong order
+        or given == name[1:]
+        or given[1:] == name[1:]
     )
-    return columns[0], columns[1]
 
 
 def _is_text(value: object) -> bool:

@@ -33,6 +33,21 @@ def test_problems_of_posts_are_reported_by_line(write_csv: WriteCsv) -> None:
     assert [problem.split(", ")[1] for problem in caught.value.problems] == ["line 3", "line 4", "line 5"]
 
 
+def test_posts_may_be_empty_where_they_are_only_predicted(write_csv: WriteCsv) -> None:
+    path = write_csv("posts.csv", [("post_id", "text"), ("a", "one"), ("p2", " \n"), ("p3", "")])
+    problems = [
+        f"{path}, line {line}, column text: post '{post_id}' is empty; add text or remove it"
+        for line, post_id in ((3, "p2"), (5, "p3"))
+    ]
+    for _ in range(2):  # read, then from the cache
+        with pytest.raises(InputError) as caught:
+            read_posts(path)
+        assert caught.value.problems == problems
+        found = read_posts(path, with_empty=True)
+        assert found == {"a": "one", "p2": " \n", "p3": ""}
+        assert found.empty == {"p2": 3, "p3": 5}
+
+
 def test_repeated_post_is_read_once(write_csv: WriteCsv) -> None:
     assert read_posts(write_csv("posts.csv", [("post_id", "text"), ("a", "one"), ("a", "one")])) == {"a": "one"}
 

@@ -80,10 +80,10 @@ def test_logged_agent_predicts_raw_text(agent: Any, data: Any, run_id: str, monk
         answers.iloc[2:].reset_index(drop=True), model.predict(rows.iloc[2:].reset_index(drop=True))
     )
     if isinstance(agent, CriteriaAgent):
-        assert list(answers) == ["met", "probability"]
+        assert list(answers) == ["met", "probability", "free_text", "problem"]
         assert (answers["met"] == (answers["probability"] >= 0.5)).all()
     else:
-        assert list(answers) == ["start", "end", "text", "score", "null"]
+        assert list(answers) == ["start", "end", "text", "score", "null", "free_text", "problem"]
         for post, answer in zip(rows["post"], answers.to_dict("records"), strict=True):
             assert answer["text"] == ("" if answer["null"] else post[answer["start"] : answer["end"]])
 
@@ -102,6 +102,35 @@ def test_pyfunc_predictions_equal_predict_step(agent: Any, encoder: str, run_id:
     key = "probability" if isinstance(agent, CriteriaAgent) else "score"
     assert len(expected) == 27
     np.testing.assert_allclose(answers[key], [answer[key] for answer in expected], rtol=1e-4, atol=1e-4)
+
+
+def test_empty_post_has_no_answer_and_the_others_have_theirs(agent: Any, encoder: str, tmp_path: Path) -> None:
+    kind = CriteriaDataModule if isinstance(agent, CriteriaAgent) else EvidenceDataModule
+
+    def rows(*posts: tuple[str, str]) -> list[dict[str, Any]]:
+        pd.DataFrame(posts, columns=["post_id", "text"]).to_csv(tmp_path / "posts.csv", index=False)
+        data = kind(posts=str(tmp_path / "posts.csv"), tokenizer=encoder, max_length=64, stride=8)
+        data.setup("predict")
+        agent.eval()
+        return [answer for batch in data.predict_dataloader() for answer in agent.predict_step(batch)]
+
+    usual = rows(("p1", "i am so tired"), ("p3", LONG_POST))
+    found = rows(("p1", "i am so tired"), ("p2", " "), ("p3", LONG_POST))
+    keys = set(usual[0]) - {"post_id", "criterion"}
+    unanswered = [answer for answer in found if answer["post_id"] == "p2"]
+    assert len(unanswered) == 9
+    for answer in unanswered:
+        assert answer == {
+            **dict.fromkeys(keys),
+            "post_id": "p2",
+            "criterion": answer["criterion"],
+            "problem": "the post is empty",
+        }
+    answered = {(answer["post_id"], answer["criterion"]): answer for answer in found if answer["post_id"] != "p2"}
+    assert all("problem" not in answer for answer in answered.values())
+    key = "probability" if isinstance(agent, CriteriaAgent) else "score"
+    for answer in usual:
+        assert answered[answer["post_id"], answer["criterion"]][key] == pytest.approx(answer[key], rel=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -141,7 +170,7 @@ def test_top_k_spans_are_a_json_list(encoder: str, data: Any, run_id: str) -> No
     model = mlflow.pyfunc.load_model(log_model(EvidenceAgent(encoder, decoding=decoding), data, run_id=run_id))
     answers = model.predict(_rows(("FATIGUE", LONG_POST)))
     assert model.metadata.signature.outputs.input_names() == list(answers)
-    assert list(answers) == ["start", "end", "text", "score", "null", "answers"]
+    assert list(answers) == ["start", "end", "text", "score", "null", "answers", "free_text", "problem"]
     first, *further = json.loads(answers["answers"][0])
     assert first == answers[["start", "end", "score", "text"]].iloc[0].to_dict()
     assert len(further) == 2

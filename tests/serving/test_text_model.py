@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
 from pandas.testing import assert_frame_equal
 
@@ -23,7 +25,7 @@ from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.serving import text_model
 from lightning_hpo.serving.flavor import save_model
-from lightning_hpo.serving.text_model import TextModel, _load_pyfunc
+from lightning_hpo.serving.text_model import TextModel, _is_nearly, _load_pyfunc
 from tests.server import free_port, run_server
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
@@ -173,26 +175,85 @@ def test_invalid_parameters_are_refused(
     assert caught.value.problems == [problem]
 
 
-def test_errors_name_invalid_rows_without_their_text(models: dict[str, TextModel]) -> None:
-    model = models["criteria"]
-    with pytest.raises(InputError) as caught:
-        model.predict(_rows(("FATIGUE", "secret"), ("FATIGUE", " "), (None, "secret")))
-    assert caught.value.problems == [
-        "input row 1, column post: the cell is empty or not a text",
-        "input row 2, column criterion: the cell is empty or not a text",
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        (("FATIGUE", " \n"), "post: empty or not a text"),
+        (("FATIGUE", None), "post: empty or not a text"),
+        (("FATIGUE", float("nan")), "post: empty or not a text"),
+        (("FATIGUE", 7), "post: empty or not a text"),
+        (("FATIGUE", "\ud800"), "post: empty or not a text"),
+        ((None, "secret"), "criterion: empty or not a text"),
+        (("", ""), "criterion and post: empty or not a text"),
+        (
+            ("secret " * 20, "secret"),
+            "criterion: got 20 tokens, which leave no room for the post in a window of 24; use a shorter criterion",
+        ),
+    ],
+)
+def test_row_with_a_problem_has_no_answer_and_the_others_have_theirs(
+    models: dict[str, TextModel], agent: str, row: tuple[Any, Any], problem: str
+) -> None:
+    whole = models[agent].predict(_rows(*TABLE))
+    table = pd.DataFrame([*TABLE[:3], row, *TABLE[3:]], columns=["criterion", "post"], dtype=object)
+    found = models[agent].predict(table).to_dict("records")
+    assert found.pop(3) == {**dict.fromkeys(whole.columns), "problem": problem}
+    assert found == [
+        {name: pytest.approx(value) if isinstance(value, float) else value for name, value in record.items()}
+        for record in whole.to_dict("records")
     ]
-    with pytest.raises(InputError) as caught:
-        model.predict(_rows(("FATIGUE", "secret"), ("secret " * 20, "secret")))
-    assert caught.value.problems == [
-        "input row 1, column criterion: got 20 tokens, which leave no room for the post in a window of 24; "
-        "use a shorter criterion"
-    ]
+    assert set(whole["problem"]) == {""}
+    (alone,) = models[agent].predict(table[3:4]).to_dict("records")
+    assert alone["problem"] == problem
+    assert json.loads(json.dumps(alone, allow_nan=False)) == alone
+
+
+def test_table_without_a_column_is_refused(models: dict[str, TextModel]) -> None:
     with pytest.raises(InputError, match=r"^input: no column post; use the columns criterion and post$"):
-        model.predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
+        models["criteria"].predict(pd.DataFrame({"criterion": ["FATIGUE"], "text": ["secret"]}))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("sleep_issues", "SLEEP_ISSUES"),
+        ("Sleep Issues", "SLEEP_ISSUES"),
+        (" SLEEP_ISSUES\n", "SLEEP_ISSUES"),
+        ("SLEEPISSUES", "SLEEP_ISSUES"),
+        ("sleep-issue", "SLEEP_ISSUES"),
+        ("LEEP_ISSUES", "SLEEP_ISSUES"),
+        ("FATIQUE", "FATIGUE"),
+        ("FATIUGE", "FATIGUE"),
+        ("FATIGUED", "FATIGUE"),
+    ],
+)
+def test_misspelt_criterion_is_refused_with_the_nearest(models: dict[str, TextModel], given: str, meant: str) -> None:
     with pytest.raises(InputError) as caught:
-        model.predict(pd.DataFrame([("FATIGUE", "\ud800")] * 23, columns=["criterion", "post"], dtype=object))
-    assert caught.value.problems[0] == "input row 0, column post: the cell is empty or not a text"
-    assert str(caught.value).splitlines()[20:] == ["... and 3 more"]
+        models["criteria"].predict(_rows(("FATIGUE", "secret"), (given, "secret"), (given, "secret")))
+    assert caught.value.problems == [
+        f"input row 1, column criterion: got {given!r}, which is no criterion of this model; did you mean {meant}?"
+    ]
+
+
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+def test_answer_to_a_criterion_in_free_text_is_marked(models: dict[str, TextModel], agent: str) -> None:
+    rows = [("FATIGUE", "so tired"), (CRITERIA["FATIGUE"], "so tired"), ("sleep all day", "so tired")]
+    assert models[agent].predict(_rows(*rows))["free_text"].tolist() == [False, False, True]
+
+
+@given(st.text("abC_ -", min_size=2, max_size=8), st.data())
+def test_names_with_one_edit_are_nearly_equal(name: str, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(name) - 1))
+    edits = [
+        name[:place] + name[place + 1 :],
+        name[:place] + "x" + name[place:],
+        name[:place] + "x" + name[place + 1 :],
+        name[:place] + name[place : place + 2][::-1] + name[place + 2 :],
+        name.swapcase(),
+    ]
+    assert all(_is_nearly(edit, name) for edit in edits)
+    assert not _is_nearly(f"xy{name}z", name)
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
@@ -262,10 +323,14 @@ def test_scoring_server_needs_no_package_of_ours(server: str, models: dict[str, 
     status, body = _ask(server, records[:1], {"null_threshold": -1e6, "top_k": 2})
     assert status == 200
     assert json.loads(body)["predictions"][0]["null"]
+    status, body = _ask(server, [*records[:1], {"criterion": "FATIGUE", "post": " "}], {})
+    assert status == 200
+    row, unanswered = json.loads(body)["predictions"]
+    assert unanswered == {**dict.fromkeys(row), "problem": "post: empty or not a text"}
     for rows, params, problem in (
         (records[:1], {"top_k": 0}, "parameter top_k: got 0; it must be from 1 to 1000"),
         ([{"criterion": "FATIGUE", "text": POSTS[0]}], {}, "input: no column post; use the columns criterion and post"),
-        ([{"criterion": " ", "post": POSTS[0]}], {}, "input row 0, column criterion: the cell is empty or not a text"),
+        ([{"criterion": "fatigue", "post": POSTS[0]}], {}, "no criterion of this model; did you mean FATIGUE?"),
     ):
         status, body = _ask(server, rows, params)
         assert status == 400
@@ -280,5 +345,5 @@ def test_scoring_server_accepts_the_threshold(saved: Path) -> None:
     schema = model.metadata.get_input_schema()
     answered = scoring_server.invocations(body, "application/json", model, schema)  # type: ignore[no-untyped-call]
     predictions = json.loads(answered.response)["predictions"]
-    assert [set(answer) for answer in predictions] == [{"met", "probability"}] * len(TABLE)
+    assert [set(answer) for answer in predictions] == [{"met", "probability", "free_text", "problem"}] * len(TABLE)
     assert all(answer["met"] for answer in predictions)

@@ -176,7 +176,7 @@ def test_trial_that_cannot_work_is_refused_in_one_line(check: Check, case: str) 
 
 
 def test_monitor_of_the_study_must_be_logged(check: Check) -> None:
-    [problem] = check(_foreign(), monitor="val_f1").problems
+    [problem] = check(_foreign(), monitor="val_f1", mode="max").problems
     assert problem.startswith("--study.monitor: 'val_f1' is never logged")
 
 

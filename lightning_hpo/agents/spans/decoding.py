@@ -1,6 +1,7 @@
 """Span decoding: from the start and end logits of windows to the answers of a pair."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -10,10 +11,11 @@ from torch.nn import functional
 
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
+from lightning_hpo.data.graphemes import whole_graphemes
 from lightning_hpo.exceptions import NotFiniteError
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "answer_rows", "decode_pairs"]
+__all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "answer_rows", "decode_pairs", "with_whole_graphemes"]
 
 NullPolicy = Literal["none", "threshold", "ratio", "calibrated"]
 Rank = Literal["sum", "product", "softmax"]
@@ -156,6 +158,15 @@ def answer_rows(spans: PairSpans, threshold: float) -> list[dict[str, Any]]:
         several = {"answers": found[:count]} if len(found) > 1 else {}
         rows.append({**found[0], "null": count == 0, **several})
     return rows
+
+
+def with_whole_graphemes(answer: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Return an answer of `answer_rows` with each of its spans extended to whole graphemes of the post."""
+    start, end = whole_graphemes(text, answer["start"], answer["end"])
+    extended = {**answer, "start": start, "end": end}
+    if "answers" in answer:
+        extended["answers"] = [with_whole_graphemes(span, text) for span in answer["answers"]]
+    return extended
 
 
 def _sides(logits: Tensor, allowed: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor, Tensor]:

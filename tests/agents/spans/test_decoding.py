@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, Rank, answer_rows, decode_pairs
+from lightning_hpo.agents.spans.decoding import (
+    Decoding,
+    PairSpans,
+    Rank,
+    answer_rows,
+    decode_pairs,
+    with_whole_graphemes,
+)
 from lightning_hpo.exceptions import NotFiniteError
 
 BEFORE, ROOM, STEP = 2, 5, 3  # tokens before the post, post tokens in a window, tokens from window to window
@@ -296,3 +303,12 @@ def test_windows_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_hpo.agents.spans.decoding._WINDOWS_AT_ONCE", 2)
     for part, column in zip(decode_pairs(logits, offsets, pairs, 2, Decoding(top_k=3)), whole, strict=True):
         assert torch.equal(part, column)
+
+
+def test_spans_are_extended_to_whole_graphemes() -> None:
+    text = "so e\u0301 tired"
+    span = {"start": 4, "end": 5, "score": 1.0}
+    found = with_whole_graphemes({**span, "null": False, "answers": [span, {**span, "start": 0, "end": 4}]}, text)
+    assert (found["start"], found["end"], found["score"]) == (3, 5, 1.0)
+    assert [(each["start"], each["end"]) for each in found["answers"]] == [(3, 5), (0, 5)]
+    assert with_whole_graphemes({"start": -1, "end": -1, "null": True}, text) == {"start": -1, "end": -1, "null": True}
