@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from lightning_hpo import __version__
 from lightning_hpo.exceptions import InputError, LightningHpoError, StoppedBySignalError, raise_problems
-from lightning_hpo.library_output import collect_library_output, take_over_loggers
-from lightning_hpo.standard_error import lasting_stderr
+from lightning_hpo.terminal.library_output import collect_library_output, take_over_loggers
+from lightning_hpo.terminal.standard_error import lasting_stderr
 
 if TYPE_CHECKING:
     import optuna
@@ -58,8 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0; 1 when a study or a training has failed; 2 for input that cannot be used; 128 and the number of
         the signal that has stopped the command, such as 130 after Ctrl-C.
     """
-    if arguments is None:
-        atexit.register(gc.freeze)  # or the garbage collector would traverse all modules when the process exits
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(_overview())
@@ -67,14 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    if arguments is None:
-        # Else the fork server would import modules of the current folder instead of Python's.
-        os.environ.setdefault("PYTHONSAFEPATH", "1")
-    if given[0] in _WITH_CLASS_PATHS and str(Path.cwd()) not in sys.path:
-        # Let class paths find the user's own modules. Last: the folder may contain a file such as optuna.py.
-        sys.path.append(str(Path.cwd()))
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    _prepare_process(given[0], whole=arguments is None)
     with lasting_stderr():
         try:
             with collect_library_output():
@@ -90,6 +81,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             return 130
+
+
+def _prepare_process(command: str, *, whole: bool) -> None:
+    """Set what libraries read, before they are imported. `whole`: the process runs nothing but the command."""
+    if whole:
+        atexit.register(gc.freeze)  # or the garbage collector would traverse all modules when the process exits
+        # Else the fork server would import modules of the current folder instead of Python's.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if command in _WITH_CLASS_PATHS and str(Path.cwd()) not in sys.path:
+        # Let class paths find the user's own modules. Last: the folder may contain a file such as optuna.py.
+        sys.path.append(str(Path.cwd()))
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager

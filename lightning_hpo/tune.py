@@ -9,7 +9,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.registry.register import register
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.cost import CostEstimate
-from lightning_hpo.study.launcher import halve_after_out_of_memory, launch, outcome_of_exit
+from lightning_hpo.study.launcher import answer_request, halve_after_out_of_memory, launch, outcome_of_exit
 from lightning_hpo.study.progress import ProgressDisplay
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import CheckpointRetention
@@ -84,12 +84,7 @@ def _start(session: Session, trial: optuna.Trial, callbacks: Sequence[StudyCallb
 def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequence[StudyCallback]) -> None:
     match message:
         case Request():
-            try:
-                answer = session.server(trial).answer(message)
-            except BaseException:
-                session.workers.release(trial)  # without an answer, its process exits
-                raise
-            session.workers.reply(trial, answer)
+            answer_request(session, trial, message)
         case OutboxWritten():
             session.outboxes.of(trial).send()
         case Outcome():

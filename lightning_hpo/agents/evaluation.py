@@ -1,4 +1,4 @@
-"""Evaluation of an agent on the validation split and on the test split."""
+"""Evaluation of an agent on the validation split and on the test split, and its predictions."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -46,6 +46,10 @@ class EvaluatedModule(LightningModule):
         """Update the metrics of a split with an evaluation batch."""
 
     @abstractmethod
+    def answers(self, batch: Batch) -> list[dict[str, Any]]:
+        """Return the answer to each pair of an evaluation batch as plain values."""
+
+    @abstractmethod
     def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return whether all answers are the same, computed from the scores of a split."""
 
@@ -72,6 +76,22 @@ class EvaluatedModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the test split."""
         self._log_scores("test", self.test_scores)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Return a row for each pair: `post_id`, `criterion`, and the answer.
+
+        A pair whose post cannot be read has no answer: all values are None, and `problem` says why.
+        """
+        rows = zip(batch["post_ids"], batch["criteria"], self.answers(batch), strict=True)
+        problems = batch.get("problems") or [""] * len(batch["post_ids"])
+        return [
+            {
+                "post_id": post_id,
+                "criterion": criterion,
+                **({**dict.fromkeys(answer), "problem": problem} if problem else answer),
+            }
+            for (post_id, criterion, answer), problem in zip(rows, problems, strict=True)
+        ]
 
     def require_finite(self, name: str, value: Tensor) -> None:
         """Raise an error if a logged value is NaN or infinite.

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
+from transformers import PreTrainedModel
 
 from lightning_hpo.agents.evaluation import Batch, EvaluatedModule, mean_metric
 from lightning_hpo.agents.losses import Loss, class_weights
@@ -98,21 +99,27 @@ class TextAgent(EvaluatedModule):
         }
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
         encoder = load_encoder(name, revision=revision, dropout=dropout, attention_dropout=attention_dropout)
-        check_text_encoder(name, encoder)
-        add_adapters(encoder, self._lora)
-        freeze(encoder, freeze_layers)
-        if gradient_checkpointing:
-            checkpoint_gradients(encoder)
-        head = self.make_head(encoder.config.hidden_size)
-        if getattr(head, "reads_first_token", False):
-            check_first_token(encoder)
-        self.network: nn.Module = TextNetwork(encoder, head)
-        quicken_dropout(self.network)
+        self.network: nn.Module = self._make_network(name, encoder, freeze_layers, checkpoints=gradient_checkpointing)
         # Metrics instead of Lightning's own sums, which are lost when a training resumes within an epoch.
         self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
         self._class_weights: Tensor | None = None
         self._compile = compile
         self._compiled: Callable[..., Tensor] | None = None
+
+    def _make_network(
+        self, name: str, encoder: PreTrainedModel, freeze_layers: int, *, checkpoints: bool
+    ) -> TextNetwork:
+        check_text_encoder(name, encoder)
+        add_adapters(encoder, self._lora)
+        freeze(encoder, freeze_layers)
+        if checkpoints:
+            checkpoint_gradients(encoder)
+        head = self.make_head(encoder.config.hidden_size)
+        if getattr(head, "reads_first_token", False):
+            check_first_token(encoder)
+        network = TextNetwork(encoder, head)
+        quicken_dropout(network)
+        return network
 
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
@@ -132,10 +139,6 @@ class TextAgent(EvaluatedModule):
     @abstractmethod
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with the criterion or its evidence."""
-
-    @abstractmethod
-    def answers(self, batch: Batch) -> list[dict[str, Any]]:
-        """Return the answer to each pair of an evaluation batch as plain values."""
 
     @property
     def served_network(self) -> nn.Module:
@@ -163,22 +166,6 @@ class TextAgent(EvaluatedModule):
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch."""
         return self.logits(batch)
-
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Return a row for each pair: `post_id`, `criterion`, and the answer.
-
-        A pair whose post cannot be read has no answer: all values are None, and `problem` says why.
-        """
-        rows = zip(batch["post_ids"], batch["criteria"], self.answers(batch), strict=True)
-        problems = batch.get("problems") or [""] * len(batch["post_ids"])
-        return [
-            {
-                "post_id": post_id,
-                "criterion": criterion,
-                **({**dict.fromkeys(answer), "problem": problem} if problem else answer),
-            }
-            for (post_id, criterion, answer), problem in zip(rows, problems, strict=True)
-        ]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss over the windows."""

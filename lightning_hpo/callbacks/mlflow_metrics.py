@@ -11,7 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_hpo.callbacks.validation_steps import at_epoch_end, step_of_epoch_end, step_of_validation
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.tracking.outbox import LogMetrics, Outbox
+from lightning_hpo.tracking.entries import LogMetrics
+from lightning_hpo.tracking.outbox import Outbox
 
 __all__ = ["MLflowMetrics"]
 

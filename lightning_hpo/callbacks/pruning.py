@@ -69,7 +69,7 @@ class PruningCallback(PyTorchLightningPruningCallback):  # type: ignore[misc]  #
             return
         if self.monitor not in trainer.callback_metrics:
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
-            raise InputError(f"--study.monitor: {self.monitor!r} is never logged; logged are: {logged}")
+            raise InputError(f"--study.monitor: {self.monitor!r} is never logged; metrics: {logged}")
         self._step = step_of_validation(trainer)
         if not at_epoch_end(trainer):
             self._report(trainer)

@@ -25,7 +25,7 @@ __all__ = ["ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
 
 _KEY = "ResumeCheckpoint"
 
-# A stop may take ten seconds. The other half is for saving.
+# A stop may take 10 s: 5 s to wait and 5 s to save.
 _PATIENCE_S = 5.0
 
 
@@ -83,11 +83,10 @@ class ResumeCheckpoint(Checkpoint):
         if not self._due:
             return
         if not (pl_module.automatic_optimization and has_resumable_position(trainer)) or validates_next(trainer):
-            # A checkpoint here is no better than the last one: Lightning would skip a validation that comes next, and
-            # the first batch of that validation grants the stop.
+            # Do not save: the position cannot be restored, or Lightning would skip the validation that comes next.
             self._stop.check()
         elif _accumulates_or_ends(trainer):
-            # A checkpoint holds no gradients; and the end of an epoch without validation follows at once.
+            # Wait: a checkpoint holds no gradients, and at the end of the epoch one is saved anyway.
             self._stop.check(after_s=_PATIENCE_S)
         else:
             self._save(trainer, within_epoch=True)
@@ -105,7 +104,7 @@ class ResumeCheckpoint(Checkpoint):
         self._validated = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """On out of memory, keep only the end of an epoch: positions within one count batches, which will shrink."""
+        """On out of memory, delete a checkpoint within an epoch: it counts batches, and their size will change."""
         if self._within_epoch and is_out_of_memory(exception):
             (self._folder / LAST).unlink(missing_ok=True)
 
@@ -156,7 +155,7 @@ def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
     """Find the checkpoint to resume from in the folder of a `ResumeCheckpoint`, and remove damaged and partial files.
 
     Returns:
-        The newest whole checkpoint, or None, and a notice for the user, which is empty if no file was damaged.
+        The newest whole checkpoint or None, and a notice: empty if `last.ckpt` is used or no file exists.
     """
     (folder / PARTIAL).unlink(missing_ok=True)
     last, previous = folder / LAST, folder / PREVIOUS

@@ -25,7 +25,7 @@ from lightning_hpo.config.trainer import Trainer, one_line_errors, trainer_probl
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError
-from lightning_hpo.library_output import write_library_output
+from lightning_hpo.terminal.library_output import write_library_output
 
 __all__ = ["AgentCLI", "resolve"]
 

@@ -14,7 +14,7 @@ def write_starter_configs(folder: Path) -> list[Path]:
     Raises:
         InputError: A file exists, or the folder cannot be written. Nothing has been written if a file exists.
     """
-    with resources.as_file(resources.files("lightning_hpo") / "configs") as source:
+    with resources.as_file(resources.files("lightning_hpo.config") / "starter") as source:
         targets = {path: folder / "configs" / path.relative_to(source) for path in sorted(source.rglob("*.yaml"))}
         existing = [target for target in targets.values() if target.exists()]
         if existing:

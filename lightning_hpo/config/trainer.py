@@ -40,11 +40,11 @@ _LONGEST = 300
 
 
 class Trainer(LightningTrainer):
-    """Trainer of every command. It trains on one device, and reads no variables of a cluster's job.
+    """Trainer of every command. It trains on one device and ignores a job's environment variables.
 
     Args:
         accelerator: Accelerator, as in Lightning: auto, cpu, gpu, ...
-        devices: The device: auto or 1 for the first one, or its index in a list, such as [1].
+        devices: The device: auto or 1 for the first one, or a list of one index, such as [1].
         num_nodes: Number of machines, which must be 1.
         precision: Any precision of Lightning, or `auto` (bf16-mixed if the device has native bf16, otherwise 32-true).
             Default: 32-true.
@@ -160,7 +160,7 @@ def monitor_problems(callbacks: Sequence[Callback], logged: Mapping[str, Any]) -
     """Return one line for each callback, such as EarlyStopping, whose monitored metric is not among those logged."""
     names = ", ".join(sorted(logged)) or "nothing"
     return [
-        f"--trainer.callbacks: {type(callback).__name__}: its monitor {monitor!r} is never logged; logged are: {names}"
+        f"--trainer.callbacks: {type(callback).__name__}: its monitor {monitor!r} is never logged; metrics: {names}"
         for callback in callbacks
         if isinstance(monitor := getattr(callback, "monitor", None), str)
         and monitor not in logged

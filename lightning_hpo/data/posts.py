@@ -58,7 +58,7 @@ class Posts(Mapping[str, str]):
         texts: Text of each post; there may be more texts than posts.
         cache: Cache of arrays that are computed from the posts.
         repeated: Number of rows of the file that repeat an earlier row.
-        empty: Line of the file by the id of each post without text.
+        empty: Line number by post id, for each post without text.
     """
 
     def __init__(

@@ -45,8 +45,8 @@ def split_posts(
         val_fraction: Share of the validation split.
         test_fraction: Share of the test split.
         positives: Ids of the post and the criterion of each positive pair. Each split gets its share of the positive
-            texts of every criterion, and a text counts once, however many posts have it. None: the first texts that
-            have the share of the posts are the test split, the next the validation split.
+            texts of every criterion, and each text counts once. None: the first texts that have the share of the posts
+            are the test split, the next the validation split.
 
     Raises:
         InputError: A fraction is not between 0 and 1, or a split would be empty.
@@ -59,12 +59,9 @@ def split_posts(
     else:
         drawn = _stratified(sizes, [(places[posts.row[post_id]], label) for post_id, label in positives], shares)
     own = drawn[places]
-    splits = {
-        name: tuple(posts.ids[row] for row in np.flatnonzero(own == index).tolist())
-        for name, index in (("train", 2), ("val", 1), ("test", 0))
-    }
-    empty = [name for name, post_ids in splits.items() if not post_ids]
-    if empty:
+    test, val, train = (tuple(posts.ids[row] for row in np.flatnonzero(own == index).tolist()) for index in range(3))
+    splits = {"train": train, "val": val, "test": test}
+    if empty := [name for name, post_ids in splits.items() if not post_ids]:
         raise InputError(
             f"--data.posts: {len(drawn)} different texts are too few, the split {' and '.join(empty)} is empty;"
             " add posts or change --data.val_fraction and --data.test_fraction"

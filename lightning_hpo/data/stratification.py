@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 __all__ = ["stratify"]
 
-# Differences below this one are rounding errors of the shares, not preferences.
+# Round to this many decimals, so that rounding errors do not decide.
 _DECIMALS = 9
 
 

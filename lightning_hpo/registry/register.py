@@ -19,6 +19,7 @@ from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.ownership import owns_run
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.logged_models import find_model
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.config import restore_config
 from lightning_hpo.trial.trainer import rebuild_trial
@@ -48,7 +49,7 @@ def register(
         version = versions[0]
     else:
         uri = trial.user_attrs.get(TrialKey.MODEL_URI)
-        if uri is None or not tracker.has_model(uri):
+        if uri is None or find_model(tracker, uri) is None:
             uri = _log_now(study, trial, folder, tracker, workers)
         version = _create_version(tracker, name, uri, study, trial)
     verify(study, trial, folder, tracker, workers, version)

@@ -138,7 +138,7 @@ def _next(study: StudySummary, names: list[str]) -> str:
     if StudyKey.AGENT not in about:
         return "nothing: the study was not made by `tune`"
     if study.of(TrialState.RUNNING) and not Path(outdir := about[StudyKey.OUTDIR]).is_dir():
-        return f"trials run on the machine with {outdir}; if not, run `lightning-hpo reconcile` there"
+        return f"see the machine with {outdir}: if no trial runs there, run `lightning-hpo reconcile` on it"
     if study.done < about.get(StudyKey.N_TRIALS, 0) and not about.get(StudyKey.EXHAUSTED):
         return _failed_in_a_row(study) + f"resume the study: {command}"
     if StudyKey.REFIT_OF in about:

@@ -71,7 +71,7 @@ class SearchSpace:
     def first_points(self, further: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
         """Return the points of the first trials, without duplicates: the defaults, then further points.
 
-        All values are as Optuna stores them. They need not be in the ranges: the sampler checks them.
+        All values are as Optuna stores them. They may be out of range: the sampler checks them.
         """
         sampled = [flag for flag, dimension in self.dimensions.items() if not dimension.fixed]
         return distinct_points((self._defaults, *further), sampled)
@@ -98,7 +98,7 @@ class SearchSpace:
     def _points(
         self, dimensions: Sequence[Dimension], values: dict[str, Any], grid: Mapping[str, Sequence[Any]]
     ) -> Iterator[dict[str, Any]]:
-        """Return the points with these values of the flags before the given dimensions."""
+        """Yield each point that extends `values` with values of `dimensions`."""
         if not dimensions:
             yield {flag: label(value) for flag, value in values.items() if not self.dimensions[flag].fixed}
             return
@@ -112,7 +112,7 @@ class SearchSpace:
                 yield from self._points(rest, {**values, first.flag: value}, grid)
 
     def mismatches(self, study: optuna.Study) -> list[str]:
-        """Return a line for each flag that trials of the study have drawn in another way, except within other ends.
+        """Return a line for each flag whose choices, kind, scale or step has changed. Range ends may change.
 
         Optuna cannot change the choices, the kind or the scale of a parameter, and it forgets the old step.
         """
@@ -127,7 +127,7 @@ class SearchSpace:
             if now and others:
                 problems.append(
                     f"search_space: {flag}: got {now}, but the study began with {min(others)}; "
-                    "restore it, or use another --study.name"
+                    "use that, or use another --study.name"
                 )
         return problems
 
@@ -146,7 +146,7 @@ def _flag_problems(config: Mapping[Any, Any], known: Mapping[str, Any], not_sear
     ]
     parents = not_searchable - {"model", "data"}  # the class paths of the sections, whose other flags are searched
     return unknown + [
-        f"search_space: {flag}: must not be searched, because it changes the evaluation; set it in the config"
+        f"search_space: {flag}: must not be searched (changes evaluation or seed); set it in the config"
         for flag in names
         if flag in not_searchable or any(flag.startswith(f"{parent}.") for parent in parents)
     ]

@@ -47,7 +47,7 @@ _OUTPUTS = {
 }
 # Additional column for top_k > 1. It holds JSON, since tables of MLflow's scoring server hold no lists.
 _TOP_K_OUTPUTS = {"answers": "string"}
-# Columns that say how to read an answer: of a criterion that the model was not trained with, or none at all.
+# Columns with remarks: whether the criterion is new to the model, and why a row has no answer.
 _REMARKS = {"free_text": "boolean", "problem": "string"}
 # pandas' name of each MLflow type.
 _TYPES = {"boolean": "bool", "double": "float64", "long": "int64", "string": "object"}
@@ -130,7 +130,7 @@ class TextModel:
             One row for each row of `data`. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of
             the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` > 1 also
             `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Both agents:
-            `free_text`, whether the criterion is none of the model's; and `problem`, why the row has no answer (for
+            `free_text`, whether the criterion is not in the model; and `problem`, why the row has no answer (for
             example, its post is empty), or an empty text. Other columns of a row with a problem are None.
 
         Raises:
@@ -261,7 +261,7 @@ def _read(data: pd.DataFrame) -> tuple[list[Any], list[Any]]:
 
 
 def _problem_of(row: tuple[Any, ...]) -> str:
-    """Return why a row has no answer, or an empty text."""
+    """Return the problem of a row, or an empty string."""
     unusable = [name for name, value in zip(COLUMNS, row, strict=True) if not _is_text(value)]
     return f"{' and '.join(unusable)}: empty or not a text" if unusable else ""
 

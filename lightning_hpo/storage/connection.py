@@ -29,9 +29,8 @@ def open_storage(
 ) -> RDBStorage:
     """Open Optuna's database.
 
-    With `wait_s`, every new connection waits until the database accepts it. A server that restarts between two
-    transactions is therefore waited for. A server that exits within a transaction is not: Optuna's call raises
-    `StorageInternalError`, which ends the command. SQLite itself waits for a file that another process has locked.
+    With `wait_s`, every new connection waits for the database. A server that restarts between two transactions is
+    waited for. After one that exits within a transaction, Optuna raises `StorageInternalError`, which ends the command.
 
     Args:
         url: The database.

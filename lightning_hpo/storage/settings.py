@@ -31,9 +31,9 @@ class StudySettings:
         per_device: Number of trials that train on one GPU at the same time.
         timeout: Seconds (above 0) after which `tune` pauses the running trials and exits. The next call resumes them.
         from_: Study in the same database to start from. Its best points are tried after the config's own values.
-        queue: Number of best points of the study in --study.from to try after the config's own values.
-        narrow: Share of each range to keep around the best value of the study in --study.from (above 0, at most 1).
-        fix: Flags that are not searched: every trial uses their best value from the study in --study.from.
+        queue: Number of best trials of --study.from whose values are tried after the config's own.
+        narrow: Share of each range to keep around the value of --study.from's best trial (above 0, at most 1).
+        fix: Flags that are not searched: every trial uses their value in --study.from's best trial.
         seed: Seed of the sampler. The sampler's random numbers for a trial depend on it and on the trial's number.
         monitor: Name of the logged metric to optimize.
         mode: max if a higher metric is better, min if a lower one is. Default: as the model declares it for the metric.
@@ -44,7 +44,7 @@ class StudySettings:
         checkpoint_minutes: Minutes between two checkpoints within an epoch (above 0).
         max_failures: Number of failed trials in a row after which the study stops.
         halve_on_oom: When a trial runs out of memory, restart it with half the batch size and twice the accumulation.
-            In a validation, only the batch size of the validation is halved.
+            If that happens in validation, only its batch size is halved.
         register: Register the best model once the study is complete.
         storage: Optuna's database, an SQLAlchemy URL. Default: OPTUNA_STORAGE or sqlite:///_optuna/dataaug.db.
         storage_wait: Seconds to wait while Optuna's database does not accept connections (at least 0).

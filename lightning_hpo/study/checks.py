@@ -69,8 +69,7 @@ def check_settings(
         with _added_to(problems):
             rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
     if spec.reports < 1:
-        problems.append("--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated")
-        raise InputError(problems)
+        raise InputError([*problems, "--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch is validated"])
     pruner = build_pruner(spec.pruner, spec.reports)
     with _added_to(problems):
         check_pruner(pruner, reports=spec.reports)

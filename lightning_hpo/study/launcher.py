@@ -11,13 +11,14 @@ from lightning_hpo.storage.attributes import StudyKey, TrialKey, run_tags
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
-from lightning_hpo.tracking.outbox import LogParams, Outbox, StartRun
+from lightning_hpo.tracking.entries import LogParams, StartRun
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.trial.config import halve_batch, save_config
-from lightning_hpo.trial.messages import Notice
+from lightning_hpo.trial.messages import Notice, Request
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, load_outcome
 from lightning_hpo.trial.run import TrialTask, run_trial
 
-__all__ = ["halve_after_out_of_memory", "launch", "outcome_of_exit"]
+__all__ = ["answer_request", "halve_after_out_of_memory", "launch", "outcome_of_exit"]
 
 
 def launch(session: Session, trial: optuna.Trial) -> None:
@@ -75,6 +76,16 @@ def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) 
     if exited.with_server:
         return Outcome(OutcomeKind.INTERRUPTED, reason=exited.reason)
     return Outcome(OutcomeKind.CRASHED, reason=exited.reason)
+
+
+def answer_request(session: Session, trial: optuna.Trial, request: Request) -> None:
+    """Answer a request of a trial's process."""
+    try:
+        answer = session.server(trial).answer(request)
+    except BaseException:
+        session.workers.release(trial)  # without an answer, its process exits
+        raise
+    session.workers.reply(trial, answer)
 
 
 def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Outcome) -> Notice | None:

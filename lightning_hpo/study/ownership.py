@@ -1,7 +1,7 @@
 """Ownership: a study owns the folder and the runs that carry its id. Names are only labels.
 
-The id is drawn once. It is written to the study's folder first, then to the runs of a study from before, and to Optuna
-last. After a crash in between, the same steps finish with the id that the folder has.
+The id is generated once. It is written to the study's folder first, then to the runs of a study without an id, then to
+Optuna. After a crash in between, the same steps finish with the id that the folder has.
 """
 
 import os
@@ -23,7 +23,7 @@ _LATEST_RUNS = 3
 
 
 def folder_problems(folder: StudyFolder, study: optuna.Study | None, name: str) -> list[str]:
-    """Return why a study cannot use a folder: it belongs to another study, or the study has another one.
+    """Return why a study cannot use a folder: another study owns it, or this study has one elsewhere.
 
     Args:
         folder: The folder that the command names.
@@ -42,7 +42,7 @@ def folder_problems(folder: StudyFolder, study: optuna.Study | None, name: str) 
             ]
         return []
     if there is not None and there != own and (own is not None or not _agree(begun, folder)):
-        return [f"--study.outdir: {folder.path} belongs to another study than {name} in --study.storage; {change}"]
+        return [f"--study.outdir: {folder.path} does not belong to {name} in --study.storage; {change}"]
     if there is None and used and (own is not None or not _agree(begun, folder)):
         return [
             f"--study.outdir: {folder.path} holds trials, but not the id of {name}; {change}"
@@ -68,7 +68,7 @@ def _holds(folder: StudyFolder, study: optuna.Study) -> bool:
 
 
 def _agree(study: optuna.Study, folder: StudyFolder) -> bool:
-    """Return whether the trials in a folder have the values of the study's trials. For studies without an id."""
+    """Return whether a folder's trial configs match the study's parameters. For studies without an id."""
     trials = study.get_trials(deepcopy=False)
     for trial_folder in folder.trials():
         if trial_folder.number >= len(trials):
@@ -78,7 +78,7 @@ def _agree(study: optuna.Study, folder: StudyFolder) -> bool:
         except FileNotFoundError:  # the study was stopped before it saved the config
             continue
         sampled = trials[trial_folder.number].params
-        # A refit samples the number of its candidate, which is no flag.
+        # A refit samples a trial number too, which is not a flag.
         if any(name in config and config[name] != value for name, value in sampled.items()):
             return False
     return True
@@ -100,7 +100,7 @@ def tracking_problems(study: optuna.Study, uri: str) -> list[str]:
             return []
     return [
         f"--study.tracking_uri: {study.study_name} has its runs in {stored or 'another database'}, and {url.masked} "
-        "has none of them; use the same (also in MLFLOW_TRACKING_URI), or another --study.name"
+        "has none of them; use the former (check MLFLOW_TRACKING_URI), or another --study.name"
     ]
 
 
@@ -119,7 +119,7 @@ def place(folder: Path, storage: DatabaseUrl) -> dict[str, str]:
 
 
 def claim(study: optuna.Study | None, folder: StudyFolder, tracker: Tracker) -> str:
-    """Return the id of a study, which its folder and its runs carry afterwards; draw one for a new study.
+    """Return the id of a study and store it in its folder and runs; generate one for a new study.
 
     Args:
         study: The study, or None if Optuna's database does not have it yet. The caller stores the id in Optuna.
@@ -150,6 +150,6 @@ def owns_folder(study: optuna.Study) -> bool:
 
 
 def owns_run(study: optuna.Study, run: Run) -> bool:
-    """Return whether a run that a trial names belongs to the study. A study from before has no id, and believes it."""
+    """Return whether a run that a trial names belongs to the study. If the study has no id, return True."""
     own = study.user_attrs.get(StudyKey.ID)
     return own is None or run.tags.get(StudyKey.ID) == own

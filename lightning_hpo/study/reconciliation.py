@@ -17,7 +17,8 @@ from lightning_hpo.study.outboxes import outbox_of, send_outbox
 from lightning_hpo.study.ownership import owns_folder, owns_run
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
-from lightning_hpo.tracking.outbox import Entry, LogConfig, LogMetrics, LogParams, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.entries import Entry, LogConfig, LogMetrics, LogParams, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Run, Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 

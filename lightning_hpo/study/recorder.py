@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.optuna_private import pause_trial, stored_trial
-from lightning_hpo.tracking.outbox import LogMetrics, LogText, Outbox, SetStatus
+from lightning_hpo.tracking.entries import LogMetrics, LogText, SetStatus
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind
 
 __all__ = ["record_outcome"]

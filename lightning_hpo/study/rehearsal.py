@@ -1,4 +1,4 @@
-"""Rehearsal of a trial: its own Trainer and callbacks, one batch, a checkpoint, and the model as it is logged."""
+"""Rehearsal of a trial: train one batch with its Trainer and callbacks, resume it, and export the model."""
 
 import pickle
 import re
@@ -105,7 +105,7 @@ def _rehearsed(config: Mapping[str, Any], settings: StudySettings, folder: Trial
     if settings.monitor not in logged:
         names = ", ".join(sorted(logged)) or "nothing"
         raise InputError(
-            f"--study.monitor: {settings.monitor!r} is never logged by {type(cli.model).__name__}; logged are: {names}"
+            f"--study.monitor: {settings.monitor!r} is never logged by {type(cli.model).__name__}; metrics: {names}"
         )
     check_monitors(cli.trainer, cli.trainer_values)
     with one_line_errors(cli.trainer, cli.trainer_values):
@@ -128,10 +128,10 @@ def _export_problem(cli: AgentCLI, best: MLflowModelCheckpoint, folder: TrialFol
 
 
 def _resume(cli: AgentCLI, folder: TrialFolder) -> None:
-    """Restore the checkpoint of the epoch. The training has ended in it, so no batch follows."""
+    """Resume from the epoch's checkpoint. Training was complete there, so no batch follows."""
     checkpoint, remark = find_checkpoint(folder.path)
     if checkpoint is None:
-        raise LightningHpoError(f"the checkpoint of one batch cannot be read back: {remark or 'none was written'}")
+        raise LightningHpoError(f"the checkpoint of one batch {'is damaged' if remark else 'was not written'}")
     try:
         cli.train(checkpoint)
     except pickle.UnpicklingError as error:

@@ -11,6 +11,7 @@ from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.studies import ranked
 from lightning_hpo.study.callback import StudyCallback
+from lightning_hpo.tracking.logged_models import delete_model
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.outcome import Outcome
 
@@ -110,7 +111,7 @@ class CheckpointRetention(StudyCallback):
             self._surplus.append(model_uri)
         try:
             while self._surplus:
-                self._tracker.delete_model(self._surplus[-1])
+                delete_model(self._tracker, self._surplus[-1])
                 self._surplus.pop()
         except AWAY:
             return  # deleted with the next one

@@ -11,7 +11,6 @@ from rich.console import Console
 from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
-from lightning_hpo.library_output import write_library_output
 from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
@@ -31,7 +30,9 @@ from lightning_hpo.study.stopping import Stopping
 from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.study.workers import LocalWorkers, Workers
 from lightning_hpo.study_folder import StudyFolder
+from lightning_hpo.terminal.library_output import write_library_output
 from lightning_hpo.tracking.environment import environment_tags
+from lightning_hpo.tracking.locations import relocate
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome
 
@@ -73,7 +74,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
-        tracker.relocate(spec.experiment)
+        relocate(tracker, spec.experiment)
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 __all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
 
-# A server that initializes CUDA keeps its children from using it. With this, torch asks the driver's library instead.
+# If the server initializes CUDA, its children cannot use CUDA. With this variable, torch asks NVML instead.
 _NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _PRELOADED = ["lightning_hpo.preload"]
 _LEAVING_S = 30
@@ -36,7 +36,7 @@ class ProcessExit:
 
     Args:
         exitcode: Exit code; minus the signal's number if a signal killed the process.
-        with_server: Whether the server that forked the process has exited, and took the process along.
+        with_server: Whether the process was killed because the server that forked it exited.
     """
 
     exitcode: int
@@ -245,7 +245,7 @@ class LocalWorkers:
             process.kill()
 
     def _alive(self) -> list[ForkServerProcess]:
-        """Return the processes that have not exited: the number of one that has may be that of another program."""
+        """Return the processes that have not exited. The PID of an exited one may belong to another program."""
         return [running.process for running in self._running.values() if running.process.is_alive()]
 
     def _collect_exit_code(self, key: Any) -> ProcessExit:
@@ -275,7 +275,7 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connecti
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _die_with_parent()
     _print_to(log)
-    # Both reach the whole process group; the study process decides what they mean for this one.
+    # Ignore signals to the process group: the study process decides when this process stops.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGTERM})  # blocked in the server

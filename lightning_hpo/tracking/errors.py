@@ -41,7 +41,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what `cause_of` does, without a verb where the error has a message of its own."""
+    """Like `cause_of`, but without "failed:" or "refused:" before the error's own message."""
     status = _status(error)
     if status is not None:
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown"
@@ -79,7 +79,7 @@ def is_invalid(error: BaseException) -> bool:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status of a reply that MLflow did not describe itself."""
+    """Return the HTTP status of a reply that contains no MLflow error."""
     for link in _chain(error):
         if isinstance(link, requests.HTTPError) and link.response is not None:
             return int(link.response.status_code)

@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from lightning_hpo.databases import SQLITE_TIMEOUT_S
+from lightning_hpo.tracking.tracker import Tracker
 
-__all__ = ["is_below", "local_path", "move_locations"]
+__all__ = ["is_below", "local_path", "relocate"]
 
 _ARTIFACT_PATHS = (
     ("experiments", "artifact_location"),
@@ -52,7 +53,22 @@ def is_below(location: str, root: str, own_folder: Path | None) -> bool:
     return location.startswith(prefix) and not inside.startswith((".", "/"))
 
 
-def move_locations(database: Path, old: str, new: str) -> None:
+def relocate(tracker: Tracker, experiment: str) -> None:
+    """Correct the artifact paths of an experiment whose SQLite file was moved or copied with the artifacts.
+
+    MLflow stores absolute paths, and would write to the old place.
+    """
+    if tracker.file is None or tracker.artifacts is None:
+        return
+    found = tracker.client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    old, new = str(found.artifact_location), str(tracker.artifacts / experiment)
+    if old != new and old.endswith(f"/mlruns/{experiment}") and Path(new).is_dir():
+        _move_locations(tracker.file, old, new)
+
+
+def _move_locations(database: Path, old: str, new: str) -> None:
     """Replace the beginning of all locations in an SQLite file of MLflow.
 
     Args:

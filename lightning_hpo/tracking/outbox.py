@@ -1,91 +1,30 @@
 """Entries of one trial for MLflow: written to disk first, then sent in order and once."""
 
-import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from lightning_hpo.databases import masked
-from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.entries import (
+    ENTRY_NAMES,
+    Entry,
+    EntryFile,
+    LogConfig,
+    LogMetrics,
+    LogParams,
+    LogText,
+    SetStatus,
+    StartRun,
+)
 from lightning_hpo.tracking.errors import ArtifactError, cause_of, is_invalid
 from lightning_hpo.tracking.tracker import AWAY, NEVER, Tracker
 
-__all__ = ["Entry", "LogConfig", "LogMetrics", "LogParams", "LogText", "Outbox", "SetStatus", "StartRun"]
+__all__ = ["Outbox"]
 
 _PAUSE_S = 20.0
 
 _log = logging.getLogger(__name__)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
-@dataclass(frozen=True)
-class StartRun:
-    """Create the trial's run."""
-
-    experiment_id: str
-    name: str
-    tags: Mapping[str, str]
-    time_ms: int = field(default_factory=_now_ms)
-
-
-@dataclass(frozen=True)
-class LogParams:
-    """Log parameters."""
-
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """Log the resolved config, as a mapping and as YAML text."""
-
-    config: Mapping[str, Any]
-    text: str
-
-
-@dataclass(frozen=True)
-class LogText:
-    """Log a text file."""
-
-    text: str
-    name: str
-
-
-@dataclass(frozen=True)
-class LogMetrics:
-    """Log metrics of one step, an epoch."""
-
-    metrics: Mapping[str, float]
-    step: int
-    time_ms: int = field(default_factory=_now_ms)
-
-
-@dataclass(frozen=True)
-class SetStatus:
-    """Set the run's status, with tags."""
-
-    status: str
-    tags: Mapping[str, str]
-    time_ms: int = field(default_factory=_now_ms)
-
-
-Entry = StartRun | LogParams | LogConfig | LogText | LogMetrics | SetStatus
-_ENTRIES: dict[str, type[Entry]] = {
-    "start_run": StartRun,
-    "log_params": LogParams,
-    "log_config": LogConfig,
-    "log_text": LogText,
-    "log_metrics": LogMetrics,
-    "set_status": SetStatus,
-}
-"""Entry for each name on disk."""
-_NAMES = {kind: name for name, kind in _ENTRIES.items()}
 
 
 class Outbox:
@@ -110,49 +49,48 @@ class Outbox:
         run_id: str | None = None,
         on_write: Callable[[], None] | None = None,
     ) -> None:
-        folder.path.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._entries, self._state = folder.outbox, folder.outbox_state
+        self._file = EntryFile(folder)
         self._tracker = tracker
         self._known = run_id
         self._on_write = on_write
-        self._lost = run_id is not None and not self._entries.exists()
+        self._lost = run_id is not None and not self._file.path.exists()
         self._refused_at = NEVER
 
     @property
     def run_id(self) -> str | None:
         """The run, or None if it has not been created yet."""
-        state = self._read_state()
+        state = self._file.read_state()
         return state.get("run_id") or (None if state.get("restarted") else self._known)
 
     @property
     def begun(self) -> bool:
         """Whether the run exists or an entry that creates it has been written."""
-        return self.run_id is not None or any(isinstance(entry, StartRun) for entry, _ in self._read(0))
+        return self.run_id is not None or any(isinstance(entry, StartRun) for entry, _ in self._file.read())
 
     @property
     def pending(self) -> bool:
         """Whether MLflow has not accepted all entries yet."""
-        if not self._entries.exists():
+        if not self._file.path.exists():
             return False
-        state = self._read_state()
-        return bool(state.get("waiting")) or state.get("sent", 0) < self._whole()
+        state = self._file.read_state()
+        return bool(state.get("waiting")) or state.get("sent", 0) < self._file.whole
 
     def unsent(self) -> list[Entry]:
         """Return the entries that MLflow has not accepted."""
-        state = self._read_state()
+        state = self._file.read_state()
         return [entry for entry, _ in self._to_send(state.get("sent", 0), state.get("waiting", []))]
 
     def steps(self, metric: str) -> set[int]:
         """Return the steps of a metric that have been written, sent or not."""
-        entries = [entry for entry, _ in self._read(0)]
+        entries = [entry for entry, _ in self._file.read()]
         written = {entry.step for entry in entries if isinstance(entry, LogMetrics) and metric in entry.metrics}
         run_id = self.run_id
         if self._lost and run_id is not None:
             try:
                 written |= self._tracker.logged_steps(run_id, metric)
             except AWAY as error:
-                _log.warning("%s is missing, MLflow %s: a step may be logged twice", self._entries, cause_of(error))
+                _log.warning("%s is missing, MLflow %s: a step may be logged twice", self._file.path, cause_of(error))
         return written
 
     def write(self, entry: Entry) -> None:
@@ -165,12 +103,7 @@ class Outbox:
 
     def append(self, entry: Entry) -> None:
         """Write an entry without sending it; the next `write` or `send` sends it."""
-        line = _line(entry).encode()
-        with self._entries.open("a+b") as file:
-            file.truncate(self._whole())
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.append(entry)
 
     def send(self, *, now: bool = False) -> bool:
         """Send everything unsent, with `now` even if MLflow was away a moment ago. Return whether all is accepted.
@@ -179,10 +112,11 @@ class Outbox:
         """
         if not now and time.monotonic() - self._tracker.away_since < _PAUSE_S:
             return not self.pending
-        before = self._read_state()
+        before = self._file.read_state()
         sent, waiting = before.get("sent", 0), list(before.get("waiting", []))
+        retries = now or time.monotonic() - self._refused_at >= _PAUSE_S
         try:
-            for entry, end in self._to_send(sent, waiting if now or self._retry_is_due() else []):
+            for entry, end in self._to_send(sent, waiting if retries else []):
                 accepted = self._send(entry)
                 if accepted and end in waiting:
                     waiting.remove(end)
@@ -193,16 +127,13 @@ class Outbox:
         except AWAY as error:
             self._mark_away(error)
         if (sent, waiting) != (before.get("sent", 0), before.get("waiting", [])):
-            self._write_state({**self._read_state(), "sent": sent, "waiting": waiting})
+            self._file.write_state({**self._file.read_state(), "sent": sent, "waiting": waiting})
         return not self.pending
-
-    def _retry_is_due(self) -> bool:
-        return time.monotonic() - self._refused_at >= _PAUSE_S
 
     def _to_send(self, sent: int, waiting: list[int]) -> list[tuple[Entry, int]]:
         """Return the entries that end at the given offsets, and those after `sent`."""
-        earlier = [(entry, end) for entry, end in self._read(0) if end in waiting] if waiting else []
-        return [*earlier, *self._read(sent)]
+        earlier = [(entry, end) for entry, end in self._file.read() if end in waiting] if waiting else []
+        return [*earlier, *self._file.read(sent)]
 
     def close(self) -> None:
         """Remove the outbox of a finished trial once everything has been sent."""
@@ -215,21 +146,20 @@ class Outbox:
         Returns:
             Whether the entries are complete; if not, nothing is changed.
         """
-        first = next((entry for entry, _ in self._read(0)), None)
+        first = next((entry for entry, _ in self._file.read()), None)
         if not isinstance(first, StartRun):
             return False
-        self._write_state({"restarted": True})
+        self._file.write_state({"restarted": True})
         return True
 
     def rewrite(self, entries: Sequence[Entry]) -> None:
         """Replace all entries by others, the first of which creates a new run."""
-        self._write_state({"restarted": True})
-        write_whole(self._entries, "".join(map(_line, entries)))
+        self._file.write_state({"restarted": True})
+        self._file.replace(entries)
 
     def discard(self) -> None:
         """Remove all entries."""
-        self._entries.unlink(missing_ok=True)
-        self._state.unlink(missing_ok=True)
+        self._file.remove()
 
     def _mark_reachable(self) -> None:
         if self._tracker.away_since > NEVER:
@@ -242,7 +172,7 @@ class Outbox:
             _log.warning(
                 "MLflow %s; training continues, and the entries for MLflow are kept in %s",
                 self._tracker.problem,
-                self.folder.path.parent / "trial_*" / self._entries.name,
+                self.folder.path.parent / "trial_*" / self._file.path.name,
             )
         self._tracker.away_since = time.monotonic()
 
@@ -253,19 +183,21 @@ class Outbox:
             return True
         run_id = self.run_id
         if run_id is None:
-            raise RuntimeError(f"{self._entries}: an entry precedes the one that creates the run")
+            raise RuntimeError(f"{self._file.path}: an entry precedes the one that creates the run")
         try:
             self._call(run_id, entry)
         except AWAY as error:
             if is_invalid(error):
                 self._tracker.require_active(run_id)
-                _log.warning("MLflow refused %s of run %s: %s", _NAMES[type(entry)], run_id, masked(_first_line(error)))
+                _log.warning(
+                    "MLflow refused %s of run %s: %s", ENTRY_NAMES[type(entry)], run_id, masked(_first_line(error))
+                )
                 return True
             if not isinstance(error, ArtifactError):
                 raise
             if not self._tracker.artifact_problem:
                 _log.warning(
-                    "MLflow: %s; metrics and parameters are sent, and the artifacts wait in %s", error, self._entries
+                    "MLflow: %s; metrics and parameters are sent, and the artifacts wait in %s", error, self._file.path
                 )
             self._tracker.artifact_problem, self._refused_at = str(error), time.monotonic()
             return False
@@ -289,44 +221,14 @@ class Outbox:
     def _start_run(self, entry: StartRun) -> None:
         if self.run_id is not None:
             return
-        state = self._read_state()
+        state = self._file.read_state()
         # Only an earlier attempt whose reply was lost may have created the run.
         run_id = self._tracker.find_run(entry.experiment_id, entry.tags) if state.get("starting") else None
         if run_id is None:
-            self._write_state({**state, "starting": True})
+            self._file.write_state({**state, "starting": True})
             run_id = self._tracker.start_run(entry.experiment_id, entry.name, entry.tags, entry.time_ms)
-        self._write_state({**state, "run_id": run_id})
-
-    def _whole(self) -> int:
-        """Return the offset after the last whole line; a process may have been killed while writing one."""
-        return self._entries.read_bytes().rfind(b"\n") + 1
-
-    def _read(self, start: int) -> Iterator[tuple[Entry, int]]:
-        """Yield the entries after an offset, each with the offset of its end."""
-        if not self._entries.exists():
-            return
-        with self._entries.open("rb") as file:
-            end = file.seek(start)
-            for line in file.readlines():
-                end += len(line)
-                if line.endswith(b"\n"):
-                    fields: dict[str, Any] = json.loads(line)
-                    yield _ENTRIES[fields.pop("call")](**fields), end
-
-    def _read_state(self) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        return state
-
-    def _write_state(self, state: Mapping[str, Any]) -> None:
-        write_whole(self._state, json.dumps(state))
+        self._file.write_state({**state, "run_id": run_id})
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _line(entry: Entry) -> str:
-    return json.dumps({"call": _NAMES[type(entry)], **asdict(entry)}) + "\n"

@@ -1,4 +1,4 @@
-"""MLflow's record of a study: experiment, runs, tags, parameters, metrics, status, models.
+"""MLflow's record of a study: experiment, runs, tags, parameters, metrics, status.
 
 Every call names its run. Nothing here depends on an active run or a current experiment.
 """
@@ -29,14 +29,12 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
 from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
-from lightning_hpo.tracking.locations import is_below, move_locations
 
-__all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment"]
+__all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment", "find_entity"]
 
 NEVER = float("-inf")
 _MOST_PARAMS_A_CALL = 100
@@ -75,15 +73,18 @@ class Tracker:
         away_since: Time of the last failed attempt to reach MLflow, on the monotonic clock; NEVER if it answers.
         problem: Why MLflow does not accept entries, as a clause; empty if it does.
         artifact_problem: Why it does not accept artifacts; empty if it does.
+        uri: The URI that MLflow is given.
+        file: File of an SQLite database, or None.
+        artifacts: Folder of the artifacts, or None if a server stores them.
     """
 
     def __init__(self, uri: str) -> None:
         self.away_since = NEVER
         self.problem = self.artifact_problem = ""
         self._url = DatabaseUrl(uri, "--study.tracking_uri")
-        folder = Path.cwd() if self._url.path is None else self._url.path.parent
-        self._artifacts = None if self._url.is_server else folder / "mlruns"
-        self.uri = uri if self._url.path is None else f"sqlite:///{self._url.path}?timeout={SQLITE_TIMEOUT_S}"
+        self.file = self._url.path
+        self.artifacts = None if self._url.is_server else (self.file.parent if self.file else Path.cwd()) / "mlruns"
+        self.uri = uri if self.file is None else f"sqlite:///{self.file}?timeout={SQLITE_TIMEOUT_S}"
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -95,7 +96,7 @@ class Tracker:
         try:
             self._url.prepare()
             self._url.create_tables(_mlflow_schema)
-            if self._url.path is None and not self._url.is_server:
+            if self.file is None and not self._url.is_server:
                 _connect(self.uri)
             return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
@@ -106,22 +107,8 @@ class Tracker:
 
         Without a server, artifacts are stored next to an SQLite file, or else below the current folder.
         """
-        location = None if self._artifacts is None else str(self._artifacts / name)
+        location = None if self.artifacts is None else str(self.artifacts / name)
         return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
-
-    def relocate(self, name: str) -> None:
-        """Correct the artifact paths of an experiment whose SQLite file was moved or copied with the artifacts.
-
-        MLflow stores absolute paths, and would write to the old place.
-        """
-        if self._url.path is None or self._artifacts is None:
-            return
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            return
-        old, new = str(found.artifact_location), str(self._artifacts / name)
-        if old != new and old.endswith(f"/mlruns/{name}") and Path(new).is_dir():
-            move_locations(self._url.path, old, new)
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment of that name, or None.
@@ -183,12 +170,12 @@ class Tracker:
 
     def run(self, run_id: str) -> Run | None:
         """Return a run, or None if it does not exist or is in the trash."""
-        run = _found(self.client.get_run, run_id)
+        run = find_entity(self.client.get_run, run_id)
         return None if run is None or run.info.lifecycle_stage != LifecycleStage.ACTIVE else _run(run)
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run exists, also in the trash."""
-        return _found(self.client.get_run, run_id) is not None
+        return find_entity(self.client.get_run, run_id) is not None
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of a run."""
@@ -274,26 +261,6 @@ class Tracker:
         """Return the logged steps of a metric."""
         return {point.step for point in self.client.get_metric_history(run_id, allowed_keys([metric])[metric])}
 
-    def delete_models_of(self, run_id: str) -> None:
-        """Delete the models that a run has logged, except those that a registered version uses."""
-        experiment_id = self.client.get_run(run_id).info.experiment_id
-        for model in self.client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-            self.delete_model(str(model.model_uri))
-
-    def has_model(self, uri: str) -> bool:
-        """Return whether a logged model exists."""
-        return _found(self.client.get_logged_model, uri.removeprefix("models:/")) is not None
-
-    def delete_model(self, uri: str) -> None:
-        """Delete a logged model with its files, unless it does not exist or a registered version uses it."""
-        model = _found(self.client.get_logged_model, uri.removeprefix("models:/"))
-        if model is not None and not self.client.search_model_versions(f"run_id = '{model.source_run_id}'"):
-            root = str(self.client.get_experiment(model.experiment_id).artifact_location)
-            if is_below(str(model.artifact_location), root, self._artifacts):
-                repository = get_artifact_repository(model.artifact_location, self.uri)
-                repository.delete_artifacts()  # type: ignore[no-untyped-call]
-            self.client.delete_logged_model(model.model_id)
-
     def set_status(self, run_id: str, status: str, tags: Mapping[str, str], time_ms: int | None = None) -> None:
         """Set the run's status (see `Run`) and tags. A run ends now, or at `time_ms`, in milliseconds since 1970."""
         if tags:
@@ -313,7 +280,7 @@ def deleted_experiment(name: str, experiment_id: object) -> str:
     )
 
 
-def _found(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:
+def find_entity(get: Callable[[str], _Entity], identifier: str) -> _Entity | None:
     """Return an entity of MLflow, or None if it does not exist."""
     try:
         return get(identifier)

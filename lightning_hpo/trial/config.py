@@ -11,7 +11,8 @@ from lightning_hpo.config.flags import as_yaml, flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
 from lightning_hpo.study_folder import write_whole
-from lightning_hpo.tracking.outbox import LogConfig, Outbox
+from lightning_hpo.tracking.entries import LogConfig
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 
 __all__ = ["halve_batch", "logged_config", "restore_config", "save_config"]

@@ -29,8 +29,10 @@ from lightning_hpo.hardware.memory import gpu_use
 from lightning_hpo.storage.attributes import TrialKey
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.entries import SetStatus
 from lightning_hpo.tracking.errors import cause_of
-from lightning_hpo.tracking.outbox import Outbox, SetStatus
+from lightning_hpo.tracking.logged_models import delete_models_of
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
@@ -162,7 +164,7 @@ def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> 
 def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
     """Delete the models of an earlier attempt, which crashed before it could report one."""
     try:
-        tracker.delete_models_of(run_id)
+        delete_models_of(tracker, run_id)
     except AWAY as error:
         print(f"MLflow {cause_of(error)}: a model of an earlier attempt may remain")
 

@@ -62,7 +62,7 @@ def test_only_validated_epochs_are_reported(fit: Fit, study: optuna.Study) -> No
 
 def test_missing_monitor_is_an_error(fit: Fit, study: optuna.Study) -> None:
     callback = PruningCallback(_trial(study, optuna.pruners.NopPruner()), "val_mettric")
-    with pytest.raises(InputError, match=r"^--study.monitor: 'val_mettric' is never logged; logged are: .*val_metric"):
+    with pytest.raises(InputError, match=r"^--study.monitor: 'val_mettric' is never logged; metrics: .*val_metric"):
         fit([0.25, 0.5], [callback])
 
 

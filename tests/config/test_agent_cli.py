@@ -168,9 +168,7 @@ def test_errors_of_a_training_are_one_line_with_the_flag(file: str, tmp_path: Pa
     line = _line(file, tmp_path, limit_train_batches=0.01)
     assert line.startswith("--trainer.limit_train_batches: You requested to check 0.01 of the `train_dataloader`")
     line = _line(file, tmp_path, callbacks=_callback("EarlyStopping", monitor="val_f1"))
-    assert line.startswith(
-        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; logged are: train_"
-    )
+    assert line.startswith("--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; metrics: train_")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,6 @@ def test_callbacks_with_a_monitor_that_is_never_logged() -> None:
     callbacks = [EarlyStopping("val_f1"), ModelCheckpoint(monitor="val_x"), ModelCheckpoint(), EarlyStopping("a")]
     lax = EarlyStopping("val_f1", strict=False)
     assert monitor_problems([*callbacks, lax], {"a": 1.0}) == [
-        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; logged are: a",
-        "--trainer.callbacks: ModelCheckpoint: its monitor 'val_x' is never logged; logged are: a",
+        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; metrics: a",
+        "--trainer.callbacks: ModelCheckpoint: its monitor 'val_x' is never logged; metrics: a",
     ]

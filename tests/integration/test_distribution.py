@@ -47,7 +47,9 @@ def _run(program: Path, folder: Path, *words: str) -> subprocess.CompletedProces
 
 
 def test_wheel_and_sdist_have_the_configs_once_and_no_tests(built: Path) -> None:
-    wanted = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.yaml"))
+    wanted = sorted(
+        f"config/starter/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")
+    )
     [wheel], [sdist] = built.glob("lightning_text_hpo-*.whl"), built.glob("lightning_text_hpo-*.tar.gz")
     with zipfile.ZipFile(wheel) as opened:
         names = opened.namelist()

@@ -142,7 +142,7 @@ def _next(url: str, capsys: Captured, name: str = "first") -> str:
 def test_next_step_depends_on_the_state_of_the_study(
     tuned: optuna.Study, storage_url: str, tmp_path: Path, capsys: Captured
 ) -> None:
-    assert _next(storage_url, capsys).startswith("trials run on the machine with")
+    assert _next(storage_url, capsys).startswith("see the machine with")
     with lock_study(tmp_path / "outputs/first"):
         code = "import sys; from lightning_hpo.cli import main; main(['status', '--json', *sys.argv[1:]])"
         command = [sys.executable, "-c", code, "--study", "first", "--storage", storage_url]

@@ -84,7 +84,7 @@ def test_a_range_of_floats_is_rejected_for_an_integer_flag(
 def test_a_flag_that_changes_the_evaluation_is_rejected(base: dict[str, Any], flag: str) -> None:
     with_aliases = with_flags(base, {"data.aliases": {"SLEEP": 1}})
     assert _problems({flag: {"choices": [1]}}, with_aliases, ("data.rows", "data.aliases")) == [
-        f"search_space: {flag}: must not be searched, because it changes the evaluation; set it in the config"
+        f"search_space: {flag}: must not be searched (changes evaluation or seed); set it in the config"
     ]
 
 

@@ -145,7 +145,7 @@ def test_range_that_is_drawn_in_another_way_is_refused(
     _space(spec).suggest(study.ask())
     [problem] = identity_problems(study, spec, _space(spec, **changes))
     assert problem == (
-        f"search_space: model.lr: got {now}, but the study began with {before}; restore it, or use another --study.name"
+        f"search_space: model.lr: got {now}, but the study began with {before}; use that, or use another --study.name"
     )
 
 

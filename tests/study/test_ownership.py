@@ -68,7 +68,7 @@ def test_folder_of_another_study_is_refused(folder: StudyFolder, study: optuna.S
     _train(study, folder, lr=7.0)
     _write_id(folder, "b2")
     [problem] = folder_problems(folder, study, "first")
-    assert "belongs to another study than first" in problem
+    assert "does not belong to first in" in problem
     _write_id(folder, "a1")
     assert folder_problems(folder, study, "first") == ([] if own else [problem])
 

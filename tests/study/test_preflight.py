@@ -133,7 +133,7 @@ FAILS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "monitor of early stopping": (
         _foreign(callbacks=_callback("EarlyStopping", monitor="val_f1")),
-        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; logged are: train_loss, val_loss, ",
+        "--trainer.callbacks: EarlyStopping: its monitor 'val_f1' is never logged; metrics: train_loss, val_loss, ",
     ),
     "monitor of a checkpoint": (
         _foreign(callbacks=_callback("ModelCheckpoint", monitor="val_f1", every_n_train_steps=500)),

@@ -14,7 +14,8 @@ from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import StudyFolder, TrialFolder
-from lightning_hpo.tracking.outbox import LogMetrics, LogParams, Outbox, StartRun
+from lightning_hpo.tracking.entries import LogMetrics, LogParams, StartRun
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, save_outcome
 from tests.unchanged import unchanged

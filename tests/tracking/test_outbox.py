@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 
 from lightning_hpo.study_folder import TrialFolder
-from lightning_hpo.tracking.outbox import LogConfig, LogMetrics, LogParams, LogText, Outbox, SetStatus, StartRun
+from lightning_hpo.tracking.entries import LogConfig, LogMetrics, LogParams, LogText, SetStatus, StartRun
+from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import NEVER, Tracker
 
 TAGS = {"optuna_study": "first", "optuna_trial": "3"}

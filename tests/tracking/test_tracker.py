@@ -6,7 +6,6 @@ import pytest
 import sqlalchemy
 import yaml
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables
 from sqlalchemy.exc import PendingRollbackError
 
@@ -88,43 +87,6 @@ def test_runs_leave_out_the_trash_and_other_statuses(tracker: Tracker) -> None:
     assert found is not None
     assert (found.status, found.tags["optuna_trial"]) == ("KILLED", "1")
     assert (tracker.run(made[2]), tracker.run("0" * 32)) == (None, None)
-
-
-def _log_model(tracker: Tracker, run_id: str) -> tuple[str, Path]:
-    experiment = tracker.experiment("criteria-first")
-    model = tracker.client.create_logged_model(experiment, name="model", source_run_id=run_id)
-    folder = Path(model.artifact_location)
-    folder.mkdir(parents=True)
-    (folder / "weights.pt2").write_text("weights")
-    return str(model.model_uri), folder
-
-
-def test_model_is_deleted_with_its_files(tracker: Tracker, run_id: str) -> None:
-    uri, folder = _log_model(tracker, run_id)
-    tracker.delete_model(uri)
-    assert not (folder / "weights.pt2").exists()
-    with pytest.raises(MlflowException, match="not found"):
-        tracker.client.get_logged_model(uri.removeprefix("models:/"))
-
-
-def test_files_of_a_model_outside_the_own_artifacts_are_not_deleted(tracker: Tracker, tmp_path: Path) -> None:
-    experiment = tracker.client.create_experiment("elsewhere", artifact_location=str(tmp_path / "home"))
-    run_id = tracker.start_run(experiment, "trial_0", {})
-    model = tracker.client.create_logged_model(experiment, name="model", source_run_id=run_id)
-    file = Path(model.artifact_location) / "of the user"
-    file.parent.mkdir(parents=True)
-    file.touch()
-    tracker.delete_model(str(model.model_uri))
-    assert file.exists()
-    assert not tracker.has_model(str(model.model_uri))
-
-
-def test_registered_model_is_not_deleted(tracker: Tracker, run_id: str) -> None:
-    uri, folder = _log_model(tracker, run_id)
-    tracker.client.create_registered_model("criteria-best-model")
-    tracker.client.create_model_version("criteria-best-model", source=str(folder), run_id=run_id)
-    tracker.delete_model(uri)
-    assert (folder / "weights.pt2").exists()
 
 
 def test_database_is_created_with_its_folder(tmp_path: Path) -> None:

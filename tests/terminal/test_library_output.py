@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.library_output import (
+from lightning_hpo.terminal.library_output import (
     LibraryOutput,
     collect_library_output,
     take_over_loggers,
@@ -116,7 +116,7 @@ def test_real_libraries_are_silent_on_the_terminal(tmp_path: Path) -> None:
     code = """
 import logging, sys
 from pathlib import Path
-from lightning_hpo.library_output import collect_library_output, take_over_loggers, write_library_output
+from lightning_hpo.terminal.library_output import collect_library_output, take_over_loggers, write_library_output
 with collect_library_output():
     import mlflow, optuna, transformers
     from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn

@@ -16,7 +16,7 @@ from typing import TextIO
 
 __all__ = ["LibraryOutput", "collect_library_output", "take_over_loggers", "write_library_output"]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = {"site-packages", "dist-packages"}
 

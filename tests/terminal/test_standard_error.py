@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lightning_hpo.standard_error import lasting_stderr
+from lightning_hpo.terminal.standard_error import lasting_stderr
 
 
 class _Closed(io.StringIO):

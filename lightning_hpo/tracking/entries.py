@@ -1,0 +1,153 @@
+"""Entries of one trial for MLflow, and the file in which they wait."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lightning_hpo.study_folder import TrialFolder, write_whole
+
+__all__ = [
+    "ENTRY_NAMES",
+    "Entry",
+    "EntryFile",
+    "LogConfig",
+    "LogMetrics",
+    "LogParams",
+    "LogText",
+    "SetStatus",
+    "StartRun",
+]
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """Create the trial's run."""
+
+    experiment_id: str
+    name: str
+    tags: Mapping[str, str]
+    time_ms: int = field(default_factory=_now_ms)
+
+
+@dataclass(frozen=True)
+class LogParams:
+    """Log parameters."""
+
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Log the resolved config, as a mapping and as YAML text."""
+
+    config: Mapping[str, Any]
+    text: str
+
+
+@dataclass(frozen=True)
+class LogText:
+    """Log a text file."""
+
+    text: str
+    name: str
+
+
+@dataclass(frozen=True)
+class LogMetrics:
+    """Log metrics of one step, an epoch."""
+
+    metrics: Mapping[str, float]
+    step: int
+    time_ms: int = field(default_factory=_now_ms)
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """Set the run's status, with tags."""
+
+    status: str
+    tags: Mapping[str, str]
+    time_ms: int = field(default_factory=_now_ms)
+
+
+Entry = StartRun | LogParams | LogConfig | LogText | LogMetrics | SetStatus
+_ENTRIES: dict[str, type[Entry]] = {
+    "start_run": StartRun,
+    "log_params": LogParams,
+    "log_config": LogConfig,
+    "log_text": LogText,
+    "log_metrics": LogMetrics,
+    "set_status": SetStatus,
+}
+"""Entry for each name on disk."""
+ENTRY_NAMES = {kind: name for name, kind in _ENTRIES.items()}
+"""Name on disk of each entry."""
+
+
+class EntryFile:
+    """Entries on disk, one line each, and the state of their sending.
+
+    Args:
+        folder: Folder of the trial; created if it is missing.
+    """
+
+    def __init__(self, folder: TrialFolder) -> None:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        self.path, self._state = folder.outbox, folder.outbox_state
+
+    @property
+    def whole(self) -> int:
+        """Offset after the last whole line; a process may have been killed while writing one."""
+        return self.path.read_bytes().rfind(b"\n") + 1
+
+    def read(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
+        """Yield the entries after an offset, each with the offset of its end."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            end = file.seek(start)
+            for line in file.readlines():
+                end += len(line)
+                if line.endswith(b"\n"):
+                    fields: dict[str, Any] = json.loads(line)
+                    yield _ENTRIES[fields.pop("call")](**fields), end
+
+    def append(self, entry: Entry) -> None:
+        """Write an entry to the disk."""
+        with self.path.open("a+b") as file:
+            file.truncate(self.whole)
+            file.write(_line(entry).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def replace(self, entries: Sequence[Entry]) -> None:
+        """Replace all entries by others."""
+        write_whole(self.path, "".join(map(_line, entries)))
+
+    def read_state(self) -> dict[str, Any]:
+        """Return the state of the sending; empty if nothing has been sent."""
+        try:
+            state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return state
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Write the state of the sending."""
+        write_whole(self._state, json.dumps(state))
+
+    def remove(self) -> None:
+        """Remove the entries and their state."""
+        self.path.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps({"call": ENTRY_NAMES[type(entry)], **asdict(entry)}) + "\n"

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.entries import (
+    Entry,
+    EntryFile,
+    LogConfig,
+    LogMetrics,
+    LogParams,
+    LogText,
+    SetStatus,
+    StartRun,
+)
+
+ENTRIES: list[Entry] = [
+    StartRun("1", "trial_0", {"optuna_trial": "0"}),
+    LogParams({"model.optim.lr": 1e-3}),
+    LogConfig({"model": {"name": "encoder"}}, "model: ...\n"),
+    LogText("a\nb", "log.txt"),
+    LogMetrics({"val_metric": 0.5}, 3),
+    SetStatus("FINISHED", {}),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> EntryFile:
+    return EntryFile(TrialFolder(tmp_path / "trial_0"))
+
+
+def test_entries_are_read_as_they_were_written(file: EntryFile) -> None:
+    assert list(file.read()) == []
+    for entry in ENTRIES:
+        file.append(entry)
+    found = list(file.read())
+    assert [entry for entry, _ in found] == ENTRIES
+    assert found[-1][1] == file.whole == len(file.path.read_bytes())
+    assert [entry for entry, _ in file.read(found[2][1])] == ENTRIES[3:]
+
+
+def test_line_that_was_not_written_to_its_end_is_left_out_and_overwritten(file: EntryFile) -> None:
+    file.append(ENTRIES[0])
+    with file.path.open("ab") as stream:
+        stream.write(b'{"call": "log_params"')
+    assert [entry for entry, _ in file.read()] == ENTRIES[:1]
+    file.append(ENTRIES[1])
+    assert [entry for entry, _ in file.read()] == ENTRIES[:2]
+
+
+def test_replaced_and_removed_entries_are_gone(file: EntryFile) -> None:
+    file.append(ENTRIES[1])
+    file.replace(ENTRIES[:1])
+    assert [entry for entry, _ in file.read()] == ENTRIES[:1]
+    assert file.read_state() == {}
+    file.write_state({"sent": 7})
+    assert file.read_state() == {"sent": 7}
+    file.remove()
+    assert (list(file.read()), file.read_state()) == ([], {})
