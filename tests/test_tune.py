@@ -635,7 +635,7 @@ BAD: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "mode contradicts": (["--study.monitor", "val_loss", "--study.mode", "max"], {}, "a lower val_loss is better"),
     "study name with a slash": (["--study.name", "a/b"], {}, "--study.name: got 'a/b'"),
     "folder that cannot be written": (["--study.outdir", "/proc/none"], {}, "--study.outdir: cannot write"),
-    "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes the evaluation"),
+    "measured key": ([], {"search_space": {"seed_everything": {"low": 1, "high": 9}}}, "changes evaluation or seed"),
     "pruner that cannot prune": (
         ["--study.pruner", "MedianPruner", "--study.pruner.n_warmup_steps", "50"],
         {},

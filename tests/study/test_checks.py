@@ -83,7 +83,7 @@ def test_one_device_for_a_trial_is_accepted(spec: StudySpec, devices: object) ->
 
 def test_training_without_a_validated_epoch_is_refused(spec: StudySpec) -> None:
     problems = _problems(_with_trainer(spec, max_epochs=1, check_val_every_n_epoch=2))
-    assert problems[-1] == "--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch would be validated"
+    assert problems[-1] == "--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch is validated"
 
 
 def test_damaged_database_is_refused(spec: StudySpec, tmp_path: Path) -> None:

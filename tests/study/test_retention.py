@@ -4,6 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.study import retention
 from lightning_hpo.study.retention import CheckpointRetention, unneeded_checkpoints
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
@@ -152,13 +153,13 @@ def test_model_of_the_best_trial_is_kept_without_its_checkpoint(
     study: optuna.Study, tracker: Tracker, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deleted: list[str] = []
-    monkeypatch.setattr(tracker, "delete_model", deleted.append)
+    monkeypatch.setattr(retention, "delete_model", lambda _, uri: deleted.append(uri))
     for number, value in enumerate((0.5, 0.9, 0.4)):
         trial = study.ask()
         trial.set_user_attr("mlflow_model_uri", f"models:/m-{number}")
         study.tell(trial, value)
-    retention = CheckpointRetention(study, tracker, keep=2)  # the folder was cleaned
-    _complete(study, retention, folder, 0.1, 0.95)
+    keeper = CheckpointRetention(study, tracker, keep=2)  # the folder was cleaned
+    _complete(study, keeper, folder, 0.1, 0.95)
     assert sorted(deleted) == ["models:/m-0", "models:/m-2"]
 
 
