@@ -182,7 +182,9 @@ class DatabaseUrl:
         """
         if self.path is None or not self.path.exists():
             return
-        with contextlib.closing(sqlite3.connect(self.path, SQLITE_TIMEOUT_S, isolation_level=None)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(self.path, timeout=SQLITE_TIMEOUT_S, isolation_level=None)
+        ) as connection:
             if _has_rows(connection):
                 return
             statements = schema()
