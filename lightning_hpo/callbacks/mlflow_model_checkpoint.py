@@ -69,6 +69,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         self._run_id = run_id
         self._wanted = wanted
         self.model_uri: str | None = None
+        self.model_seal: str | None = None
         self.problem = ""
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
@@ -111,7 +112,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         tracking_uri, run_id = self._run(trainer)
         with weights_of(Path(self.best_model_path), pl_module):
             try:
-                self.model_uri = log_model(
+                self.model_uri, self.model_seal = log_model(
                     pl_module,
                     trainer.datamodule,  # type: ignore[attr-defined]
                     run_id=run_id,

@@ -13,7 +13,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of, set_model_seal
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.ownership import owns_run
@@ -50,7 +50,8 @@ def register(
     else:
         uri = trial.user_attrs.get(TrialKey.MODEL_URI)
         if uri is None or find_model(tracker, uri) is None:
-            uri = _log_now(study, trial, folder, tracker, workers)
+            uri, seal = _log_now(study, trial, folder, tracker, workers)
+            set_model_seal(study, trial, seal)
         version = _create_version(tracker, name, uri, study, trial)
     verify(study, trial, folder, tracker, workers, version)
     return f"registered {name} version {version.version}, verified; " + update_alias(
@@ -73,8 +74,14 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     return trial
 
 
-def _log_now(study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, tracker: Tracker, workers: Workers) -> str:
-    """Log a model that was not logged in training: MLflow did not respond, or another trial was better."""
+def _log_now(
+    study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, tracker: Tracker, workers: Workers
+) -> tuple[str, str]:
+    """Log a model that was not logged in training: MLflow did not answer, or another trial was better.
+
+    Returns:
+        Its URI and its seal.
+    """
     run_id = run_id_of(study, trial)
     problem = trial.user_attrs.get(TrialKey.REASON) or "its checkpoint was deleted; --study.keep sets how many are kept"
     run = None if run_id is None else tracker.run(run_id)
@@ -84,14 +91,14 @@ def _log_now(study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, track
         problem = "its run belongs to the study that it was imported from; register it there"
     elif folder.best.exists():
         result = workers.call(_log_from_checkpoint, folder, run.run_id, tracker.uri, log=folder.path / "proof.log")
-        if isinstance(result, str) and result.startswith("models:/"):
+        if isinstance(result, tuple):
             return result
         problem = result.reason if isinstance(result, ProcessExit) else result
     raise LightningHpoError(f"{study.study_name}: trial {trial.number} cannot be registered: {problem}")
 
 
 def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pipe: Connection) -> None:
-    """Log the model of a checkpoint, and send its URI or the problem."""
+    """Log the model of a checkpoint, and send its URI and its seal, or the problem."""
     from lightning_hpo.serving.flavor import log_model  # takes seconds, and only this process needs it
 
     try:
@@ -100,7 +107,7 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
         cli.datamodule.prepare_data()
         cli.datamodule.setup("validate")
         cli.model.trainer = cli.trainer  # the model is saved with the Trainer's precision
-        pipe.send(log_model(cli.model, cli.datamodule, run_id=run_id, tracking_uri=tracking_uri))
+        pipe.send(tuple(log_model(cli.model, cli.datamodule, run_id=run_id, tracking_uri=tracking_uri)))
     except LightningHpoError as error:
         pipe.send(str(error).splitlines()[0])
 

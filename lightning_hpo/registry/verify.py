@@ -1,24 +1,28 @@
 """Verification of a registered model: load it in a fresh process, and compare its score with that of its trial."""
 
+import tempfile
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
+import pandas as pd
 import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 from torch import nn
+from torch.utils.data import DataLoader
 from yaml import YAMLError
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
+from lightning_hpo.data.train_loader import unchanged
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
 from lightning_hpo.serving.checksums import DIGEST, first_changed_file
-from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.attributes import StudyKey, model_seal_of
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
@@ -36,7 +40,7 @@ class _Expectation:
 
     uri: str
     tracking_uri: str
-    digest: str
+    seal: str
     trial_folder: TrialFolder
     monitor: str
     value: float
@@ -59,7 +63,8 @@ def verify(
     expectation = _Expectation(
         uri=f"models:/{version.name}/{version.version}",
         tracking_uri=tracker.uri,
-        digest=version.tags.get(DIGEST, ""),
+        # Version 0.1.0 has stored it in MLflow only.
+        seal=model_seal_of(study, trial) or version.tags.get(DIGEST, ""),
         trial_folder=folder,
         monitor=study.user_attrs[StudyKey.MONITOR],
         value=float(trial.value or 0.0),
@@ -97,18 +102,24 @@ def _send_problem(expectation: _Expectation, pipe: Connection) -> None:
 def _problem(expectation: _Expectation) -> str:
     """Check the files, then score the model on its trial's validation split, or compare a custom module's output."""
     import mlflow
-    import mlflow.pytorch
+
+    mlflow.set_tracking_uri(expectation.tracking_uri)
+    with tempfile.TemporaryDirectory(prefix="lightning_hpo-") as own:
+        # From a server, the files are copied to this folder. Otherwise they stay where they are.
+        return _problem_of_files(Path(mlflow.artifacts.download_artifacts(expectation.uri, dst_path=own)), expectation)
+
+
+def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     from mlflow.models import Model
 
     from lightning_hpo.serving.flavor import saved_decoding
+    from lightning_hpo.serving.text_model import load_network
 
-    mlflow.set_tracking_uri(expectation.tracking_uri)
-    folder = Path(mlflow.artifacts.download_artifacts(expectation.uri))
-    # The score alone may not reveal a flipped bit of a weight.
-    changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.digest)
+    # The score alone may not reveal a flipped bit of a weight, and no file may be read that was not logged.
+    changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.seal)
     if changed is not None:
-        return f"the {DIGEST} of {changed} differs from that of the logged file"
-    loaded = mlflow.pytorch.load_model(str(folder))
+        return f"{changed} is not as it was logged: its {DIGEST} differs, or there was no such file"
+    loaded = load_network(folder)
     cli = _cli(expectation.trial_folder)
     if hasattr(cli.model, "network"):
         quicken_attention(loaded)  # as in the trial
@@ -124,6 +135,8 @@ def _problem(expectation: _Expectation) -> str:
                 f"{expectation.data_fingerprint}, and is now {fingerprint}"
             )
         value, expected = float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value
+        if problem := _answers_problem(folder, cli, 10 * _tolerance(expectation.trial_folder)):
+            return problem
     elif not expectation.trial_folder.best.is_file():
         return f"{expectation.trial_folder.best} was deleted, so there are no weights to compare its outputs with"
     else:
@@ -137,6 +150,24 @@ def _cli(trial_folder: TrialFolder) -> AgentCLI:
     # In the precision of the trial, if a CPU supports it: another one may change predictions close to a threshold.
     precision = "bf16-mixed" if "bf16" in _precision(trial_folder) else "32-true"
     return rebuild_trial(trial_folder, accelerator="cpu", precision=precision)
+
+
+def _answers_problem(folder: Path, cli: AgentCLI, tolerance: float) -> str:
+    """Return the first difference between answers of the served model and of the scored network, or an empty text."""
+    import mlflow.pyfunc
+
+    dataset = cli.datamodule.val_dataloader().dataset
+    batch = dataset[len(dataset) - 1]  # the shortest posts
+    loader: DataLoader[Any] = DataLoader(cast(Any, [batch]), batch_size=None, collate_fn=unchanged)
+    (expected,) = cli.trainer.predict(cli.model, loader) or [[]]
+    posts = [cli.datamodule.corpus.posts[post_id] for post_id in batch["post_ids"]]
+    rows = pd.DataFrame({"criterion": batch["criteria"], "post": posts})
+    found = mlflow.pyfunc.load_model(str(folder)).predict(rows).to_dict("records")
+    key = "probability" if "probability" in found[0] else "score"
+    for answer, wanted in zip(found, cast(list[dict[str, Any]], expected), strict=True):
+        if abs(answer[key] - wanted[key]) > tolerance * (1 + abs(wanted[key])):
+            return f"the served model answers {key} {answer[key]:.6f}, and the scored network {wanted[key]:.6f}"
+    return ""
 
 
 def _output_difference(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> float:

@@ -1,36 +1,53 @@
-"""Checksums that detect whether the files of a logged model have changed."""
+"""Checksums that detect whether the files of a logged model have changed.
+
+The `MLmodel` file of a model has the digests of all other files in its metadata. So its own digest, the seal of the
+model, covers every file. The seal is kept outside the model.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DIGEST", "combined_digest", "file_digests", "first_changed_file"]
+__all__ = ["DIGEST", "MLMODEL", "combined_digest", "file_digests", "first_changed_file", "seal_of"]
 
 DIGEST = "sha256"
-"""Key of the files' digests in a model's metadata, and of the tag that holds the combined digest."""
+"""Key of the files' digests in a model's metadata, and of the tag that holds the seal."""
+
+MLMODEL = "MLmodel"
+# MLflow adds it to the downloaded files of a registered version.
+_NOT_LOGGED = "registered_model_meta"
 
 
 def file_digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model by its path in the folder, without `MLmodel`, which stores them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "MLmodel")
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    left_out = {folder / MLMODEL, folder / _NOT_LOGGED}
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and path not in left_out)
+    return {path.relative_to(folder).as_posix(): _digest(path) if path.is_file() else "no file" for path in files}
+
+
+def seal_of(folder: Path) -> str:
+    """Return the seal of a saved model."""
+    return _digest(folder / MLMODEL)
 
 
 def combined_digest(digests: Mapping[str, str]) -> str:
-    """Return one digest for the digests of all files."""
+    """Return the seal of a model that version 0.1.0 has logged, given the digests in its metadata."""
     return hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
 
 
-def first_changed_file(folder: Path, digests: Mapping[str, str], combined: str) -> str | None:
-    """Return the first file of a model that differs from the logged one, or None.
+def first_changed_file(folder: Path, digests: Mapping[str, str], seal: str) -> str | None:
+    """Return the first file of a model that was changed, removed or added since the model was logged, or None.
 
-    The digests are in the model's own metadata. Their combined digest was stored elsewhere when the model was logged.
+    Args:
+        folder: Folder of the model.
+        digests: The digests in the model's metadata.
+        seal: Its seal, from elsewhere.
     """
-    if combined_digest(digests) != combined:
-        return "MLmodel"
+    if seal not in (seal_of(folder), combined_digest(digests)):
+        return MLMODEL
     found = file_digests(folder)
-    return next((name for name in digests if found.get(name) != digests[name]), None)
+    return next((name for name in sorted({*found, *digests}) if found.get(name) != digests.get(name)), None)
 
 
 def _digest(path: Path) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlflow
 import mlflow.pyfunc
@@ -38,15 +38,27 @@ from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving.bundled_code import write_bundled_code
-from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests
-from lightning_hpo.serving.text_model import COLUMNS, INPUTS, MLMODEL, SETTINGS, TOKENIZER, ServingSettings
+from lightning_hpo.serving.checksums import DIGEST, MLMODEL, file_digests, seal_of
+from lightning_hpo.serving.text_model import COLUMNS, INPUTS, SETTINGS, TOKENIZER, ServingSettings
 
-__all__ = ["export_network", "log_model", "save_model", "saved_decoding"]
+__all__ = ["LoggedModel", "export_network", "log_model", "save_model", "saved_decoding"]
 
 _TEXTS = "texts"
 _DATA_ATTRIBUTES = ("tokenizer", "max_length", "stride", "corpus")
 _REQUIRED = ("mlflow", "torch", "numpy", "pandas")
 _EXAMPLE = "I have been too tired to get up since the start of the week."
+
+
+class LoggedModel(NamedTuple):
+    """A model in MLflow.
+
+    Attributes:
+        uri: Its URI.
+        seal: Its seal, which `checksums` explains.
+    """
+
+    uri: str
+    seal: str
 
 
 def log_model(
@@ -57,8 +69,8 @@ def log_model(
     tracking_uri: str | None = None,
     name: str = "model",
     step: int = 0,
-) -> str:
-    """Log a trained module, with its current weights, as a model of an MLflow run, and return the model's URI.
+) -> LoggedModel:
+    """Log a trained module, with its current weights, as a model of an MLflow run.
 
     Args:
         module: One of the agents, or any LightningModule with an `example_input_array`.
@@ -79,12 +91,13 @@ def log_model(
         experiment_id = client.get_run(run_id).info.experiment_id
         model_id = client.create_logged_model(experiment_id, name=name, source_run_id=run_id).model_id
         where = {"artifact_path": None, "name": name, "run_id": run_id, "model_id": model_id, "step": step}
-        arguments = {"module": module, "datamodule": datamodule, "validate_serving_input": False}
+        seals: list[str] = []
+        arguments = {"module": module, "datamodule": datamodule, "validate_serving_input": False, "seals": seals}
         info = Model.log(flavor=sys.modules[__name__], **where, **arguments)
-        client.set_logged_model_tags(model_id, {DIGEST: combined_digest((info.metadata or {})[DIGEST])})
+        client.set_logged_model_tags(model_id, {DIGEST: seals[0]})
     finally:
         mlflow.set_tracking_uri(previous)
-    return str(info.model_uri)
+    return LoggedModel(str(info.model_uri), seals[0])
 
 
 def saved_decoding(folder: str | Path) -> Decoding:
@@ -100,10 +113,12 @@ def save_model(
     module: LightningModule,
     datamodule: Any = None,
     validate_serving_input: bool = False,  # noqa: ARG001 - Model.log passes it on
+    seals: list[str] | None = None,
 ) -> None:
     """Save a module as an MLflow model in a new folder. `mlflow_model` is the metadata to extend.
 
-    `log_model` explains the other arguments. MLflow passes `validate_serving_input` to every flavor; it is ignored.
+    `log_model` explains the other arguments. MLflow passes `validate_serving_input` to every flavor; it is ignored. The
+    seal of the model is appended to `seals`, because MLflow passes no results of a flavor on.
 
     Raises:
         LightningHpoError: If the data module or the example input is missing, or torch cannot export the module.
@@ -117,6 +132,8 @@ def save_model(
             _save_custom_module(path, mlflow_model, module)
         mlflow_model.metadata = {**(mlflow_model.metadata or {}), DIGEST: file_digests(Path(path))}
         mlflow_model.save(str(Path(path, MLMODEL)))
+        if seals is not None:
+            seals.append(seal_of(Path(path)))
 
 
 def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) -> None:

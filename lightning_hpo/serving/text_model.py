@@ -5,6 +5,7 @@ Lightning nor transformers.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,12 +29,12 @@ from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
+from lightning_hpo.serving.checksums import MLMODEL
 
-__all__ = ["COLUMNS", "INPUTS", "MLMODEL", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel"]
+__all__ = ["COLUMNS", "INPUTS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
 
 COLUMNS = ("criterion", "post")
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-MLMODEL = "MLmodel"
 SETTINGS = "serving.json"
 TOKENIZER = "tokenizer"
 
@@ -229,7 +230,25 @@ def _load_pyfunc(path: str) -> TextModel:
     template = PairTemplate(**settings.template)
     windows = Windows(tokenizer, template, max_length=settings.max_length, stride=settings.stride)
     root = next(parent for parent in folder.parents if (parent / MLMODEL).is_file())
-    return TextModel(settings, mlflow.pytorch.load_model(str(root)), windows)
+    return TextModel(settings, load_network(root), windows)
+
+
+def load_network(folder: Path) -> fx.GraphModule:
+    """Load the network of a saved model. A pickle, which could run any code, is refused whatever MLflow's setting.
+
+    Raises:
+        MlflowException: The model is a pickle.
+    """
+    flag = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+    before = os.environ.get(flag)
+    os.environ[flag] = "false"
+    try:
+        network: fx.GraphModule = mlflow.pytorch.load_model(str(folder))
+        return network
+    finally:
+        del os.environ[flag]
+        if before is not None:
+            os.environ[flag] = before
 
 
 def _batches(rows: Sequence[_Row]) -> list[list[int]]:

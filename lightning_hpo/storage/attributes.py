@@ -17,9 +17,11 @@ __all__ = [
     "experiment_name",
     "folder_of",
     "locate_folder",
+    "model_seal_of",
     "run_id_of",
     "run_ids_of",
     "run_tags",
+    "set_model_seal",
     "set_run_id",
     "update_attributes",
 ]
@@ -65,6 +67,8 @@ class TrialKey:
 
     RUN_ID = "mlflow_run_id"
     MODEL_URI = "mlflow_model_uri"
+    MODEL_SEAL = "mlflow_model_seal"
+    """Digest of the logged model, so that MLflow need not be trusted to name it."""
     RUNTIME = "runtime_s"
     """Seconds of training over all attempts, without those of killed processes."""
     WORKER = "worker"
@@ -138,21 +142,33 @@ def run_id_of(study: optuna.Study, trial: FrozenTrial) -> str | None:
     return run_ids_of(study, [trial])[trial.number]
 
 
+def model_seal_of(study: optuna.Study, trial: FrozenTrial) -> str | None:
+    """Return the seal of a trial's model, or None if version 0.1.0 has logged it."""
+    late = study.user_attrs.get(_late(TrialKey.MODEL_SEAL, trial.number))
+    return late or trial.user_attrs.get(TrialKey.MODEL_SEAL)
+
+
+def set_model_seal(study: optuna.Study, trial: FrozenTrial, seal: str) -> None:
+    """Store the seal of a model that was logged after its trial had ended."""
+    study.set_user_attr(_late(TrialKey.MODEL_SEAL, trial.number), seal)
+
+
 def run_ids_of(study: optuna.Study, trials: Iterable[FrozenTrial]) -> dict[int, str | None]:
     """Return the MLflow run of each trial by trial number, with one read of the study's attributes."""
     late = study.user_attrs
     return {
-        trial.number: late.get(_late_run_id(trial.number)) or trial.user_attrs.get(TrialKey.RUN_ID) for trial in trials
+        trial.number: late.get(_late(TrialKey.RUN_ID, trial.number)) or trial.user_attrs.get(TrialKey.RUN_ID)
+        for trial in trials
     }
 
 
 def set_run_id(study: optuna.Study, trial: FrozenTrial, run_id: str) -> None:
     """Store a trial's run. Optuna locks the attributes of finished trials, so theirs is stored with the study."""
     if trial.state.is_finished():
-        study.set_user_attr(_late_run_id(trial.number), run_id)
+        study.set_user_attr(_late(TrialKey.RUN_ID, trial.number), run_id)
     else:
         set_trial_user_attr(study, trial, TrialKey.RUN_ID, run_id)
 
 
-def _late_run_id(number: int) -> str:
-    return f"{TrialKey.RUN_ID}_of_trial_{number}"
+def _late(key: str, number: int) -> str:
+    return f"{key}_of_trial_{number}"

@@ -61,6 +61,7 @@ def _set_attributes(trial: optuna.Trial, stored: Mapping[str, Any], outcome: Out
         TrialKey.BEST_EPOCH: outcome.epoch if outcome.kind is OutcomeKind.COMPLETE else None,
         TrialKey.COLLAPSED: True if outcome.collapsed else None,
         TrialKey.MODEL_URI: outcome.model_uri,
+        TrialKey.MODEL_SEAL: outcome.model_seal,
         TrialKey.REASON: outcome.reason or None,
     }
     if outcome.runtime_s:

@@ -55,6 +55,7 @@ class Outcome:
         runtime_s: Seconds of training in this attempt.
         collapsed: Whether the model predicts the same for every input.
         model_uri: MLflow's URI of the logged model, if one was logged.
+        model_seal: Its seal (see `serving.checksums`).
         stops_study: Whether the next trial would fail in the same way, as on a full disk.
         in_validation: Whether the trial ran out of memory in a validation.
     """
@@ -67,6 +68,7 @@ class Outcome:
     runtime_s: float = 0.0
     collapsed: bool = False
     model_uri: str | None = None
+    model_seal: str | None = None
     stops_study: bool = False
     in_validation: bool = False
 

@@ -180,6 +180,7 @@ def _complete(best: MLflowModelCheckpoint, monitor: str, seconds: float) -> Outc
         runtime_s=seconds,
         collapsed=best.best_metrics.get("val_constant") == 1.0,
         model_uri=best.model_uri,
+        model_seal=best.model_seal,
     )
 
 

@@ -1,13 +1,19 @@
-from collections.abc import Callable
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+import torch
 import yaml
 
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry.register import register
-from lightning_hpo.registry.verify import _tolerance
+from lightning_hpo.registry.verify import _tolerance, verify
+from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests, seal_of
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
@@ -36,21 +42,114 @@ def test_changed_data_fail(tiny: StudySandbox, register_other: Callable[[], str]
     assert production(tiny, "verified") == "1"
 
 
-def test_flipped_bit_of_a_weight_fails(tiny: StudySandbox, register_other: Callable[[], str]) -> None:
-    source = str(tiny.client.get_model_version("verified-best-model", "2").source)
-    weights = Path(source.removeprefix("file://"), "data/model.pt2")
-    before = weights.read_bytes()
-    content = bytearray(before)
-    content[len(content) // 2] ^= 0b0100_0000
-    weights.write_bytes(content)
+@pytest.fixture
+def files(tiny: StudySandbox, register_other: Callable[[], str]) -> Iterator[Path]:
+    """Return the folder of the second version, which is as it was after the test."""
+    folder = Path(str(tiny.client.get_model_version("verified-best-model", "2").source).removeprefix("file://"))
+    saved = tiny.folder / "copy of the model"
+    shutil.copytree(folder, saved)
+    yield folder
+    shutil.rmtree(folder)
+    saved.rename(folder)
+
+
+def _flip_a_bit(folder: Path) -> None:
+    weights = bytearray((folder / "data/model.pt2").read_bytes())
+    weights[len(weights) // 2] ^= 0b0100_0000
+    (folder / "data/model.pt2").write_bytes(weights)
+
+
+class _Payload:
+    """An object whose pickle creates a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def _add_a_pickle(folder: Path) -> None:
+    # MLflow's loader prefers it to model.pt2.
+    torch.save(_Payload(folder.parent / "code has run"), folder / "data/model.pth")
+    (folder / "data/pickle_module_info.txt").write_text("mlflow.pytorch.pickle_module")
+
+
+def _add_a_link(folder: Path) -> None:
+    (folder / "data/elsewhere").symlink_to("/nowhere")
+
+
+def _remove_a_file(folder: Path) -> None:
+    (folder / "requirements.txt").unlink()
+
+
+def _swap_the_texts(folder: Path) -> None:
+    shutil.copytree(folder / "data/texts", folder / "swapped")
+    settings = folder / "swapped/serving.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"threshold": 0.0}))
+    path = folder / "MLmodel"
+    model = yaml.safe_load(path.read_text())
+    model["flavors"]["python_function"]["data"] = "swapped"
+    path.write_text(yaml.safe_dump(model))
+
+
+def _swap_and_seal_again(folder: Path) -> None:
+    """Change the texts, and everything that MLflow stores about the files."""
+    _swap_the_texts(folder)
+    path = folder / "MLmodel"
+    model = yaml.safe_load(path.read_text())
+    model["metadata"][DIGEST] = file_digests(folder)
+    path.write_text(yaml.safe_dump(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [
+        (_flip_a_bit, "data/model.pt2"),
+        (_add_a_pickle, "data/model.pth"),
+        (_add_a_link, "data/elsewhere"),
+        (_remove_a_file, "requirements.txt"),
+        (_swap_the_texts, "MLmodel"),
+        (_swap_and_seal_again, "MLmodel"),
+    ],
+)
+def test_changed_files_fail_and_run_no_code(
+    tiny: StudySandbox,
+    register_other: Callable[[], str],
+    files: Path,
+    change: Callable[[Path], None],
+    file: str,
+) -> None:
+    change(files)
+    # Whoever can change the files may change the tags, too.
+    tiny.client.set_model_version_tag("verified-best-model", "2", DIGEST, seal_of(files))
     with pytest.raises(LightningHpoError) as caught:
         register_other()
-    weights.write_bytes(before)
     assert str(caught.value) == (
-        "models:/verified-best-model/2 is registered, but verification failed, so no alias is moved: the sha256 of "
-        "data/model.pt2 differs from that of the logged file"
+        "models:/verified-best-model/2 is registered, but verification failed, so no alias is moved: "
+        f"{file} is not as it was logged: its sha256 differs, or there was no such file"
     )
     assert production(tiny, "verified") == "1"
+    assert not (files.parent / "code has run").exists()
+
+
+def test_model_of_version_0_1_0_is_verified_by_the_digest_in_mlflow(
+    tiny: StudySandbox, register_other: Callable[[], str], files: Path
+) -> None:
+    digests = yaml.safe_load((files / "MLmodel").read_text())["metadata"][DIGEST]
+    tiny.client.set_model_version_tag("verified-best-model", "2", DIGEST, combined_digest(digests))
+    study = optuna.load_study(study_name="verified", storage=tiny.storage)
+    number = int(tiny.client.get_model_version("verified-best-model", "2").tags["optuna_trial"])
+    study.set_user_attr(f"mlflow_model_seal_of_trial_{number}", None)
+    version = tiny.client.get_model_version("verified-best-model", "2")
+    trial = copy.deepcopy(study.trials[number])
+    trial.user_attrs.pop("mlflow_model_seal", None)
+    folder = TrialFolder(Path(tiny.outdir, "tiny", f"trial_{trial.number}"))
+    arguments = study, trial, folder, Tracker(tiny.tracking_uri), LocalWorkers(1)
+    verify(*arguments, version)
+    _flip_a_bit(files)
+    with pytest.raises(LightningHpoError, match=r"data/model\.pt2 is not as it was logged"):
+        verify(*arguments, version)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lightning_hpo.serving.checksums import combined_digest, file_digests, first_changed_file
+from lightning_hpo.serving.checksums import combined_digest, file_digests, first_changed_file, seal_of
 
 
 def _folder(tmp_path: Path) -> Path:
@@ -15,6 +15,7 @@ def test_unchanged_files_pass(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     digests = file_digests(folder)
     assert list(digests) == ["data/model.pt2", "data/serving.json"]
+    assert first_changed_file(folder, digests, seal_of(folder)) is None
     assert first_changed_file(folder, digests, combined_digest(digests)) is None
 
 
@@ -34,3 +35,14 @@ def test_missing_file_is_returned(tmp_path: Path) -> None:
     digests = file_digests(folder)
     (folder / "data/serving.json").unlink()
     assert first_changed_file(folder, digests, combined_digest(digests)) == "data/serving.json"
+
+
+def test_changed_metadata_or_an_added_file_is_returned(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    digests, seal = file_digests(folder), seal_of(folder)
+    (folder / "registered_model_meta").write_text("of MLflow")
+    assert first_changed_file(folder, digests, seal) is None
+    (folder / "data/model.pth").write_text("a pickle")
+    assert first_changed_file(folder, digests, seal) == "data/model.pth"
+    (folder / "MLmodel").write_text("other metadata")
+    assert first_changed_file(folder, digests, seal) == "MLmodel"

@@ -69,7 +69,7 @@ def _rows(*rows: tuple[str, str]) -> pd.DataFrame:
 
 @pytest.mark.usefixtures("store")
 def test_logged_agent_predicts_raw_text(agent: Any, data: Any, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = log_model(agent, data, run_id=run_id, step=3)
+    uri = log_model(agent, data, run_id=run_id, step=3).uri
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     model = mlflow.pyfunc.load_model(uri)
     rows = _rows(("FATIGUE", "i am so tired"), ("so tired", "i am so tired"), ("SLEEP_ISSUES", LONG_POST))
@@ -97,7 +97,7 @@ def test_pyfunc_predictions_equal_predict_step(agent: Any, encoder: str, run_id:
     data.setup("predict")
     agent.eval()
     expected = [answer for batch in data.predict_dataloader() for answer in agent.predict_step(batch)]
-    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
+    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri)
     answers = model.predict(_rows(*((answer["criterion"], posts[answer["post_id"]]) for answer in expected)))
     key = "probability" if isinstance(agent, CriteriaAgent) else "score"
     assert len(expected) == 27
@@ -146,7 +146,7 @@ def test_precision_is_saved(precision: Precision, encoder: str, data: Any, tmp_p
 @pytest.mark.parametrize("null_threshold", [-1000.0, 1000.0])
 def test_decoding_settings_are_saved(null_threshold: float, encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder, decoding={"max_answer_tokens": 2, "null_threshold": null_threshold})  # type: ignore[arg-type]
-    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
+    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri)
     answer = model.predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
     assert bool(answer["null"]) == (null_threshold < 0)
     assert len(answer["text"].split()) <= 2
@@ -158,7 +158,7 @@ def test_decoding_settings_are_saved(null_threshold: float, encoder: str, data: 
 def test_calibrated_threshold_is_saved(threshold: float, encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
     agent.null_threshold.fill_(threshold)
-    uri = log_model(agent, data, run_id=run_id)
+    uri = log_model(agent, data, run_id=run_id).uri
     assert saved_decoding(mlflow.artifacts.download_artifacts(uri)) == agent.decoding
     answer = mlflow.pyfunc.load_model(uri).predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
     assert bool(answer["null"]) == (threshold < 0)
@@ -167,7 +167,7 @@ def test_calibrated_threshold_is_saved(threshold: float, encoder: str, data: Any
 @pytest.mark.usefixtures("store")
 def test_top_k_spans_are_a_json_list(encoder: str, data: Any, run_id: str) -> None:
     decoding: Any = {"top_k": 3, "overlap": 0.0, "max_answer_tokens": 4, "null_policy": "none"}
-    model = mlflow.pyfunc.load_model(log_model(EvidenceAgent(encoder, decoding=decoding), data, run_id=run_id))
+    model = mlflow.pyfunc.load_model(log_model(EvidenceAgent(encoder, decoding=decoding), data, run_id=run_id).uri)
     answers = model.predict(_rows(("FATIGUE", LONG_POST)))
     assert model.metadata.signature.outputs.input_names() == list(answers)
     assert list(answers) == ["start", "end", "text", "score", "null", "answers", "free_text", "problem"]
@@ -184,14 +184,14 @@ def test_top_k_spans_are_a_json_list(encoder: str, data: Any, run_id: str) -> No
 def test_non_finite_logits_raise(encoder: str, data: Any, run_id: str) -> None:
     agent = EvidenceAgent(encoder)
     nn.init.constant_(agent.network.head.layers[-1].bias, float("nan"))  # type: ignore[index, union-attr]
-    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id))
+    model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri)
     with pytest.raises(Exception, match=r"^the logits are NaN or infinite, so the model has no answer"):
         model.predict(_rows(("FATIGUE", "i am so tired")))
 
 
 @pytest.mark.usefixtures("store")
 def test_torch_module_equals_network(agent: Any, data: Any, run_id: str) -> None:
-    network = mlflow.pytorch.load_model(log_model(agent, data, run_id=run_id))
+    network = mlflow.pytorch.load_model(log_model(agent, data, run_id=run_id).uri)
     agent.eval()
     for batch, length in ((1, 5), (3, 16), (7, 64)):
         ids = torch.randint(4, 12, (batch, length), generator=torch.Generator().manual_seed(length))
@@ -201,7 +201,7 @@ def test_torch_module_equals_network(agent: Any, data: Any, run_id: str) -> None
 
 @pytest.mark.usefixtures("store")
 def test_model_holds_weights_once_without_pickle(agent: Any, data: Any, run_id: str) -> None:
-    folder = Path(mlflow.artifacts.download_artifacts(log_model(agent, data, run_id=run_id)))
+    folder = Path(mlflow.artifacts.download_artifacts(log_model(agent, data, run_id=run_id).uri))
     files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert {"MLmodel", "data/model.pt2", "data/texts/serving.json", "data/texts/tokenizer/tokenizer.json"} <= files
     assert not {Path(name).suffix for name in files} & {".pkl", ".pth", ".bin", ".ckpt", ".safetensors"}
@@ -211,7 +211,7 @@ def test_model_holds_weights_once_without_pickle(agent: Any, data: Any, run_id: 
 
 
 def test_model_is_linked_to_its_run(agent: Any, data: Any, store: tuple[str, str], run_id: str) -> None:
-    uri = log_model(agent, data, run_id=run_id, tracking_uri=store[0], step=2)
+    uri = log_model(agent, data, run_id=run_id, tracking_uri=store[0], step=2).uri
     outputs = MlflowClient(store[0]).get_run(run_id).outputs
     assert outputs is not None
     (output,) = outputs.model_outputs
@@ -261,7 +261,7 @@ class _Custom(LightningModule):
 @pytest.mark.usefixtures("store")
 def test_custom_module_is_logged_with_its_example_input(run_id: str) -> None:
     module = _Custom(torch.zeros(2, 3))
-    network = mlflow.pytorch.load_model(log_model(module, run_id=run_id))
+    network = mlflow.pytorch.load_model(log_model(module, run_id=run_id).uri)
     features = torch.from_numpy(np.arange(15, dtype=np.float32).reshape(5, 3))
     torch.testing.assert_close(network(features), module(features))
 
@@ -270,7 +270,7 @@ def test_custom_module_is_logged_with_its_example_input(run_id: str) -> None:
 def test_custom_module_with_trainer_is_logged(run_id: str, tmp_path: Path) -> None:
     module = _Custom(torch.zeros(2, 3))
     module.trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
-    network = mlflow.pytorch.load_model(log_model(module, run_id=run_id))
+    network = mlflow.pytorch.load_model(log_model(module, run_id=run_id).uri)
     assert network(torch.zeros(4, 3)).shape == (4, 2)
 
 
