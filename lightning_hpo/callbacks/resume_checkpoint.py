@@ -105,7 +105,9 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """On out of memory, delete a checkpoint within an epoch: it counts batches, and their size will change."""
-        if self._within_epoch and is_out_of_memory(exception):
+        # A validation that has a batch size of its own gets a smaller one, and the training keeps its own.
+        own = trainer.validating and hasattr(trainer.datamodule, "eval_batch_size")  # type: ignore[attr-defined]
+        if self._within_epoch and is_out_of_memory(exception) and not own:
             (self._folder / LAST).unlink(missing_ok=True)
 
     @property

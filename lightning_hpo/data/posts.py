@@ -107,7 +107,7 @@ def read_posts(path: str | Path, *, with_empty: bool = False) -> Posts:
     path = Path(path)
     with opened(path, flag=_FLAG) as file:
         cache = Cache(path, hashlib.file_digest(file, "sha256").hexdigest()[:32])
-    rows = cache.ragged("posts", lambda: text_chunks(_texts(path)), np.uint8)
+    rows = cache.ragged("posts", lambda: text_chunks(_texts(path, with_empty=with_empty)), np.uint8)
     texts = Texts(rows)
     about: dict[str, Any] = json.loads(texts[len(texts) - 1])
     posts = Posts(about["ids"], texts, cache, about["repeated"], about.get("empty", {}))
@@ -116,7 +116,7 @@ def read_posts(path: str | Path, *, with_empty: bool = False) -> Posts:
     return posts
 
 
-def _texts(path: Path) -> Iterator[str]:
+def _texts(path: Path, *, with_empty: bool) -> Iterator[str]:
     """Yield the text of each post, then the ids and the number of repeated rows as JSON."""
     table = CsvTable(path, flag=_FLAG, columns=("post_id", "text"))
     # Hashes only, so that the texts need not be in memory at the same time.
@@ -138,7 +138,8 @@ def _texts(path: Path) -> Iterator[str]:
             problems[line] = f"{shown(post_id)} has another text above; change the id"
     if problems:
         lines = {line: cell_problem(path, line, "post_id", message) for line, message in problems.items()}
-        lines |= {line: _empty_problem(path, line, post_id) for post_id, line in empty.items()}
+        if not with_empty:
+            lines |= {line: _empty_problem(path, line, post_id) for post_id, line in empty.items()}
         raise InputError([lines[line] for line in sorted(lines)])
     yield json.dumps({"ids": list(known), "repeated": rows - len(known), "empty": empty})
 

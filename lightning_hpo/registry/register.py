@@ -48,9 +48,10 @@ def register(
     if versions:
         version = versions[0]
     else:
+        run_id = _own_run(study, trial, tracker)
         uri = trial.user_attrs.get(TrialKey.MODEL_URI)
         if uri is None or find_model(tracker, uri) is None:
-            uri, seal = _log_now(study, trial, folder, tracker, workers)
+            uri, seal = _log_now(study, trial, folder, tracker.uri, run_id, workers)
             set_model_seal(study, trial, seal)
         version = _create_version(tracker, name, uri, study, trial)
     verify(study, trial, folder, tracker, workers, version)
@@ -74,27 +75,37 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     return trial
 
 
+def _own_run(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:
+    """Return the id of a trial's run, which is to have a model of this study."""
+    run_id = run_id_of(study, trial)
+    run = None if run_id is None else tracker.run(run_id)
+    if run is None:
+        raise _cannot_register(study, trial, "its run is not in MLflow")
+    if not owns_run(study, run):
+        why = "its run belongs to the study that it was imported from; register it there"
+        raise _cannot_register(study, trial, why)
+    return run.run_id
+
+
 def _log_now(
-    study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, tracker: Tracker, workers: Workers
+    study: optuna.Study, trial: FrozenTrial, folder: TrialFolder, tracking_uri: str, run_id: str, workers: Workers
 ) -> tuple[str, str]:
     """Log a model that was not logged in training: MLflow did not answer, or another trial was better.
 
     Returns:
         Its URI and its seal.
     """
-    run_id = run_id_of(study, trial)
     problem = trial.user_attrs.get(TrialKey.REASON) or "its checkpoint was deleted; --study.keep sets how many are kept"
-    run = None if run_id is None else tracker.run(run_id)
-    if run is None:
-        problem = "its run is not in MLflow"
-    elif not owns_run(study, run):
-        problem = "its run belongs to the study that it was imported from; register it there"
-    elif folder.best.exists():
-        result = workers.call(_log_from_checkpoint, folder, run.run_id, tracker.uri, log=folder.path / "proof.log")
+    if folder.best.exists():
+        result = workers.call(_log_from_checkpoint, folder, run_id, tracking_uri, log=folder.path / "proof.log")
         if isinstance(result, tuple):
             return result
         problem = result.reason if isinstance(result, ProcessExit) else result
-    raise LightningHpoError(f"{study.study_name}: trial {trial.number} cannot be registered: {problem}")
+    raise _cannot_register(study, trial, problem)
+
+
+def _cannot_register(study: optuna.Study, trial: FrozenTrial, problem: str) -> LightningHpoError:
+    return LightningHpoError(f"{study.study_name}: trial {trial.number} cannot be registered: {problem}")
 
 
 def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pipe: Connection) -> None:

@@ -1,5 +1,6 @@
 """Verification of a registered model: load it in a fresh process, and compare its score with that of its trial."""
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -105,8 +106,10 @@ def _problem(expectation: _Expectation) -> str:
 
     mlflow.set_tracking_uri(expectation.tracking_uri)
     with tempfile.TemporaryDirectory(prefix="lightning_hpo-") as own:
-        # From a server, the files are copied to this folder. Otherwise they stay where they are.
-        return _problem_of_files(Path(mlflow.artifacts.download_artifacts(expectation.uri, dst_path=own)), expectation)
+        folder = Path(mlflow.artifacts.download_artifacts(expectation.uri, dst_path=own))
+        for cache in list(folder.rglob("__pycache__")):
+            shutil.rmtree(cache)  # Python writes it when it loads a model, and does not compare it with the source
+        return _problem_of_files(folder, expectation)
 
 
 def _problem_of_files(folder: Path, expectation: _Expectation) -> str:

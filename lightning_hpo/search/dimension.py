@@ -104,7 +104,15 @@ class Dimension:
         """Return whether a value is one of the choices, or in the range."""
         if self.choices:
             return value in self.choices
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high or math.isclose(value, self.high)  # a sum of steps is not exact
+
+    def values_among(self, stored: Sequence[Any]) -> list[Any]:
+        """Return the values of the dimension that are among those that Optuna has stored."""
+        if self.choices:
+            return [choice for choice in self.choices if label(choice) in stored]
+        return [value for value in stored if self.contains(value) and math.isclose(value, self._on_step(value, round))]
 
     def within(self, values: Mapping[str, Any]) -> "Dimension":
         """Return the dimension with its range limited by the values of other flags."""
@@ -112,9 +120,7 @@ class Dimension:
         high = min([self.high, *limits])
         if high == self.high:
             return self
-        if self.step is not None:
-            high = self.low + self.step * math.floor((high - self.low) / self.step)
-        return replace(self, high=math.floor(high) if self.is_integer else high)
+        return replace(self, high=self._on_step(high, math.floor))
 
     def fixed_at(self, value: Any) -> "Dimension":
         """Return the dimension with one value, which is not sampled."""

@@ -106,10 +106,10 @@ class SearchSpace:
         if not first.sampled_with(values):
             yield from self._points(rest, values, grid)
             return
-        possible = first.within(values).values
-        for value in grid[first.flag] if possible is None else possible:
-            if first.flag not in grid or label(value) in grid[first.flag]:
-                yield from self._points(rest, {**values, first.flag: value}, grid)
+        limited = first.within(values)
+        possible = limited.values if first.flag not in grid else limited.values_among(grid[first.flag])
+        for value in possible or ():
+            yield from self._points(rest, {**values, first.flag: value}, grid)
 
     def mismatches(self, study: optuna.Study) -> list[str]:
         """Return a line for each flag whose choices, kind, scale or step has changed. Range ends may change.

@@ -7,6 +7,7 @@ Lightning nor transformers.
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -41,6 +42,8 @@ TOKENIZER = "tokenizer"
 # Larger batches do not fit in the processor's caches, and take longer per window.
 _MAX_WINDOWS = 32
 _MAX_TOKENS = 2048
+# Letters of an id that is compared letter by letter.
+_LONG_NAME = 4
 # Output columns of each agent, with MLflow's types.
 _OUTPUTS = {
     "criteria": {"met": "boolean", "probability": "double"},
@@ -155,7 +158,10 @@ class TextModel:
         problems = [_problem_of(row) for row in zip(criteria, posts, strict=True)]
         raise_problems(self._misspelt(criteria, problems))
         own = self._settings.criteria
-        texts = [own.get(criterion, criterion) for criterion in criteria]
+        texts = [
+            criterion if problem else own.get(criterion, criterion)
+            for criterion, problem in zip(criteria, problems, strict=True)
+        ]
         rows = self._tokenize(texts, posts, problems)
         places = [place for place, problem in enumerate(problems) if not problem]
         answers: list[dict[str, Any]] = [dict.fromkeys(columns) for _ in problems]
@@ -171,11 +177,13 @@ class TextModel:
     def _misspelt(self, criteria: Sequence[Any], problems: Sequence[str]) -> Iterator[str]:
         """Yield a line for each criterion that differs from an id of the model by case, blanks or one letter."""
         own = self._settings.criteria
-        known = {*own, *own.values()}
-        for criterion in dict.fromkeys(given for given, problem in zip(criteria, problems, strict=True) if not problem):
-            meant = None if criterion in known else next((each for each in own if _is_nearly(criterion, each)), None)
+        known, rows = {*own, *own.values()}, dict[str, int]()
+        for row, (criterion, problem) in enumerate(zip(criteria, problems, strict=True)):
+            if not problem and criterion not in known:
+                rows.setdefault(criterion, row)
+        for criterion, row in rows.items():
+            meant = _nearest(criterion, list(own))
             if meant is not None:
-                row = list(criteria).index(criterion)
                 yield (
                     f"input row {row}, column criterion: got {criterion!r}, which is no criterion of this model; did "
                     f"you mean {meant}?"
@@ -285,16 +293,25 @@ def _problem_of(row: tuple[Any, ...]) -> str:
     return f"{' and '.join(unusable)}: empty or not a text" if unusable else ""
 
 
-def _is_nearly(given: str, name: str) -> bool:
-    """Return whether a text differs from a name by case, blanks, underscores, hyphens, or one letter."""
-    given, name = (re.sub(r"[\s_-]+", "", text.casefold()) for text in (given, name))
+def _nearest(given: str, names: Sequence[str]) -> str | None:
+    """Return the name that differs from a text by case, blanks, underscores and hyphens, or else by one letter."""
+    keys = {name: _key(name) for name in names}
+    wanted = _key(given)
+    same = [name for name, key in keys.items() if key == wanted]
+    # Every short text is one letter away from a short name.
+    close = [name for name, key in keys.items() if len(key) >= _LONG_NAME and _is_one_letter_off(wanted, key)]
+    return next(iter(same + close), None)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _is_one_letter_off(given: str, name: str) -> bool:
+    """Return whether a text has one letter too many, too few or another one, or two in the wrong order."""
     same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(given, name, strict=False))))
     given, name = given[same:], name[same:]
-    return (
-        name in (given, given[1:], given[1::-1] + given[2:])  # equal, a letter too many, or two in the wrong order
-        or given == name[1:]
-        or given[1:] == name[1:]
-    )
+    return name in (given[1:], given[1::-1] + given[2:]) or given == name[1:] or given[1:] == name[1:]
 
 
 def _is_text(value: object) -> bool:

@@ -71,15 +71,18 @@ def halve_batch(outbox: Outbox, *, in_validation: bool = False) -> str | None:
 
     Args:
         outbox: Outbox of the trial.
-        in_validation: Whether the trial ran out of memory in a validation. If the data module has no
-            `eval_batch_size`, its batch size is halved.
+        in_validation: Whether the trial ran out of memory in a validation. Then its batch size is halved, except with
+            a limited number of validation batches, because other pairs would be scored.
 
     Returns:
         The new batch size in words; None, with nothing changed, if the config has no batch size that can be halved.
     """
     config = read_yaml(outbox.folder.config.read_text(encoding="utf-8"))
     values = flags(config)
-    if in_validation and (batch := _halved(values.get("data.eval_batch_size"))):
+    if in_validation and "data.eval_batch_size" in values:
+        batch = _halved(values["data.eval_batch_size"])
+        if batch is None or values.get("trainer.limit_val_batches") not in (None, 1.0):
+            return None
         save_config(outbox, resolve(config, {"data.eval_batch_size": batch}))
         return f"validation batches of {batch}"
     batch = _halved(values.get("data.batch_size"))

@@ -6,6 +6,7 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,6 +370,20 @@ def test_out_of_memory_keeps_only_the_end_of_an_epoch(fit: _Fit) -> None:
     # A checkpoint of an earlier process is removed, too.
     fit(more=[_NoMemory(4)])
     assert fit.files() == ["previous.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("datamodule", "kept"), [(SimpleNamespace(eval_batch_size=8), True), (SimpleNamespace(), False), (None, False)]
+)
+def test_out_of_memory_in_a_validation_with_its_own_batches_keeps_all(
+    tmp_path: Path, datamodule: Any, kept: bool
+) -> None:
+    checkpoint = ResumeCheckpoint(tmp_path, StopRequest())
+    checkpoint._within_epoch = True
+    (tmp_path / "last.ckpt").touch()
+    trainer: Any = SimpleNamespace(validating=True, datamodule=datamodule)
+    checkpoint.on_exception(trainer, LightningModule(), torch.OutOfMemoryError("injected"))
+    assert (tmp_path / "last.ckpt").exists() == kept
 
 
 def test_fast_dev_run_leaves_no_file(fit: _Fit) -> None:

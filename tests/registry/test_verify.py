@@ -1,6 +1,9 @@
 import copy
+import importlib.util
 import json
+import py_compile
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -76,7 +79,7 @@ def _add_a_pickle(folder: Path) -> None:
 
 
 def _add_a_link(folder: Path) -> None:
-    (folder / "data/elsewhere").symlink_to("/nowhere")
+    (folder / "data/elsewhere").symlink_to(folder / "requirements.txt")
 
 
 def _remove_a_file(folder: Path) -> None:
@@ -130,6 +133,23 @@ def test_changed_files_fail_and_run_no_code(
         f"{file} is not as it was logged: its sha256 differs, or there was no such file"
     )
     assert production(tiny, "verified") == "1"
+    assert not (files.parent / "code has run").exists()
+
+
+def test_code_that_python_has_cached_is_not_run(
+    tiny: StudySandbox, register_other: Callable[[], str], files: Path
+) -> None:
+    (source,) = (files / "code").glob("*/exceptions.py")
+    (source.parent / "__pycache__").mkdir(exist_ok=True)
+    harmful = files.parent / "harmful.py"
+    harmful.write_text(f"import pathlib; pathlib.Path({str(files.parent / 'code has run')!r}).touch()")
+    cached = py_compile.compile(str(harmful), cfile=importlib.util.cache_from_source(str(source)))
+    assert cached is not None
+    stat = source.stat()
+    header = bytearray(Path(cached).read_bytes())
+    header[8:16] = struct.pack("<II", int(stat.st_mtime), stat.st_size)
+    Path(cached).write_bytes(header)
+    assert "verified" in register_other()
     assert not (files.parent / "code has run").exists()
 
 

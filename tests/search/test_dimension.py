@@ -76,3 +76,22 @@ def test_values_of_a_range_with_steps_end_with_the_last_step() -> None:
     assert list(Dimension("x", low=0.5, high=0.9, step=0.2).values or ()) == pytest.approx([0.5, 0.7, 0.9])
     assert list(Dimension("x", low=1, high=8, step=3).values or ()) == [1, 4, 7]
     assert Dimension("x", low=0.5, high=1.0).values is None
+
+
+@pytest.mark.parametrize(
+    ("dimension", "stored", "expected"),
+    [
+        (Dimension("x", low=0.0, high=1.0, step=0.1), [0.1, 0.3, 0.7, 0.75, 1.5], [0.1, 0.3, 0.7]),
+        (Dimension("x", low=0.0, high=1.0), [0.25, 2.0], [0.25]),
+        (Dimension("x", low=0, high=10**18), [10**12, 10**17 + 1, -1], [10**12, 10**17 + 1]),
+        (Dimension("x", low=1, high=9, step=2), [1, 2, 3], [1, 3]),
+        (Dimension("x", choices=("a", [1, 2])), ["[1, 2]", "b"], [[1, 2]]),
+    ],
+)
+def test_values_among_those_of_a_grid(dimension: Dimension, stored: list[Any], expected: list[Any]) -> None:
+    assert dimension.values_among(stored) == expected
+
+
+def test_limit_of_a_float_range_keeps_its_last_step() -> None:
+    assert Dimension("x", low=0.0, high=1.0, step=0.1, at_most={"y": 0.5}).within({"y": 0.6}).high == pytest.approx(0.3)
+    assert Dimension("x", low=0.0, high=1.0, step=0.1, at_most={"y": 1.0}).within({"y": 0.7}).high == pytest.approx(0.7)

@@ -25,7 +25,7 @@ from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.serving import text_model
 from lightning_hpo.serving.flavor import save_model
-from lightning_hpo.serving.text_model import TextModel, _is_nearly, _load_pyfunc
+from lightning_hpo.serving.text_model import TextModel, _is_one_letter_off, _load_pyfunc, _nearest
 from tests.server import free_port, run_server
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
@@ -185,6 +185,9 @@ def test_invalid_parameters_are_refused(
         (("FATIGUE", 7), "post: empty or not a text"),
         (("FATIGUE", "\ud800"), "post: empty or not a text"),
         ((None, "secret"), "criterion: empty or not a text"),
+        ((["a list"], "secret"), "criterion: empty or not a text"),
+        ((pd.NA, "secret"), "criterion: empty or not a text"),
+        ((np.array(["a", "b"]), "secret"), "criterion: empty or not a text"),
         (("", ""), "criterion and post: empty or not a text"),
         (
             ("secret " * 20, "secret"),
@@ -207,6 +210,12 @@ def test_row_with_a_problem_has_no_answer_and_the_others_have_theirs(
     (alone,) = models[agent].predict(table[3:4]).to_dict("records")
     assert alone["problem"] == problem
     assert json.loads(json.dumps(alone, allow_nan=False)) == alone
+
+
+def test_misspelt_criterion_is_refused_by_its_first_row_without_a_problem(models: dict[str, TextModel]) -> None:
+    rows = [(np.array(["a", "b"]), "secret"), (pd.NA, "secret"), ("fatigu", ""), ("fatigu", "secret")]
+    with pytest.raises(InputError, match=r"^input row 3, column criterion: got 'fatigu', which is no criterion"):
+        models["criteria"].predict(pd.DataFrame(rows, columns=["criterion", "post"], dtype=object))
 
 
 def test_table_without_a_column_is_refused(models: dict[str, TextModel]) -> None:
@@ -243,17 +252,35 @@ def test_answer_to_a_criterion_in_free_text_is_marked(models: dict[str, TextMode
 
 
 @given(st.text("abC_ -", min_size=2, max_size=8), st.data())
-def test_names_with_one_edit_are_nearly_equal(name: str, data: st.DataObject) -> None:
+def test_names_with_one_edit_are_one_letter_off(name: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(name) - 1))
     edits = [
         name[:place] + name[place + 1 :],
         name[:place] + "x" + name[place:],
         name[:place] + "x" + name[place + 1 :],
         name[:place] + name[place : place + 2][::-1] + name[place + 2 :],
-        name.swapcase(),
     ]
-    assert all(_is_nearly(edit, name) for edit in edits)
-    assert not _is_nearly(f"xy{name}z", name)
+    assert all(_is_one_letter_off(edit, name) or edit == name for edit in edits)
+    assert not _is_one_letter_off(f"xy{name}z", name)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "nearest"),
+    [
+        ("a2", ["A1", "A2", "A3"], "A2"),
+        ("A 3", ["A1", "A2", "A3"], "A3"),
+        ("sleep2", ["SLEEP", "SLEEP_2"], "SLEEP_2"),
+        ("A4", ["A1", "A2", "A3"], None),
+        ("C", ["A", "B"], None),
+        ("", ["A"], None),
+        ("FA\u0301TIGA", ["F\u00c1TIGA"], "F\u00c1TIGA"),
+        ("tired of life", ["TIRED"], None),
+    ],
+)
+def test_nearest_name_is_the_equal_one_before_one_with_another_letter(
+    given: str, names: list[str], nearest: str | None
+) -> None:
+    assert _nearest(given, names) == nearest
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])
