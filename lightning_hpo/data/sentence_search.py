@@ -34,7 +34,7 @@ def find_sentence(post: str, sentence: str) -> tuple[tuple[Span, ...], str]:
 
     1. verbatim, with whole words at both ends
     2. verbatim
-    3. with any white space between words, with whole words at both ends
+    3. with any white space between words (double blanks, line breaks), with whole words at both ends
     4. with any white space between words
     5. with other signs that look alike: quotes, dashes, composed or decomposed accents, HTML entities, ligatures, and
        characters without width

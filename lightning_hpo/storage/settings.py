@@ -40,7 +40,7 @@ class StudySettings:
         sampler: Optuna sampler by class path. Default: multivariate, grouped TPE.
         pruner: Optuna pruner by class path. Default: MedianPruner after 4 complete trials, from the second epoch.
         outdir: Root folder of checkpoints and logs. Those of trial N are in OUTDIR/STUDY/trial_N/.
-        keep: Number of best trials whose weights are kept.
+        keep: Number of complete trials whose weights are kept, the best ones. Pruned trials keep none.
         checkpoint_minutes: Minutes between two checkpoints within an epoch (above 0).
         max_failures: Number of failed trials in a row after which the study stops.
         halve_on_oom: When a trial runs out of memory, restart it with half the batch size and twice the accumulation.

@@ -10,7 +10,11 @@ __all__ = ["StudyCallback"]
 
 
 class StudyCallback:
-    """Observer of a study, called by `tune.run` in the study process. Override the hooks that you need."""
+    """Observer of a study, called by `tune.run` in the study process. Override the hooks that you need.
+
+    Add it to `default_callbacks` in `tune.py`, which studies and refits use. An exception in a hook ends the study. Do
+    slow work in `on_wait`.
+    """
 
     def on_study_start(self) -> None:
         """Called before the first trial starts."""
@@ -22,7 +26,10 @@ class StudyCallback:
         """Called for each message of a trial that needs no answer, except its outcome."""
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
-        """Called after a trial's outcome has been recorded, in MLflow's outbox and in Optuna."""
+        """Called when a trial's process has ended and its outcome is recorded, also if the trial was paused.
+
+        Check `state.is_finished()`. Trials that reconciliation closes after a crash are not reported.
+        """
 
     def on_wait(self) -> None:
         """Called when all workers are busy, before waiting for their messages: the time for slow work."""

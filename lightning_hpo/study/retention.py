@@ -19,7 +19,9 @@ __all__ = ["CheckpointRetention", "unneeded_checkpoints"]
 
 
 def unneeded_checkpoints(study: optuna.Study, *, complete: bool = False) -> Iterator[Path]:
-    """Yield the checkpoints of finished trials, except the best epoch's of complete ones.
+    """Yield the checkpoints to delete: those of finished trials, except the best epoch's of complete ones.
+
+    Reconciliation deletes them. They must be those that `CheckpointRetention` deletes when trials end.
 
     Those of failed trials are needed until the study is complete: somebody may want to know why they failed.
 
@@ -48,6 +50,8 @@ def _is_complete(study: optuna.Study, states: Iterable[TrialState]) -> bool:
 
 class CheckpointRetention(StudyCallback):
     """Deletes checkpoints that are no longer needed: keeps those of unfinished trials and of the best few.
+
+    Pruned trials keep none.
 
     Failed trials keep theirs until the study is complete. The models that MLflow has of the others are deleted as well.
 

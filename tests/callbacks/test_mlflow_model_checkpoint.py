@@ -64,11 +64,13 @@ class _SpyLog:
         self.error = error
         self.weights: list[Weights] = []
 
-    def __call__(self, module: LightningModule, datamodule: Any, *, run_id: str, tracking_uri: str) -> str:
+    def __call__(
+        self, module: LightningModule, datamodule: Any, *, run_id: str, tracking_uri: str
+    ) -> flavor.LoggedModel:
         self.weights.append(_copy(module))
         if self.error is not None:
             raise self.error
-        return "models:/m-1"
+        return flavor.LoggedModel("models:/m-1", "its seal")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, assert_never
 
 import torch
 from torch import nn
@@ -89,11 +89,13 @@ def make_optimizer(network: TextNetwork, optim: Optim) -> Optimizer:
         from pytorch_optimizer import Lion
 
         made = Lion(groups, lr=optim.lr, betas=betas)
-    else:
+    elif optim.name == "adafactor":
         from transformers.optimization import Adafactor
 
         # The schedule sets the learning rate: turn off the relative rate of Adafactor.
         made = Adafactor(groups, lr=optim.lr, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
+    else:
+        assert_never(optim.name)
     return made
 
 
