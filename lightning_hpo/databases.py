@@ -64,6 +64,15 @@ def registry_problems(tracking_uri: str) -> list[str]:
     ]
 
 
+def file_id(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another one of the same path; None if there is no file."""
+    try:
+        found = None if path is None else path.stat()
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
 def masked(text: str) -> str:
     """Return a URL, or a text that contains URLs, with each password replaced by `***`."""
     # Up to the last @: a password may contain one.

@@ -537,6 +537,32 @@ def test_out_of_memory_fails_the_trial_without_halving(sandbox: StudySandbox) ->
     assert sandbox.runs("memory")[0].data.tags["ended_by"] == "out of memory"
 
 
+@pytest.mark.parametrize("database", ["_optuna/dataaug.db", "mlflow.db"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_database_that_is_deleted_ends_the_study(
+    sandbox: StudySandbox, capfd: pytest.CaptureFixture[str], database: str, replaced: bool
+) -> None:
+    path = sandbox.folder / database
+    copy = path.with_suffix(".copy")
+    ask = optuna.Study.ask
+
+    def delete_then_ask(study: optuna.Study) -> optuna.Trial:
+        trial = ask(study)
+        if study.study_name == "gone":  # and not the rehearsal
+            shutil.copy(path, copy)
+            path.unlink()
+            if replaced:
+                shutil.copy(copy, path)
+        return trial
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", delete_then_ask)
+        assert sandbox.tune("gone", "--study.n_trials", "2", "--study.register", "false") == 1
+    flag = "--study.storage" if "optuna" in database else "--study.tracking_uri"
+    line = f"error: {flag}: {path} was deleted or replaced while the study was using it; restore the file and run"
+    assert capfd.readouterr().err.splitlines()[-1].startswith(line)
+
+
 def test_limit_of_one_batch_holds_in_a_trial(sandbox: StudySandbox) -> None:
     config = {"trainer": CONFIG["trainer"] | {"max_epochs": 1, "limit_train_batches": 1}}
     flags = ("--study.n_trials", "1", "--study.register", "false", "--study.pruner", "optuna.pruners.NopPruner")

@@ -56,8 +56,8 @@ class CsvTable:
                 yield line, dict(zip(self._header, cells, strict=True))
             else:
                 problems.append(
-                    f"{self.path}, line {line}: got {len(cells)} cells, but the header has {width}; put text that"
-                    " contains commas in quotes"
+                    f"{self.path}, line {line}: got {len(cells)} cells, but the header has {width}; put text with"
+                    " commas or line breaks in quotes"
                 )
         if line is None:
             problems.append(f"{self.path}: the file has a header and no rows; add at least one row")

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from lightning_hpo.config.flags import flags, with_flags
+from lightning_hpo.databases import file_id
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
@@ -138,6 +139,8 @@ class Session:
         self._failures: list[str] = []
         self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
+        files = {"--study.storage": spec.settings.storage_url.path, "--study.tracking_uri": tracker.file}
+        self._databases = {(flag, path): file_id(path) for flag, path in files.items()}
 
     def count_trials(self) -> None:
         """Count the trials that earlier commands have finished."""
@@ -223,7 +226,17 @@ class Session:
         return min((limit for limit in (tick, left) if limit is not None), default=None)
 
     def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
-        """Count a trial whose process has ended, and release what only that process needed."""
+        """Count a trial whose process has ended, and release what only that process needed.
+
+        Raises:
+            LightningHpoError: If the file of a database is gone. SQLite would still write to it, and lose everything.
+        """
+        for (flag, path), before in self._databases.items():
+            if file_id(path) != before:
+                raise LightningHpoError(
+                    f"{flag}: {path} was deleted or replaced while the study was using it; restore the file and run "
+                    "the same command, or use another --study.name"
+                )
         self._servers.pop(trial.number, None)
         self.outboxes.release(trial)
         self.outboxes.flush()
