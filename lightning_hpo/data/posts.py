@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -67,9 +66,9 @@ class Posts(Mapping[str, str]):
         texts: Texts,
         cache: Cache,
         repeated: int = 0,
-        empty: Mapping[str, int] = MappingProxyType({}),
+        empty: Mapping[str, int] | None = None,
     ) -> None:
-        self.ids, self.texts, self.cache, self.repeated, self.empty = ids, texts, cache, repeated, dict(empty)
+        self.ids, self.texts, self.cache, self.repeated, self.empty = ids, texts, cache, repeated, empty or {}
 
     @classmethod
     def of(cls, texts: Mapping[str, str]) -> "Posts":

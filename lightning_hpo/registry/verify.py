@@ -17,8 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from yaml import YAMLError
 
+from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
+from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.train_loader import unchanged
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.hardware.bf16 import quicken_attention
@@ -138,7 +140,9 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
                 f"{expectation.data_fingerprint}, and is now {fingerprint}"
             )
         value, expected = float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value
-        if problem := _answers_problem(folder, cli, 10 * _tolerance(expectation.trial_folder)):
+        # Other modules and data have no pairs that the served model could answer.
+        has_pairs = isinstance(cli.model, TextAgent) and isinstance(cli.datamodule, PairDataModule)
+        if has_pairs and (problem := _answers_problem(folder, cli, 10 * _tolerance(expectation.trial_folder))):
             return problem
     elif not expectation.trial_folder.best.is_file():
         return f"{expectation.trial_folder.best} was deleted, so there are no weights to compare its outputs with"
