@@ -42,8 +42,8 @@ def tune(spec: StudySpec, workers: Workers) -> int:
 
 def default_callbacks(session: Session) -> list[StudyCallback]:
     """Return the callbacks of every study."""
-    keep = session.spec.settings.keep
-    return [ProgressDisplay(session), CheckpointRetention(session.study, session.tracker, keep), CostEstimate(session)]
+    retention = CheckpointRetention(session.study, session.tracker, session.spec.settings.keep, session.outboxes.submit)
+    return [ProgressDisplay(session), retention, CostEstimate(session)]
 
 
 def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
@@ -61,7 +61,7 @@ def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
                     break
                 for trial, message in session.workers.wait(session.seconds_to_wait()):
                     _handle(session, trial, message, callbacks)
-                session.outboxes.flush()
+                session.outboxes.settle()
             session.workers.reap()
         if session.complete:
             for callback in callbacks:
@@ -86,7 +86,7 @@ def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequ
         case Request():
             answer_request(session, trial, message)
         case OutboxWritten():
-            session.outboxes.of(trial).send()
+            session.outboxes.send(trial.number)
         case Outcome():
             session.workers.release(trial)
             _end(session, trial, message, callbacks)

@@ -32,7 +32,8 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         monitor: Metric that decides which epoch is best.
         mode: "max" or "min".
         tracking_uri: MLflow's database or server; default: that of the Trainer's MLFlowLogger.
-        run_id: Run of the model; default: that of the Trainer's MLFlowLogger.
+        run_id: Run of the model, or a function that returns it after training; default: that of the Trainer's
+            MLFlowLogger.
         wanted: Called with the best value after training; returns whether to log the model. Default: always.
 
     Attributes:
@@ -53,7 +54,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         mode: str = "max",
         *,
         tracking_uri: str | None = None,
-        run_id: str | None = None,
+        run_id: str | Callable[[], str | None] | None = None,
         wanted: Callable[[float], bool] | None = None,
     ) -> None:
         super().__init__(
@@ -128,8 +129,9 @@ class MLflowModelCheckpoint(ModelCheckpoint):
 
     def _run(self, trainer: Trainer) -> tuple[str, str]:
         """Return the tracking URI and the id of the run that gets the model."""
-        if self._tracking_uri is not None and self._run_id is not None:
-            return self._tracking_uri, self._run_id
+        run_id = self._run_id() if callable(self._run_id) else self._run_id
+        if self._tracking_uri is not None and run_id is not None:
+            return self._tracking_uri, run_id
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and logger.run_id is not None:
                 return str(logger.experiment.tracking_uri), logger.run_id

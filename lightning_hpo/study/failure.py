@@ -51,6 +51,7 @@ def pause_on_error(session: "Session") -> Iterator[None]:
     except Exception as error:
         stop_processes(session.workers)
         _pause_trials(session)
+        session.outboxes.stop(_STOP_S)
         if isinstance(error, InputError):
             raise
         if isinstance(error, LightningHpoError):
@@ -87,7 +88,7 @@ def _pause_trials(session: "Session") -> None:
     # If the database does not answer, the next command pauses them.
     with suppress(InputError, *_OUTSIDE):
         study = database.load(session.study.study_name)
-        Reconciliation(study, session.tracker, alive=False).end_running()
+        Reconciliation(study, session.tracker, alive=False, outboxes=session.outboxes).end_running()
 
 
 def _one_line(error: BaseException) -> str:

@@ -38,7 +38,7 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     if not outbox.folder.config.exists():
         sample = session.sample(trial)
         rest = {name: value for name, value in flags(sample.config).items() if value is not None}
-        outbox.append(LogParams({**rest, **sample.values}))
+        outbox.write(LogParams({**rest, **sample.values}))
         save_config(outbox, sample.config)
     task = TrialTask(
         settings=session.spec.settings,
@@ -48,7 +48,6 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         asked=asked,
     )
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)
-    outbox.send()  # while the trial's process builds its model and its data
     if session.stopping.requested:  # a signal arrived while the trial was starting
         session.workers.stop()
 
@@ -62,8 +61,6 @@ def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
         **session.run_tags,
     }
     outbox.write(StartRun(session.experiment, outbox.folder.path.name, tags))
-    if outbox.run_id is not None:
-        trial.set_user_attr(TrialKey.RUN_ID, outbox.run_id)
 
 
 def outcome_of_exit(session: Session, trial: optuna.Trial, exited: ProcessExit) -> Outcome:

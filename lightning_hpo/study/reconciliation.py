@@ -13,7 +13,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, run_tags
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
-from lightning_hpo.study.outboxes import outbox_of, send_outbox
+from lightning_hpo.study.outboxes import Outboxes, outbox_of, send_outbox
 from lightning_hpo.study.ownership import owns_folder, owns_run
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study.retention import unneeded_checkpoints
@@ -72,12 +72,14 @@ class Reconciliation:
         study: A study that `tune` has created.
         tracker: MLflow's side of it.
         alive: Whether another process is tuning it; what that process owns stays unchanged.
-        open_only: Whether to compare only trials and runs that have not ended. Finished trials can disagree only after
-            a change from outside, and a study may have thousands of them.
+        outboxes: Outboxes of the study, if this process tunes it; they send what MLflow has not received. Then only
+            trials and runs that have not ended are compared. Finished trials can disagree only after a change from
+            outside, and a study may have thousands of them.
     """
 
-    def __init__(self, study: optuna.Study, tracker: Tracker, *, alive: bool, open_only: bool = False) -> None:
-        self._study, self._tracker, self._alive, self._open_only = study, tracker, alive, open_only
+    def __init__(self, study: optuna.Study, tracker: Tracker, *, alive: bool, outboxes: Outboxes | None = None) -> None:
+        self._study, self._tracker, self._alive, self._outboxes = study, tracker, alive, outboxes
+        self._open_only = outboxes is not None
         self._folder = folder_of(study)
         self._seen: set[int] = set()
         self._experiment_id: str | None = None
@@ -90,7 +92,7 @@ class Reconciliation:
         """
         name = experiment_name(self._study.user_attrs[StudyKey.AGENT], self._study.study_name)
         self._experiment_id = self._tracker.find_experiment(name)
-        checks = [self._runs] if self._alive else [self._left_running, self._unsent, self._runs, self._checkpoints]
+        checks = [self._runs] if self._alive else [self._left_running, self._runs, self._unsent, self._checkpoints]
         lines = []
         for check in checks:
             for finding in check():
@@ -102,8 +104,9 @@ class Reconciliation:
 
     def end_running(self) -> None:
         """Record the saved outcome of each running trial, or pause it; no process may train it any more."""
-        for finding in self._left_running():
-            finding.repair()
+        for check in (self._left_running, self._unsent):
+            for finding in check():
+                finding.repair()
 
     def _left_running(self) -> Iterator[_Finding]:
         for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -118,20 +121,25 @@ class Reconciliation:
         record_outcome(self._study, reattach(self._study, frozen), self._outbox(frozen), outcome)
 
     def _unsent(self) -> Iterator[_Finding]:
+        """Find outboxes that MLflow has not received, or whose trial has ended. Those of `tune` are sent meanwhile."""
         trials = self._study.get_trials(deepcopy=False)
-        for folder in self._folder.trials():
-            number = folder.number
-            if not folder.outbox.exists() or number >= len(trials) or number in self._seen:
+        for number in self._with_outbox():
+            if number >= len(trials) or number in self._seen:
                 continue
             frozen = trials[number]
-            if self._outbox(frozen).pending:
+            if self._outboxes is not None:
+                self._outboxes.add(frozen)
+            elif self._outbox(frozen).pending:
                 line = f"trial {number} has entries that MLflow has not received"
-                repair = partial(send_outbox, self._study, self._tracker, frozen, now=True)
+                repair = partial(send_outbox, self._study, self._tracker, frozen)
                 yield _Finding(f"{line}: sent", repair, number, f"{line}; not sent, they are kept")
             elif frozen.state.is_finished():
                 line = f"trial {number} has ended and its outbox is sent: outbox removed"
                 # Not only closed: the command may have been killed before it stored the run with the trial.
-                yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen, now=True))
+                yield _Finding(line, partial(send_outbox, self._study, self._tracker, frozen))
+
+    def _with_outbox(self) -> list[int]:
+        return [folder.number for folder in self._folder.trials() if folder.outbox.exists()]
 
     def _runs(self) -> Iterator[_Finding]:
         experiment_id = self._experiment_id
@@ -139,7 +147,11 @@ class Reconciliation:
             return
         trials = self._study.get_trials(deepcopy=False)
         run_ids = run_ids_of(self._study, trials)
+        # The command may have been killed after it had created a run, and before it stored the run with the trial.
+        left = [number for number in self._with_outbox() if number < len(trials)]
+        run_ids |= {number: self._outbox(trials[number]).run_id for number in left}
         owned = set(run_ids.values())
+        unknown = {number for number in left if run_ids[number] is None}  # their outboxes find a run that was created
         compared_ids = [run_ids[t.number] for t in trials if not self._open_only or not t.state.is_finished()]
         runs = self._listed(experiment_id, compared_ids)
         for frozen in trials:
@@ -147,7 +159,7 @@ class Reconciliation:
             if compared and frozen.number not in self._seen and self._settled(frozen):
                 yield from self._compared(frozen, run_ids[frozen.number], runs, experiment_id)
         for run_id, run in runs.items():
-            if run_id not in owned and self._is_left_over(run, trials):
+            if run_id not in owned and self._is_left_over(run, trials, unknown):
                 number = run.tags["optuna_trial"]
                 line = f"run {run_id} names trial {number}, which has another run: moved to MLflow's trash"
                 yield _Finding(line, partial(self._tracker.delete_run, run_id))
@@ -171,7 +183,8 @@ class Reconciliation:
         self, frozen: FrozenTrial, run_id: str | None, runs: dict[str, Run], experiment_id: str
     ) -> Iterator[_Finding]:
         status = RUN_STATUS[frozen.state]
-        if run_id is None and not frozen.state.is_finished():
+        pending = self._folder.trial(frozen.number).outbox.exists() and self._outbox(frozen).pending
+        if run_id is None and (pending or not frozen.state.is_finished()):
             return
         if run_id is None or run_id not in runs:
             if self._folder.trial(frozen.number).config.is_file():
@@ -179,18 +192,18 @@ class Reconciliation:
                 yield _Finding(line, partial(self._record_again, frozen, experiment_id))
         elif not owns_run(self._study, runs[run_id]):
             return  # the study was imported, and the run is that of the original
-        elif runs[run_id].status != status:
+        elif runs[run_id].status != status and not pending:
             state, now = frozen.state.name, runs[run_id].status
             line = f"trial {frozen.number} is {state} and its run {now}: run set to {status}"
             yield _Finding(line, partial(self._tracker.set_status, run_id, status, {"optuna_state": state}))
 
-    def _is_left_over(self, run: Run, trials: list[FrozenTrial]) -> bool:
+    def _is_left_over(self, run: Run, trials: list[FrozenTrial], unknown: set[int]) -> bool:
         own, tags = self._study.user_attrs.get(StudyKey.ID), run.tags
         if own is None or tags.get(StudyKey.ID) != own or not tags.get("optuna_trial", "").isdigit():
             return False
         number = int(tags["optuna_trial"])
         # While a process tunes the study, a new run may not be stored with its trial yet.
-        return number not in self._seen and (
+        return number not in self._seen | unknown and (
             not self._alive or (number < len(trials) and trials[number].state.is_finished())
         )
 
@@ -198,7 +211,7 @@ class Reconciliation:
         outbox = self._outbox(frozen)
         if not outbox.restart():
             outbox.rewrite(self._entries(frozen, experiment_id, outbox))
-        send_outbox(self._study, self._tracker, frozen, now=True)
+        send_outbox(self._study, self._tracker, frozen)
 
     def _entries(self, frozen: FrozenTrial, experiment_id: str, outbox: Outbox) -> list[Entry]:
         """Return entries for a new run: the config, what Optuna has of the trial, and what MLflow has not received."""
@@ -227,4 +240,10 @@ class Reconciliation:
             yield _Finding(f"{path.parent.name}/{path.name} is not needed by any trial: removed", path.unlink)
 
     def _outbox(self, frozen: FrozenTrial) -> Outbox:
-        return outbox_of(self._study, self._tracker, frozen)
+        if self._outboxes is None:
+            return outbox_of(self._study, self._tracker, frozen)
+        return outbox_of(self._study, self._tracker, frozen, on_write=_send_later)
+
+
+def _send_later() -> None:
+    """Leave an entry to the thread that sends the outboxes of `tune`."""

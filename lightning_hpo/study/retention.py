@@ -1,7 +1,8 @@
 """Deletion of checkpoints and models that are no longer needed."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import optuna
@@ -59,10 +60,17 @@ class CheckpointRetention(StudyCallback):
         study: The study.
         tracker: MLflow's side of it.
         keep: Number of complete trials that keep their weights, the best ones.
+        submit: Runs a function that asks MLflow to delete models; by default at once.
     """
 
-    def __init__(self, study: optuna.Study, tracker: Tracker, keep: int) -> None:
-        self._study, self._tracker, self._keep = study, tracker, keep
+    def __init__(
+        self,
+        study: optuna.Study,
+        tracker: Tracker,
+        keep: int,
+        submit: Callable[[Callable[[], object]], object] = lambda job: job(),
+    ) -> None:
+        self._study, self._tracker, self._keep, self._submit = study, tracker, keep, submit
         self._folder = folder_of(study)
         self._objective = Objective.of(study)
         self._ended: list[tuple[int, TrialState, float | None, str | None]] = []
@@ -74,7 +82,7 @@ class CheckpointRetention(StudyCallback):
             for rank, trial in enumerate(complete)
             if rank < keep or self._folder.trial(trial.number).best.exists()
         }
-        self._surplus = [uri for number, uri in models.items() if uri is not None and number not in self._kept]
+        self._surplus = deque(uri for number, uri in models.items() if uri is not None and number not in self._kept)
 
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Remember a finished trial for `on_wait`: deleting takes time, and the next trial starts first."""
@@ -113,9 +121,14 @@ class CheckpointRetention(StudyCallback):
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if model_uri is not None:
             self._surplus.append(model_uri)
+        if self._surplus:
+            self._submit(self._delete_surplus)
+
+    def _delete_surplus(self) -> None:
+        """Delete the models that are not needed. If MLflow does not answer, they are deleted with the next one."""
         try:
-            while self._surplus:
-                delete_model(self._tracker, self._surplus[-1])
-                self._surplus.pop()
+            while self._surplus and not self._tracker.is_away:
+                delete_model(self._tracker, self._surplus[0])
+                self._surplus.popleft()
         except AWAY:
-            return  # deleted with the next one
+            return

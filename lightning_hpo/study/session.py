@@ -1,5 +1,6 @@
 """An open study: checked, locked, reconciled, with both databases and its workers."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -40,6 +41,7 @@ from lightning_hpo.trial.outcome import Outcome
 __all__ = ["Session", "local_workers", "open_session"]
 
 _TICK_S = 5.0
+_UNSENT_EVERY_S = 10.0
 
 
 def local_workers(spec: StudySpec) -> LocalWorkers:
@@ -84,11 +86,12 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         update_attributes(study, {StudyKey.ID: study_id, **attributes})
         session = Session(spec, space, study, sampler, tracker, experiment, workers)
         write_library_output(session.folder.log, with_own_lines=True)
-        for line in Reconciliation(study, tracker, alive=False, open_only=True).run():
+        for line in Reconciliation(study, tracker, alive=False, outboxes=session.outboxes).run():
             session.say(line)
         session.count_trials()
         with pause_on_error(session):
             yield session
+        session.outboxes.stop()
 
 
 class Session:
@@ -137,6 +140,7 @@ class Session:
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
+        self._shown_unsent = 0.0
         self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
         files = {"--study.storage": spec.settings.storage_url.path, "--study.tracking_uri": tracker.file}
@@ -239,7 +243,6 @@ class Session:
                 )
         self._servers.pop(trial.number, None)
         self.outboxes.release(trial)
-        self.outboxes.flush()
         if state in self.spec.counted:
             self.done += 1
             self.eta.add(*_measured(stored_trial(self.study, trial)))
@@ -254,12 +257,18 @@ class Session:
 
     def send_all(self) -> bool:
         """Send what MLflow has not accepted, and show a line if it still refuses. Return whether it has everything."""
-        if not self.outboxes.flush(now=True):
+        if not self.outboxes.drain(self._show_unsent):
             self.say(
                 f"MLflow has not received all entries of {self.outboxes.unsent} trials: it {self.outboxes.problem}; "
                 "run the same command again to send the rest and to register the best model"
             )
         return not self.outboxes.unsent
+
+    def _show_unsent(self, left: int) -> None:
+        """Show every ten seconds how many trials' entries MLflow has not received yet."""
+        if time.monotonic() >= self._shown_unsent + _UNSENT_EVERY_S:
+            self._shown_unsent = time.monotonic()
+            self.say(f"sending entries to MLflow: {left} trials are left")
 
     def finish(self) -> int:
         """Show the result and return the exit code: 0, or 128 and the number of the signal that stopped the study.

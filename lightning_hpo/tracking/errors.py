@@ -12,7 +12,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_hpo.databases import masked
 from lightning_hpo.exceptions import InputError, LightningHpoError
 
-__all__ = ["AWAY", "ArtifactError", "cause_of", "does_not_answer", "is_invalid", "one_line_errors", "reason_of"]
+__all__ = [
+    "AWAY",
+    "ArtifactError",
+    "cause_of",
+    "does_not_answer",
+    "is_invalid",
+    "is_missing",
+    "one_line_errors",
+    "reason_of",
+]
 
 AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
 """Exceptions that are raised if MLflow cannot be reached or does not accept a request."""
@@ -76,6 +85,11 @@ def does_not_answer(error: BaseException) -> bool:
 def is_invalid(error: BaseException) -> bool:
     """Return whether MLflow has understood a request and would never accept it."""
     return isinstance(error, MlflowException) and error.error_code in _INVALID and _status(error) is None
+
+
+def is_missing(error: BaseException) -> bool:
+    """Return whether MLflow has answered that a run does not exist or is in its trash."""
+    return isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _status(error: BaseException) -> int | None:

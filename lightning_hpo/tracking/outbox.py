@@ -17,12 +17,10 @@ from lightning_hpo.tracking.entries import (
     SetStatus,
     StartRun,
 )
-from lightning_hpo.tracking.errors import ArtifactError, cause_of, is_invalid
-from lightning_hpo.tracking.tracker import AWAY, NEVER, Tracker
+from lightning_hpo.tracking.errors import ArtifactError, cause_of, is_invalid, is_missing
+from lightning_hpo.tracking.tracker import AWAY, NEVER, PAUSE_S, Tracker
 
 __all__ = ["Outbox"]
-
-_PAUSE_S = 20.0
 
 _log = logging.getLogger(__name__)
 
@@ -33,13 +31,17 @@ class Outbox:
     An entry keeps the time at which it was written, and MLflow stores a metric of one run, step, time and value once.
     So an entry whose reply was lost is sent again without doubling anything.
 
-    The study process and the trial process write in turn, never at the same time. Only the study process sends.
+    The study process and the trial process write in turn, never at the same time. Only one thread of the study process
+    sends.
 
     Args:
         folder: Folder of the trial; created if it is missing.
         tracker: MLflow's side of the study.
         run_id: The run, if it exists; a `StartRun` entry creates one.
-        on_write: Called for each entry instead of sending it, where another process sends.
+        on_write: Called for each entry instead of sending it, where another thread or process sends.
+
+    Attributes:
+        problem: Why MLflow has not accepted all entries at the last attempt, as a clause.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Outbox:
     ) -> None:
         self.folder = folder
         self._file = EntryFile(folder)
-        self._tracker = tracker
+        self.tracker = tracker
         self._known = run_id
         self._on_write = on_write
         self._lost = run_id is not None and not self._file.path.exists()
         self._refused_at = NEVER
+        self.problem = ""
 
     @property
     def run_id(self) -> str | None:
@@ -88,33 +91,29 @@ class Outbox:
         run_id = self.run_id
         if self._lost and run_id is not None:
             try:
-                written |= self._tracker.logged_steps(run_id, metric)
+                written |= self.tracker.logged_steps(run_id, metric)
             except AWAY as error:
                 _log.warning("%s is missing, MLflow %s: a step may be logged twice", self._file.path, cause_of(error))
         return written
 
     def write(self, entry: Entry) -> None:
-        """Write an entry, then send everything unsent, unless MLflow was away a moment ago or another process sends."""
-        self.append(entry)
+        """Write an entry, then send everything unsent, unless MLflow was away a moment ago or `on_write` is given."""
+        self._file.append(entry)
         if self._on_write is None:
             self.send()
         else:
             self._on_write()
-
-    def append(self, entry: Entry) -> None:
-        """Write an entry without sending it; the next `write` or `send` sends it."""
-        self._file.append(entry)
 
     def send(self, *, now: bool = False) -> bool:
         """Send everything unsent, with `now` even if MLflow was away a moment ago. Return whether all is accepted.
 
         An artifact that is not accepted waits, and the entries after it are sent. It is tried again later.
         """
-        if not now and time.monotonic() - self._tracker.away_since < _PAUSE_S:
+        if not now and self.tracker.is_away:
             return not self.pending
         before = self._file.read_state()
         sent, waiting = before.get("sent", 0), list(before.get("waiting", []))
-        retries = now or time.monotonic() - self._refused_at >= _PAUSE_S
+        retries = now or time.monotonic() - self._refused_at >= PAUSE_S
         try:
             for entry, end in self._to_send(sent, waiting if retries else []):
                 accepted = self._send(entry)
@@ -125,7 +124,10 @@ class Outbox:
                 sent = max(sent, end)
             self._mark_reachable()
         except AWAY as error:
-            self._mark_away(error)
+            if is_missing(error):  # the entries of other runs are accepted
+                self._mark_missing(error)
+            else:
+                self._mark_away(error)
         if (sent, waiting) != (before.get("sent", 0), before.get("waiting", [])):
             self._file.write_state({**self._file.read_state(), "sent": sent, "waiting": waiting})
         return not self.pending
@@ -162,19 +164,24 @@ class Outbox:
         self._file.remove()
 
     def _mark_reachable(self) -> None:
-        if self._tracker.away_since > NEVER:
+        if self.tracker.away_since > NEVER:
             _log.warning("MLflow accepts entries again")
-        self._tracker.away_since, self._tracker.problem = NEVER, ""
+        self.tracker.away_since, self.tracker.problem = NEVER, ""
+
+    def _mark_missing(self, error: Exception) -> None:
+        if not self.problem:
+            _log.warning("MLflow %s; its entries are kept in %s", cause_of(error), self._file.path)
+        self.problem = self.tracker.problem = cause_of(error)
 
     def _mark_away(self, error: Exception) -> None:
-        self._tracker.problem = cause_of(error)
-        if self._tracker.away_since == NEVER:
+        self.problem = self.tracker.problem = cause_of(error)
+        if self.tracker.away_since == NEVER:
             _log.warning(
                 "MLflow %s; training continues, and the entries for MLflow are kept in %s",
-                self._tracker.problem,
+                self.tracker.problem,
                 self.folder.path.parent / "trial_*" / self._file.path.name,
             )
-        self._tracker.away_since = time.monotonic()
+        self.tracker.away_since = time.monotonic()
 
     def _send(self, entry: Entry) -> bool:
         """Send an entry. Return False if this entry has to wait, and the next ones need not."""
@@ -188,45 +195,46 @@ class Outbox:
             self._call(run_id, entry)
         except AWAY as error:
             if is_invalid(error):
-                self._tracker.require_active(run_id)
+                self.tracker.require_active(run_id)
                 _log.warning(
                     "MLflow refused %s of run %s: %s", ENTRY_NAMES[type(entry)], run_id, masked(_first_line(error))
                 )
                 return True
             if not isinstance(error, ArtifactError):
                 raise
-            if not self._tracker.artifact_problem:
+            if not self.tracker.artifact_problem:
                 _log.warning(
                     "MLflow: %s; metrics and parameters are sent, and the artifacts wait in %s", error, self._file.path
                 )
-            self._tracker.artifact_problem, self._refused_at = str(error), time.monotonic()
+            self.problem = self.tracker.artifact_problem = str(error)
+            self._refused_at = time.monotonic()
             return False
         if isinstance(entry, LogConfig | LogText):
-            self._tracker.artifact_problem = ""
+            self.tracker.artifact_problem = ""
         return True
 
     def _call(self, run_id: str, entry: Entry) -> None:
         match entry:
             case LogParams(params):
-                self._tracker.log_params(run_id, params)
+                self.tracker.log_params(run_id, params)
             case LogConfig(config, text):
-                self._tracker.log_config(run_id, config, text)
+                self.tracker.log_config(run_id, config, text)
             case LogText(text, name):
-                self._tracker.log_text(run_id, text, name)
+                self.tracker.log_text(run_id, text, name)
             case LogMetrics(metrics, step, time_ms):
-                self._tracker.log_metrics(run_id, metrics, step, time_ms)
+                self.tracker.log_metrics(run_id, metrics, step, time_ms)
             case SetStatus(status, tags, time_ms):
-                self._tracker.set_status(run_id, status, tags, time_ms)
+                self.tracker.set_status(run_id, status, tags, time_ms)
 
     def _start_run(self, entry: StartRun) -> None:
         if self.run_id is not None:
             return
         state = self._file.read_state()
         # Only an earlier attempt whose reply was lost may have created the run.
-        run_id = self._tracker.find_run(entry.experiment_id, entry.tags) if state.get("starting") else None
+        run_id = self.tracker.find_run(entry.experiment_id, entry.tags) if state.get("starting") else None
         if run_id is None:
             self._file.write_state({**state, "starting": True})
-            run_id = self._tracker.start_run(entry.experiment_id, entry.name, entry.tags, entry.time_ms)
+            run_id = self.tracker.start_run(entry.experiment_id, entry.name, entry.tags, entry.time_ms)
         self._file.write_state({**state, "run_id": run_id})
 
 

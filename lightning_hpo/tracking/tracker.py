@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,9 +35,11 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from lightning_hpo.tracking.batches import allowed_keys, log_each
 from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
 
-__all__ = ["AWAY", "NEVER", "Run", "Tracker", "deleted_experiment", "find_entity"]
+__all__ = ["AWAY", "NEVER", "PAUSE_S", "Run", "Tracker", "deleted_experiment", "find_entity"]
 
 NEVER = float("-inf")
+PAUSE_S = 20.0
+"""Seconds between two attempts to reach MLflow."""
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
@@ -85,6 +88,11 @@ class Tracker:
         self.file = self._url.path
         self.artifacts = None if self._url.is_server else (self.file.parent if self.file else Path.cwd()) / "mlruns"
         self.uri = uri if self.file is None else f"sqlite:///{self.file}?timeout={SQLITE_TIMEOUT_S}"
+
+    @property
+    def is_away(self) -> bool:
+        """Whether MLflow could not be reached a moment ago, so that the next attempt has to wait."""
+        return time.monotonic() - self.away_since < PAUSE_S
 
     @cached_property
     def client(self) -> MlflowClient:

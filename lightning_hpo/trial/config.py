@@ -19,9 +19,9 @@ __all__ = ["halve_batch", "logged_config", "restore_config", "save_config"]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
-    """Write the config into the trial's folder, and append it to the outbox, which sends it to MLflow."""
+    """Write the config into the trial's folder and into the outbox, from which it is sent to MLflow."""
     text = as_yaml(config)
-    outbox.append(LogConfig(config, text))
+    outbox.write(LogConfig(config, text))
     write_whole(outbox.folder.config, text)
 
 

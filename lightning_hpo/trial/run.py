@@ -107,30 +107,29 @@ class _Phase(Callback):
 
 def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float, phase: _Phase) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    monitor = task.settings.monitor
     tracker = Tracker(str(task.settings.tracking_uri))
     outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
-    best = _best_checkpoint(task, tracker, remote)
+    checkpoint, remark = find_checkpoint(task.folder.path)
+    best = _best_checkpoint(task, outbox, remote, resumed=checkpoint is not None)
     cli = rebuild_trial(task.folder, [*trial_callbacks(task, remote, stop, outbox, best), phase])
     device = _device_tags(cli.trainer)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     remote.set_user_attr(TrialKey.WORKER, {**process, **device})
     outbox.write(SetStatus("RUNNING", device))
     stop.check()
-    checkpoint, remark = find_checkpoint(task.folder.path)
     if remark:
         remote.send(Notice(remark))
-    if checkpoint is not None and outbox.run_id is not None:
-        _delete_earlier_models(tracker, outbox.run_id)
     phase.posts_read = True
     try:
         cli.train(checkpoint)
     except optuna.TrialPruned:
+        if checkpoint is not None:
+            _delete_earlier_models(outbox)
         return Outcome(OutcomeKind.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
         remote.send(use)
-    return _complete(best, monitor, time.monotonic() - started)
+    return _complete(best, task.settings.monitor, time.monotonic() - started)
 
 
 def trial_callbacks(
@@ -150,21 +149,28 @@ def trial_callbacks(
     ]
 
 
-def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial) -> MLflowModelCheckpoint:
+def _best_checkpoint(task: TrialTask, outbox: Outbox, remote: RemoteTrial, *, resumed: bool) -> MLflowModelCheckpoint:
+    def wanted(value: float) -> bool:
+        if resumed:
+            _delete_earlier_models(outbox)
+        return outbox.run_id is not None and remote.is_best(value)
+
     return MLflowModelCheckpoint(
         task.folder.path,
         task.settings.monitor,
         task.settings.objective.mode,
-        tracking_uri=tracker.uri,
-        run_id=task.run_id,
-        wanted=lambda value: task.run_id is not None and remote.is_best(value),
+        tracking_uri=outbox.tracker.uri,
+        run_id=lambda: outbox.run_id,
+        wanted=wanted,
     )
 
 
-def _delete_earlier_models(tracker: Tracker, run_id: str) -> None:
+def _delete_earlier_models(outbox: Outbox) -> None:
     """Delete the models of an earlier attempt, which crashed before it could report one."""
+    if outbox.run_id is None:
+        return
     try:
-        delete_models_of(tracker, run_id)
+        delete_models_of(outbox.tracker, outbox.run_id)
     except AWAY as error:
         print(f"MLflow {cause_of(error)}: a model of an earlier attempt may remain")
 

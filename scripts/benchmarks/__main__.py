@@ -6,6 +6,7 @@ report      report of a study with 1,000 trials
 serving     predictions per second of a registered model and of transformers' pipeline
 busy        demo-data and a demo trial, alone and while other programs use every CPU
 Only by name:
+tracker     epochs and answers to reports while the tracking server is slow (minutes)
 growth      costs that could grow with a study, at 10 and 10,000 trials (minutes)
 comparison  a trial, the alternatives, and a bare training loop (half an hour)
 corpus      start time, rates and memory at 10,000 and a million posts (minutes)
@@ -119,6 +120,13 @@ def _busy(given: argparse.Namespace) -> Figures:
     return busy.figures()
 
 
+def _tracker(given: argparse.Namespace) -> Figures:
+    from scripts.benchmarks import tracker
+
+    del given
+    return tracker.figures()
+
+
 def _growth(given: argparse.Namespace) -> Figures:
     from scripts.benchmarks import growth
 
@@ -156,6 +164,7 @@ _PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "report": _report,
     "serving": _serving,
     "busy": _busy,
+    "tracker": _tracker,
     "growth": _growth,
     "comparison": _comparison,
     "corpus": _corpus,

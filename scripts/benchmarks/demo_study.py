@@ -1,12 +1,13 @@
 """Studies of the demo corpus whose trials train on one batch per epoch, so that only fixed costs remain."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mlflow.entities import Run
 
 from lightning_hpo.data.demo import write_demo
 
-__all__ = ["CONFIG", "DemoStudy", "between", "data_flags", "seconds", "tuned", "write_data"]
+__all__ = ["CONFIG", "DemoStudy", "between", "data_flags", "seconds", "started", "tuned", "write_data"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 CONFIG = _ROOT / "configs" / "demo_evidence.yaml"
@@ -44,6 +45,21 @@ def seconds(command: list[str]) -> float:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return time.perf_counter() - began
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a command within the block, and kill it with its processes at the end."""
+    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    process = subprocess.Popen(
+        command, cwd=_ROOT, env=environment, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class DemoStudy:

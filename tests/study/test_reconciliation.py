@@ -11,6 +11,7 @@ from lightning_hpo.cli import main
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import TrialKey, run_id_of
 from lightning_hpo.study.lock import lock_study
+from lightning_hpo.study.outboxes import Outboxes
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
 from lightning_hpo.study.recorder import record_outcome
 from lightning_hpo.study_folder import StudyFolder, TrialFolder
@@ -198,12 +199,9 @@ def test_entries_that_mlflow_refuses_are_kept_and_not_reported_as_sent(left: Lef
     run_id = trial.user_attrs[TrialKey.RUN_ID]
     outbox = Outbox(left.of(0), left.tracker, run_id)
     left.tracker.client.delete_run(run_id)
-    outbox.append(LogMetrics({"late": 1.0}, step=5))
-    kept, again = left.repair()
-    assert kept.startswith(
-        "trial 0 has entries that MLflow has not received; not sent, they are kept: MLflow refused: run"
-    )
-    assert again == "trial 0 has no run: recorded again"
+    outbox.write(LogMetrics({"late": 1.0}, step=5))
+    assert outbox.pending
+    assert left.repair() == ["trial 0 has no run: recorded again"]
     new = left.tracker.client.get_run(str(run_id_of(left.study, left.trial(0))))
     assert (new.info.run_id != run_id, new.data.metrics["late"], new.data.metrics["val_metric"]) == (True, 1.0, 0.5)
 
@@ -259,9 +257,11 @@ def test_running_study_keeps_its_running_trials(left: Left) -> None:
 
 def test_running_trials_of_another_machine_are_skipped(left: Left) -> None:
     left.start()
+    left.complete()
     left.study.set_user_attr("outdir", "/nowhere/outputs/first")
     [line] = reconcile(left.study, left.tracker)
     assert line == "running trials are skipped: the folder /nowhere/outputs/first is not on this machine"
+    assert not Path("/nowhere").exists()
     assert left.trial(0).state == TrialState.RUNNING
 
 
@@ -291,19 +291,45 @@ def test_run_created_just_before_a_crash_is_stored(left: Left, monkeypatch: pyte
         record_outcome(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
     assert Outbox(left.of(0), left.tracker).send(now=True)  # and the process is killed before it stores the run
     assert run_id_of(left.study, left.trial(0)) is None
-    Reconciliation(left.study, left.tracker, alive=False, open_only=True).run()
+    outboxes = Outboxes(left.study, left.tracker)
+    assert Reconciliation(left.study, left.tracker, alive=False, outboxes=outboxes).run() == []
+    assert outboxes.drain()
     [run] = left.tracker.runs(left.experiment)
     assert run_id_of(left.study, left.trial(0)) == run.run_id
     assert left.agree()
 
 
-@pytest.mark.parametrize("open_only", [True, False])
-def test_open_only_compares_what_has_not_ended(left: Left, open_only: bool) -> None:
+def test_run_whose_creation_was_not_noted_is_found_again(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = left.study.ask()
+    outbox = Outbox(left.of(0), left.tracker)
+    left.of(0).config.write_text("model: {}\n", encoding="utf-8")
+    tags = {"study_id": "5f1d", "optuna_study": "first", "optuna_trial": "0"}
+    with monkeypatch.context() as patch:
+        start_run = left.tracker.start_run
+
+        def killed_after(*arguments: Any) -> str:
+            start_run(*arguments)
+            raise OSError
+
+        patch.setattr(left.tracker, "start_run", killed_after)
+        outbox.write(StartRun(left.experiment, "trial_0", tags))
+    record_outcome(left.study, trial, outbox, Outcome(OutcomeKind.COMPLETE, value=0.5, epoch=0))
+    [created] = left.tracker.runs(left.experiment)
+    outboxes = Outboxes(left.study, left.tracker)
+    assert Reconciliation(left.study, left.tracker, alive=False, outboxes=outboxes).run() == []
+    assert outboxes.drain()
+    assert run_id_of(left.study, left.trial(0)) == created.run_id
+    assert left.agree()
+
+
+@pytest.mark.parametrize("tuning", [True, False])
+def test_tune_compares_only_what_has_not_ended(left: Left, tuning: bool) -> None:
     left.complete()
     paused = left.start()
     left.end(paused, Outcome(OutcomeKind.INTERRUPTED))
     left.tracker.set_status(left.trial(0).user_attrs[TrialKey.RUN_ID], "FAILED", {})
     left.tracker.set_status(left.trial(1).user_attrs[TrialKey.RUN_ID], "FAILED", {})
-    found = Reconciliation(left.study, left.tracker, alive=False, open_only=open_only).run()
+    outboxes = Outboxes(left.study, left.tracker) if tuning else None
+    found = Reconciliation(left.study, left.tracker, alive=False, outboxes=outboxes).run()
     lines = ["trial 1 is WAITING and its run FAILED: run set to SCHEDULED"]
-    assert found == ([] if open_only else ["trial 0 is COMPLETE and its run FAILED: run set to FINISHED"]) + lines
+    assert found == ([] if tuning else ["trial 0 is COMPLETE and its run FAILED: run set to FINISHED"]) + lines

@@ -69,14 +69,6 @@ def test_trial_process_writes_and_study_process_sends(tracker: Tracker, outbox: 
     assert (outbox.pending, _epochs(outbox, tracker)) == (False, [(0, 0.5)])
 
 
-def test_appended_entry_is_sent_with_the_next_write(outbox: Outbox, tracker: Tracker) -> None:
-    _begin(outbox, tracker)
-    outbox.append(LogMetrics({"val_metric": 0.5}, step=0))
-    assert (outbox.pending, _epochs(outbox, tracker)) == (True, [])
-    outbox.write(LogMetrics({"val_metric": 0.6}, step=1))
-    assert (outbox.pending, _epochs(outbox, tracker)) == (False, [(0, 0.5), (1, 0.6)])
-
-
 def test_entries_reach_the_run(outbox: Outbox, tracker: Tracker) -> None:
     assert not outbox.begun
     _begin(outbox, tracker)
@@ -225,11 +217,32 @@ def test_restarted_outbox_sends_everything_to_a_new_run(outbox: Outbox, tracker:
 
 
 def test_outbox_without_the_start_of_its_run_is_not_restarted(tracker: Tracker, run_id: str, tmp_path: Path) -> None:
-    outbox = Outbox(TrialFolder(tmp_path / "trial_3"), tracker, run_id)
-    outbox.append(LogMetrics({"val_metric": 0.5}, step=0))
+    outbox = Outbox(TrialFolder(tmp_path / "trial_3"), tracker, run_id, on_write=lambda: None)
+    outbox.write(LogMetrics({"val_metric": 0.5}, step=0))
     assert not outbox.restart()
     assert outbox.run_id == run_id
     assert [entry.metrics for entry in outbox.unsent() if isinstance(entry, LogMetrics)] == [{"val_metric": 0.5}]
+
+
+def test_deleted_run_delays_only_its_own_entries(
+    outbox: Outbox, tracker: Tracker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _begin(outbox, tracker)
+    tracker.delete_run(str(outbox.run_id))
+    for step in (0, 1):
+        outbox.write(LogMetrics({"val_metric": 0.5}, step=step))
+    assert outbox.pending
+    assert not tracker.is_away
+    assert outbox.problem == f"refused: run {outbox.run_id} or its experiment has been deleted; restore it in MLflow"
+    assert [record.message for record in caplog.records] == [
+        f"MLflow {outbox.problem}; its entries are kept in {outbox.folder.outbox}"
+    ]
+    other = Outbox(TrialFolder(tmp_path / "trial_4"), tracker)
+    _begin(other, tracker)
+    assert not other.pending
+    tracker.client.restore_run(str(outbox.run_id))
+    assert outbox.send()
+    assert _epochs(outbox, tracker) == [(0, 0.5), (1, 0.5)]
 
 
 def test_incomplete_line_is_dropped(outbox: Outbox, tracker: Tracker) -> None:
