@@ -66,6 +66,8 @@ class TrialKey:
     """Names of a trial's attributes."""
 
     RUN_ID = "mlflow_run_id"
+    CONFIG_DIGEST = "config_sha256"
+    """Digest of the trial's config, so that MLflow need not be trusted to have the same one."""
     MODEL_URI = "mlflow_model_uri"
     MODEL_SEAL = "mlflow_model_seal"
     """Digest of the logged model, so that MLflow need not be trusted to name it."""

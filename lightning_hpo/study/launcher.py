@@ -13,7 +13,7 @@ from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
 from lightning_hpo.tracking.entries import LogParams, StartRun
 from lightning_hpo.tracking.outbox import Outbox
-from lightning_hpo.trial.config import halve_batch, save_config
+from lightning_hpo.trial.config import config_digest, halve_batch, save_config
 from lightning_hpo.trial.messages import Notice, Request
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, load_outcome
 from lightning_hpo.trial.run import TrialTask, run_trial
@@ -40,6 +40,9 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         rest = {name: value for name, value in flags(sample.config).items() if value is not None}
         outbox.write(LogParams({**rest, **sample.values}))
         save_config(outbox, sample.config)
+    digest = config_digest(outbox.folder.config.read_text(encoding="utf-8"))
+    if trial.user_attrs.get(TrialKey.CONFIG_DIGEST) != digest:
+        trial.set_user_attr(TrialKey.CONFIG_DIGEST, digest)
     task = TrialTask(
         settings=session.spec.settings,
         run_id=outbox.run_id,

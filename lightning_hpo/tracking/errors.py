@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from http import HTTPStatus
 
 import requests
+from google.protobuf.json_format import ParseError
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,7 +24,7 @@ __all__ = [
     "reason_of",
 ]
 
-AWAY = (MlflowException, SQLAlchemyError, OSError, InputError)
+AWAY = (MlflowException, SQLAlchemyError, OSError, InputError, ParseError)
 """Exceptions that are raised if MLflow cannot be reached or does not accept a request."""
 
 # MLflow names the status of a reply only in the message of its exception.
@@ -61,7 +62,7 @@ def reason_of(error: BaseException) -> str:
         return "closed the connection without an answer" if aborted else "does not answer"
     strerror = error.strerror if isinstance(error, OSError) else None
     text = masked(strerror or str(getattr(error, "orig", None) or error)).strip()
-    if _NO_JSON in text:
+    if _NO_JSON in text or isinstance(error, ParseError):
         return _OTHER_PAGE
     return next(iter(text.splitlines()), "") or type(error).__name__
 
@@ -71,7 +72,7 @@ def one_line_errors() -> Iterator[None]:
     """Raise errors of MLflow as a `LightningHpoError` of one line."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, ArtifactError) as error:
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ArtifactError, ParseError) as error:
         raise LightningHpoError(f"MLflow {cause_of(error)}") from error
 
 

@@ -168,13 +168,15 @@ class Tracker:
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
         """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
         wanted = "" if status is None else f"attributes.status = '{status}'"
-        token = None
+        tokens: list[str | None] = [None]
         while True:
-            page = self.client.search_runs([experiment_id], wanted, max_results=_PAGE, page_token=token)
+            page = self.client.search_runs([experiment_id], wanted, max_results=_PAGE, page_token=tokens[-1])
             yield from map(_run, page)
-            token = page.token
-            if not token:
+            if not page.token:
                 return
+            if page.token in tokens:
+                raise MlflowException(f"answered with the same page of runs again: {page.token}")
+            tokens.append(page.token)
 
     def run(self, run_id: str) -> Run | None:
         """Return a run, or None if it does not exist or is in the trash."""

@@ -1,5 +1,6 @@
 """The config of a trial, in its folder and in its run."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ from optuna.trial import FrozenTrial
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import as_yaml, flags, read_yaml
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.storage.attributes import StudyKey, folder_of, run_id_of
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
 from lightning_hpo.study_folder import write_whole
 from lightning_hpo.tracking.entries import LogConfig
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 
-__all__ = ["halve_batch", "logged_config", "restore_config", "save_config"]
+__all__ = ["config_digest", "halve_batch", "logged_config", "restore_config", "save_config"]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
@@ -29,17 +30,28 @@ def logged_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> 
     """Return the config of a trial as its run has it, for a trial whose folder was deleted.
 
     Raises:
-        InputError: If the trial has no run, or the run has no config that can be read.
+        InputError: If the trial has no run, or the run has no config that can be read, or another one.
     """
     path, run_id = folder_of(study).trial(trial.number).config, run_id_of(study, trial)
     if run_id is None:
         raise InputError(f"{path}: no such file, and trial {trial.number} has no MLflow run with a copy of its config")
     try:
-        return tracker.text(run_id, path.name)
-    except AWAY as error:
+        text = tracker.text(run_id, path.name)
+    except (*AWAY, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: no such file, and the copy in MLflow run {run_id} cannot be read: {type(error).__name__}"
         ) from error
+    if trial.user_attrs.get(TrialKey.CONFIG_DIGEST, config_digest(text)) != config_digest(text):
+        raise InputError(
+            f"{path}: no such file, and the copy in MLflow run {run_id} is not the config that the trial was trained "
+            "with; restore the file from a backup"
+        )
+    return text
+
+
+def config_digest(text: str) -> str:
+    """Return the SHA-256 of a config, as Optuna's database has it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:

@@ -13,9 +13,11 @@ from tests.tracking.fake_server import PAGE, Reply, as_json, fake_server
 
 
 def _error(address: str) -> Exception:
-    with pytest.raises(AWAY) as caught:
+    try:
         MlflowClient(address, address).get_run("0" * 32)
-    return caught.value
+    except AWAY as error:
+        return error
+    pytest.fail("the run was returned")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,11 @@ def _error(address: str) -> Exception:
         ((500, PAGE), "answered with status 500 (Internal Server Error)"),
         ((503, PAGE), "answered with status 503 (Service Unavailable)"),
         ((200, PAGE), "answered with a page that is not MLflow's; check the address"),
+        (as_json(200, run=7), "answered with a page that is not MLflow's; check the address"),
+        (
+            as_json(200, run={"info": {"run_id": 5}}),
+            "answered with a page that is not MLflow's; check the address",
+        ),
         (
             as_json(403, error_code="PERMISSION_DENIED", message="no rights\nin detail"),
             "refused: PERMISSION_DENIED: no rights",

@@ -6,11 +6,13 @@ import pytest
 import sqlalchemy
 import yaml
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 from mlflow.store.db.utils import _initialize_tables
 from sqlalchemy.exc import PendingRollbackError
 
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.tracking.tracker import Tracker
+from tests.tracking.fake_server import as_json, fake_server
 
 
 def _artifact(tracker: Tracker, run_id: str, name: str) -> str:
@@ -131,3 +133,9 @@ def test_database_of_a_process_killed_while_it_made_the_tables_is_made_again(tmp
         _initialize_tables(engine)  # type: ignore[no-untyped-call]
     engine.dispose()
     assert Tracker(uri).experiment("criteria-first") == "1"
+
+
+def test_server_that_repeats_a_page_is_left() -> None:
+    again = as_json(200, runs=[], next_page_token="again")
+    with fake_server(lambda path: again) as address, pytest.raises(MlflowException, match="the same page of runs"):
+        list(Tracker(address).runs("1"))

@@ -1,12 +1,16 @@
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import flags, read_yaml
+from lightning_hpo.exceptions import InputError
+from lightning_hpo.storage.attributes import StudyKey, TrialKey
 from lightning_hpo.tracking.outbox import Outbox
-from lightning_hpo.trial.config import halve_batch, save_config
+from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.config import config_digest, halve_batch, logged_config, restore_config, save_config
 from tests.tiny import tiny_config, write_tiny_encoder
 
 
@@ -45,3 +49,19 @@ def test_batch_of_a_limited_validation_is_kept(outbox: Outbox, config: dict[str,
     save_config(outbox, config)
     assert halve_batch(outbox, in_validation=True) is None
     assert _batches(outbox) == (8, 1, 2)
+
+
+def test_config_that_was_changed_in_mlflow_is_not_restored(
+    study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path
+) -> None:
+    study.set_user_attr(StudyKey.OUTDIR, str(tmp_path / "outputs" / "first"))
+    tracker.log_config(run_id, {}, "model: {}\n")
+    trial = study.ask()
+    trial.set_user_attr(TrialKey.RUN_ID, run_id)
+    trial.set_user_attr(TrialKey.CONFIG_DIGEST, config_digest("model: {}\n"))
+    study.tell(trial, 0.5)
+    assert logged_config(study, study.trials[0], tracker) == "model: {}\n"
+    tracker.log_config(run_id, {}, "model: {class_path: other.Module}\n")
+    with pytest.raises(InputError, match="is not the config that the trial was trained with"):
+        restore_config(study, study.trials[0], tracker)
+    assert not (tmp_path / "outputs" / "first").exists()
