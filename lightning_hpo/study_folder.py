@@ -1,11 +1,25 @@
 """Files of a study and of its trials: `OUTDIR/STUDY/trial_N/...`; imports no Lightning."""
 
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["BEST", "CONFIG", "LAST", "PARTIAL", "PREVIOUS", "StudyFolder", "TrialFolder", "fit_command", "write_whole"]
+__all__ = [
+    "BEST",
+    "CONFIG",
+    "LAST",
+    "PARTIAL",
+    "PREVIOUS",
+    "StudyFolder",
+    "TrialFolder",
+    "fit_command",
+    "make_folder",
+    "sync_folder",
+    "write_whole",
+]
 
 CONFIG = "config.yaml"
 BEST = "best.ckpt"
@@ -36,7 +50,7 @@ class TrialFolder:
     @property
     def resume_files(self) -> tuple[Path, ...]:
         """Checkpoints that only an unfinished trial needs."""
-        return tuple(self.path / name for name in (LAST, PREVIOUS, PARTIAL))
+        return tuple(self.path / name for name in (LAST, PREVIOUS, PARTIAL, f"{BEST}.partial"))
 
     @property
     def checkpoints(self) -> Path:
@@ -92,9 +106,10 @@ class StudyFolder:
     def study_id(self) -> str | None:
         """Id of the study that the folder belongs to; None if it has none."""
         try:
-            return self.study_id_file.read_text(encoding="utf-8").strip() or None
-        except FileNotFoundError:
+            text = self.study_id_file.read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
+        return text if text.isalnum() else None  # a power cut may have left zeros
 
     @property
     def study_id_file(self) -> Path:
@@ -121,11 +136,43 @@ class StudyFolder:
                 yield TrialFolder(path)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
+def write_whole(path: Path, content: str | Callable[[BinaryIO], object], keep_as: Path | None = None) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part, also after a power cut.
+
+    Args:
+        path: The file.
+        content: Its text, or a function that writes it to an open file.
+        keep_as: Path at which the old file is kept; None replaces it.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode())
+        file.flush()
+        os.fsync(file.fileno())  # otherwise the name may reach the disk before the content
+    if keep_as is not None and path.exists():
+        path.replace(keep_as)
     partial.replace(path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, with its parents, that is still there after a power cut."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Write the names of a folder's files to the disk."""
+    names = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(names)
+    finally:
+        os.close(names)
 
 
 def fit_command(config: Path) -> str:

@@ -1,8 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from lightning_hpo.study_folder import StudyFolder, TrialFolder, fit_command, write_whole
+from lightning_hpo.study_folder import StudyFolder, TrialFolder, fit_command, make_folder, write_whole
 
 
 def test_only_folders_of_trials_are_listed(tmp_path: Path) -> None:
@@ -33,6 +34,42 @@ def test_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     write_whole(path, "new")
     assert path.read_text() == "new"
+
+
+def test_written_file_is_synced_before_it_gets_its_name_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_sync(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+
+    def record_rename(source: Path, target: Path) -> None:
+        replace(source, target)
+        done.append(f"rename {source.name} {target.name}")
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    folder = tmp_path / "study"
+    make_folder(folder / "trial_0")
+    assert done == ["sync study", f"sync {tmp_path.name}"]
+    done.clear()
+    write_whole(folder / "a", "new", keep_as=folder / "b")
+    write_whole(folder / "a", lambda file: file.write(b"newer"), keep_as=folder / "b")
+    written = ["sync a.partial", "rename a.partial a", "sync study"]
+    assert done == [*written, "sync a.partial", "rename a b", *written[1:]]
+    assert ((folder / "a").read_text(), (folder / "b").read_text()) == ("newer", "new")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 33, b"\xff\xfe"])
+def test_damaged_id_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.write_study_id("5f1d")
+    assert folder.study_id == "5f1d"
+    folder.study_id_file.write_bytes(content)
+    assert folder.study_id is None
 
 
 def test_fit_command_quotes_the_path() -> None:

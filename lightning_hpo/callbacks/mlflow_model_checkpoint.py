@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 
+from lightning_hpo.callbacks.checkpoint_files import durable_checkpoints, load_weights
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.study_folder import BEST
 from lightning_hpo.tracking.tracker import AWAY
@@ -98,7 +98,8 @@ class MLflowModelCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch if it is the best, and keep its number and metrics."""
         before = self.best_value
-        super().on_validation_end(trainer, pl_module)
+        with durable_checkpoints(trainer):
+            super().on_validation_end(trainer, pl_module)
         if self.best_value != before:
             self.best_epoch = trainer.current_epoch
             self.best_metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
@@ -145,7 +146,7 @@ class MLflowModelCheckpoint(ModelCheckpoint):
 def weights_of(checkpoint: Path, module: LightningModule) -> Iterator[None]:
     """Load the weights of a checkpoint into the module, and restore its own at the end."""
     own = {key: value.detach().clone() for key, value in module.state_dict().items()}
-    module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    module.load_state_dict(load_weights(checkpoint))
     try:
         yield
     finally:

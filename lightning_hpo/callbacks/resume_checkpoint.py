@@ -1,16 +1,14 @@
 """Checkpoint that a stopped or killed training resumes from, at the end of an epoch or within one."""
 
-import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lightning_hpo.callbacks.checkpoint_files import durable_checkpoints, is_whole
 from lightning_hpo.callbacks.stop_request import StopRequest
 from lightning_hpo.config.lightning_private import (
     clear_restart_flag,
@@ -19,7 +17,7 @@ from lightning_hpo.config.lightning_private import (
     restore_train_loader,
     validates_next,
 )
-from lightning_hpo.study_folder import LAST, PARTIAL, PREVIOUS
+from lightning_hpo.study_folder import BEST, LAST, PREVIOUS
 
 __all__ = ["ResumeCheckpoint", "find_checkpoint", "is_out_of_memory"]
 
@@ -118,58 +116,45 @@ class ResumeCheckpoint(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._pending = {"within_epoch": within_epoch, "should_stop": trainer.should_stop}
-        configured = trainer.strategy.checkpoint_io
-        trainer.strategy.checkpoint_io = _DurableCheckpointIO(keep_last=not self._within_epoch)
         try:
-            trainer.save_checkpoint(self._folder / LAST, weights_only=False)
+            with durable_checkpoints(trainer, None if self._within_epoch else self._folder / PREVIOUS):
+                trainer.save_checkpoint(self._folder / LAST, weights_only=False)
         finally:
-            trainer.strategy.checkpoint_io, self._pending = configured, None
+            self._pending = None
         self._saved, self._within_epoch = time.monotonic(), within_epoch
-
-
-class _DurableCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to the disk before it replaces the last one, which may become the previous one."""
-
-    def __init__(self, *, keep_last: bool) -> None:
-        self._keep_last = keep_last
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a partial file in the same folder, and rename files only then.
-
-        The parent's temporary file may be on another file system, where a rename is a copy.
-        """
-        last = Path(path)
-        last.parent.mkdir(parents=True, exist_ok=True)
-        partial = last.with_name(PARTIAL)
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if self._keep_last and last.exists():
-            last.replace(last.with_name(PREVIOUS))
-        partial.replace(last)
-        names = os.open(last.parent, os.O_RDONLY)
-        os.fsync(names)
-        os.close(names)
 
 
 def find_checkpoint(folder: Path) -> tuple[Path | None, str]:
     """Find the checkpoint to resume from in the folder of a `ResumeCheckpoint`, and remove damaged and partial files.
 
+    A checkpoint that knows a best epoch is of use only with the weights of that epoch, `best.ckpt`.
+
     Returns:
         The newest whole checkpoint or None, and a notice: empty if `last.ckpt` is used or no file exists.
     """
-    (folder / PARTIAL).unlink(missing_ok=True)
-    last, previous = folder / LAST, folder / PREVIOUS
-    damaged = [path for path in (last, previous) if path.exists() and not _is_whole(path)]
+    last, previous, best = (folder / name for name in (LAST, PREVIOUS, BEST))
+    for path in (last, best):
+        path.with_name(f"{path.name}.partial").unlink(missing_ok=True)
+    damaged = [path for path in (last, previous, best) if path.exists() and not is_whole(path)]
     for path in damaged:  # otherwise the next save could keep a damaged file as the previous one
         path.unlink()
+    what = f"damaged {' and '.join(path.name for path in damaged)}" if damaged else ""
+    if not best.exists():
+        for path in (last, previous):
+            if path.exists() and _knows_best(path):
+                path.unlink()
+                what = what or f"{BEST} is missing"
     if last.exists():
         return last, ""
     if previous.exists():
         return previous, f"resumes from the end of an epoch: {LAST} is {'damaged' if damaged else 'missing'}"
-    names = " and ".join(path.name for path in damaged)
-    return None, f"starts from the first epoch: damaged {names}" if damaged else ""
+    return None, f"starts from the first epoch: {what}" if what else ""
+
+
+def _knows_best(path: Path) -> bool:
+    """Return whether a checkpoint holds a best epoch of `MLflowModelCheckpoint`. Its tensors are not read."""
+    states = torch.load(path, map_location="meta", weights_only=True, mmap=True)["callbacks"].values()
+    return any(isinstance(state, dict) and state.get("best_epoch") is not None for state in states)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -178,14 +163,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(each in str(error) for each in words)
     )
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as file:  # torch.load does not verify the checksums
-            return file.testzip() is None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError):  # the last: an unknown compression method
-        return False
 
 
 def _accumulates_or_ends(trainer: Trainer) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lightning_hpo.data.ragged import Chunk, Ragged
+from lightning_hpo.data.ragged import Chunk, Ragged, save_durably
 
 __all__ = ["Cache"]
 
@@ -59,7 +59,7 @@ class Cache:
         made = make()
         with suppress(OSError), self._writing() as folder:
             if path and folder:
-                np.save(folder / path.name, made, allow_pickle=False)
+                save_durably(folder / path.name, made)
                 self._restrict(folder / path.name)
                 (folder / path.name).replace(path)
         return made

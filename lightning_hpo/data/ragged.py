@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Chunk", "Ragged"]
+__all__ = ["Chunk", "Ragged", "save_durably"]
 
 Chunk = tuple[NDArray[Any], Iterable[int]]
 """Concatenated values of some rows, and the number of values of each row."""
@@ -50,9 +50,8 @@ class Ragged:
                 file.write(np.ascontiguousarray(part).data)
                 sizes.extend(counts)
             file.flush()
-            # Without it, a power failure could leave a file of the right length without its content.
             os.fsync(file.fileno())
-        np.save(bounds, _bounds(sizes), allow_pickle=False)
+        save_durably(bounds, _bounds(sizes))
 
     @classmethod
     def stored(cls, values: Path, bounds: Path, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> "Ragged | None":
@@ -98,6 +97,14 @@ class _Stored:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path, for processes that are not forked."""
         return type(self), (self._path, self.dtype)
+
+
+def save_durably(path: Path, values: NDArray[Any]) -> None:
+    """Save an array. Without the sync, a power cut could leave a file of the right length without its content."""
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _bounds(sizes: "array[int]") -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ from multiprocessing.connection import Connection
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_hpo.callbacks.checkpoint_files import is_whole
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
@@ -13,7 +14,7 @@ from lightning_hpo.storage.attributes import folder_of
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
-from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.study_folder import TrialFolder, write_whole
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.trainer import rebuild_trial
 
@@ -35,7 +36,7 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
         _score_test_split(result, tracker, workers)
     print_test_score(result)
     text = json.dumps(result.as_dict(), indent=2)
-    (folder_of(result.study).path / _FILE).write_text(text, encoding="utf-8")
+    write_whole(folder_of(result.study).path / _FILE, text)
     tracker.log_text(parent, text, _FILE)
     tracker.log_metrics(parent, result.metrics(), step=0, time_ms=time.time_ns() // 1_000_000)
     tracker.set_status(parent, "FINISHED", {"winner": f"trial {result.winner.trial}"})
@@ -59,6 +60,8 @@ def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -
 def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:
     """Send the metrics and the constant baselines of the test split, or the problem as a text."""
     try:
+        if not is_whole(folder.best):
+            raise LightningHpoError(f"{folder.best} is missing or damaged")
         cli = rebuild_trial(folder)
         checkpoint = str(folder.best)
         (metrics,) = cli.trainer.test(cli.model, cli.datamodule, checkpoint, verbose=False, weights_only=True)

@@ -4,11 +4,11 @@ import json
 from multiprocessing.connection import Connection
 
 import optuna
-import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.callbacks.checkpoint_files import load_weights
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
@@ -114,7 +114,7 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
 
     try:
         cli = rebuild_trial(folder, accelerator="cpu")
-        cli.model.load_state_dict(torch.load(folder.best, map_location="cpu", weights_only=True)["state_dict"])
+        cli.model.load_state_dict(load_weights(folder.best))
         cli.datamodule.prepare_data()
         cli.datamodule.setup("validate")
         cli.model.trainer = cli.trainer  # the model is saved with the Trainer's precision

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from yaml import YAMLError
 
 from lightning_hpo.agents.text_agent import TextAgent
+from lightning_hpo.callbacks.checkpoint_files import load_weights
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.data.pair_data_module import PairDataModule
@@ -179,8 +180,7 @@ def _answers_problem(folder: Path, cli: AgentCLI, tolerance: float) -> str:
 
 def _output_difference(model: Any, loaded: nn.Module, trial_folder: TrialFolder) -> float:
     """Compare a custom module, with the best weights of its trial, and the loaded one on the example input."""
-    weights = torch.load(trial_folder.best, map_location="cpu", weights_only=True)
-    model.load_state_dict(weights["state_dict"])
+    model.load_state_dict(load_weights(trial_folder.best))
     model.eval()
     with torch.no_grad():
         return float((model(model.example_input_array) - loaded(model.example_input_array)).abs().max())

@@ -13,7 +13,7 @@ from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
 from lightning_hpo.tracking.entries import LogParams, StartRun
 from lightning_hpo.tracking.outbox import Outbox
-from lightning_hpo.trial.config import config_digest, halve_batch, save_config
+from lightning_hpo.trial.config import config_digest, halve_batch, has_config, save_config
 from lightning_hpo.trial.messages import Notice, Request
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, load_outcome
 from lightning_hpo.trial.run import TrialTask, run_trial
@@ -35,7 +35,7 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     outbox = session.outboxes.of(trial)
     if not outbox.begun:
         _start_run(session, trial, outbox)
-    if not outbox.folder.config.exists():
+    if not has_config(outbox.folder):
         sample = session.sample(trial)
         rest = {name: value for name, value in flags(sample.config).items() if value is not None}
         outbox.write(LogParams({**rest, **sample.values}))

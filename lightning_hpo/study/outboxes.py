@@ -101,10 +101,15 @@ class Outboxes:
             if number not in self._unsent and number not in self._without_run:
                 continue
             trial = trial_by_number(self._study, number)
-            if trial is not None:
-                _settle(self._study, trial, outbox_of(self._study, self._tracker, trial))
-            self._unsent.discard(number)
-            self._without_run.discard(number)
+            if trial is None:
+                continue
+            outbox = outbox_of(self._study, self._tracker, trial)
+            pending = outbox.pending
+            _settle(self._study, trial, outbox)
+            if outbox.run_id is not None:
+                self._without_run.discard(number)
+            if not pending:  # an entry may have been written since
+                self._unsent.discard(number)
 
     def submit(self, job: Callable[[], object]) -> None:
         """Call a function that asks MLflow for something in the thread that sends the outboxes."""

@@ -16,6 +16,7 @@ from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.storage.attributes import StudyKey, folder_of, run_ids_of
 from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.tracking.tracker import Run, Tracker
+from lightning_hpo.trial.config import has_config
 
 __all__ = ["claim", "folder_problems", "owns_folder", "owns_run", "place", "tracking_problems", "tracking_uri_text"]
 
@@ -73,10 +74,9 @@ def _agree(study: optuna.Study, folder: StudyFolder) -> bool:
     for trial_folder in folder.trials():
         if trial_folder.number >= len(trials):
             return False
-        try:
-            config: dict[str, Any] = flags(read_yaml(trial_folder.config.read_text(encoding="utf-8")))
-        except FileNotFoundError:  # the study was stopped before it saved the config
+        if not has_config(trial_folder):  # the study was stopped before it saved the config
             continue
+        config: dict[str, Any] = flags(read_yaml(trial_folder.config.read_text(encoding="utf-8")))
         sampled = trials[trial_folder.number].params
         # A refit samples a trial number too, which is not a flag.
         if any(name in config and config[name] != value for name, value in sampled.items()):

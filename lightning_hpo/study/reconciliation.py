@@ -20,6 +20,7 @@ from lightning_hpo.study.retention import unneeded_checkpoints
 from lightning_hpo.tracking.entries import Entry, LogConfig, LogMetrics, LogParams, SetStatus, StartRun
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Run, Tracker
+from lightning_hpo.trial.config import has_config
 from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_outcome
 
 __all__ = ["Reconciliation", "reconcile"]
@@ -187,7 +188,7 @@ class Reconciliation:
         if run_id is None and (pending or not frozen.state.is_finished()):
             return
         if run_id is None or run_id not in runs:
-            if self._folder.trial(frozen.number).config.is_file():
+            if has_config(self._folder.trial(frozen.number)):
                 line = f"trial {frozen.number} has no run: recorded again"
                 yield _Finding(line, partial(self._record_again, frozen, experiment_id))
         elif not owns_run(self._study, runs[run_id]):

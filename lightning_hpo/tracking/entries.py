@@ -5,9 +5,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from typing import Any
 
-from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.study_folder import TrialFolder, make_folder, sync_folder, write_whole
 
 __all__ = [
     "ENTRY_NAMES",
@@ -91,6 +92,9 @@ ENTRY_NAMES = {kind: name for name, kind in _ENTRIES.items()}
 """Name on disk of each entry."""
 
 
+_DAMAGED = {"starting": True}
+
+
 class EntryFile:
     """Entries on disk, one line each, and the state of their sending.
 
@@ -99,45 +103,56 @@ class EntryFile:
     """
 
     def __init__(self, folder: TrialFolder) -> None:
-        folder.path.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.path)
         self.path, self._state = folder.outbox, folder.outbox_state
 
     @property
     def whole(self) -> int:
         """Offset after the last whole line; a process may have been killed while writing one."""
-        return self.path.read_bytes().rfind(b"\n") + 1
+        return self._content.rfind(b"\n") + 1
+
+    @property
+    def _content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:  # also if another thread removes what has been sent
+            return b""
 
     def read(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
         """Yield the entries after an offset, each with the offset of its end."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            end = file.seek(start)
-            for line in file.readlines():
-                end += len(line)
-                if line.endswith(b"\n"):
-                    fields: dict[str, Any] = json.loads(line)
-                    yield _ENTRIES[fields.pop("call")](**fields), end
+        end = start
+        for line in BytesIO(self._content[start:]):
+            end += len(line)
+            if line.endswith(b"\n") and (entry := _entry(line)) is not None:
+                yield entry, end
 
     def append(self, entry: Entry) -> None:
         """Write an entry to the disk."""
+        is_new = not self.path.exists()
         with self.path.open("a+b") as file:
             file.truncate(self.whole)
             file.write(_line(entry).encode())
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            sync_folder(self.path.parent)
 
     def replace(self, entries: Sequence[Entry]) -> None:
         """Replace all entries by others."""
         write_whole(self.path, "".join(map(_line, entries)))
 
     def read_state(self) -> dict[str, Any]:
-        """Return the state of the sending; empty if nothing has been sent."""
+        """Return the state of the sending; empty if nothing has been sent.
+
+        If a power cut has damaged it, everything is sent again, which changes nothing. The run may exist.
+        """
         try:
-            state: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
+            state = json.loads(self._state.read_bytes())
         except FileNotFoundError:
             return {}
-        return state
+        except ValueError:
+            return dict(_DAMAGED)
+        return state if isinstance(state, dict) else dict(_DAMAGED)
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write the state of the sending."""
@@ -147,6 +162,15 @@ class EntryFile:
         """Remove the entries and their state."""
         self.path.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
+
+
+def _entry(line: bytes) -> Entry | None:
+    """Return the entry of a line, or None if a power cut has damaged the line: then `append` has not returned."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        return _ENTRIES[fields.pop("call")](**fields)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def _line(entry: Entry) -> str:

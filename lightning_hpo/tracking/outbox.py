@@ -74,10 +74,11 @@ class Outbox:
     @property
     def pending(self) -> bool:
         """Whether MLflow has not accepted all entries yet."""
-        if not self._file.path.exists():
+        whole = self._file.whole
+        if not whole:
             return False
         state = self._file.read_state()
-        return bool(state.get("waiting")) or state.get("sent", 0) < self._file.whole
+        return bool(state.get("waiting")) or state.get("sent", 0) < whole
 
     def unsent(self) -> list[Entry]:
         """Return the entries that MLflow has not accepted."""

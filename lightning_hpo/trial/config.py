@@ -6,17 +6,18 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from yaml import YAMLError
 
 from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import as_yaml, flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
-from lightning_hpo.study_folder import write_whole
+from lightning_hpo.study_folder import TrialFolder, write_whole
 from lightning_hpo.tracking.entries import LogConfig
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 
-__all__ = ["config_digest", "halve_batch", "logged_config", "restore_config", "save_config"]
+__all__ = ["config_digest", "halve_batch", "has_config", "logged_config", "restore_config", "save_config"]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
@@ -24,6 +25,15 @@ def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
     text = as_yaml(config)
     outbox.write(LogConfig(config, text))
     write_whole(outbox.folder.config, text)
+
+
+def has_config(folder: TrialFolder) -> bool:
+    """Return whether the folder of a trial has its config. A file that a power cut has emptied is none."""
+    try:
+        config: object = read_yaml(folder.config.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, YAMLError):
+        return False
+    return isinstance(config, dict)
 
 
 def logged_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:
@@ -62,7 +72,7 @@ def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) ->
     """
     folder = folder_of(study)
     path = folder.trial(trial.number).config
-    if path.is_file():
+    if has_config(folder.trial(trial.number)):
         return path
     text = logged_config(study, trial, tracker)
     own, run_id = study.user_attrs.get(StudyKey.ID), run_id_of(study, trial)

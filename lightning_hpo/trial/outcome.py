@@ -1,7 +1,6 @@
 """Outcome of a trial: what happened, what each of the two databases calls it, and the file that survives a crash."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -87,11 +86,11 @@ def save_outcome(folder: TrialFolder, outcome: Outcome) -> None:
 def load_outcome(folder: TrialFolder) -> Outcome | None:
     """Return the outcome on disk, or None if the trial has not ended or Optuna has its outcome already.
 
-    A file that a power cut has emptied counts as none.
+    A file that a power cut has damaged counts as none.
     """
     try:
-        fields: Mapping[str, Any] = json.loads(folder.outcome.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        fields: dict[str, Any] = json.loads(folder.outcome.read_bytes())
+        kinds = {kind.value: kind for kind in OutcomeKind}
+        return Outcome(kinds[fields.pop("ending")], **fields)
+    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
         return None
-    (kind,) = (kind for kind in OutcomeKind if kind.value == fields["ending"])
-    return Outcome(kind, **{name: value for name, value in fields.items() if name != "ending"})

@@ -19,7 +19,7 @@ from lightning_hpo.study_folder import TrialFolder, fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import AWAY, Tracker
-from lightning_hpo.trial.config import logged_config
+from lightning_hpo.trial.config import has_config, logged_config
 from lightning_hpo.trial.run import device_name
 from lightning_hpo.trial.trainer import build_trial
 
@@ -78,8 +78,9 @@ def _trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 
 def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     """Return the trial's config file. If its folder was deleted, copy the config from MLflow to the current folder."""
-    path = folder_of(study).trial(trial.number).config
-    if path.is_file():
+    folder = folder_of(study).trial(trial.number)
+    path = folder.config
+    if has_config(folder):
         return path
     text = logged_config(study, trial, tracker)
     copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.callbacks import resume_checkpoint
+from lightning_hpo.callbacks.checkpoint_files import is_whole
+from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
@@ -26,7 +28,7 @@ from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataMod
 from lightning_hpo.data.batching import Draw, TrainBatchSampler
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.data.train_loader import TrainLoader
-from lightning_hpo.study_folder import LAST, PREVIOUS
+from lightning_hpo.study_folder import BEST, LAST, PREVIOUS
 from tests.callbacks.conftest import Terminator
 from tests.foreign import ForeignData, ForeignModule
 from tests.hub import write_hub
@@ -460,3 +462,24 @@ def test_damaged_checkpoint_is_removed_with_a_notice(damage: Callable[[Path], No
     assert fit.notice == "starts from the first epoch: damaged last.ckpt and previous.ckpt"
     assert batches[0] == ("train", 0, 0)
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, lambda path: path.write_bytes(b""), Path.unlink])
+def test_checkpoint_without_the_weights_of_its_best_epoch_is_not_used(
+    damage: Callable[[Path], None], fit: _Fit, through: _Fit
+) -> None:
+    def best(folder: Path) -> MLflowModelCheckpoint:
+        return MLflowModelCheckpoint(folder, "val_metric", wanted=lambda value: False)
+
+    weights, _ = through(more=[best(through.folder)])
+    fit(stop_at=("train", 2, 0), more=[best(fit.folder)])
+    assert fit.files() == [BEST, LAST, PREVIOUS]
+    damage(fit.folder / BEST)
+    (fit.folder / f"{BEST}.partial").touch()
+    own_weights, batches = fit(more=[best(fit.folder)])
+    what = "damaged best.ckpt" if damage is not Path.unlink else "best.ckpt is missing"
+    assert fit.notice == f"starts from the first epoch: {what}"
+    assert batches[0] == ("train", 0, 0)
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+    assert fit.files() == [BEST, LAST, PREVIOUS]
+    assert is_whole(fit.folder / BEST)

@@ -35,7 +35,11 @@ def test_model_that_was_not_logged_is_logged_once(sandbox: StudySandbox) -> None
 def test_trial_without_model_and_checkpoint_is_refused(sandbox: StudySandbox) -> None:
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     copy = _without_models(optuna.load_study(study_name="first", storage=sandbox.storage), sandbox.storage)
-    Path(sandbox.outdir, "first/trial_0/best.ckpt").unlink()
+    best = Path(sandbox.outdir, "first/trial_0/best.ckpt")
+    best.write_bytes(best.read_bytes()[:1000])
+    with pytest.raises(LightningHpoError, match=r"^copy: trial 0 cannot be registered: .*/best.ckpt: .* is damaged$"):
+        register(copy, Tracker(sandbox.tracking_uri), LocalWorkers(1))
+    best.unlink()
     with pytest.raises(LightningHpoError, match=r"^copy: trial 0 cannot be registered: its checkpoint was deleted"):
         register(copy, Tracker(sandbox.tracking_uri), LocalWorkers(1))
 

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, run_id_of
 from lightning_hpo.storage.optuna_private import pause_trial
 from lightning_hpo.study.outboxes import Outboxes, outbox_of
-from lightning_hpo.tracking.entries import SetStatus, StartRun
+from lightning_hpo.tracking.entries import EntryFile, SetStatus, StartRun
 from lightning_hpo.tracking.tracker import Tracker
 
 TAGS = {"optuna_study": "first", "optuna_trial": "0"}
@@ -57,6 +57,22 @@ def test_outbox_of_a_released_trial_stays_until_it_is_sent_and_the_trial_has_fin
     run_id = run_id_of(study, study.trials[0])
     assert run_id is not None
     assert tracker.client.get_run(run_id).info.status == ("FINISHED" if finished else "SCHEDULED")
+
+
+def test_entry_that_is_written_after_the_last_sending_is_not_forgotten(
+    outboxes: Outboxes, study: optuna.Study, tracker: Tracker
+) -> None:
+    trial = _begun(outboxes, study, tracker)
+    outbox = outboxes.of(trial)
+    assert outboxes._sender.drain()  # sent, and not yet settled
+    EntryFile(outbox.folder).append(SetStatus("FINISHED", {}))
+    study.tell(trial, 0.5)
+    outboxes._unsent.add(0)
+    outboxes.settle()
+    assert (outboxes.unsent, outbox.pending) == (1, True)
+    outboxes.release(trial)
+    assert outboxes.drain()
+    assert (outboxes.unsent, outbox.folder.outbox.exists()) == (0, False)
 
 
 def test_what_an_earlier_command_left_is_sent(study: optuna.Study, tracker: Tracker) -> None:

@@ -13,6 +13,8 @@ from lightning_hpo.tracking.entries import (
     SetStatus,
     StartRun,
 )
+from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.tracker import Tracker
 
 ENTRIES: list[Entry] = [
     StartRun("1", "trial_0", {"optuna_trial": "0"}),
@@ -57,3 +59,33 @@ def test_replaced_and_removed_entries_are_gone(file: EntryFile) -> None:
     assert file.read_state() == {"sent": 7}
     file.remove()
     assert (list(file.read()), file.read_state()) == ([], {})
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 40, b'{"call": "log_met', b'{"call": "no such"}', b"[]", b'{"call": "log_text"}']
+)
+def test_damaged_line_at_the_end_counts_as_not_written(file: EntryFile, damage: bytes) -> None:
+    file.append(ENTRIES[0])
+    for end in (b"", b"\n"):
+        with file.path.open("ab") as opened:
+            opened.write(damage + end)
+        assert [entry for entry, _ in file.read()] == ENTRIES[:1]
+    file.append(ENTRIES[5])
+    assert [entry for entry, _ in file.read()] == [ENTRIES[0], ENTRIES[5]]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 20, b"\xff", b"[]", b'{"sent": 1'])
+def test_damaged_state_lets_everything_be_sent_again_to_the_same_run(
+    tmp_path: Path, tracker: Tracker, damage: bytes
+) -> None:
+    folder = TrialFolder(tmp_path / "trial_0")
+    outbox = Outbox(folder, tracker)
+    outbox.write(StartRun(tracker.experiment("criteria-first"), "trial_0", {"optuna_study": "a", "optuna_trial": "0"}))
+    outbox.write(LogMetrics({"val_metric": 0.5}, 0))
+    run_id = outbox.run_id
+    folder.outbox_state.write_bytes(damage)
+    again = Outbox(folder, tracker)
+    assert again.pending
+    assert again.send(now=True)
+    assert again.run_id == run_id
+    assert len(tracker.client.get_metric_history(str(run_id), "val_metric")) == 1

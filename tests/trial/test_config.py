@@ -8,9 +8,17 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
-from lightning_hpo.trial.config import config_digest, halve_batch, logged_config, restore_config, save_config
+from lightning_hpo.trial.config import (
+    config_digest,
+    halve_batch,
+    has_config,
+    logged_config,
+    restore_config,
+    save_config,
+)
 from tests.tiny import tiny_config, write_tiny_encoder
 
 
@@ -65,3 +73,15 @@ def test_config_that_was_changed_in_mlflow_is_not_restored(
     with pytest.raises(InputError, match="is not the config that the trial was trained with"):
         restore_config(study, study.trials[0], tracker)
     assert not (tmp_path / "outputs" / "first").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "\0" * 20, "text", "- 1", "a: [", None])
+def test_damaged_config_counts_as_missing(tmp_path: Path, damage: str | None) -> None:
+    folder = TrialFolder(tmp_path)
+    folder.config.write_text("model: {}\n")
+    assert has_config(folder)
+    if damage is None:
+        folder.config.unlink()
+    else:
+        folder.config.write_text(damage)
+    assert not has_config(folder)

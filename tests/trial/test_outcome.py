@@ -23,6 +23,14 @@ def test_outcome_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert load_outcome(TrialFolder(tmp_path)) == Outcome(OutcomeKind.PRUNED, epoch=3, runtime_s=1.5)
 
 
+@pytest.mark.parametrize(
+    "damage", ["", "\0" * 20, "[]", "{}", '{"ending": "other"}', '{"ending": "pruned", "other": 1}']
+)
+def test_damaged_outcome_counts_as_none(tmp_path: Path, damage: str) -> None:
+    TrialFolder(tmp_path).outcome.write_text(damage)
+    assert load_outcome(TrialFolder(tmp_path)) is None
+
+
 def test_every_state_has_its_own_run_status() -> None:
     assert set(RUN_STATUS) == set(TrialState)
     assert len(set(RUN_STATUS.values())) == len(TrialState)
