@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "InputError",
+    "LeaseLostError",
     "LightningHpoError",
     "NotFiniteError",
     "StoppedBySignalError",
@@ -63,6 +64,10 @@ class StoppedBySignalError(LightningHpoError):
     def __init__(self, number: int) -> None:
         self.number = number
         super().__init__(f"stopped by {signal.Signals(number).name}")
+
+
+class LeaseLostError(LightningHpoError):
+    """Another process tunes the study now. This one must not write anything."""
 
 
 class StorageAwayError(LightningHpoError):

@@ -54,12 +54,12 @@ def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
         with session.stopping.on_signals():
             while True:
                 while session.workers.free and session.wants_more_trials:
-                    _start(session, session.study.ask(), callbacks)
+                    _start(session, session.ask(), callbacks)
                 for callback in callbacks:
                     callback.on_wait()
                 if not session.workers.running:
                     break
-                for trial, message in session.workers.wait(session.seconds_to_wait()):
+                for trial, message in session.wait():
                     _handle(session, trial, message, callbacks)
                 session.outboxes.settle()
             session.workers.reap()

@@ -57,6 +57,8 @@ class StudyKey:
     COMMAND = "command"
     STARTED_FROM = "started_from"
     EXHAUSTED = "exhausted"
+    LEASE = "lease"
+    """The process that tunes the study (see `storage.lease`)."""
     REFIT_OF = "refit_of"
     REFIT_CANDIDATES = "refit_candidates"
     REFIT_TESTED = "refit_tested"

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
+import sqlalchemy
 from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 __all__ = [
+    "STUDY_ATTRIBUTES",
     "TRIAL_START",
     "all_trials",
+    "engine_of",
     "has_reported",
     "models",
     "pause_trial",
@@ -24,11 +27,14 @@ __all__ = [
     "sqlite_file",
     "storage_of",
     "stored_trial",
+    "study_id_of",
     "trial_by_number",
     "trial_id_of",
 ]
 
 # The mapped class hides this column behind a private attribute.
+STUDY_ATTRIBUTES: Final = models.StudyUserAttributeModel.__table__
+"""Table of the attributes of studies; study and key are unique."""
 TRIAL_START: Final = models.TrialModel.__table__.c.datetime_start
 """Column of the time (UTC) at which a trial was first started."""
 
@@ -43,10 +49,21 @@ def all_trials(study: optuna.Study) -> list[FrozenTrial]:
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
+def engine_of(study: optuna.Study) -> sqlalchemy.Engine | None:
+    """Return the engine of the database that holds a study, or None for a storage in memory."""
+    storage = study._storage
+    engine: sqlalchemy.Engine | None = getattr(getattr(storage, "_backend", storage), "engine", None)
+    return engine
+
+
+def study_id_of(study: optuna.Study) -> int:
+    """Return the number of a study in its database."""
+    return int(study._study_id)
+
+
 def sqlite_file(study: optuna.Study) -> Path | None:
     """Return the SQLite file that holds a study, or None for another storage."""
-    storage = study._storage
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)
+    engine = engine_of(study)
     if engine is None or engine.url.get_backend_name() != "sqlite" or engine.url.database in (None, "", ":memory:"):
         return None
     return Path(engine.url.database).absolute()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from optuna.exceptions import StorageInternalError
 
 from lightning_hpo.databases import masked
-from lightning_hpo.exceptions import InputError, LightningHpoError, StorageAwayError
+from lightning_hpo.exceptions import InputError, LeaseLostError, LightningHpoError, StorageAwayError
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.reconciliation import Reconciliation
 from lightning_hpo.study.workers import Workers
@@ -21,7 +21,7 @@ from lightning_hpo.trial.outcome import Outcome
 if TYPE_CHECKING:
     from lightning_hpo.study.session import Session
 
-__all__ = ["exit_with_one_line_error", "pause_on_error", "stop_processes"]
+__all__ = ["exit_with_one_line_error", "kill_processes", "pause_on_error", "stop_processes"]
 
 _STOP_S = 10.0
 _LAST_TRY_S = 1.0
@@ -48,6 +48,11 @@ def pause_on_error(session: "Session") -> Iterator[None]:
     """On any error: stop the running processes, pause their trials, log the error, and raise it in one line."""
     try:
         yield
+    except LeaseLostError as error:  # their checkpoints are written by the other machine now
+        kill_processes(session.workers)
+        session.outboxes.stop()
+        session.log(f"error: {error}")
+        raise
     except Exception as error:
         stop_processes(session.workers)
         _pause_trials(session)
@@ -76,6 +81,11 @@ def stop_processes(workers: Workers) -> None:
         for key, message in workers.wait(left):
             if isinstance(message, Outcome | Request):  # a process whose request gets no answer exits
                 workers.release(key)
+    kill_processes(workers)
+
+
+def kill_processes(workers: Workers) -> None:
+    """Kill all processes, and wait for their exit."""
     workers.kill()
     for key in workers.running:
         workers.release(key)

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, experiment_name, folder_of, run_ids_of, run_tags
+from lightning_hpo.storage.lease import held_lease
 from lightning_hpo.storage.optuna_private import reattach
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import Outboxes, outbox_of, send_outbox
@@ -49,6 +50,7 @@ def reconcile(study: optuna.Study, tracker: Tracker, *, dry_run: bool = False) -
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock_study(folder.path))
+            stack.enter_context(held_lease()).take(study)
         except InputError:
             found = Reconciliation(study, tracker, alive=True).run(dry_run=dry_run)
             return [*found, "running trials are skipped: a process is tuning the study"]

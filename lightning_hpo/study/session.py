@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,6 +17,7 @@ from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, update_attributes
+from lightning_hpo.storage.lease import Lease, held_lease
 from lightning_hpo.storage.optuna_private import stored_trial
 from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
@@ -74,17 +76,21 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         except InputError as error:
             raise InputError([*spec.settings.problems(), *error.problems]) from error
     spec, space, pruner = check_settings(spec, database)
-    with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers):
+    with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers), held_lease() as lease:
+        stored = database.find(str(spec.settings.name))
+        if stored is not None:
+            lease.require_free(stored)
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
         relocate(tracker, spec.experiment)
         experiment = tracker.experiment(spec.experiment)  # first: no study is created while MLflow is away
         first = space.first_points(spec.warm_start.points if spec.warm_start else ())
         sampler = build_sampler(spec.sampler, spec.settings.seed, space, first)
-        study_id = claim(database.find(str(spec.settings.name)), StudyFolder(spec.settings.folder), tracker)
         study = database.create(spec.settings, sampler, pruner)
+        lease.take(study)
+        study_id = claim(study, StudyFolder(spec.settings.folder), tracker)
         update_attributes(study, {StudyKey.ID: study_id, **attributes})
-        session = Session(spec, space, study, sampler, tracker, experiment, workers)
+        session = Session(spec, space, study, sampler, tracker, experiment, workers, lease)
         write_library_output(session.folder.log, with_own_lines=True)
         for line in Reconciliation(study, tracker, alive=False, outboxes=session.outboxes).run():
             session.say(line)
@@ -105,6 +111,7 @@ class Session:
         tracker: MLflow's side.
         experiment: Id of the study's experiment in MLflow.
         workers: Processes for its trials.
+        lease: Lease of the study, which this process holds.
 
     Attributes:
         run_tags: Tags of every run that this command starts.
@@ -126,10 +133,11 @@ class Session:
         tracker: Tracker,
         experiment: str,
         workers: Workers,
+        lease: Lease,
     ) -> None:
         self.spec, self.study, self.tracker = spec, study, tracker
         self.experiment, self.workers = experiment, workers
-        self._space, self._sampler = space, sampler
+        self._space, self._sampler, self._lease = space, sampler, lease
         self._objective = spec.settings.objective
         self.console = Console(stderr=True, highlight=False)
         self.folder = folder_of(study)
@@ -223,11 +231,21 @@ class Session:
         """Return whether a value is better than that of every complete trial."""
         return self.best is None or self._objective.is_better(value, self.best)
 
-    def seconds_to_wait(self) -> float | None:
-        """Return the seconds to wait for messages; None for no limit."""
-        tick = _TICK_S if self.outboxes.unsent else None
+    def ask(self) -> optuna.Trial:
+        """Return a new trial, or a paused one to resume."""
+        self._lease.renew()
+        return self.study.ask()
+
+    def wait(self) -> list[tuple[Any, Any]]:
+        """Return messages of the trials, or none after a while.
+
+        Raises:
+            LeaseLostError: If another machine has taken over the study in the meantime.
+        """
         left = self.stopping.seconds_left()
-        return min((limit for limit in (tick, left) if limit is not None), default=None)
+        messages = self.workers.wait(_TICK_S if left is None else min(left, _TICK_S))
+        self._lease.renew()
+        return messages
 
     def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Count a trial whose process has ended, and release what only that process needed.
@@ -266,6 +284,7 @@ class Session:
 
     def _show_unsent(self, left: int) -> None:
         """Show every ten seconds how many trials' entries MLflow has not received yet."""
+        self._lease.renew()
         if time.monotonic() >= self._shown_unsent + _UNSENT_EVERY_S:
             self._shown_unsent = time.monotonic()
             self.say(f"sending entries to MLflow: {left} trials are left")

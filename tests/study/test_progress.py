@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.search.samplers import build_sampler
 from lightning_hpo.search.space import SearchSpace
+from lightning_hpo.storage.lease import Lease
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.progress import ProgressDisplay
 from lightning_hpo.study.session import Session
@@ -50,7 +51,7 @@ def open_study(study: optuna.Study, tracker: Tracker) -> Open:
             {"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}}, {}, StudySettings(n_trials=total)
         )
         space = SearchSpace({}, {"aug": {}}, [])
-        session = Session(spec, space, study, build_sampler(None, 17, space), tracker, "0", LocalWorkers(1))
+        session = Session(spec, space, study, build_sampler(None, 17, space), tracker, "0", LocalWorkers(1), Lease())
         session.done = done
         for _ in range(done):
             session.eta.add(30.0, 2)

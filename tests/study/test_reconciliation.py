@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.cli import main
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import TrialKey, run_id_of
+from lightning_hpo.storage.lease import Lease, Machine
 from lightning_hpo.study.lock import lock_study
 from lightning_hpo.study.outboxes import Outboxes
 from lightning_hpo.study.reconciliation import Reconciliation, reconcile
@@ -252,6 +253,13 @@ def test_running_study_keeps_its_running_trials(left: Left) -> None:
             "trial 1 is COMPLETE and its run RUNNING: run set to FINISHED",
             "running trials are skipped: a process is tuning the study",
         ]
+    assert left.trial(0).state == TrialState.RUNNING
+
+
+def test_trials_that_another_machine_runs_are_skipped(left: Left) -> None:
+    left.start()
+    Lease(Machine("other", "a start", 7, "1")).take(left.study)
+    assert reconcile(left.study, left.tracker) == ["running trials are skipped: a process is tuning the study"]
     assert left.trial(0).state == TrialState.RUNNING
 
 
