@@ -106,6 +106,11 @@ def _candidates(searched: optuna.Study, database: StudyDatabase, settings: Refit
         )
     begun = database.find(settings.study + SUFFIX)
     if begun is not None and StudyKey.REFIT_CANDIDATES in begun.user_attrs:
+        if begun.user_attrs.get(StudyKey.REFIT_OF_ID) not in (None, searched.user_attrs.get(StudyKey.ID)):
+            raise InputError(
+                f"{begun.study_name}: it is the refit of an earlier study with the name {settings.study}; delete it "
+                "with its folder, or run the search under another --study.name"
+            )
         had: list[int] = begun.user_attrs[StudyKey.REFIT_CANDIDATES]
         if len(had) != settings.trials:
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was started with {len(had)}: {had}")
@@ -156,7 +161,11 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         pruner=_class("optuna.pruners.NopPruner"),
         # The seed of the search has already influenced the choice of the candidates.
         sample=partial(_sample, configs, int(first[SEED]) + 1),
-        attributes={StudyKey.REFIT_OF: settings.study, StudyKey.REFIT_CANDIDATES: candidates},
+        attributes={
+            StudyKey.REFIT_OF: settings.study,
+            StudyKey.REFIT_OF_ID: attributes.get(StudyKey.ID),
+            StudyKey.REFIT_CANDIDATES: candidates,
+        },
         data_fingerprint=attributes.get(StudyKey.DATA_FINGERPRINT),
         counted=_ENDED,
         command=shlex.join(["lightning-hpo", "refit", settings.study, *numbers]),

@@ -58,6 +58,8 @@ class StudyKey:
     STARTED_FROM = "started_from"
     EXHAUSTED = "exhausted"
     REFIT_OF = "refit_of"
+    REFIT_OF_ID = "refit_of_id"
+    """Id of the refitted study: another study may get its name later."""
     REFIT_CANDIDATES = "refit_candidates"
     REFIT_TESTED = "refit_tested"
 
