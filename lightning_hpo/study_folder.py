@@ -79,6 +79,11 @@ class StudyFolder:
         return self.path / ".lock"
 
     @property
+    def models_lock(self) -> Path:
+        """Lock of the process that deletes or registers models."""
+        return self.path / ".models.lock"
+
+    @property
     def log(self) -> Path:
         """Lines that `tune` has shown, each with its time."""
         return self.path / "study.log"
