@@ -49,6 +49,11 @@ class TrialFolder:
         return self.path / "log.txt"
 
     @property
+    def sign_of_life(self) -> Path:
+        """Empty file; the trial's process has modified it at its last sign of life."""
+        return self.path / "sign_of_life"
+
+    @property
     def outcome(self) -> Path:
         """Final outcome that the study process has not read yet."""
         return self.path / "outcome.json"

@@ -87,6 +87,21 @@ class WaitForSignalOnce(Callback):
             time.sleep(0.01)
 
 
+class HangOnce(Callback):
+    """Creates the marker file at a validation batch and hangs, unless the marker file exists."""
+
+    def __init__(self, marker: str, epoch: int = 1) -> None:
+        self.marker, self.epoch = Path(marker), epoch
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.current_epoch == self.epoch and not rehearses(trainer) and not self.marker.exists():
+            self.marker.touch()
+            while True:
+                signal.pause()
+
+
 class NoMemoryAbove(Callback):
     """Raises the out of memory error of CUDA in training batches, or in validation batches, above a size."""
 

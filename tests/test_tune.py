@@ -17,6 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow.pytorch
@@ -33,7 +34,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.cli import main
 from lightning_hpo.storage import connection
 from lightning_hpo.storage.optuna_private import storage_of
+from lightning_hpo.study import hangs, session
 from lightning_hpo.study.trial_server import TrialServer
+from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
@@ -357,6 +360,44 @@ def test_killed_trial_resumes_with_its_number_run_and_checkpoint(sandbox: StudyS
     for run in sandbox.runs("killed").values():
         assert sandbox.steps(run, "val_metric") == [0, 1, 2]
         assert run.info.status == "FINISHED"
+
+
+def test_trial_that_hangs_is_killed_and_resumed(sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, log = sandbox.folder / "hangs", sandbox.folder / "outputs/hung/trial_0/log.txt"
+    clock, now = iter(range(0, 100_000, 10)), [0]
+    start, end = LocalWorkers.start, LocalWorkers.end
+    started: list[set[str]] = []
+    ended: list[str] = []
+
+    def monotonic() -> int:  # goes on only while the trial hangs
+        now[0] = next(clock) if marker.exists() and not ended else now[0]
+        return now[0]
+
+    def start_noted(workers: LocalWorkers, key: Any, *arguments: Any, log: Path) -> None:
+        started.extend([{*key.user_attrs["worker"]}] if isinstance(key, optuna.Trial) else [])
+        start(workers, key, *arguments, log=log)
+
+    def end_after_its_frames(workers: LocalWorkers, key: Any, reason: str) -> None:
+        wait_for(lambda: "in on_validation_batch_start" in log.read_text())
+        ended.append(reason)
+        end(workers, key, reason)
+
+    monkeypatch.setattr(hangs, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(session, "_TICK_S", 0.05)
+    monkeypatch.setattr(LocalWorkers, "start", start_noted)
+    monkeypatch.setattr(LocalWorkers, "end", end_after_its_frames)
+    callback = {"class_path": "tests.fault_callbacks.HangOnce", "init_args": {"marker": str(marker)}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    flags = ("--study.n_trials", "1", "--study.register", "false")
+    assert sandbox.tune("hung", *flags, "--study.trial_timeout", "60", config=config) == 0
+    assert ended == ["no sign of life for 1 min"]
+    assert started == [{"since"}, {"since"}]  # `status` shows no process of an earlier attempt
+    printed = (sandbox.folder / "outputs/hung/study.log").read_text(encoding="utf-8")
+    assert "trial 0 paused: no sign of life for 1 min" in printed
+    assert sandbox.tune("calm", *flags) == 0
+    assert _table(sandbox.trials("hung")) == _table(sandbox.trials("calm"))
+    assert sandbox.trials("hung")[0].user_attrs["deaths"] == 1
+    assert not (sandbox.folder / "outputs/hung/trial_0/sign_of_life").exists()
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:

@@ -21,7 +21,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import StudyKey, folder_of
-from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.settings import StudySettings, trial_timeout_problems
 from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
@@ -48,6 +48,7 @@ class RefitSettings:
         seeds: Number of seeds for each of them.
         workers: Number of trials that train at the same time.
         per_device: Number of trials that share a GPU.
+        trial_timeout: Seconds without a sign of life after which a trial's process is killed; None for never.
         test: Whether to score the test split in the end.
     """
 
@@ -58,6 +59,7 @@ class RefitSettings:
     seeds: int = 5
     workers: int = 1
     per_device: int = 1
+    trial_timeout: float | None = None
     test: bool = True
 
 
@@ -76,6 +78,7 @@ def refit(settings: RefitSettings) -> int:
         for name in ("trials", "seeds", "workers", "per_device")
         if getattr(settings, name) < 1
     ]
+    problems += trial_timeout_problems("--trial_timeout", settings.trial_timeout)
     if problems:
         raise InputError(problems)
     database = StudyDatabase(settings.storage, StudySettings.storage_wait)
@@ -143,6 +146,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         n_trials=total,
         workers=settings.workers,
         per_device=settings.per_device,
+        trial_timeout=settings.trial_timeout,
         monitor=attributes[StudyKey.MONITOR],
         mode=attributes[StudyKey.MODE],
         outdir=str(folder_of(searched).path.parent),

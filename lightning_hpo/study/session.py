@@ -219,11 +219,10 @@ class Session:
         """Return whether a value is better than that of every complete trial."""
         return self.best is None or self._objective.is_better(value, self.best)
 
-    def seconds_to_wait(self) -> float | None:
-        """Return the seconds to wait for messages; None for no limit."""
-        tick = _TICK_S if self.outboxes.unsent else None
+    def seconds_to_wait(self) -> float:
+        """Return the seconds to wait for messages."""
         left = self.stopping.seconds_left()
-        return min((limit for limit in (tick, left) if limit is not None), default=None)
+        return _TICK_S if left is None else min(_TICK_S, left)
 
     def count(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Count a trial whose process has ended, and release what only that process needed.

@@ -189,6 +189,7 @@ def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandb
     for study, flags, line in (
         ("first", ("--trials", "2"), "--trials: got 2; first has only 1 complete"),
         ("first", ("--seeds", "0"), "--seeds: got 0; use 1 or more"),
+        ("first", ("--trial_timeout", "nan"), "--trial_timeout: got nan; use 60 seconds or more"),
         ("elsewhere", (), "elsewhere: the study was not created by `tune`"),
         ("second", (), "--study second: no such study"),
     ):
