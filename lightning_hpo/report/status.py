@@ -169,7 +169,7 @@ def _hung(study: StudySummary, running: list[dict[str, Any]]) -> str:
     log = StudyFolder(Path(study.about[StudyKey.OUTDIR])).trial(trial["trial"]).log
     return (
         f"trial {trial['trial']} has given no sign of life for {duration(seconds)} ({log}); if it hangs, kill -KILL "
-        f"{trial['pid']} restarts it from its checkpoint, and --study.trial_timeout would do so by itself"
+        f"{trial['pid']} restarts it from its checkpoint, as --study.trial_timeout does"
     )
 
 
