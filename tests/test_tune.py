@@ -410,16 +410,29 @@ def _terminate_group(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("stop", "number"), [(_interrupt, signal.SIGINT), (_terminate_group, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("stop", "number", "stage", "batches"),
+    [(_interrupt, signal.SIGINT, "train", 3), (_terminate_group, signal.SIGTERM, "validation", 4)],
+)
 def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
-    sandbox: StudySandbox, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+    sandbox: StudySandbox,
+    stop: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    stage: str,
+    batches: int,
 ) -> None:
-    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number)
-    _assert_paused_at_its_batch(sandbox, "stopped")
+    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number, stage)
+    _assert_paused_at_its_batch(sandbox, "stopped", batches)
     assert sandbox.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
     assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
     assert _table(sandbox.trials("stopped")) == _table(sandbox.trials("calm"))
-    assert sandbox.steps(sandbox.runs("stopped")[0], "val_metric") == [0, 1, 2]
+    runs = [sandbox.runs(study)[0].info.run_id for study in ("stopped", "calm")]
+    for metric in ("val_metric", "val_loss", "train_loss"):
+        stopped, calm = (
+            {point.step: point.value for point in sandbox.client.get_metric_history(run, metric)} for run in runs
+        )
+        assert stopped == calm, metric
+        assert sandbox.steps(sandbox.runs("stopped")[0], metric) == [0, 1, 2]
 
 
 def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
@@ -438,28 +451,28 @@ def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox)
     log = (sandbox.folder / "outputs/hung_up/study.log").read_text(encoding="utf-8")
     assert "trial 0 paused: interrupted" in log
     assert log.endswith("stopped: run the same command to resume\n")
-    _assert_paused_at_its_batch(sandbox, "hung_up")
+    _assert_paused_at_its_batch(sandbox, "hung_up", 3)
 
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str) -> None:
+def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str, batches: int) -> None:
     [trial] = sandbox.trials(study)
     assert trial.state == TrialState.WAITING
     assert "deaths" not in trial.user_attrs
     assert sandbox.runs(study)[0].info.status == "SCHEDULED"
     left = torch.load(sandbox.folder / f"outputs/{study}/trial_0/last.ckpt", weights_only=True)
-    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+    assert (left["epoch"], left["global_step"]) == (1, 4 + batches)
 
 
-def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, dict[str, Any]]:
+def _waiting_study(sandbox: StudySandbox, study: str, stage: str = "train") -> tuple[list[str], Path, dict[str, Any]]:
     """Return the command of a study, the file that its first trial creates as it waits for a stop, and its config."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
-        "init_args": {"marker": str(marker), "epoch": 1, "batch": 2},
+        "init_args": {"marker": str(marker), "epoch": 1, "batch": 2, "stage": stage},
     }
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
     config = {"trainer": trainer, "data": data}
@@ -468,10 +481,14 @@ def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, 
 
 
 def _stop_amid_an_epoch(
-    sandbox: StudySandbox, study: str, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+    sandbox: StudySandbox,
+    study: str,
+    stop: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    stage: str = "train",
 ) -> dict[str, Any]:
     """Stop the first trial in the third batch of its second epoch, and return the study's config."""
-    command, marker, config = _waiting_study(sandbox, study)
+    command, marker, config = _waiting_study(sandbox, study, stage)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(marker.exists)
         stop(process)

@@ -253,7 +253,7 @@ def _is_whole(path: Path) -> bool:
 def _sums(module: LightningModule) -> Tensor:
     """Return the sum of each tensor of a module's state."""
     tensors = module.state_dict().values()
-    return torch.stack([tensor.float().sum().cpu() for tensor in tensors if isinstance(tensor, Tensor)])
+    return torch.stack([tensor.sum(dtype=torch.float32).cpu() for tensor in tensors if isinstance(tensor, Tensor)])
 
 
 def _accumulates_or_ends(trainer: Trainer) -> bool:
