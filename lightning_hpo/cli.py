@@ -287,6 +287,9 @@ def _refit(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--per_device", type=int, default=1, help="number of trials that share a GPU; default: %(default)s"
     )
+    parser.add_argument(
+        "--trial_timeout", type=float, help="seconds without a sign of life after which a trial is killed and resumed"
+    )
     parser.add_argument("--no-test", dest="test", action="store_false", help="do not score the test split")
     given = parser.parse(arguments)
     from lightning_hpo.study.workers import start_server

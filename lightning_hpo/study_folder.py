@@ -63,6 +63,11 @@ class TrialFolder:
         return self.path / "log.txt"
 
     @property
+    def sign_of_life(self) -> Path:
+        """Empty file; the trial's process has modified it at its last sign of life."""
+        return self.path / "sign_of_life"
+
+    @property
     def outcome(self) -> Path:
         """Final outcome that the study process has not read yet."""
         return self.path / "outcome.json"
@@ -91,6 +96,11 @@ class StudyFolder:
     def lock(self) -> Path:
         """Lock of the process that tunes the study; there as soon as a machine has used the folder."""
         return self.path / ".lock"
+
+    @property
+    def models_lock(self) -> Path:
+        """Lock of the process that deletes or registers models."""
+        return self.path / ".models.lock"
 
     @property
     def log(self) -> Path:

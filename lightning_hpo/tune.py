@@ -9,6 +9,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.registry.register import register
 from lightning_hpo.study.callback import StudyCallback
 from lightning_hpo.study.cost import CostEstimate
+from lightning_hpo.study.hangs import HangDetector
 from lightning_hpo.study.launcher import answer_request, halve_after_out_of_memory, launch, outcome_of_exit
 from lightning_hpo.study.progress import ProgressDisplay
 from lightning_hpo.study.recorder import record_outcome
@@ -43,7 +44,7 @@ def tune(spec: StudySpec, workers: Workers) -> int:
 def default_callbacks(session: Session) -> list[StudyCallback]:
     """Return the callbacks of every study."""
     retention = CheckpointRetention(session.study, session.tracker, session.spec.settings.keep, session.outboxes.submit)
-    return [ProgressDisplay(session), retention, CostEstimate(session)]
+    return [ProgressDisplay(session), retention, CostEstimate(session), HangDetector(session)]
 
 
 def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
@@ -72,9 +73,8 @@ def run(session: Session, callbacks: Sequence[StudyCallback]) -> None:
 
 
 def _start(session: Session, trial: optuna.Trial, callbacks: Sequence[StudyCallback]) -> None:
-    resumed = session.outboxes.of(trial).begun
     for callback in callbacks:
-        callback.on_trial_start(trial, resumed=resumed)
+        callback.on_trial_start(trial, resumed=session.outboxes.of(trial).begun)
     try:
         launch(session, trial)
     except InputError as error:

@@ -73,11 +73,21 @@ class SignalAtBatch(Callback):
 class WaitForSignalOnce(Callback):
     """Creates the marker file at a batch and waits for a stop request, unless the marker file exists."""
 
-    def __init__(self, marker: str, epoch: int = 1, batch: int = 0, limit_s: float = 60.0) -> None:
-        self.marker, self.place, self.limit_s = Path(marker), (epoch, batch), limit_s
+    def __init__(
+        self, marker: str, epoch: int = 1, batch: int = 0, stage: str = "train", limit_s: float = 60.0
+    ) -> None:
+        self.marker, self.place, self.limit_s = Path(marker), (stage, epoch, batch), limit_s
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) != self.place or rehearses(trainer) or self.marker.exists():
+        self._wait("train", trainer, batch_idx)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._wait("validation", trainer, batch_idx)
+
+    def _wait(self, stage: str, trainer: Trainer, batch: int) -> None:
+        if (stage, trainer.current_epoch, batch) != self.place or rehearses(trainer) or self.marker.exists():
             return
         self.marker.touch()
         (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopRequest)]  # type: ignore[attr-defined]
@@ -85,6 +95,21 @@ class WaitForSignalOnce(Callback):
         while not stop.requested:
             assert time.monotonic() < end, "no stop was requested"
             time.sleep(0.01)
+
+
+class HangOnce(Callback):
+    """Creates the marker file at a validation batch and hangs, unless the marker file exists."""
+
+    def __init__(self, marker: str, epoch: int = 1) -> None:
+        self.marker, self.epoch = Path(marker), epoch
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if trainer.current_epoch == self.epoch and not rehearses(trainer) and not self.marker.exists():
+            self.marker.touch()
+            while True:
+                signal.pause()
 
 
 class NoMemoryAbove(Callback):

@@ -17,6 +17,7 @@ import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow.pytorch
@@ -33,7 +34,9 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.cli import main
 from lightning_hpo.storage import connection
 from lightning_hpo.storage.optuna_private import storage_of
+from lightning_hpo.study import hangs, session
 from lightning_hpo.study.trial_server import TrialServer
+from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.messages import Report, Request
 from tests.postgres import Postgres
@@ -359,6 +362,44 @@ def test_killed_trial_resumes_with_its_number_run_and_checkpoint(sandbox: StudyS
         assert run.info.status == "FINISHED"
 
 
+def test_trial_that_hangs_is_killed_and_resumed(sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, log = sandbox.folder / "hangs", sandbox.folder / "outputs/hung/trial_0/log.txt"
+    clock, now = iter(range(0, 100_000, 10)), [0]
+    start, end = LocalWorkers.start, LocalWorkers.end
+    started: list[set[str]] = []
+    ended: list[str] = []
+
+    def monotonic() -> int:  # goes on only while the trial hangs
+        now[0] = next(clock) if marker.exists() and not ended else now[0]
+        return now[0]
+
+    def start_noted(workers: LocalWorkers, key: Any, *arguments: Any, log: Path) -> None:
+        started.extend([{*key.user_attrs["worker"]}] if isinstance(key, optuna.Trial) else [])
+        start(workers, key, *arguments, log=log)
+
+    def end_after_its_frames(workers: LocalWorkers, key: Any, reason: str) -> None:
+        wait_for(lambda: "in on_validation_batch_start" in log.read_text())
+        ended.append(reason)
+        end(workers, key, reason)
+
+    monkeypatch.setattr(hangs, "time", SimpleNamespace(monotonic=monotonic))
+    monkeypatch.setattr(session, "_TICK_S", 0.05)
+    monkeypatch.setattr(LocalWorkers, "start", start_noted)
+    monkeypatch.setattr(LocalWorkers, "end", end_after_its_frames)
+    callback = {"class_path": "tests.fault_callbacks.HangOnce", "init_args": {"marker": str(marker)}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    flags = ("--study.n_trials", "1", "--study.register", "false")
+    assert sandbox.tune("hung", *flags, "--study.trial_timeout", "60", config=config) == 0
+    assert ended == ["no sign of life for 1 min"]
+    assert started == [{"since"}, {"since"}]  # `status` shows no process of an earlier attempt
+    printed = (sandbox.folder / "outputs/hung/study.log").read_text(encoding="utf-8")
+    assert "trial 0 paused: no sign of life for 1 min" in printed
+    assert sandbox.tune("calm", *flags) == 0
+    assert _table(sandbox.trials("hung")) == _table(sandbox.trials("calm"))
+    assert sandbox.trials("hung")[0].user_attrs["deaths"] == 1
+    assert not (sandbox.folder / "outputs/hung/trial_0/sign_of_life").exists()
+
+
 def _interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
 
@@ -369,16 +410,29 @@ def _terminate_group(process: subprocess.Popen[str]) -> None:
     os.killpg(process.pid, signal.SIGTERM)
 
 
-@pytest.mark.parametrize(("stop", "number"), [(_interrupt, signal.SIGINT), (_terminate_group, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("stop", "number", "stage", "batches"),
+    [(_interrupt, signal.SIGINT, "train", 3), (_terminate_group, signal.SIGTERM, "validation", 4)],
+)
 def test_stop_pauses_the_running_trial_and_the_next_command_resumes_it(
-    sandbox: StudySandbox, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+    sandbox: StudySandbox,
+    stop: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    stage: str,
+    batches: int,
 ) -> None:
-    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number)
-    _assert_paused_at_its_batch(sandbox, "stopped")
+    config = _stop_amid_an_epoch(sandbox, "stopped", stop, number, stage)
+    _assert_paused_at_its_batch(sandbox, "stopped", batches)
     assert sandbox.tune("stopped", "--study.n_trials", "2", "--study.register", "false", config=config) == 0
     assert sandbox.tune("calm", "--study.n_trials", "2", "--study.register", "false") == 0
     assert _table(sandbox.trials("stopped")) == _table(sandbox.trials("calm"))
-    assert sandbox.steps(sandbox.runs("stopped")[0], "val_metric") == [0, 1, 2]
+    runs = [sandbox.runs(study)[0].info.run_id for study in ("stopped", "calm")]
+    for metric in ("val_metric", "val_loss", "train_loss"):
+        stopped, calm = (
+            {point.step: point.value for point in sandbox.client.get_metric_history(run, metric)} for run in runs
+        )
+        assert stopped == calm, metric
+        assert sandbox.steps(sandbox.runs("stopped")[0], metric) == [0, 1, 2]
 
 
 def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox) -> None:
@@ -397,28 +451,28 @@ def test_terminal_that_is_closed_pauses_the_running_trial(sandbox: StudySandbox)
     log = (sandbox.folder / "outputs/hung_up/study.log").read_text(encoding="utf-8")
     assert "trial 0 paused: interrupted" in log
     assert log.endswith("stopped: run the same command to resume\n")
-    _assert_paused_at_its_batch(sandbox, "hung_up")
+    _assert_paused_at_its_batch(sandbox, "hung_up", 3)
 
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str) -> None:
+def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str, batches: int) -> None:
     [trial] = sandbox.trials(study)
     assert trial.state == TrialState.WAITING
     assert "deaths" not in trial.user_attrs
     assert sandbox.runs(study)[0].info.status == "SCHEDULED"
     left = torch.load(sandbox.folder / f"outputs/{study}/trial_0/last.ckpt", weights_only=True)
-    assert (left["epoch"], left["global_step"]) == (1, 4 + 3)
+    assert (left["epoch"], left["global_step"]) == (1, 4 + batches)
 
 
-def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, dict[str, Any]]:
+def _waiting_study(sandbox: StudySandbox, study: str, stage: str = "train") -> tuple[list[str], Path, dict[str, Any]]:
     """Return the command of a study, the file that its first trial creates as it waits for a stop, and its config."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
-        "init_args": {"marker": str(marker), "epoch": 1, "batch": 2},
+        "init_args": {"marker": str(marker), "epoch": 1, "batch": 2, "stage": stage},
     }
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
     config = {"trainer": trainer, "data": data}
@@ -427,10 +481,14 @@ def _waiting_study(sandbox: StudySandbox, study: str) -> tuple[list[str], Path, 
 
 
 def _stop_amid_an_epoch(
-    sandbox: StudySandbox, study: str, stop: Callable[[subprocess.Popen[str]], None], number: signal.Signals
+    sandbox: StudySandbox,
+    study: str,
+    stop: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    stage: str = "train",
 ) -> dict[str, Any]:
     """Stop the first trial in the third batch of its second epoch, and return the study's config."""
-    command, marker, config = _waiting_study(sandbox, study)
+    command, marker, config = _waiting_study(sandbox, study, stage)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for(marker.exists)
         stop(process)

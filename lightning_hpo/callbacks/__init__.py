@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightning_hpo.callbacks.pruning import PruningCallback as PruningCallback
     from lightning_hpo.callbacks.random_state import RandomState as RandomState
     from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint as ResumeCheckpoint
+    from lightning_hpo.callbacks.sign_of_life import SignOfLife as SignOfLife
     from lightning_hpo.callbacks.stop_request import StopRequest as StopRequest
 
 _MODULES = {
@@ -28,6 +29,7 @@ _MODULES = {
     "PruningCallback": "pruning",
     "RandomState": "random_state",
     "ResumeCheckpoint": "resume_checkpoint",
+    "SignOfLife": "sign_of_life",
     "StopRequest": "stop_request",
 }
 __all__ = sorted(_MODULES)

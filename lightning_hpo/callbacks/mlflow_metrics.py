@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_hpo.callbacks.validation_steps import at_epoch_end, step_of_epoch_end, step_of_validation
+from lightning_hpo.config.lightning_private import restarts_in_validation
 from lightning_hpo.exceptions import NotFiniteError
 from lightning_hpo.tracking.entries import LogMetrics
 from lightning_hpo.tracking.outbox import Outbox
@@ -52,6 +53,18 @@ class MLflowMetrics(Callback):
         self._at_end = False  # whether that was after the last batch
         self._samples = 0
         self._started = self._seconds = self._validating = 0.0
+        self._restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the samples and seconds of the unfinished epoch, and the names of the validation's metrics."""
+        if self._restored is not None:
+            return self._restored
+        elapsed = self._seconds or time.monotonic() - self._started
+        return {"samples": self._samples, "elapsed": elapsed, "validation": sorted(self._validation)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training resumes."""
+        self._restored = state_dict
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read which steps the outbox holds already."""
@@ -60,12 +73,17 @@ class MLflowMetrics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the startup, and start the clock: `on_train_epoch_start` is not called for a resumed epoch."""
         self.on_train_epoch_start(trainer, pl_module)
+        if self._restored is not None:
+            self._samples, elapsed = self._restored["samples"], self._restored["elapsed"]
+            self._started, self._validation = self._started - elapsed, set(self._restored["validation"])
+            self._seconds = elapsed if restarts_in_validation(trainer) and at_epoch_end(trainer) else 0.0
+            self._restored = None
         if self._asked is not None and not self._logged:
             self._startup = {"startup_s": time.time() - self._asked}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the epoch."""
-        self._samples = 0
+        self._samples, self._seconds = 0, 0.0
         self._started = time.monotonic()
         self._last, self._at_end = None, False
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_hpo.config.lightning_private import restart_train_loader
+from lightning_hpo.config.lightning_private import restart_train_loader, restarts_in_validation
 
 __all__ = ["RandomState"]
 
@@ -32,6 +32,11 @@ class RandomState(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training resumes."""
         self._loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the states after a stop in a validation, which comes first now."""
+        if restarts_in_validation(trainer):
+            self._restore()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the states after a resume at the end of an epoch."""

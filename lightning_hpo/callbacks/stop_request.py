@@ -3,7 +3,6 @@
 import signal
 import time
 from types import FrameType
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -15,10 +14,7 @@ class StopRequestedError(Exception):
 
 
 class StopRequest(Callback):
-    """Treats SIGTERM as a stop request, and raises `StopRequestedError` between two validation batches.
-
-    Between two train batches `ResumeCheckpoint` raises it, after it has saved a checkpoint.
-    """
+    """Treats SIGTERM as a stop request, which `ResumeCheckpoint` grants after it has saved a checkpoint."""
 
     def __init__(self) -> None:
         self._listens = False
@@ -51,7 +47,3 @@ class StopRequest(Callback):
         """Replace Lightning's signal handler, which would stop after this batch without a checkpoint."""
         if self._listens:
             self.listen()
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
-        """Stop between two validation batches."""
-        self.check()

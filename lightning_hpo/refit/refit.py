@@ -21,7 +21,7 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.conclusion import conclude
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import StudyKey, folder_of
-from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.settings import StudySettings, trial_timeout_problems
 from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
@@ -48,6 +48,7 @@ class RefitSettings:
         seeds: Number of seeds for each of them.
         workers: Number of trials that train at the same time.
         per_device: Number of trials that share a GPU.
+        trial_timeout: Seconds without a sign of life after which a trial's process is killed; None for never.
         test: Whether to score the test split in the end.
     """
 
@@ -58,6 +59,7 @@ class RefitSettings:
     seeds: int = 5
     workers: int = 1
     per_device: int = 1
+    trial_timeout: float | None = None
     test: bool = True
 
 
@@ -76,6 +78,7 @@ def refit(settings: RefitSettings) -> int:
         for name in ("trials", "seeds", "workers", "per_device")
         if getattr(settings, name) < 1
     ]
+    problems += trial_timeout_problems("--trial_timeout", settings.trial_timeout)
     if problems:
         raise InputError(problems)
     database = StudyDatabase(settings.storage, StudySettings.storage_wait)
@@ -106,6 +109,11 @@ def _candidates(searched: optuna.Study, database: StudyDatabase, settings: Refit
         )
     begun = database.find(settings.study + SUFFIX)
     if begun is not None and StudyKey.REFIT_CANDIDATES in begun.user_attrs:
+        if begun.user_attrs.get(StudyKey.REFIT_OF_ID) not in (None, searched.user_attrs.get(StudyKey.ID)):
+            raise InputError(
+                f"{begun.study_name}: it is the refit of an earlier study with the name {settings.study}; delete it "
+                "with its folder, or run the search under another --study.name"
+            )
         had: list[int] = begun.user_attrs[StudyKey.REFIT_CANDIDATES]
         if len(had) != settings.trials:
             raise InputError(f"--trials: got {settings.trials}; {begun.study_name} was started with {len(had)}: {had}")
@@ -138,6 +146,7 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         n_trials=total,
         workers=settings.workers,
         per_device=settings.per_device,
+        trial_timeout=settings.trial_timeout,
         monitor=attributes[StudyKey.MONITOR],
         mode=attributes[StudyKey.MODE],
         outdir=str(folder_of(searched).path.parent),
@@ -156,7 +165,11 @@ def _spec(searched: optuna.Study, settings: RefitSettings, configs: Mapping[int,
         pruner=_class("optuna.pruners.NopPruner"),
         # The seed of the search has already influenced the choice of the candidates.
         sample=partial(_sample, configs, int(first[SEED]) + 1),
-        attributes={StudyKey.REFIT_OF: settings.study, StudyKey.REFIT_CANDIDATES: candidates},
+        attributes={
+            StudyKey.REFIT_OF: settings.study,
+            StudyKey.REFIT_OF_ID: attributes.get(StudyKey.ID),
+            StudyKey.REFIT_CANDIDATES: candidates,
+        },
         data_fingerprint=attributes.get(StudyKey.DATA_FINGERPRINT),
         counted=_ENDED,
         command=shlex.join(["lightning-hpo", "refit", settings.study, *numbers]),

@@ -16,6 +16,7 @@ from lightning_hpo.serving.checksums import DIGEST
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of, set_model_seal
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
+from lightning_hpo.study.lock import lock_models
 from lightning_hpo.study.ownership import owns_run
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
@@ -44,16 +45,8 @@ def register(
     folder = folder_of(study).trial(trial.number)
     restore_config(study, trial, tracker)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
-    versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
-    if versions:
-        version = versions[0]
-    else:
-        run_id = _own_run(study, trial, tracker)
-        uri = trial.user_attrs.get(TrialKey.MODEL_URI)
-        if uri is None or find_model(tracker, uri) is None:
-            uri, seal = _log_now(study, trial, folder, tracker.uri, run_id, workers)
-            set_model_seal(study, trial, seal)
-        version = _create_version(tracker, name, uri, study, trial)
+    with lock_models(folder_of(study), wait=True):  # `tune` deletes no model of which there is a version
+        version = _find_version(tracker, name, study, trial) or _make_version(tracker, name, study, trial, workers)
     verify(study, trial, folder, tracker, workers, version)
     return f"registered {name} version {version.version}, verified; " + update_alias(
         study, trial, tracker, version, promote=promote
@@ -73,6 +66,24 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
             f"`lightning-hpo status --study {study.study_name}` lists the trials"
         )
     return trial
+
+
+def _find_version(tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion | None:
+    versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
+    return versions[0] if versions else None
+
+
+def _make_version(
+    tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial, workers: Workers
+) -> ModelVersion:
+    """Create a version of the trial's model, and log the model before if necessary."""
+    run_id = _own_run(study, trial, tracker)
+    uri = trial.user_attrs.get(TrialKey.MODEL_URI)
+    if uri is None or find_model(tracker, uri) is None:
+        folder = folder_of(study).trial(trial.number)
+        uri, seal = _log_now(study, trial, folder, tracker.uri, run_id, workers)
+        set_model_seal(study, trial, seal)
+    return _create_version(tracker, name, uri, study, trial)
 
 
 def _own_run(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:

@@ -5,6 +5,8 @@ import json
 import shlex
 import socket
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from lightning_hpo.study_folder import StudyFolder
 __all__ = ["print_status"]
 
 _FILE_WIDTH = 160
+_SILENT_S = 600.0
 _FAILED_IN_A_ROW = 3
 _INTERRUPTED = "interrupted"
 """A trial whose process has exited without closing it; `tune` resumes it."""
@@ -73,7 +76,7 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
     about = study.about
     interrupted = _interrupted(study)
     alive = [trial for trial in study.of(TrialState.RUNNING) if trial.number not in interrupted]
-    running = [_running(trial, about.get(StudyKey.EPOCHS)) for trial in alive]
+    running = [_running(trial, about) for trial in alive]
     return {
         "study": study.name,
         "agent": about.get(StudyKey.AGENT),
@@ -93,7 +96,7 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "tuned_by": _lock_holder(study),
         "started_from": about.get(StudyKey.STARTED_FROM, {}).get("study"),
         "outdir": about.get(StudyKey.OUTDIR),
-        "next": _next(study, names),
+        "next": _next(study, names, running),
     }
 
 
@@ -107,10 +110,20 @@ def _interrupted(study: StudySummary) -> list[int]:
     return [trial.number for trial in running if trial.attributes.get(TrialKey.WORKER, {}).get("host", here) == here]
 
 
-def _running(trial: TrialSummary, epochs: int | None) -> dict[str, Any]:
+def _running(trial: TrialSummary, about: Mapping[str, Any]) -> dict[str, Any]:
     worker = {"since": trial.began} | trial.attributes.get(TrialKey.WORKER, {})
+    signs = [worker["since"]] if worker["since"] is not None else []
+    if StudyKey.OUTDIR in about:  # on another machine, the file is not there
+        with suppress(OSError):
+            signs.append(StudyFolder(Path(about[StudyKey.OUTDIR])).trial(trial.number).sign_of_life.stat().st_mtime)
     keys = ("since", "host", "pid", "device", "device_index")
-    return {"trial": trial.number, "epoch": trial.epochs, "epochs": epochs} | {key: worker.get(key) for key in keys}
+    return {
+        "trial": trial.number,
+        "epoch": trial.epochs,
+        "epochs": about.get(StudyKey.EPOCHS),
+        **{key: worker.get(key) for key in keys},
+        "sign_of_life": max(signs, default=None),
+    }
 
 
 def _lock_holder(study: StudySummary) -> str | None:
@@ -129,12 +142,12 @@ def _seconds_left(study: StudySummary, running: list[dict[str, Any]]) -> float |
     return eta.left(begun) if to_go else 0.0
 
 
-def _next(study: StudySummary, names: list[str]) -> str:
+def _next(study: StudySummary, names: list[str], running: list[dict[str, Any]]) -> str:
     """Return the next step for the user, in one line."""
     about, name, pid = study.about, shlex.quote(study.name), _lock_holder(study)
     command = about.get(StudyKey.COMMAND) or "the same `lightning-hpo tune` command"
     if pid is not None:
-        return f"nothing: process {pid} runs the study; to pause it: kill -INT {pid}"
+        return _hung(study, running) or f"nothing: process {pid} runs the study; to pause it: kill -INT {pid}"
     if StudyKey.AGENT not in about:
         return "nothing: the study was not made by `tune`"
     if study.of(TrialState.RUNNING) and not Path(outdir := about[StudyKey.OUTDIR]).is_dir():
@@ -145,6 +158,19 @@ def _next(study: StudySummary, names: list[str]) -> str:
         return f"print the result: {command}"
     then = f"register --study {name}" if f"{study.name}-refit" in names else f"refit {name}"
     return f"the study is complete: lightning-hpo report {name}, lightning-hpo {then}"
+
+
+def _hung(study: StudySummary, running: list[dict[str, Any]]) -> str:
+    """Return what to do about the trial that has given no sign of life for longest, if that is ten minutes ago."""
+    silent = [trial for trial in running if trial["sign_of_life"] is not None and trial["pid"] is not None]
+    trial = min(silent, key=lambda trial: float(trial["sign_of_life"]), default=None)
+    if trial is None or (seconds := time.time() - trial["sign_of_life"]) < _SILENT_S:
+        return ""
+    log = StudyFolder(Path(study.about[StudyKey.OUTDIR])).trial(trial["trial"]).log
+    return (
+        f"trial {trial['trial']} has given no sign of life for {duration(seconds)} ({log}); if it hangs, kill -KILL "
+        f"{trial['pid']} restarts it from its checkpoint, as --study.trial_timeout does"
+    )
 
 
 def _failed_in_a_row(study: StudySummary) -> str:
@@ -195,8 +221,9 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
 
 
 def _running_table(running: list[dict[str, Any]]) -> Table:
-    table = Table("running", "epoch", "for", "on", "process", box=None)
+    table = Table("running", "epoch", "for", "on", "process", "last sign of life", box=None)
     for trial in running:
+        signed = trial["sign_of_life"]
         gpu = "" if trial["device_index"] is None else f" {trial['device_index']}"
         table.add_row(
             f"trial {trial['trial']}",
@@ -204,6 +231,7 @@ def _running_table(running: list[dict[str, Any]]) -> Table:
             "-" if trial["since"] is None else duration(time.time() - trial["since"]),
             f"{trial['device'] or '-'}{gpu}",
             "-" if trial["pid"] is None else f"{trial['pid']} on {trial['host']}",
+            "-" if signed is None else f"{duration(time.time() - signed)} ago",
         )
     return table
 

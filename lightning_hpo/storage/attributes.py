@@ -60,6 +60,8 @@ class StudyKey:
     LEASE = "lease"
     """The process that tunes the study (see `storage.lease`)."""
     REFIT_OF = "refit_of"
+    REFIT_OF_ID = "refit_of_id"
+    """Id of the refitted study: another study may get its name later."""
     REFIT_CANDIDATES = "refit_candidates"
     REFIT_TESTED = "refit_tested"
 

@@ -14,8 +14,9 @@ from lightning_hpo.exceptions import InputError
 from lightning_hpo.flag_types import Bounds, type_problems
 from lightning_hpo.storage.objective import Objective, known_mode
 
-__all__ = ["StudySettings"]
+__all__ = ["StudySettings", "trial_timeout_problems"]
 
+_SHORTEST_TRIAL_TIMEOUT_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -30,6 +31,8 @@ class StudySettings:
         devices: Indices of the GPUs to use, such as [0, 1]; auto for all. Each trial gets one GPU.
         per_device: Number of trials that train on one GPU at the same time.
         timeout: Seconds (above 0) after which `tune` pauses the running trials and exits. The next call resumes them.
+        trial_timeout: Seconds (60 or more) without a sign of life after which a trial's process is killed. Its trial
+            resumes from its checkpoint. Signs are given between batches. Default: never.
         from_: Study in the same database to start from. Its best points are tried after the config's own values.
         queue: Number of best trials of --study.from whose values are tried after the config's own.
         narrow: Share of each range to keep around the value of --study.from's best trial (above 0, at most 1).
@@ -57,6 +60,7 @@ class StudySettings:
     devices: list[int] | Literal["auto"] = "auto"
     per_device: Annotated[int, Bounds(1)] = 1
     timeout: float | None = None
+    trial_timeout: float | None = None
     from_: str | None = None
     queue: Annotated[int, Bounds(0)] = 3
     narrow: float | None = None
@@ -122,6 +126,7 @@ class StudySettings:
             found.append(f"--study.checkpoint_minutes: got {self.checkpoint_minutes}; use a number of minutes above 0")
         if self.timeout is not None and self.timeout <= 0:
             found.append(f"--study.timeout: got {self.timeout}; use a number of seconds above 0, or omit it")
+        found += trial_timeout_problems("--study.trial_timeout", self.trial_timeout)
         if not 0 <= self.storage_wait < math.inf:
             found.append(f"--study.storage_wait: got {self.storage_wait}; use a number of seconds, 0 or more")
         return found + self._warm_start_problems()
@@ -136,3 +141,12 @@ class StudySettings:
         if self.from_ is not None and self.from_ == self.name:
             found.append(f"--study.from: got {self.from_}, which is this study; name another one")
         return found
+
+
+def trial_timeout_problems(flag: str, seconds: float | None) -> list[str]:
+    """Return a line if a timeout of trials is so short that it could kill those that do not hang."""
+    if seconds is None or seconds >= _SHORTEST_TRIAL_TIMEOUT_S:
+        return []
+    return [
+        f"{flag}: got {seconds}; use 60 seconds or more, and more than the start of a trial or its longest batch takes"
+    ]

@@ -74,6 +74,8 @@ def identity_problems(study: optuna.Study, spec: StudySpec, space: SearchSpace) 
             f"--study.name: {name} has {len(study.directions)} objectives, and a study of `tune` has one; use another "
             "--study.name"
         ]
+    if problems := _kind_problems(study, spec):
+        return problems
     problems = [
         f"--study.name: {name} was started with {key} {study.user_attrs[key]}, and now it is {value}; use the same, or "
         "another name"
@@ -97,6 +99,20 @@ def identity_problems(study: optuna.Study, spec: StudySpec, space: SearchSpace) 
         if flag in before and _shown(before[flag]) != _shown(now[flag])
     ]
     return problems + space.mismatches(study)
+
+
+def _kind_problems(study: optuna.Study, spec: StudySpec) -> list[str]:
+    """Refuse a search in the study of a refit, and a refit in that of a search: their names may be the same."""
+    name, stored, wanted = (
+        study.study_name,
+        study.user_attrs.get(StudyKey.REFIT_OF),
+        spec.attributes.get(StudyKey.REFIT_OF),
+    )
+    if stored == wanted or (stored is None and not study.get_trials(deepcopy=False)):
+        return []
+    if wanted is None:
+        return [f"--study.name: {name} is the refit of {stored}, not a search; use another --study.name"]
+    return [f"--study.name: {name} is a search, not the refit of {wanted}; run the search under another name"]
 
 
 def _shown(value: Any) -> str:

@@ -50,6 +50,7 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         threads=max(1, usable_cpus() // session.workers.count),
         asked=asked,
     )
+    trial.set_user_attr(TrialKey.WORKER, {"since": asked})  # instead of the process of an earlier attempt
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)
     if session.stopping.requested:  # a signal arrived while the trial was starting
         session.workers.stop()

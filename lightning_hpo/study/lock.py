@@ -1,9 +1,9 @@
-"""Lock of a study's folder: at most one process tunes a study."""
+"""Locks of a study's folder: at most one process tunes a study, and none deletes a model that another registers."""
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -12,7 +12,7 @@ from filelock import lock_descriptor
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.study_folder import StudyFolder
 
-__all__ = ["lock_holder", "lock_study"]
+__all__ = ["lock_holder", "lock_models", "lock_study"]
 
 
 def lock_holder(folder: Path) -> str | None:
@@ -84,6 +84,21 @@ def _open_locked(folder: Path) -> Iterator[tuple[TextIO, bool]]:
     raise InputError(
         f"--study.name: {who} is tuning {folder.name}; wait until it exits, or stop it and use more --study.workers"
     )
+
+
+@contextmanager
+def lock_models(folder: StudyFolder, *, wait: bool) -> Iterator[bool]:
+    """Lock the models and the weights of a study's trials: to delete some, or to register one.
+
+    Yields:
+        Whether they are locked. With `wait`, they are not only if the folder cannot be written or locked.
+    """
+    with ExitStack() as stack:
+        locked = False
+        with suppress(OSError):
+            file = stack.enter_context(folder.models_lock.open("a"))
+            locked = lock_descriptor(file.fileno(), blocking=wait)
+        yield locked
 
 
 def _replace(file: TextIO, text: str) -> None:

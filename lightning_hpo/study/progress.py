@@ -18,6 +18,8 @@ from lightning_hpo.trial.outcome import Outcome
 
 __all__ = ["ProgressDisplay"]
 
+_SILENT_S = 60.0
+
 
 class ProgressDisplay(StudyCallback):
     """Shows one bar for the study (trials, best value, time left) and one for each running trial."""
@@ -27,18 +29,19 @@ class ProgressDisplay(StudyCallback):
         self._live = session.console.is_terminal
         self._total, self._monitor = session.spec.settings.n_trials, session.spec.settings.monitor
         self._started: dict[int, float] = {}
+        self._signed: dict[int, float] = {}
         self._shown_epoch: dict[int, int] = {}
         self._tasks: dict[int, TaskID] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]} {task.fields[silent]}"),
             console=session.console,
             transient=True,
             disable=not self._live,
         )
-        self._study = self._progress.add_task("study", total=self._total, note="")
+        self._study = self._progress.add_task("study", total=self._total, note="", silent="")
 
     def on_study_start(self) -> None:
         """Show what the study starts from, and the bars."""
@@ -64,13 +67,14 @@ class ProgressDisplay(StudyCallback):
         """Show a bar for the trial."""
         number = trial.number
         if number not in self._tasks:
-            self._tasks[number] = self._progress.add_task(f"trial {number}", total=1.0, note="starting")
-        self._started[number] = time.monotonic()
+            self._tasks[number] = self._progress.add_task(f"trial {number}", total=1.0, note="starting", silent="")
+        self._started[number] = self._signed[number] = time.monotonic()
         if not self._live:
             self._session.say(f"trial {number} {'resumes' if resumed else 'starts'}")
 
     def on_message(self, trial: optuna.Trial, message: messages.Message) -> None:
         """Show how far the trial is, or a line from it."""
+        self._signed[trial.number] = time.monotonic()
         match message:
             case messages.Progress():
                 self._show(trial.number, message)
@@ -89,11 +93,18 @@ class ProgressDisplay(StudyCallback):
             self._shown_epoch[number] = progress.epoch
             self._session.say(f"trial {number} epoch {progress.epoch + 1}/{epochs or '?'} {shown}".rstrip())
 
+    def on_wait(self) -> None:
+        """Mark the bars of trials that have given no sign of life for a minute."""
+        now = time.monotonic()
+        for number, signed in self._signed.items():
+            silent = f"no sign of life for {duration(now - signed)}" if now - signed >= _SILENT_S else ""
+            self._progress.update(self._tasks[number], silent=silent)
+
     def on_trial_end(self, trial: optuna.Trial, state: TrialState, outcome: Outcome) -> None:
         """Remove the trial's bar and show its outcome."""
         del state
         self._progress.remove_task(self._tasks.pop(trial.number))
-        del self._started[trial.number]
+        del self._started[trial.number], self._signed[trial.number]
         self._update()
         done = "" if self._live else f"  [{self._session.done}/{self._total}{self._note()}]"
         self._session.say(f"trial {trial.number} {outcome_line(outcome, self._monitor)}{done}")

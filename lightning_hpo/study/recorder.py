@@ -32,6 +32,7 @@ def record_outcome(study: optuna.Study, trial: optuna.Trial, outbox: Outbox, out
     if outbox.begun:
         _write(outbox, state, outcome)
     _set_attributes(trial, stored.user_attrs, outcome, outbox.run_id)
+    outbox.folder.sign_of_life.unlink(missing_ok=True)
     if state == TrialState.WAITING:
         pause_trial(study, trial)
         return state

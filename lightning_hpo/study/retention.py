@@ -12,6 +12,7 @@ from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.studies import ranked
 from lightning_hpo.study.callback import StudyCallback
+from lightning_hpo.study.lock import lock_models
 from lightning_hpo.tracking.logged_models import delete_model
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.outcome import Outcome
@@ -90,9 +91,12 @@ class CheckpointRetention(StudyCallback):
             self._ended.append((trial.number, state, outcome.value, outcome.model_uri))
 
     def on_wait(self) -> None:
-        """Delete what the trials that have ended no longer need."""
-        while self._ended:
-            self._delete_after(*self._ended.pop(0))
+        """Delete what the trials that have ended no longer need, unless a model is being registered meanwhile."""
+        if not self._ended:
+            return
+        with lock_models(self._folder, wait=False) as locked:
+            while locked and self._ended:
+                self._delete_after(*self._ended.pop(0))
 
     def on_study_complete(self) -> None:
         """Delete the checkpoints of failed trials."""
@@ -101,8 +105,9 @@ class CheckpointRetention(StudyCallback):
 
     def keep_only(self, number: int) -> None:
         """Delete the weights of all trials but one."""
-        for surplus in [other for other in self._kept if other != number]:
-            self._delete(surplus, self._kept.pop(surplus)[1])
+        with lock_models(self._folder, wait=True):
+            for surplus in [other for other in self._kept if other != number]:
+                self._delete(surplus, self._kept.pop(surplus)[1])
 
     def _delete_after(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:
         for path in self._folder.trial(number).resume_files:

@@ -2,12 +2,14 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import multiprocessing
 import os
 import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +30,7 @@ _LONGEST_FOLDER = 60
 """A socket's path has at most 104 bytes on macOS and 108 on Linux; multiprocessing adds up to 36 to the folder's."""
 _NO_EXIT_CODE = 255  # what multiprocessing gives a process whose server cannot report an exit code
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+_PRINT_FRAMES = signal.SIGUSR1
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,18 @@ class ProcessExit:
     Args:
         exitcode: Exit code; minus the signal's number if a signal killed the process.
         with_server: Whether the process was killed because the server that forked it exited.
+        killed_for: Why `Workers.end` has killed the process, in words; empty if it has not.
     """
 
     exitcode: int
     with_server: bool = False
+    killed_for: str = ""
 
     @property
     def reason(self) -> str:
         """Why the process exited, in words."""
+        if self.killed_for:
+            return self.killed_for
         if self.with_server:
             return "the server of the trial processes has exited"
         if self.exitcode < 0:
@@ -97,6 +104,12 @@ class Workers(Protocol):
     def kill(self) -> None:
         """Kill every process."""
 
+    def print_frames(self, key: Any) -> None:
+        """Let a process print to its log what its threads execute; a process that hangs does so, too."""
+
+    def end(self, key: Any, reason: str) -> None:
+        """Kill a process. Its `ProcessExit` has the reason, and follows in a limited time even if it cannot exit."""
+
 
 def start_server() -> None:
     """Start the server that forks the processes, unless it runs; its imports continue in the background."""
@@ -148,6 +161,8 @@ class LocalWorkers:
         self._gpus, self._per_gpu = tuple(gpus), per_gpu
         self._context = multiprocessing.get_context("forkserver")
         self._running: dict[Any, _Running] = {}
+        self._ended: dict[Any, tuple[str, float]] = {}
+        """Reason and latest time of the exit of each process that `end` has killed."""
         self._leaving: list[ForkServerProcess] = []
 
     @property
@@ -191,15 +206,19 @@ class LocalWorkers:
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
-        pipes = {running.pipe: key for key, running in self._running.items()}
-        ready = connection.wait(list(pipes), timeout)
+        running = dict(self._running)
+        # A child of a process, such as one of its DataLoader, may hold the pipe open after the exit of the process.
+        handles = [handle for each in running.values() for handle in (each.pipe, each.process.sentinel)]
+        ready = connection.wait(handles, timeout)
         messages: list[tuple[Any, Any]] = []
-        for pipe, key in pipes.items():
-            if pipe not in ready:
-                continue
-            try:
-                messages.append((key, pipe.recv()))
-            except (EOFError, OSError):  # OSError: it was killed while sending
+        for key, (process, pipe, *_) in running.items():
+            exited = process.sentinel in ready
+            if pipe in ready or (exited and pipe.poll()):
+                try:
+                    messages.append((key, pipe.recv()))
+                except (EOFError, OSError):  # OSError: it was killed while sending
+                    messages.append((key, self._collect_exit_code(key)))
+            elif exited or self._is_overdue(key):
                 messages.append((key, self._collect_exit_code(key)))
         return messages
 
@@ -222,6 +241,7 @@ class LocalWorkers:
     def release(self, key: Any) -> None:
         """Free the worker after the process's last message, without waiting for its exit."""
         ended = self._running.pop(key)
+        self._ended.pop(key, None)
         ended.pipe.close()
         self._leaving.append(ended.process)
 
@@ -232,7 +252,9 @@ class LocalWorkers:
             process.join(_LEAVING_S)
             if process.is_alive():  # its result has been received; a library's clean-up hangs
                 process.kill()
-                process.join()
+                process.join(_LEAVING_S)
+            if process.is_alive():  # it hangs in the kernel; the exit of Python must not wait for it
+                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
 
     def stop(self) -> None:
         """Ask every process to stop at its next batch."""
@@ -244,16 +266,38 @@ class LocalWorkers:
         for process in self._alive():
             process.kill()
 
+    def print_frames(self, key: Any) -> None:
+        """Let a process print to its log what its threads execute."""
+        self._signal(key, _PRINT_FRAMES)
+
+    def end(self, key: Any, reason: str) -> None:
+        """Kill a process, and wait for its exit at most half a minute: it may hang in the kernel."""
+        if key in self._running:
+            self._ended[key] = (reason, time.monotonic() + _LEAVING_S)
+            self._signal(key, signal.SIGKILL)
+
+    def _signal(self, key: Any, number: int) -> None:
+        process = self._running[key].process
+        if process.is_alive() and process.pid is not None:
+            os.kill(process.pid, number)
+
+    def _is_overdue(self, key: Any) -> bool:
+        return key in self._ended and time.monotonic() >= self._ended[key][1]
+
     def _alive(self) -> list[ForkServerProcess]:
         """Return the processes that have not exited. The PID of an exited one may belong to another program."""
         return [running.process for running in self._running.values() if running.process.is_alive()]
 
     def _collect_exit_code(self, key: Any) -> ProcessExit:
-        ended = self._running.pop(key)
-        ended.process.join()
+        ended, (reason, latest) = self._running.pop(key), self._ended.pop(key, ("", time.monotonic() + _LEAVING_S))
         ended.pipe.close()
+        ended.process.join(max(0.0, latest - time.monotonic()))
+        if ended.process.is_alive():
+            self._leaving.append(ended.process)
+            return ProcessExit(-signal.SIGKILL, killed_for=reason)
         exitcode = ended.process.exitcode or 0
-        return ProcessExit(exitcode, with_server=exitcode == _NO_EXIT_CODE and _has_exited(ended.server))
+        with_server = exitcode == _NO_EXIT_CODE and _has_exited(ended.server)
+        return ProcessExit(exitcode, with_server, reason)
 
 
 def _has_exited(server: int) -> bool:
@@ -275,6 +319,7 @@ def _run(target: Callable[..., None], arguments: tuple[Any, ...], pipe: Connecti
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     _die_with_parent()
     _print_to(log)
+    faulthandler.register(_PRINT_FRAMES, all_threads=True)  # file, line and function only: no values
     # Ignore signals to the process group: the study process decides when this process stops.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -10,6 +10,7 @@ from lightning_hpo.hardware.memory import GpuUse
 from lightning_hpo.trial.outcome import Outcome
 
 __all__ = [
+    "Alive",
     "IsBest",
     "Message",
     "Notice",
@@ -61,6 +62,11 @@ class OutboxWritten:
 
 
 @dataclass(frozen=True)
+class Alive:
+    """Sign of life of the trial."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """Progress of the training.
 
@@ -84,4 +90,4 @@ class Notice:
     text: str
 
 
-Message = Request | OutboxWritten | Progress | Notice | GpuUse | Outcome
+Message = Request | OutboxWritten | Alive | Progress | Notice | GpuUse | Outcome

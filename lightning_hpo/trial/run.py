@@ -22,6 +22,7 @@ from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
 from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint, find_checkpoint, is_out_of_memory
+from lightning_hpo.callbacks.sign_of_life import SignOfLife
 from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.config.errors import early_reason
 from lightning_hpo.exceptions import LightningHpoError, NotFiniteError
@@ -34,7 +35,7 @@ from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.logged_models import delete_models_of
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
-from lightning_hpo.trial.messages import Notice, Progress
+from lightning_hpo.trial.messages import Alive, Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
 from lightning_hpo.trial.remote_trial import RemoteTrial, StudyExitedError
 from lightning_hpo.trial.trainer import rebuild_trial
@@ -141,6 +142,7 @@ def trial_callbacks(
         RandomState(),
         stop,
         MLflowMetrics(outbox, monitor, task.asked),
+        SignOfLife(task.folder.sign_of_life, lambda: remote.send(Alive())),
         ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
         PruningCallback(remote, monitor),
         best,

@@ -20,6 +20,7 @@ from lightning_hpo.callbacks import (
     PruningCallback,
     RandomState,
     ResumeCheckpoint,
+    SignOfLife,
     StopRequest,
 )
 from lightning_hpo.tracking.outbox import Outbox
@@ -41,6 +42,7 @@ def make(study: optuna.Study, outbox: Outbox, tmp_path: Path) -> Make:
             stop,
             MLflowMetrics(outbox, "val_metric"),
             ProgressReport(lambda *progress: None, "val_metric"),
+            SignOfLife(tmp_path / "sign_of_life", lambda: None),
             PruningCallback(trial, "val_metric"),
             PredictionWriter(io.StringIO()),
             MLflowModelCheckpoint(tmp_path / "best", wanted=lambda _: False),

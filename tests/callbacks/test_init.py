@@ -19,6 +19,7 @@ def test_package_exports_every_callback() -> None:
         "PruningCallback",
         "RandomState",
         "ResumeCheckpoint",
+        "SignOfLife",
         "StopRequest",
     ]
     exported = {getattr(lightning_hpo.callbacks, name) for name in lightning_hpo.callbacks.__all__}

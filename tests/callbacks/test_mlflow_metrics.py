@@ -4,14 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
+from lightning_hpo.callbacks.resume_checkpoint import ResumeCheckpoint
+from lightning_hpo.callbacks.stop_request import StopRequest, StopRequestedError
 from lightning_hpo.exceptions import NotFiniteError
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import Tracker
-from tests.callbacks.conftest import Fit
+from tests.callbacks.conftest import Fit, Terminator
 from tests.foreign import ForeignData, ForeignModule
 
 
@@ -62,6 +64,29 @@ def test_clock_starts_again_in_a_resumed_epoch(
     trainer.fit(ForeignModule(), data, ckpt_path=tmp_path / "step=3.ckpt", weights_only=True)
     [(_, rate)] = _history(tracker, run_id, "samples_per_s")
     assert rate > 16 / (time.monotonic() - began)
+
+
+@pytest.mark.usefixtures("restored_signal_handler")
+@pytest.mark.parametrize("at", [("validation", 1, 2), ("train", 1, 3), ("train", 2, 1)], ids=str)
+@pytest.mark.parametrize("validated", [1, 2])
+def test_stopped_epoch_has_the_metrics_of_an_uninterrupted_one(
+    fit: Fit, tracker: Tracker, run_id: str, outbox: Outbox, tmp_path: Path, at: tuple[str, int, int], validated: int
+) -> None:
+    values, last = [0.25, 0.5, 0.375, 0.625], tmp_path / "kept" / "last.ckpt"
+
+    def trained(*callbacks: Callback, ckpt_path: Path | None = None) -> None:
+        (stop := StopRequest()).listen()
+        own = [stop, MLflowMetrics(outbox, "val_metric"), *callbacks, ResumeCheckpoint(tmp_path / "kept", stop)]
+        fit(values, own, ckpt_path=ckpt_path, check_val_every_n_epoch=validated)
+
+    with pytest.raises(StopRequestedError):
+        trained(Terminator(*at))
+    trained(ckpt_path=last)
+    steps = list(range(4))
+    assert _history(tracker, run_id, "val_metric") == [*enumerate(values)][validated - 1 :: validated]
+    assert [step for step, _ in _history(tracker, run_id, "train_loss")] == steps
+    rates = _history(tracker, run_id, "samples_per_s")
+    assert [step for step, rate in rates if 0 < rate < math.inf] == steps
 
 
 def test_monitor_that_is_not_finite_is_an_error(

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import random
+import signal
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanMetric
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.callbacks import resume_checkpoint
@@ -155,15 +158,15 @@ def test_agent_stopped_within_an_epoch_equals_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize(("workers", "options"), [(0, {}), (2, {}), (0, {"max_steps": 1000})])
-def test_agent_stopped_in_validation_resumes_from_the_end_of_the_epoch_before(
+def test_agent_stopped_in_validation_resumes_with_this_validation(
     workers: int, options: dict[str, Any], demo: Path, tmp_path: Path, quiet_trainer: MakeTrainer
 ) -> None:
     through = _Training(EvidenceAgent, demo, tmp_path / "through", quiet_trainer)
-    weights, metrics, _ = through.run(seed=3, **options)
+    weights, metrics, batches = through.run(seed=3, **options)
     parts = _Training(EvidenceAgent, demo, tmp_path / "parts", quiet_trainer)
-    parts.run(seed=3, workers=workers, stop_at=("validation", 1, 0), **options)
-    own_weights, own_metrics, batches = parts.run(seed=4, workers=workers, **options)
-    assert batches[0] == ("train", 1, 0)
+    *_, first = parts.run(seed=3, workers=workers, stop_at=("validation", 1, 0), **options)
+    own_weights, own_metrics, second = parts.run(seed=4, workers=workers, **options)
+    assert first[:-1] + second == batches
     assert own_metrics == {epoch: metrics[epoch] for epoch in (1, 2)}
     assert all(torch.equal(own_weights[name], weights[name]) for name in weights)
 
@@ -180,6 +183,39 @@ class _Placed(ForeignData):
     def train_dataloader(self) -> DataLoader[Any]:
         sampler = TrainBatchSampler(np.arange(40).take, windows=40, kept=np.arange(10), drawn=10, batch_size=4, seed=1)
         return TrainLoader(_Rows(), sampler)
+
+
+class _Endless(_Placed):
+    """The same batches, from a loader without a length."""
+
+    def train_dataloader(self) -> Any:
+        return _WithoutLength(super().train_dataloader())
+
+
+class _WithoutLength:
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+
+class _Shuffled(ForeignData):
+    """Batches in another order in each epoch, without a position; validation draws from the global generator."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(super().train_dataloader().dataset, batch_size=self.batch_size, shuffle=True)
+
+
+class _AlsoStateful(ForeignData):
+    def __init__(self) -> None:
+        super().__init__(placed=True)
+
+
+class _SanityTerminator(Callback):
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Asking(ForeignModule):
@@ -236,7 +272,9 @@ class _Fit:
         stop.listen()
         resume = ResumeCheckpoint(self.folder, stop, every_s)
         trainer = self.make_trainer(
-            callbacks=[stop, batches, *more, resume], enable_checkpointing=True, **{"max_epochs": 3, **options}
+            callbacks=[RandomState(), stop, batches, *more, resume],
+            enable_checkpointing=True,
+            **{"max_epochs": 3, **options},
         )
         checkpoint, self.notice = find_checkpoint(self.folder)
         with contextlib.suppress(StopRequestedError, torch.OutOfMemoryError, _Killed):
@@ -272,6 +310,31 @@ def test_module_resumes_where_it_stopped_with_any_schedule(
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
 
 
+class _Logging(ForeignModule):
+    """Logs in each way that an epoch sums up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanMetric()
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.mean.update(loss.detach())
+        self.log("train_mean", self.mean, on_step=False, on_epoch=True)
+        for reduce in ("min", "max", "sum"):
+            self.log(f"train_{reduce}", loss, on_step=True, on_epoch=True, reduce_fx=reduce)
+        return loss
+
+
+@pytest.mark.parametrize("at", [("train", 1, 2), ("train", 1, 4), ("validation", 1, 0)], ids=str)
+def test_values_of_an_epoch_cover_the_batches_before_a_stop(fit: _Fit, through: _Fit, at: tuple[str, int, int]) -> None:
+    whole, part = _Metrics(), _Metrics()
+    through(_Logging, more=[whole])
+    fit(_Logging, stop_at=at)
+    fit(_Logging, more=[part])
+    assert part.seen == {epoch: whole.seen[epoch] for epoch in (1, 2)}
+
+
 def test_state_is_saved_within_epochs_when_due(fit: _Fit, through: _Fit) -> None:
     weights, batches = through()
     _, first = fit(every_s=0.0, more=[_KillAt(1, 3)])
@@ -300,22 +363,6 @@ def test_loader_without_state_resumes_from_the_end_of_an_epoch(fit: _Fit, throug
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
 
 
-class _Endless(_Placed):
-    """The same batches, from a loader without a length."""
-
-    def train_dataloader(self) -> Any:
-        return _WithoutLength(super().train_dataloader())
-
-
-class _WithoutLength:
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-        self.state_dict, self.load_state_dict = loader.state_dict, loader.load_state_dict
-
-    def __iter__(self) -> Any:
-        return iter(self.loader)
-
-
 def test_batches_fetched_ahead_are_not_lost(fit: _Fit) -> None:
     _, first = fit(data=_Endless, stop_at=("train", 1, 2), every_s=0.0)
     assert first[-1] == ("train", 1, 2)
@@ -339,13 +386,56 @@ def test_stop_waits_a_limited_time(fit: _Fit, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("options", "batch"), [({}, 4), ({"val_check_interval": 2}, 1)], ids=["at the end", "in the middle"]
+    ("data", "options", "at"),
+    [
+        (_Placed, {}, ("train", 1, 4)),
+        (_Placed, {}, ("validation", 0, 0)),
+        (_Placed, {}, ("validation", 2, 3)),
+        (_Placed, {"max_steps": 1000}, ("validation", 1, 3)),
+        (_Placed, {"accumulate_grad_batches": 3}, ("validation", 1, 1)),
+        (_Placed, {"val_check_interval": 2}, ("train", 1, 1)),
+        (_Placed, {"val_check_interval": 2}, ("validation", 1, 1)),
+        (_Placed, {"val_check_interval": 3, "check_val_every_n_epoch": None}, ("validation", 1, 0)),
+        (ForeignData, {}, ("train", 1, 3)),
+        (ForeignData, {}, ("validation", 1, 2)),
+        (_Shuffled, {}, ("validation", 1, 2)),
+        (_Endless, {}, ("validation", 1, 2)),
+        (_AlsoStateful, {}, ("validation", 1, 2)),
+    ],
+    ids=str,
 )
-def test_stop_before_a_validation_does_not_skip_it(fit: _Fit, options: dict[str, Any], batch: int) -> None:
-    _, first = fit(stop_at=("train", 1, batch), **options)
-    assert first[-1] == ("train", 1, batch)
-    _, second = fit(**options)
-    assert second[0] == ("train", 1, 0)
+def test_stop_before_or_in_a_validation_resumes_with_this_validation(
+    fit: _Fit, through: _Fit, data: Any, options: dict[str, Any], at: tuple[str, int, int]
+) -> None:
+    weights, batches = through(_Logging, data=data, more=[whole := _Metrics()], **options)
+    _, first = fit(_Logging, data=data, stop_at=at, **options)
+    own_weights, second = fit(_Logging, data=data, more=[part := _Metrics()], **options)
+    assert first[-1] == at
+    assert second[0] == ("validation", at[1], 0)
+    begun = first.index(second[0], first.index(("train", at[1], 0))) if at[0] == "validation" else len(first)
+    assert first[:begun] + second == batches
+    assert part.seen == {epoch: whole.seen[epoch] for epoch in range(at[1], 3)}
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+def test_stop_in_a_validation_of_other_weights_resumes_before_it(fit: _Fit, through: _Fit) -> None:
+    weights, _ = through(more=[EMAWeightAveraging(decay=0.5)])
+    fit(stop_at=("validation", 1, 1), more=[EMAWeightAveraging(decay=0.5)])
+    own_weights, batches = fit(more=[EMAWeightAveraging(decay=0.5)])
+    assert batches[0] == ("train", 1, 0)
+    assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+def test_stop_in_a_validation_at_a_time_resumes_before_it(fit: _Fit) -> None:
+    timed: Any = {"val_check_interval": timedelta(microseconds=1), "check_val_every_n_epoch": None}
+    fit(stop_at=("validation", 1, 1), **timed)
+    assert fit(**timed)[1][0] == ("train", 1, 0)
+
+
+def test_stop_in_the_sanity_check_saves_nothing(fit: _Fit) -> None:
+    fit.folder.mkdir()
+    fit(more=[_SanityTerminator()])
+    assert fit.files() == []
 
 
 def test_stop_at_the_end_of_an_epoch_without_validation_loses_nothing(fit: _Fit, through: _Fit) -> None:
@@ -401,7 +491,7 @@ def test_kill_at_any_moment_leaves_a_whole_checkpoint(
 ) -> None:
     weights, _ = through()
     fit(stop_at=("train", 1, 0))
-    fit(stop_at=("validation", 2, 0))  # last.ckpt and previous.ckpt are both from the end of an epoch
+    fit(more=[_KillAt(2, 0)])  # last.ckpt and previous.ckpt are both from the end of an epoch
     assert fit.files() == ["last.ckpt", "previous.ckpt"]
     with monkeypatch.context() as patch:
         _kill_at(instant, patch)

@@ -9,15 +9,6 @@ from tests.callbacks.conftest import Fit, Terminator
 pytestmark = pytest.mark.usefixtures("restored_signal_handler")
 
 
-@pytest.mark.parametrize("at", [("validation", 0, 1), ("validation", 1, 3)])
-def test_validation_stops_after_the_batch_of_the_signal(fit: Fit, at: tuple[str, int, int]) -> None:
-    stop, terminator = StopRequest(), Terminator(*at)
-    stop.listen()
-    with pytest.raises(StopRequestedError):
-        fit([0.25, 0.5], [stop, terminator])
-    assert terminator.seen[-1] == at
-
-
 def test_training_without_a_request_finishes(fit: Fit) -> None:
     stop, counter = StopRequest(), Terminator("nowhere", 0, 0)
     stop.listen()
@@ -47,6 +38,6 @@ def test_stop_can_be_granted_later() -> None:
 def test_lightning_does_not_stop_before_the_request_is_granted(fit: Fit) -> None:
     stop, terminator = StopRequest(), Terminator("train", 0, 1)
     stop.listen()
-    with pytest.raises(StopRequestedError):
-        fit([0.25], [stop, terminator])
-    assert terminator.seen[-1] == ("validation", 0, 0)
+    fit([0.25], [stop, terminator])
+    assert stop.requested
+    assert len(terminator.seen) == 4 + 4

@@ -152,6 +152,20 @@ def test_refit_reports_failed_seeds_and_a_missing_test_step(sandbox: StudySandbo
     assert "trial 0 failed with seed 19 (val_loss is nan at epoch 0)" in capsys.readouterr().out
 
 
+def test_refit_of_another_study_of_the_name_is_refused(sandbox: StudySandbox, capsys: Captured) -> None:
+    _search(sandbox, "first", "--study.n_trials", "1", "--trainer.max_epochs", "1")
+    _search(sandbox, "first-refit", "--study.n_trials", "1", "--trainer.max_epochs", "1")
+    with unchanged(sandbox.folder):
+        assert _refit(sandbox, "first", "--trials", "1") == 2
+    assert "first-refit is a search, not the refit of first" in capsys.readouterr().err
+    begun = optuna.load_study(study_name="first-refit", storage=sandbox.storage)
+    for key, value in {"refit_of": "first", "refit_of_id": "of a deleted study", "refit_candidates": [0]}.items():
+        begun.set_user_attr(key, value)
+    with unchanged(sandbox.folder):
+        assert _refit(sandbox, "first", "--trials", "1") == 2
+    assert "first-refit: it is the refit of an earlier study with the name first" in capsys.readouterr().err
+
+
 def test_printed_command_registers_the_tested_model(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1")
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "3") == 0
@@ -175,6 +189,7 @@ def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandb
     for study, flags, line in (
         ("first", ("--trials", "2"), "--trials: got 2; first has only 1 complete"),
         ("first", ("--seeds", "0"), "--seeds: got 0; use 1 or more"),
+        ("first", ("--trial_timeout", "nan"), "--trial_timeout: got nan; use 60 seconds or more"),
         ("elsewhere", (), "elsewhere: the study was not created by `tune`"),
         ("second", (), "--study second: no such study"),
     ):

@@ -1,13 +1,20 @@
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from lightning_hpo.exceptions import InputError, LightningHpoError
+from lightning_hpo.registry import register as module
 from lightning_hpo.registry.promote import ALIAS
 from lightning_hpo.registry.register import register
+from lightning_hpo.storage.attributes import folder_of
+from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.outcome import Outcome, OutcomeKind
+from tests.registry.conftest import copy_study
 from tests.study_sandbox import StudySandbox
 
 
@@ -77,6 +84,23 @@ def test_any_complete_trial_with_a_checkpoint_can_be_registered(sandbox: StudySa
         register(study, tracker, LocalWorkers(1), number=ranked[2].number)
     with pytest.raises(InputError, match=r"^--trial: got 7, which is not a complete trial of first; `lightning-hpo"):
         register(study, tracker, LocalWorkers(1), number=7)
+
+
+def test_tune_deletes_no_model_while_it_is_registered(tiny: StudySandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, _ = copy_study(tiny, "busy")
+    best, tracker = study.best_trial, Tracker(tiny.tracking_uri)
+    retention, create_version = CheckpointRetention(study, tracker, keep=1), module._create_version
+
+    def create_while_a_better_trial_ends(*arguments: Any) -> Any:
+        better = Outcome(OutcomeKind.COMPLETE, value=2.0)
+        retention.on_trial_end(study.ask(), TrialState.COMPLETE, better)
+        retention.on_wait()
+        return create_version(*arguments)
+
+    monkeypatch.setattr(module, "_create_version", create_while_a_better_trial_ends)
+    line = register(study, tracker, LocalWorkers(1), number=best.number)
+    assert line.startswith("registered busy-best-model version 1, verified")
+    assert folder_of(study).trial(best.number).best.exists()
 
 
 def test_study_with_several_objectives_is_refused(storage_url: str, tracker: Tracker) -> None:

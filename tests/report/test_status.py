@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -78,7 +80,7 @@ def test_table_shows_progress_running_trials_and_the_next_step(
         "time per trial 5 min",
         "time left about 13 min",
         "next resume the study: lightning-hpo tune --config a.yaml --study.name first --study.fix '[x]'",
-        "trial 2 2 of 10 done 2 min Card 1 77 on box",
+        "trial 2 2 of 10 done 2 min Card 1 77 on box 2 min ago",
         "1 failed - 0 - out of memory",
         "2 running 0.6000 2 -",
     ):
@@ -98,6 +100,33 @@ def test_json_has_the_same_values_under_stable_keys(tuned: optuna.Study, storage
     assert {key: running[key] for key in ("trial", "epoch", "epochs", "device", "device_index", "pid", "host")} == {
         "trial": 2, "epoch": 2, "epochs": 10, "device": "Card", "device_index": "1", "pid": 77, "host": "box",
     }  # fmt: skip
+
+
+def test_last_sign_of_life_is_that_of_the_trials_process(
+    tuned: optuna.Study, storage_url: str, capsys: Captured
+) -> None:
+    folder = Path(tuned.user_attrs["outdir"])
+    worker = {"host": socket.gethostname(), "pid": 77, "since": time.time() - 7200}
+    tuned._storage.set_trial_user_attr(tuned.trials[2]._trial_id, TrialKey.WORKER, worker)
+    file = folder / "trial_2/sign_of_life"
+    file.parent.mkdir(parents=True)
+    for ago, shown, step in (
+        (12, r"\d\d s ago", "nothing: process "),
+        (840, "14 min ago", "trial 2 has given no sign"),
+    ):
+        file.touch()
+        os.utime(file, (time.time() - ago,) * 2)
+        with lock_study(folder):
+            code = "import sys; from lightning_hpo.cli import main; main(['status', '--study', 'first', *sys.argv[1:]])"
+            command = [sys.executable, "-c", code, "--storage", storage_url]
+            table, found = (
+                subprocess.run([*command, *flags], check=True, capture_output=True, text=True).stdout
+                for flags in ((), ("--json",))
+            )
+        assert re.search(f"77 on {re.escape(socket.gethostname())} {shown}", " ".join(table.split()))
+        assert json.loads(found)["running"][0]["sign_of_life"] == file.stat().st_mtime
+        assert json.loads(found)["next"].startswith(step)
+    assert "kill -KILL 77 restarts it" in json.loads(found)["next"]
 
 
 def test_trials_without_a_process_are_interrupted(tuned: optuna.Study, storage_url: str, capsys: Captured) -> None:

@@ -16,11 +16,12 @@ def test_every_problem_is_reported_at_once() -> None:
         max_failures=0,
         checkpoint_minutes=0.0,
         timeout=0.0,
+        trial_timeout=30.0,
         storage_wait=-1.0,
     )
     flags = (
         *("name", "n_trials", "workers", "per_device", "keep", "max_failures"),
-        *("devices", "checkpoint_minutes", "timeout", "storage_wait"),
+        *("devices", "checkpoint_minutes", "timeout", "trial_timeout", "storage_wait"),
     )
     assert [line.split(":")[0] for line in settings.problems()] == [f"--study.{flag}" for flag in flags]
     assert StudySettings().problems() == [

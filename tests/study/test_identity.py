@@ -132,6 +132,18 @@ def test_study_with_other_directions_is_refused(spec: StudySpec, directions: Any
     assert len(_problems(study, minimized)) == len(directions) - 1
 
 
+def test_search_and_refit_do_not_meet_in_one_study(study: optuna.Study, spec: StudySpec) -> None:
+    refit = replace(spec, attributes={"refit_of": "x"})
+    assert _problems(study, refit) == []  # a command that was killed before it stored the attributes
+    study.ask()
+    [problem] = _problems(study, refit)
+    assert problem == "--study.name: first is a search, not the refit of x; run the search under another name"
+    study.set_user_attr("refit_of", "x")
+    assert _problems(study, refit) == []
+    [problem] = _problems(study, spec)
+    assert problem == "--study.name: first is the refit of x, not a search; use another --study.name"
+
+
 @pytest.mark.parametrize(
     ("changes", "now", "before"),
     [

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from lightning_hpo.exceptions import InputError
-from lightning_hpo.study.lock import lock_holder, lock_study
+from lightning_hpo.study.lock import lock_holder, lock_models, lock_study
+from lightning_hpo.study_folder import StudyFolder
 from tests.unchanged import unchanged
 
 _HOLD = """
@@ -53,6 +54,16 @@ def test_lock_is_released_on_exit_of_the_block(tmp_path: Path) -> None:
     assert not used_before
     with lock_study(tmp_path / "first") as used_before:
         assert used_before
+
+
+def test_models_are_locked_by_one_command_at_a_time(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    with lock_models(folder, wait=True) as first, lock_models(folder, wait=False) as second:
+        assert (first, second) == (True, False)
+    with lock_models(folder, wait=False) as third:
+        assert third
+    with lock_models(StudyFolder(tmp_path / "none"), wait=True) as locked:
+        assert not locked
 
 
 def test_lock_holder_writes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import re
+import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 
@@ -15,7 +16,7 @@ from lightning_hpo.study.session import Session
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.tracking.tracker import Tracker
-from lightning_hpo.trial.messages import Notice, Progress
+from lightning_hpo.trial.messages import Alive, Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 Captured = pytest.CaptureFixture[str]
@@ -125,6 +126,27 @@ def test_terminal_gets_bars_and_outcomes(terminal: bool, open_study: Open, capfd
     assert "4/5" in last_bar
     assert "best val_metric 0.5000" in last_bar
     assert last_bar.rstrip().endswith("left")
+
+
+@pytest.mark.parametrize("terminal", [True], indirect=True)
+def test_bar_shows_for_how_long_a_trial_has_given_no_sign_of_life(
+    terminal: bool, open_study: Open, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del terminal
+    display, now = ProgressDisplay(session := open_study(total=2)), time.monotonic()
+    trial = session.study.ask()
+    display.on_study_start()
+    display.on_trial_start(trial, resumed=False)
+    for seconds, message, shown in ((59, None, ""), (840, None, "no sign of life for 14 min"), (841, Alive(), "")):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        if message is not None:
+            display.on_message(trial, message)
+        display.on_wait()
+        capfd.readouterr()
+        display._progress.refresh()
+        bars = re.findall("trial 0.*", _plain(capfd.readouterr().err))
+        assert bars[-1].rstrip().endswith(f"starting {shown}".rstrip())
+    display.on_study_end()
 
 
 def test_nothing_is_written_to_stdout(terminal: bool, open_study: Open, capfd: Captured) -> None:

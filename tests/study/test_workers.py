@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import random
 import select
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from lightning_hpo.study import workers as module
 from lightning_hpo.study.workers import LocalWorkers, ProcessExit
 
 
@@ -63,6 +65,15 @@ def _kill_itself(number: int, pipe: Connection) -> None:
 
 def _die_while_speaking(pipe: Connection) -> None:
     os.write(pipe.fileno(), struct.pack("!i", 100) + b"half a mess")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _leave_a_child(pipe: Connection) -> None:
+    child = os.fork()  # as a DataLoader does; it keeps this end of the pipe
+    while not child:
+        signal.pause()
+    pipe.send(child)
+    pipe.send("last message")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -169,6 +180,51 @@ def test_exit_of_a_killed_process_follows_its_last_message(
 def test_process_killed_while_sending_has_exited(workers: LocalWorkers, log: Path) -> None:
     workers.start("a", _die_while_speaking, log=log)
     assert _all(workers) == [("a", ProcessExit(-signal.SIGKILL))]
+
+
+def test_exit_is_seen_while_a_child_holds_the_pipe(workers: LocalWorkers, log: Path) -> None:
+    workers.start("a", _leave_a_child, log=log)
+    [(_, child)] = workers.wait()
+    try:
+        assert [workers.wait(20), workers.wait(20)] == [[("a", "last message")], [("a", ProcessExit(-signal.SIGKILL))]]
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_ended_process_prints_its_frames_and_has_the_given_reason(workers: LocalWorkers, log: Path) -> None:
+    workers.start("a", _wait_for_ever, log=log)
+    assert workers.wait() == [("a", "ready")]
+    workers.print_frames("a")
+    end = time.monotonic() + 60
+    while "in _wait_for_ever" not in log.read_text():
+        assert time.monotonic() < end
+    workers.end("a", "no sign of life")
+    [(key, exited)] = _all(workers)
+    assert (key, exited.exitcode, exited.reason) == ("a", -signal.SIGKILL, "no sign of life")
+    workers.end("b", "a process that has exited before")
+
+
+def test_process_that_does_not_exit_when_killed_blocks_nobody(
+    workers: LocalWorkers, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEAVING_S", 0.1)
+    for key in "ab":
+        workers.start(key, _wait_for_ever, log=log)
+        assert workers.wait() == [(key, "ready")]
+    processes = [workers._running[key].process for key in "ab"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "kill", lambda *arguments: None)  # as if it hung in the kernel
+        workers.end("a", "no sign of life")
+        while not (messages := workers.wait(0.1)):
+            assert workers.free == 0
+        assert messages == [("a", ProcessExit(-signal.SIGKILL, killed_for="no sign of life"))]
+        assert workers.free == 1
+        workers.release("b")
+        workers.reap()
+    assert [process.is_alive() for process in processes] == [True, True]
+    assert not {*processes} & {*multiprocessing.active_children()}  # the exit of Python does not wait for them
+    for process in processes:
+        process.kill()
 
 
 def test_exit_code_is_returned(workers: LocalWorkers, log: Path) -> None:
