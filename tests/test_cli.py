@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from lightning_hpo import __version__
 from lightning_hpo.cli import main
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.study.spec import StudySpec
 from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
@@ -115,6 +117,20 @@ def test_help_masks_passwords_of_the_environment(
     shown = capsys.readouterr().out
     assert "postgresql://me:***@host/db" in shown
     assert "secret" not in shown
+
+
+def test_stored_command_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[StudySpec] = []
+    monkeypatch.setattr("lightning_hpo.tune.tune", lambda spec, _: started.append(spec))
+    foreign = ["--model", "tests.foreign.ForeignModule", "--data", "tests.foreign.ForeignData"]
+    url = "postgresql://me:it's a secret@host/db?sslpassword=secret&sslmode=require"
+    main(
+        ["tune", *foreign, "--study.name", "a", f"--study.storage={url}", "--study.tracking_uri", "http://secret@host"]
+    )
+    words = shlex.split(started[0].command)
+    assert words[-3] == "--study.storage=postgresql://me:***@host/db?sslpassword=***&sslmode=require"
+    assert words[-1] == "http://***@host"
+    assert "secret" not in started[0].command
 
 
 def test_status_of_all_studies_and_of_one(study: optuna.Study, storage_url: str, capsys: Captured) -> None:

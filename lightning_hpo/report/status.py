@@ -5,6 +5,7 @@ import json
 import shlex
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_name
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
 from lightning_hpo.study_folder import StudyFolder
+from lightning_hpo.terminal.printable import printable
 
 __all__ = ["print_status"]
 
@@ -132,7 +134,7 @@ def _seconds_left(study: StudySummary, running: list[dict[str, Any]]) -> float |
 def _next(study: StudySummary, names: list[str]) -> str:
     """Return the next step for the user, in one line."""
     about, name, pid = study.about, shlex.quote(study.name), _lock_holder(study)
-    command = about.get(StudyKey.COMMAND) or "the same `lightning-hpo tune` command"
+    command = _command(about)
     if pid is not None:
         return f"nothing: process {pid} runs the study; to pause it: kill -INT {pid}"
     if StudyKey.AGENT not in about:
@@ -145,6 +147,17 @@ def _next(study: StudySummary, names: list[str]) -> str:
         return f"print the result: {command}"
     then = f"register --study {name}" if f"{study.name}-refit" in names else f"refit {name}"
     return f"the study is complete: lightning-hpo report {name}, lightning-hpo {then}"
+
+
+def _command(about: Mapping[str, Any]) -> str:
+    """Return the command that resumes a study. Others may write the database, so it is quoted, and only one of ours."""
+    try:
+        words = shlex.split(str(about.get(StudyKey.COMMAND, "")))
+    except ValueError:
+        words = []
+    if words[:2] in (["lightning-hpo", "tune"], ["lightning-hpo", "refit"]):
+        return shlex.join(words)
+    return "the same `lightning-hpo tune` command"
 
 
 def _failed_in_a_row(study: StudySummary) -> str:
@@ -161,7 +174,8 @@ def _overview(studies: list[StudySummary]) -> Table:
     table = Table("study", "agent", "trials", "best", box=None)
     for study in studies:
         best = "-" if study.best is None else score_text(study.best[1])
-        table.add_row(study.name, str(study.about.get(StudyKey.AGENT, "-")), str(sum(study.counts.values())), best)
+        agent = str(study.about.get(StudyKey.AGENT, "-"))
+        table.add_row(printable(study.name), printable(agent), str(sum(study.counts.values())), best)
     return table
 
 
@@ -190,7 +204,7 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False)
     for name, text in rows:
         if text is not None:
-            table.add_row(name, text)
+            table.add_row(printable(name), printable(text))
     return table
 
 
@@ -202,8 +216,8 @@ def _running_table(running: list[dict[str, Any]]) -> Table:
             f"trial {trial['trial']}",
             f"{trial['epoch']} of {trial['epochs'] or '?'} done",
             "-" if trial["since"] is None else duration(time.time() - trial["since"]),
-            f"{trial['device'] or '-'}{gpu}",
-            "-" if trial["pid"] is None else f"{trial['pid']} on {trial['host']}",
+            printable(f"{trial['device'] or '-'}{gpu}"),
+            printable("-" if trial["pid"] is None else f"{trial['pid']} on {trial['host']}"),
         )
     return table
 
@@ -219,6 +233,6 @@ def _latest_table(trials: list[TrialSummary], interrupted: list[int]) -> Table:
             "-" if value is None else score_text(value),
             str(trial.epochs),
             "-" if seconds is None else f"{seconds:.0f}s",
-            "collapsed" if collapsed else str(trial.attributes.get(TrialKey.REASON, "")),
+            "collapsed" if collapsed else printable(str(trial.attributes.get(TrialKey.REASON, ""))),
         )
     return table

@@ -30,6 +30,7 @@ from lightning_hpo.study.preflight import Findings, run_preflight
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
+from lightning_hpo.terminal.printable import print_line
 from lightning_hpo.tracking.checks import check_tracking
 
 __all__ = ["check_settings", "check_start"]
@@ -111,7 +112,7 @@ def check_start(
     problems, attributes = list(dict.fromkeys((*missing, *findings.problems))), _attributes(spec, findings)
     attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
     for notice in [] if problems else findings.notices:
-        print(notice, file=sys.stderr)
+        print_line(notice, sys.stderr)
     check_tracking(str(spec.settings.tracking_uri), spec.experiment)
     spec.settings.storage_url.check_writable()
     if spec.data_fingerprint not in (None, findings.fingerprint):
