@@ -398,6 +398,8 @@ def _ui(arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
     # In the environment: every user of the machine can read the arguments, and the URL may contain a password.
     places = {"MLFLOW_BACKEND_STORE_URI": url.url, "MLFLOW_REGISTRY_STORE_URI": url.url}
+    notice = "the pages have no login: each user of this machine can read, change and delete runs and models"
+    print(notice, file=sys.stderr, flush=True)
     # Replace this process, so that a signal to it reaches the server.
     os.execve(command[0], command, {**os.environ, **places})
 

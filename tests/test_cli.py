@@ -207,8 +207,8 @@ def test_class_paths_find_modules_in_the_current_folder(tmp_path: Path) -> None:
     assert sys.path.count(str(tmp_path)) == 1
 
 
-def test_ui_sends_no_telemetry_and_shows_no_password(
-    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ui_sends_no_telemetry_shows_no_password_and_warns_of_other_users(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append((command, environment)))
@@ -220,6 +220,8 @@ def test_ui_sends_no_telemetry_and_shows_no_password(
         assert command[1:] == ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5050"]
         assert environment["MLFLOW_BACKEND_STORE_URI"] == environment["MLFLOW_REGISTRY_STORE_URI"] == uri
         assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        [line] = _errors(capsys)
+        assert line.startswith("the pages have no login: each user of this machine can")
 
 
 def test_telemetry_is_off_before_mlflow_is_imported() -> None:
