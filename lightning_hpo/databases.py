@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.hardware.filesystems import network_filesystem
 
 __all__ = [
     "SQLITE_TIMEOUT_S",
@@ -207,12 +208,33 @@ class DatabaseUrl:
             ) from error
 
     def prepare(self) -> None:
-        """Create the folder and turn on write-ahead logging, with which many processes can write at the same time."""
+        """Create the folder and turn on write-ahead logging, with which many processes can write at the same time.
+
+        On a network it is turned off: its index is in shared memory, which other machines do not see.
+        """
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.path, timeout=SQLITE_TIMEOUT_S)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+        on_network = network_filesystem(self.path) is not None
+        timeout = 0 if on_network else SQLITE_TIMEOUT_S
+        with contextlib.closing(sqlite3.connect(self.path, timeout=timeout)) as connection:
+            if on_network:
+                with contextlib.suppress(sqlite3.OperationalError):  # a process that uses the log keeps it
+                    connection.execute("PRAGMA journal_mode=DELETE")
+            else:
+                # A file system without shared memory has no log: SQLite keeps its mode, which is slower and as safe.
+                connection.execute("PRAGMA journal_mode=WAL")
+
+    @property
+    def warning(self) -> str | None:
+        """A line about a file that is on a network; None for any other database."""
+        kind = None if self.path is None else network_filesystem(self.path)
+        if kind is None:
+            return None
+        return (
+            f"{self.flag}: {self.path} is on a network ({kind}), where SQLite is slow and its locks may not work; use "
+            "a local disk, or a database server (docs/databases.md)"
+        )
 
     def create_tables(self, schema: Callable[[], Sequence[str]]) -> None:
         """Create the tables of a database that has no rows yet, in one transaction: a killed process leaves no part.

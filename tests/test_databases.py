@@ -148,6 +148,22 @@ def test_sqlite_is_prepared_for_many_writers(tmp_path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
+def test_sqlite_on_a_network_has_no_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = DatabaseUrl(f"sqlite:///{tmp_path}/study.db", "--study.storage")
+    url.prepare()
+    assert not url.warning
+    monkeypatch.setattr("lightning_hpo.databases.network_filesystem", lambda _: "nfs4")
+    assert f"--study.storage: {tmp_path}/study.db is on a network (nfs4)" in str(url.warning)
+    assert url.path is not None
+    with closing(sqlite3.connect(url.path)) as used:
+        used.execute("CREATE TABLE kept (x)")
+        url.prepare()  # a process of an earlier version uses the log
+        assert used.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    url.prepare()
+    with closing(sqlite3.connect(url.path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
 def test_environment_names_the_default_databases(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_storage() == "sqlite:///_optuna/dataaug.db"
     assert default_tracking_uri() == "sqlite:///mlflow.db"
