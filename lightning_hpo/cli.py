@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from lightning_hpo import __version__
 from lightning_hpo.exceptions import InputError, LightningHpoError, StoppedBySignalError, raise_problems
 from lightning_hpo.terminal.library_output import collect_library_output, take_over_loggers
+from lightning_hpo.terminal.printable import print_line
 from lightning_hpo.terminal.standard_error import lasting_stderr
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except InputError as error:
             return _refuse(error, 2)
         except StoppedBySignalError as error:
-            print(error, file=sys.stderr)
+            print_line(str(error), sys.stderr)
             return 128 + error.number
         except LightningHpoError as error:
             return _refuse(error, 1)
@@ -114,7 +115,7 @@ def _check_platform() -> None:
 
 def _refuse(error: LightningHpoError, code: int) -> int:
     for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+        print_line(f"error: {line}", sys.stderr)
     return code
 
 
@@ -234,7 +235,7 @@ def _tune(arguments: Sequence[str]) -> int:
         settings,
         study.sampler,
         study.pruner,
-        command=masked(shlex.join(["lightning-hpo", "tune", *arguments])),
+        command=shlex.join(["lightning-hpo", "tune", *map(masked, arguments)]),
     )
     try:
         return tune(spec, local_workers(spec))
@@ -275,7 +276,7 @@ def _report(arguments: Sequence[str]) -> None:
         raise InputError(f"report: it needs {error.name}; pip install 'lightning-text-hpo[report]'") from error
 
     for line in write_report(study, Tracker(given.tracking_uri) if tracked else None, given.output):
-        print(line)
+        print_line(line)
 
 
 def _refit(arguments: Sequence[str]) -> int:
@@ -318,7 +319,7 @@ def _reproduce(arguments: Sequence[str]) -> None:
         for line in reproduce(
             study, Tracker(given.tracking_uri), given.trial, run=given.run, interruption=interruption
         ):
-            print(line, file=shown, flush=True)
+            print_line(line, shown)
 
 
 def _register(arguments: Sequence[str]) -> None:
@@ -345,7 +346,8 @@ def _register(arguments: Sequence[str]) -> None:
 
     print("registering the model, and verifying it in a new process", file=sys.stderr)
     with one_line_errors():
-        print(register(study, Tracker(given.tracking_uri), LocalWorkers(1), number=given.trial, promote=given.promote))
+        tracker, workers = Tracker(given.tracking_uri), LocalWorkers(1)
+        print_line(register(study, tracker, workers, number=given.trial, promote=given.promote))
 
 
 def _reconcile(arguments: Sequence[str]) -> None:
@@ -365,7 +367,7 @@ def _reconcile(arguments: Sequence[str]) -> None:
     for study in map(database.load, database.names() if given.study is None else [given.study]):
         with one_line_errors():
             for line in reconcile(study, Tracker(given.tracking_uri), dry_run=given.dry_run):
-                print(f"{study.study_name}: {line}")
+                print_line(f"{study.study_name}: {line}")
 
 
 def _import_study(arguments: Sequence[str]) -> None:
@@ -382,7 +384,7 @@ def _import_study(arguments: Sequence[str]) -> None:
         from lightning_hpo.storage.import_study import import_studies
 
     for line in import_studies(given.source, given.storage, given.study):
-        print(line)
+        print_line(line)
 
 
 def _ui(arguments: Sequence[str]) -> None:
@@ -399,6 +401,8 @@ def _ui(arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(given.port)]
     # In the environment: every user of the machine can read the arguments, and the URL may contain a password.
     places = {"MLFLOW_BACKEND_STORE_URI": url.url, "MLFLOW_REGISTRY_STORE_URI": url.url}
+    notice = "the pages have no login: each user of this machine can read, change and delete runs and models"
+    print(notice, file=sys.stderr, flush=True)
     # Replace this process, so that a signal to it reaches the server.
     os.execve(command[0], command, {**os.environ, **places})
 

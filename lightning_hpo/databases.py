@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from lightning_hpo.exceptions import InputError
+from lightning_hpo.hardware.filesystems import network_filesystem
 
 __all__ = [
     "SQLITE_TIMEOUT_S",
@@ -27,6 +28,15 @@ __all__ = [
 
 SQLITE_TIMEOUT_S = 60
 """Seconds for which SQLite waits for a lock that another process holds."""
+
+_URL = re.compile(r"(?:-[\w.-]+=)?([a-z][\w+.-]*)://", re.IGNORECASE)
+_PART = re.compile(r"(?<=\n)|(?<=[\s'\"=(\[,])(?=[a-z][\w+.-]*://)", re.IGNORECASE)
+"""Where a line begins, or a word that is a URL."""
+_HARMLESS_KEYS = {
+    *("application_name", "charset", "client_encoding", "connect_timeout", "database", "dbname", "driver", "host"),
+    *("hostaddr", "port", "sslmode", "sslrootcert", "target_session_attrs", "timeout", "user"),
+    *("cache", "immutable", "isolation_level", "mode", "nolock", "uri"),
+}
 
 # Tables in which Optuna and MLflow keep rows that belong to no study.
 _WITHOUT_STUDIES = {"alembic_version", "version_info", "workspaces"}
@@ -74,12 +84,36 @@ def file_id(path: Path | None) -> tuple[int, int] | None:
 
 
 def masked(text: str) -> str:
-    """Return a URL, or a text that contains URLs, with each password replaced by `***`."""
-    # Up to the last @: a password may contain one.
-    text = re.sub(r"(?<=://)([^/@:\s]*):[^\s'\"]*@", r"\1:***@", text)
-    # The user of a server's URL without a password is a token.
-    text = re.sub(r"(?<=http://|ttps://)[^/@:\s]+@", "***@", text)
-    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s'\"]*", r"\1***", text)
+    """Return a URL, or a text that contains URLs, with each password replaced by `***`.
+
+    So is each value of a query, such as `?sslpassword=...`, whose key is not known to be harmless.
+    """
+    alone = _URL.match(text) is not None and "\n" not in text
+    return "".join(_masked_part(part, alone=alone) for part in _PART.split(text))
+
+
+def _masked_part(part: str, *, alone: bool) -> str:
+    """Mask a part of a line whose first word may begin a URL. `alone`: the part is a URL and nothing else."""
+    start = _URL.match(part)
+    if start is None:
+        return part
+    rest = part[start.end() :]
+    user, at, host = rest.rpartition("@")  # the last: a password may contain one
+    name, colon, password = user.partition(":")
+    if at and not re.search(r"[/\s]", name):
+        is_port = not alone and re.match(r"\d+(?=[/\s'\",;)])", password)
+        if colon and not is_port:
+            rest = f"{name}:***@{host}"
+        elif not colon and start[1] in ("http", "https"):  # a token
+            rest = f"***@{host}"
+    # In a text, a quote ends the value unless a letter follows.
+    value = "[^&\n]*" if alone else r"(?:[^&\s'\"]|['\"]+(?=\w))*"
+    return part[: start.end()] + re.sub(rf"([?&;])([\w.%-]+)=({value})", _masked_value, rest)
+
+
+def _masked_value(found: re.Match[str]) -> str:
+    separator, key, value = found.groups()
+    return f"{separator}{key}={value if key.lower() in _HARMLESS_KEYS else '***'}"
 
 
 @dataclass(frozen=True)
@@ -174,12 +208,33 @@ class DatabaseUrl:
             ) from error
 
     def prepare(self) -> None:
-        """Create the folder and turn on write-ahead logging, with which many processes can write at the same time."""
+        """Create the folder and turn on write-ahead logging, with which many processes can write at the same time.
+
+        On a network it is turned off: its index is in shared memory, which other machines do not see.
+        """
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.path, timeout=SQLITE_TIMEOUT_S)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+        on_network = network_filesystem(self.path) is not None
+        timeout = 0 if on_network else SQLITE_TIMEOUT_S
+        with contextlib.closing(sqlite3.connect(self.path, timeout=timeout)) as connection:
+            if on_network:
+                with contextlib.suppress(sqlite3.OperationalError):  # a process that uses the log keeps it
+                    connection.execute("PRAGMA journal_mode=DELETE")
+            else:
+                # A file system without shared memory has no log: SQLite keeps its mode, which is slower and as safe.
+                connection.execute("PRAGMA journal_mode=WAL")
+
+    @property
+    def warning(self) -> str | None:
+        """A line about a file that is on a network; None for any other database."""
+        kind = None if self.path is None else network_filesystem(self.path)
+        if kind is None:
+            return None
+        return (
+            f"{self.flag}: {self.path} is on a network ({kind}), where SQLite is slow and its locks may not work; use "
+            "a local disk, or a database server (docs/databases.md)"
+        )
 
     def create_tables(self, schema: Callable[[], Sequence[str]]) -> None:
         """Create the tables of a database that has no rows yet, in one transaction: a killed process leaves no part.

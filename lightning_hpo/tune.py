@@ -1,5 +1,6 @@
 """The study loop: ask for a trial, train it in a process, tell Optuna its outcome."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,5 +117,5 @@ def _register_best(session: Session) -> None:
     try:
         session.say(register(session.study, session.tracker, session.workers))
     except AWAY as error:
-        again = f"lightning-hpo register --study {session.study.study_name}"
+        again = f"lightning-hpo register --study {shlex.quote(session.study.study_name)}"
         session.say(f"not registered, since MLflow {cause_of(error)}: run `{again}` later")

@@ -1,5 +1,5 @@
 # Sourced by the other scripts. Creates .venv with the locked packages and this project, and puts it on PATH.
-# EXTRAS: extras of pyproject.toml, such as [dev]. PYTHON_VERSION: such as 3.13; the environment is then .venv-3.13.
+# EXTRAS: [dev] for the packages of requirements-dev.lock, too. PYTHON_VERSION: such as 3.13, for .venv-3.13.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,14 +18,21 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
-wanted=$(cat pyproject.toml requirements.lock | sha256sum)
-# [dev] contains all other extras.
-if ! { cat "$venv/installed${EXTRAS:-}" "$venv/installed[dev]" 2>/dev/null || true; } | grep -qxF "$wanted"; then
+locks=(requirements.lock)
+[ -z "${EXTRAS:-}" ] || locks+=(requirements-dev.lock)
+wanted=$(cat pyproject.toml "${locks[@]}" scripts/environment.sh | sha256sum)
+if [ "$(cat "$venv/installed${EXTRAS:-}" 2>/dev/null)" != "$wanted" ]; then
     echo "== install into $venv (only once)" >&2
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     # --no-compile: most of these files are never imported, and the others are compiled on import.
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
-        --constraint requirements.lock --editable ".${EXTRAS:-}"
+    install=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install --no-compile)
+    # Where pip's own --find-links has a build of torch without CUDA, take that, without the packages of CUDA.
+    torch=$(grep -o '^torch==[^ ;]*' requirements.lock)
+    left_out='^$'
+    ! "${install[@]}" --no-index --no-deps "$torch+cpu" 2>/dev/null || left_out='^(cuda|nvidia|triton)'
+    awk -v left_out="$left_out" '/^[a-z]/ { taken = $0 !~ left_out } taken' "${locks[@]}" >"$venv/requirements.txt"
+    "${install[@]}" --require-hashes --only-binary :all: --requirement "$venv/requirements.txt"
+    "${install[@]}" --no-deps --no-build-isolation --editable .
     echo "$wanted" >"$venv/installed${EXTRAS:-}"
 fi
 export PATH="$PWD/$venv/bin:$PATH"

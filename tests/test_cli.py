@@ -1,4 +1,5 @@
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from lightning_hpo import __version__
 from lightning_hpo.cli import main
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.study.spec import StudySpec
 from tests.unchanged import unchanged
 
 Captured = pytest.CaptureFixture[str]
@@ -117,6 +119,20 @@ def test_help_masks_passwords_of_the_environment(
     assert "secret" not in shown
 
 
+def test_stored_command_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[StudySpec] = []
+    monkeypatch.setattr("lightning_hpo.tune.tune", lambda spec, _: started.append(spec))
+    foreign = ["--model", "tests.foreign.ForeignModule", "--data", "tests.foreign.ForeignData"]
+    url = "postgresql://me:it's a secret@host/db?sslpassword=secret&sslmode=require"
+    main(
+        ["tune", *foreign, "--study.name", "a", f"--study.storage={url}", "--study.tracking_uri", "http://secret@host"]
+    )
+    words = shlex.split(started[0].command)
+    assert words[-3] == "--study.storage=postgresql://me:***@host/db?sslpassword=***&sslmode=require"
+    assert words[-1] == "http://***@host"
+    assert "secret" not in started[0].command
+
+
 def test_status_of_all_studies_and_of_one(study: optuna.Study, storage_url: str, capsys: Captured) -> None:
     study.set_user_attr("agent", "criteria")
     study.set_user_attr("n_trials", 5)
@@ -191,8 +207,8 @@ def test_class_paths_find_modules_in_the_current_folder(tmp_path: Path) -> None:
     assert sys.path.count(str(tmp_path)) == 1
 
 
-def test_ui_sends_no_telemetry_and_shows_no_password(
-    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_ui_sends_no_telemetry_shows_no_password_and_warns_of_other_users(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append((command, environment)))
@@ -204,6 +220,8 @@ def test_ui_sends_no_telemetry_and_shows_no_password(
         assert command[1:] == ["-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", "5050"]
         assert environment["MLFLOW_BACKEND_STORE_URI"] == environment["MLFLOW_REGISTRY_STORE_URI"] == uri
         assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        [line] = _errors(capsys)
+        assert line.startswith("the pages have no login: each user of this machine can")
 
 
 def test_telemetry_is_off_before_mlflow_is_imported() -> None:

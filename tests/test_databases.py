@@ -24,7 +24,22 @@ from lightning_hpo.storage.settings import StudySettings
         ("postgresql+psycopg2://user:se/cret@host/db", "postgresql+psycopg2://user:***@host/db"),
         ("mysql://:secret@host/db", "mysql://:***@host/db"),
         ("https://user:secret@mlflow.example.org", "https://user:***@mlflow.example.org"),
-        ("postgresql://host/db?user=me&password=secret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+        ("postgresql://host/db?user=me&password=secret&port=1", "postgresql://host/db?user=me&password=***&port=1"),
+        (
+            "postgresql://host/db?sslmode=verify-full&sslpassword=s",
+            "postgresql://host/db?sslmode=verify-full&sslpassword=***",
+        ),
+        ("https://host?access_token=s&api_key=s", "https://host?access_token=***&api_key=***"),
+        ("postgresql://me:it's my se@cret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://host/db?password=it's my secret", "postgresql://host/db?password=***"),
+        ("--study.storage=mysql://me:a b'c@host/db", "--study.storage=mysql://me:***@host/db"),
+        ("cannot reach 'mysql://a:it's se cret@b/c' now", "cannot reach 'mysql://a:***@b/c' now"),
+        ("got https://host?key=it's&mode=ro; use another", "got https://host?key=***&mode=ro; use another"),
+        (
+            "a: mysql://me:secret@one/a\nb: 'mysql://me:secret@two/b'",
+            "a: mysql://me:***@one/a\nb: 'mysql://me:***@two/b'",
+        ),
+        ("neither mysql://me:secret@one nor http://token@two", "neither mysql://me:***@one nor http://***@two"),
         ("cannot reach 'mysql://a:secret@b/c' now", "cannot reach 'mysql://a:***@b/c' now"),
     ],
 )
@@ -33,10 +48,23 @@ def test_password_is_masked(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///mlflow.db", "http://localhost:5000", "postgresql://host:5432/db", "postgresql://user@host/db"]
+    "url",
+    [
+        "sqlite:///mlflow.db",
+        "sqlite:///file:studies.db?mode=ro&uri=true&timeout=60",
+        "sqlite:////home/me@host/studies.db",
+        "http://localhost:5000",
+        "postgresql://host:5432/db",
+        "postgresql://user@host/db",
+    ],
 )
 def test_url_without_a_password_is_unchanged(url: str) -> None:
     assert masked(url) == DatabaseUrl(url, "--x").masked == url
+
+
+def test_text_about_a_server_is_unchanged() -> None:
+    text = "http://localhost:5000 has no models:/best@production; see docs?"
+    assert masked(f"error: {text}") == f"error: {text}"
 
 
 def test_password_is_not_in_the_repr() -> None:
@@ -118,6 +146,22 @@ def test_sqlite_is_prepared_for_many_writers(tmp_path: Path) -> None:
     url.prepare()
     with closing(sqlite3.connect(url.path)) as connection:
         assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+def test_sqlite_on_a_network_has_no_write_ahead_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = DatabaseUrl(f"sqlite:///{tmp_path}/study.db", "--study.storage")
+    url.prepare()
+    assert not url.warning
+    monkeypatch.setattr("lightning_hpo.databases.network_filesystem", lambda _: "nfs4")
+    assert f"--study.storage: {tmp_path}/study.db is on a network (nfs4)" in str(url.warning)
+    assert url.path is not None
+    with closing(sqlite3.connect(url.path)) as used:
+        used.execute("CREATE TABLE kept (x)")
+        url.prepare()  # a process of an earlier version uses the log
+        assert used.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    url.prepare()
+    with closing(sqlite3.connect(url.path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 def test_environment_names_the_default_databases(monkeypatch: pytest.MonkeyPatch) -> None:

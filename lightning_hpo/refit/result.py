@@ -1,6 +1,7 @@
 """Result of a complete refit: scores of all candidates, the winner, and its score on the test split."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -31,8 +32,8 @@ class RefitResult:
         self._trials = study.get_trials(deepcopy=False)
         if not self.ranked:
             raise LightningHpoError(
-                f"{study.study_name}: all trials have failed; `lightning-hpo status --study {study.study_name}` "
-                "shows the reasons"
+                f"{study.study_name}: all trials have failed; "
+                f"`lightning-hpo status --study {shlex.quote(study.study_name)}` shows the reasons"
             )
 
     @cached_property

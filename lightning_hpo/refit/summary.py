@@ -1,11 +1,14 @@
 """Table and lines that `refit` prints when all trials are finished."""
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.refit.seed_scores import SeedScores, compare
 from lightning_hpo.storage.objective import BASELINE_METRIC, score_text
+from lightning_hpo.terminal.printable import print_line
 
 __all__ = ["print_candidates", "print_test_score"]
 
@@ -19,7 +22,7 @@ def print_candidates(result: RefitResult) -> None:
         console.width = _FILE_WIDTH
     console.print(_table(result))
     for line in _verdict(result):
-        console.print(line, markup=False, soft_wrap=True)
+        print_line(line)
 
 
 def print_test_score(result: RefitResult) -> None:
@@ -32,14 +35,14 @@ def print_test_score(result: RefitResult) -> None:
     value = tested["metrics"].get(name)
     score = f"{name} {score_text(value)}" if value is not None else f"the model logs no {name}"
     trial, seed = tested["params"][TRIAL], tested["params"][SEED]
-    print(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
+    print_line(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
     if tested["constant_answers"] and result.monitor == BASELINE_METRIC:
         baselines = ", ".join(f"{name} {score_text(value)}" for name, value in tested["constant_answers"].items())
-        print(f"constant baselines on the test split: {baselines}")
+        print_line(f"constant baselines on the test split: {baselines}")
     if trial != result.winner.trial:
         print("the winner has changed since, with more seeds; refit does not score the test split again")
-    command = f"lightning-hpo register --study {result.study.study_name} --trial {tested['number']}"
-    print(f"register this model: {command}")
+    command = f"lightning-hpo register --study {shlex.quote(result.study.study_name)} --trial {tested['number']}"
+    print_line(f"register this model: {command}")
 
 
 def _table(result: RefitResult) -> Table:

@@ -1,6 +1,7 @@
 """Promotion of a registered model: the alias `production` points to the best version on the same data."""
 
 import json
+import shlex
 import warnings
 from collections.abc import Mapping
 
@@ -32,7 +33,7 @@ def update_alias(
         return f"{ALIAS} is not moved"
     obstacle = "" if promote else _obstacle(study, trial, tracker, version)
     if obstacle:
-        command = f"lightning-hpo register --study {study.study_name} --trial {trial.number} --promote"
+        command = f"lightning-hpo register --study {shlex.quote(study.study_name)} --trial {trial.number} --promote"
         return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
     tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
     with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """Registration of a trial's model: log it if necessary, create a version, verify it, and move the alias."""
 
 import json
+import shlex
 from multiprocessing.connection import Connection
 
 import optuna
@@ -63,7 +64,7 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     if trial is None or trial.state != TrialState.COMPLETE:
         raise InputError(
             f"--trial: got {number}, which is not a complete trial of {study.study_name}; "
-            f"`lightning-hpo status --study {study.study_name}` lists the trials"
+            f"`lightning-hpo status --study {shlex.quote(study.study_name)}` lists the trials"
         )
     return trial
 

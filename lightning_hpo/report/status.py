@@ -24,6 +24,7 @@ from lightning_hpo.storage.summary import StudySummary, TrialSummary, study_name
 from lightning_hpo.study.eta import TimeEstimator, duration
 from lightning_hpo.study.lock import lock_holder
 from lightning_hpo.study_folder import StudyFolder
+from lightning_hpo.terminal.printable import printable
 
 __all__ = ["print_status"]
 
@@ -145,7 +146,7 @@ def _seconds_left(study: StudySummary, running: list[dict[str, Any]]) -> float |
 def _next(study: StudySummary, names: list[str], running: list[dict[str, Any]]) -> str:
     """Return the next step for the user, in one line."""
     about, name, pid = study.about, shlex.quote(study.name), _lock_holder(study)
-    command = about.get(StudyKey.COMMAND) or "the same `lightning-hpo tune` command"
+    command = _command(about)
     if pid is not None:
         return _hung(study, running) or f"nothing: process {pid} runs the study; to pause it: kill -INT {pid}"
     if StudyKey.AGENT not in about:
@@ -173,6 +174,17 @@ def _hung(study: StudySummary, running: list[dict[str, Any]]) -> str:
     )
 
 
+def _command(about: Mapping[str, Any]) -> str:
+    """Return the command that resumes a study. Others may write the database, so it is quoted, and only one of ours."""
+    try:
+        words = shlex.split(str(about.get(StudyKey.COMMAND, "")))
+    except ValueError:
+        words = []
+    if words[:2] in (["lightning-hpo", "tune"], ["lightning-hpo", "refit"]):
+        return shlex.join(words)
+    return "the same `lightning-hpo tune` command"
+
+
 def _failed_in_a_row(study: StudySummary) -> str:
     """Return what to look at first where the latest trials have failed: the same command would fail again."""
     ended = [trial for trial in reversed(study.latest) if trial.state.is_finished()]
@@ -187,7 +199,8 @@ def _overview(studies: list[StudySummary]) -> Table:
     table = Table("study", "agent", "trials", "best", box=None)
     for study in studies:
         best = "-" if study.best is None else score_text(study.best[1])
-        table.add_row(study.name, str(study.about.get(StudyKey.AGENT, "-")), str(sum(study.counts.values())), best)
+        agent = str(study.about.get(StudyKey.AGENT, "-"))
+        table.add_row(printable(study.name), printable(agent), str(sum(study.counts.values())), best)
     return table
 
 
@@ -216,7 +229,7 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False)
     for name, text in rows:
         if text is not None:
-            table.add_row(name, text)
+            table.add_row(printable(name), printable(text))
     return table
 
 
@@ -229,8 +242,8 @@ def _running_table(running: list[dict[str, Any]]) -> Table:
             f"trial {trial['trial']}",
             f"{trial['epoch']} of {trial['epochs'] or '?'} done",
             "-" if trial["since"] is None else duration(time.time() - trial["since"]),
-            f"{trial['device'] or '-'}{gpu}",
-            "-" if trial["pid"] is None else f"{trial['pid']} on {trial['host']}",
+            printable(f"{trial['device'] or '-'}{gpu}"),
+            printable("-" if trial["pid"] is None else f"{trial['pid']} on {trial['host']}"),
             "-" if signed is None else f"{duration(time.time() - signed)} ago",
         )
     return table
@@ -247,6 +260,6 @@ def _latest_table(trials: list[TrialSummary], interrupted: list[int]) -> Table:
             "-" if value is None else score_text(value),
             str(trial.epochs),
             "-" if seconds is None else f"{seconds:.0f}s",
-            "collapsed" if collapsed else str(trial.attributes.get(TrialKey.REASON, "")),
+            "collapsed" if collapsed else printable(str(trial.attributes.get(TrialKey.REASON, ""))),
         )
     return table

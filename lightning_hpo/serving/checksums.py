@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["DIGEST", "MLMODEL", "combined_digest", "file_digests", "first_changed_file", "seal_of"]
+__all__ = ["DIGEST", "MLMODEL", "changed_data", "combined_digest", "file_digests", "first_changed_file", "seal_of"]
 
 DIGEST = "sha256"
 """Key of the files' digests in a model's metadata, and of the tag that holds the seal."""
@@ -17,6 +17,7 @@ DIGEST = "sha256"
 MLMODEL = "MLmodel"
 # MLflow adds it to the downloaded files of a registered version.
 _NOT_LOGGED = "registered_model_meta"
+_DATA = "data/"
 
 
 def file_digests(folder: Path) -> dict[str, str]:
@@ -46,8 +47,20 @@ def first_changed_file(folder: Path, digests: Mapping[str, str], seal: str) -> s
     """
     if seal not in (seal_of(folder), combined_digest(digests)):
         return MLMODEL
-    found = file_digests(folder)
-    return next((name for name in sorted({*found, *digests}) if found.get(name) != digests.get(name)), None)
+    return _first_difference(file_digests(folder), digests)
+
+
+def changed_data(folder: Path, digests: Mapping[str, str]) -> str | None:
+    """Return the first changed, removed or added file below `data/`, where the weights and the tokenizer are, or None.
+
+    Python and MLflow change other files of a model: cached bytecode, and requirements.
+    """
+    found = {f"{_DATA}{name}": digest for name, digest in file_digests(folder / _DATA).items()}
+    return _first_difference(found, {name: digest for name, digest in digests.items() if name.startswith(_DATA)})
+
+
+def _first_difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str | None:
+    return next((name for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)), None)
 
 
 def _digest(path: Path) -> str:

@@ -18,6 +18,7 @@ import mlflow.pytorch
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.models import Model
 from tokenizers import Tokenizer
 from torch import fx
 
@@ -27,10 +28,10 @@ from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
-from lightning_hpo.exceptions import InputError, raise_problems
+from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.flag_types import Bounds
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
-from lightning_hpo.serving.checksums import MLMODEL
+from lightning_hpo.serving.checksums import DIGEST, MLMODEL, changed_data
 
 __all__ = ["COLUMNS", "INPUTS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
 
@@ -242,11 +243,18 @@ def _load_pyfunc(path: str) -> TextModel:
 
 
 def load_network(folder: Path) -> fx.GraphModule:
-    """Load the network of a saved model. A pickle, which could run any code, is refused whatever MLflow's setting.
+    """Load the network of a saved model.
+
+    A pickle, which could run any code, is refused whatever MLflow's setting. So is a changed file, before torch reads
+    it: torch evaluates the expressions of a program. Who can write `MLmodel`, too, can still name other digests.
 
     Raises:
+        LightningHpoError: A file is not as it was logged.
         MlflowException: The model is a pickle.
     """
+    changed = changed_data(folder, (Model.load(str(folder)).metadata or {}).get(DIGEST, {}))
+    if changed is not None:
+        raise LightningHpoError(f"{changed} is not as it was logged: its {DIGEST} differs, or there was no such file")
     flag = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
     before = os.environ.get(flag)
     os.environ[flag] = "false"

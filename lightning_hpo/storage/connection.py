@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, masked
 from lightning_hpo.exceptions import InputError, StorageAwayError
+from lightning_hpo.terminal.printable import print_line
 
 __all__ = ["NoStudiesError", "connect", "open_storage", "wait_for_connections"]
 
@@ -139,7 +140,7 @@ def wait_for_connections(engine: sqlalchemy.Engine, url: DatabaseUrl, wait_s: fl
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_line(line, sys.stderr)
 
 
 @contextmanager

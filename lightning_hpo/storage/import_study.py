@@ -127,6 +127,7 @@ def _copy_study(name: str, source: RDBStorage, target: RDBStorage, storage: Data
         if StudyKey.AGENT in study.user_attrs:
             study.set_user_attr(StudyKey.ID, uuid4().hex)
             study.set_user_attr(StudyKey.LEASE, None)
+            study.set_user_attr(StudyKey.COMMAND, "")  # it tunes the original
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             if TrialKey.RUN_ID in trial.user_attrs:
                 set_trial_user_attr(study, trial, TrialKey.RUN_ID, None)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from lightning_hpo.config.flags import flags, with_flags
 from lightning_hpo.config.trainer import device_problems as trainer_device_problems
-from lightning_hpo.databases import registry_problems
+from lightning_hpo.databases import DatabaseUrl, registry_problems
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.hardware.gpus import device_problems, visible_gpus
 from lightning_hpo.search.bounds import corners
@@ -30,6 +30,7 @@ from lightning_hpo.study.preflight import Findings, run_preflight
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import StudyFolder
+from lightning_hpo.terminal.printable import print_line
 from lightning_hpo.tracking.checks import check_tracking
 
 __all__ = ["check_settings", "check_start"]
@@ -110,8 +111,10 @@ def check_start(
     findings = _findings(spec, space, workers, config, outermost)
     problems, attributes = list(dict.fromkeys((*missing, *findings.problems))), _attributes(spec, findings)
     attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
-    for notice in [] if problems else findings.notices:
-        print(notice, file=sys.stderr)
+    databases = (spec.settings.storage_url, DatabaseUrl(str(spec.settings.tracking_uri), "--study.tracking_uri"))
+    warnings = [url.warning for url in databases if url.warning is not None]
+    for notice in [] if problems else (*findings.notices, *warnings):
+        print_line(notice, sys.stderr)
     check_tracking(str(spec.settings.tracking_uri), spec.experiment)
     spec.settings.storage_url.check_writable()
     if spec.data_fingerprint not in (None, findings.fingerprint):

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from lightning_hpo.study_folder import StudyFolder
 
 __all__ = ["lock_holder", "lock_models", "lock_study"]
 
+_LOOKING_S = 5.0
+"""Seconds after which a command that looks for the holder of a lock, and shares the lock for a moment, is a holder."""
+
 
 def lock_holder(folder: Path) -> str | None:
     """Return the number of the process on this machine that holds the lock of a folder, or None if it is free."""
@@ -21,7 +25,8 @@ def lock_holder(folder: Path) -> str | None:
         try:  # shared: two commands that look at the same time do not take each other for the holder
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return file.read().strip()
+            holder = file.read().strip()
+            return holder if holder.isdecimal() else "?"
     return None
 
 
@@ -73,7 +78,7 @@ def _open_locked(folder: Path) -> Iterator[tuple[TextIO, bool]]:
             f"--study.outdir: cannot write in {folder}: {error.strerror}; name a folder that you may write"
         ) from error
     with file:
-        locked = lock_descriptor(file.fileno(), blocking=False)
+        locked = _locked(file)
         if locked and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             yield file, used_before
             return
@@ -99,6 +104,21 @@ def lock_models(folder: StudyFolder, *, wait: bool) -> Iterator[bool]:
             file = stack.enter_context(folder.models_lock.open("a"))
             locked = lock_descriptor(file.fileno(), blocking=wait)
         yield locked
+
+
+def _locked(file: TextIO) -> bool:
+    """Lock a file, unless a process holds its lock. Commands such as `status` share it for a moment; wait for those."""
+    end = time.monotonic() + _LOOKING_S
+    while not lock_descriptor(file.fileno(), blocking=False):
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(file, fcntl.LOCK_UN)
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _replace(file: TextIO, text: str) -> None:

@@ -35,6 +35,7 @@ from lightning_hpo.study.trial_server import TrialServer
 from lightning_hpo.study.workers import LocalWorkers, Workers
 from lightning_hpo.study_folder import StudyFolder
 from lightning_hpo.terminal.library_output import write_library_output
+from lightning_hpo.terminal.printable import printable
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.locations import relocate
 from lightning_hpo.tracking.tracker import Tracker
@@ -166,6 +167,7 @@ class Session:
 
     def say(self, line: str) -> None:
         """Show a line, above the bars where there are some, and log it."""
+        line = printable(line)
         self.log(line)
         # The terminal may have been closed, or a signal may have interrupted the writing of another line.
         with suppress(OSError, RuntimeError, ValueError):

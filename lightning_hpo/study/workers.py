@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import faulthandler
+import math
 import multiprocessing
 import os
 import select
@@ -145,6 +146,31 @@ class _Running(NamedTuple):
     server: int
 
 
+class _Queued(NamedTuple):
+    """A process that starts when its GPU is free: the process before it is still exiting."""
+
+    target: Callable[..., None]
+    arguments: tuple[Any, ...]
+    log: Path
+
+
+class _Leaving(NamedTuple):
+    """A process whose last message was received, its GPU, and the time at which it is killed if it still runs."""
+
+    process: ForkServerProcess
+    gpu: str | None
+    deadline: float
+
+    def end(self) -> None:
+        """Wait for the process to exit, until the deadline."""
+        self.process.join(max(0.0, self.deadline - time.monotonic()))
+        if self.process.is_alive():  # its result has been received; a library's clean-up hangs
+            self.process.kill()
+            self.process.join(_LEAVING_S)
+        if self.process.is_alive():  # it hangs in the kernel; the exit of Python must not wait for it
+            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]
+
+
 class LocalWorkers:
     """Processes on this machine.
 
@@ -161,19 +187,21 @@ class LocalWorkers:
         self._gpus, self._per_gpu = tuple(gpus), per_gpu
         self._context = multiprocessing.get_context("forkserver")
         self._running: dict[Any, _Running] = {}
+        self._queued: dict[Any, _Queued] = {}
+        self._dropped: list[Any] = []
         self._ended: dict[Any, tuple[str, float]] = {}
         """Reason and latest time of the exit of each process that `end` has killed."""
-        self._leaving: list[ForkServerProcess] = []
+        self._leaving: list[_Leaving] = []
 
     @property
     def free(self) -> int:
         """Number of processes that may be started now."""
-        return self.count - len(self._running)
+        return self.count - len(self.running)
 
     @property
     def running(self) -> list[Any]:
         """Keys of the running processes."""
-        return list(self._running)
+        return [*self._running, *self._queued, *self._dropped]
 
     @property
     def leases(self) -> dict[Any, str]:
@@ -181,46 +209,66 @@ class LocalWorkers:
         return {key: running.gpu for key, running in self._running.items() if running.gpu is not None}
 
     def start(self, key: Any, target: Callable[..., None], *arguments: Any, log: Path) -> None:
-        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`."""
-        if self._gpus:  # their memory must be free before the start; on a CPU it is free before it is needed
-            self.reap()
-        self._leaving = [process for process in self._leaving if process.is_alive()]
-        gpu = self._free_gpu()
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_run, args=(target, arguments, theirs, log, gpu))
-        process.start()
-        theirs.close()
-        server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-        self._running[key] = _Running(process, ours, gpu, server)
+        """Run `target(*arguments, pipe)` in a new process, whose output is appended to `log`.
+
+        If a process that is exiting still holds the memory of its GPU, `wait` starts it later.
+        """
+        if self._gpus and len(self.running) >= len(self._gpus) * self._per_gpu:
+            raise RuntimeError(f"each of the GPUs {', '.join(self._gpus)} has {self._per_gpu} processes")
+        self._queued[key] = _Queued(target, arguments, log)
+        self._start_queued()
+
+    def _start_queued(self) -> None:
+        for leaving in self._leaving:
+            if self._queued and time.monotonic() >= leaving.deadline:
+                leaving.process.kill()
+        self._leaving = [leaving for leaving in self._leaving if leaving.process.is_alive()]
+        for key in list(self._queued):
+            gpu = self._free_gpu()
+            if self._gpus and gpu is None:
+                return
+            target, arguments, log = self._queued.pop(key)
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=_run, args=(target, arguments, theirs, log, gpu))
+            process.start()
+            theirs.close()
+            server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+            self._running[key] = _Running(process, ours, gpu, server)
 
     def _free_gpu(self) -> str | None:
-        """Return the first of the least used GPUs."""
-        if not self._gpus:
-            return None
-        # A process outside `_running` has exited, and its GPU memory is free.
-        used = Counter(self.leases.values())
-        gpu = min(self._gpus, key=lambda gpu: used[gpu])
-        if used[gpu] >= self._per_gpu:
-            raise RuntimeError(f"each of the GPUs {', '.join(self._gpus)} has {self._per_gpu} processes")
-        return gpu
+        """Return the first of the least used GPUs, or None if there is no room on any."""
+        # All other processes have exited, and their GPU memory is free.
+        used = Counter([*self.leases.values(), *(leaving.gpu for leaving in self._leaving)])
+        gpu = min(self._gpus, key=lambda gpu: used[gpu], default=None)
+        return gpu if used[gpu] < self._per_gpu else None
 
     def wait(self, timeout: float | None = None) -> list[tuple[Any, Any]]:
         """Return received messages as (key, message), as soon as there is one, or none after `timeout` seconds."""
-        running = dict(self._running)
-        # A child of a process, such as one of its DataLoader, may hold the pipe open after the exit of the process.
-        handles = [handle for each in running.values() for handle in (each.pipe, each.process.sentinel)]
-        ready = connection.wait(handles, timeout)
-        messages: list[tuple[Any, Any]] = []
-        for key, (process, pipe, *_) in running.items():
-            exited = process.sentinel in ready
-            if pipe in ready or (exited and pipe.poll()):
-                try:
-                    messages.append((key, pipe.recv()))
-                except (EOFError, OSError):  # OSError: it was killed while sending
-                    messages.append((key, self._collect_exit_code(key)))
-            elif exited or self._is_overdue(key):
-                messages.append((key, self._collect_exit_code(key)))
-        return messages
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            self._start_queued()
+            if self._dropped:
+                return [(self._dropped.pop(), ProcessExit(-signal.SIGTERM))]
+            running, leaving = list(self._running.values()), self._leaving if self._queued else []
+            now = time.monotonic()
+            left = min([end, *(each.deadline for each in leaving if each.deadline > now)]) - now
+            # A child of a process, such as one of its DataLoader, may hold the pipe open after the exit of the process.
+            handles = [handle for each in running for handle in (each.pipe, each.process.sentinel)]
+            handles += [each.process.sentinel for each in leaving]
+            ready = connection.wait(handles, None if left == math.inf else max(0.0, left))
+            messages = [(key, message) for key in list(self._running) for message in self._received(key, ready)]
+            if messages or time.monotonic() >= end:
+                return messages
+
+    def _received(self, key: Any, ready: Sequence[Any]) -> list[Any]:
+        """Return the next message of a process, if there is one."""
+        process, pipe, *_ = self._running[key]
+        exited = process.sentinel in ready
+        with contextlib.suppress(EOFError, OSError):  # OSError: it was killed while sending
+            if pipe not in ready and not (exited and pipe.poll()):
+                return [self._collect_exit_code(key)] if exited or self._is_overdue(key) else []
+            return [pipe.recv()]
+        return [self._collect_exit_code(key)]
 
     def call(self, target: Callable[..., None], *arguments: Any, log: Path) -> Any:
         """Return the one message of `target(*arguments, pipe)`, run in a new process, or a `ProcessExit`."""
@@ -240,29 +288,29 @@ class LocalWorkers:
 
     def release(self, key: Any) -> None:
         """Free the worker after the process's last message, without waiting for its exit."""
-        ended = self._running.pop(key)
+        ended = self._running.pop(key, None)
         self._ended.pop(key, None)
+        if ended is None:  # it has not started
+            self._queued.pop(key, None)
+            self._dropped = [dropped for dropped in self._dropped if dropped is not key]
+            return
         ended.pipe.close()
-        self._leaving.append(ended.process)
+        self._leaving.append(_Leaving(ended.process, ended.gpu, time.monotonic() + _LEAVING_S))
 
     def reap(self) -> None:
         """Wait for finished processes to exit."""
         while self._leaving:
-            process = self._leaving.pop()
-            process.join(_LEAVING_S)
-            if process.is_alive():  # its result has been received; a library's clean-up hangs
-                process.kill()
-                process.join(_LEAVING_S)
-            if process.is_alive():  # it hangs in the kernel; the exit of Python must not wait for it
-                multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+            self._leaving.pop().end()
 
     def stop(self) -> None:
         """Ask every process to stop at its next batch."""
+        self._drop_queued()
         for process in self._alive():
             process.terminate()
 
     def kill(self) -> None:
         """Kill every process."""
+        self._drop_queued()
         for process in self._alive():
             process.kill()
 
@@ -284,6 +332,10 @@ class LocalWorkers:
     def _is_overdue(self, key: Any) -> bool:
         return key in self._ended and time.monotonic() >= self._ended[key][1]
 
+    def _drop_queued(self) -> None:
+        self._dropped += self._queued
+        self._queued.clear()
+
     def _alive(self) -> list[ForkServerProcess]:
         """Return the processes that have not exited. The PID of an exited one may belong to another program."""
         return [running.process for running in self._running.values() if running.process.is_alive()]
@@ -293,7 +345,7 @@ class LocalWorkers:
         ended.pipe.close()
         ended.process.join(max(0.0, latest - time.monotonic()))
         if ended.process.is_alive():
-            self._leaving.append(ended.process)
+            self._leaving.append(_Leaving(ended.process, ended.gpu, latest))
             return ProcessExit(-signal.SIGKILL, killed_for=reason)
         exitcode = ended.process.exitcode or 0
         with_server = exitcode == _NO_EXIT_CODE and _has_exited(ended.server)

@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from lightning_hpo.terminal.printable import print_line
+
 __all__ = ["LibraryOutput", "collect_library_output", "take_over_loggers", "write_library_output"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -161,4 +163,4 @@ def _is_installed(filename: str) -> bool:
 
 
 def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print_line(line, sys.stderr)

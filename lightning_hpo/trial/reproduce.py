@@ -39,7 +39,8 @@ def reproduce(
 ) -> Iterator[str]:
     """Print the command that retrains a trial, by default the best one, and what has changed since.
 
-    With `run`, also retrain the trial and compare its value; `interruption` may stop it. The study is not modified.
+    With `run`, also retrain the trial and compare its value; `interruption` may stop it. The study is not modified. A
+    config from MLflow is only used with `run`: who may write there could name any class of this machine.
 
     Yields:
         The lines to print: the command, one line for each change, and the comparison.
@@ -54,8 +55,11 @@ def reproduce(
     now = environment_tags()  # before `_config` may write a file, which would count as an uncommitted change
     config = _config(study, trial, tracker)
     yield fit_command(config)
-    problems = _add_data_and_device(config, now)
+    trusted = run or config == folder_of(study).trial(trial.number).config
+    problems = _add_data_and_device(config, now) if trusted else []
     yield from _changes(study, trial, tracker, now)
+    if not trusted:  # the classes that it names would run
+        yield f"data and device are not compared: {config} is from MLflow; read it, and add --run"
     if problems:
         raise InputError([f"trial {trial.number} cannot be retrained: {problem}" for problem in problems])
     if run:

@@ -1,8 +1,13 @@
 """Documents, dependency lists and configs agree with the project."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,16 +35,60 @@ def test_the_conda_environment_has_the_requirements_of_the_project() -> None:
     assert set(pip) == _requirements() - {"bitsandbytes"}
 
 
-def test_the_lock_contains_every_requirement_and_no_malware() -> None:
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
-    names = {_normal(name) for name in locked}
-    assert {_normal(re.split(r"[<>=\[]", line)[0]) for line in _requirements()} <= names
-    assert locked["lightning"] not in ("2.6.2", "2.6.3")
+def test_the_locks_contain_the_hashes_of_every_requirement_and_no_malware() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    run, dev = (_locked(ROOT / name) for name in ("requirements.lock", "requirements-dev.lock"))
+    assert all(hashes and all(len(each) == 64 for each in hashes) for _, hashes in [*run.values(), *dev.values()])
+    assert not run.keys() & dev.keys()
+    # The build backend too: the project is installed without build isolation.
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["report"], "setuptools"]
+    assert {_name(line) for line in wanted} <= run.keys()
+    # bitsandbytes needs an NVIDIA GPU.
+    assert {_name(line) for line in _requirements() - {"bitsandbytes"}} <= run.keys() | dev.keys()
+    assert run["lightning"][0] not in ("2.6.2", "2.6.3")
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _locked(path: Path) -> dict[str, tuple[str, list[str]]]:
+    """Return the version of each locked package and the hashes of its files."""
+    entries = re.findall(
+        r"^([a-z\d.-]+)==([^ ]+) .*\n((?: +--hash=sha256:\w+.*\n?)*)", path.read_text("utf-8"), re.MULTILINE
+    )
+    return {name: (version, re.findall(r"sha256:([\da-f]+)", hashes)) for name, version, hashes in entries}
+
+
+def _name(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=\[]", requirement)[0]).lower()
+
+
+def test_the_scripts_refuse_a_package_whose_hash_is_not_that_of_the_lock(tmp_path: Path) -> None:
+    venv.create(tmp_path / ".venv", symlinks=True)
+    packages = next((tmp_path / ".venv/lib").glob("python*/site-packages"))
+    (packages / "shared.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    (tmp_path / "scripts").mkdir()
+    shutil.copy2(ROOT / "scripts/environment.sh", tmp_path / "scripts")
+    (tmp_path / "pyproject.toml").touch()
+    with zipfile.ZipFile(tmp_path / "torch-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("torch-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 1.0\n")
+        wheel.writestr("torch-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("torch-1.0.dist-info/RECORD", "")
+    (tmp_path / "requirements.lock").write_text(f"torch==1.0 \\\n    --hash=sha256:{64 * '0'}\n", encoding="utf-8")
+    environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    script = ["bash", "-c", "source scripts/environment.sh"]
+    done = subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / ".venv/installed").exists()
+
+
+def test_the_demo_deletes_no_studies_without_a_question(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy2(ROOT / "scripts/demo", tmp_path / "scripts")
+    (tmp_path / "scripts/environment.sh").touch()
+    (tmp_path / "demo/outputs").mkdir(parents=True)
+    command = [tmp_path / "scripts/demo"]
+    done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1][:22]) == (2, "demo/: not deleted; de")
+    assert (tmp_path / "demo/outputs").is_dir()
 
 
 def test_each_agent_has_a_config_two_search_spaces_and_a_demo() -> None:

@@ -20,6 +20,7 @@ from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digest
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
+from tests.planted_program import plant_code
 from tests.registry.conftest import copy_study, production
 from tests.study_sandbox import StudySandbox
 from tests.tiny import tiny_config, write_tiny_corpus, write_tiny_encoder
@@ -78,6 +79,10 @@ def _add_a_pickle(folder: Path) -> None:
     (folder / "data/pickle_module_info.txt").write_text("mlflow.pytorch.pickle_module")
 
 
+def _plant_code(folder: Path) -> None:
+    plant_code(folder / "data/model.pt2", folder.parent / "code has run")
+
+
 def _add_a_link(folder: Path) -> None:
     (folder / "data/elsewhere").symlink_to(folder / "requirements.txt")
 
@@ -109,6 +114,7 @@ def _swap_and_seal_again(folder: Path) -> None:
     ("change", "file"),
     [
         (_flip_a_bit, "data/model.pt2"),
+        (_plant_code, "data/model.pt2"),
         (_add_a_pickle, "data/model.pth"),
         (_add_a_link, "data/elsewhere"),
         (_remove_a_file, "requirements.txt"),

@@ -12,6 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from lightning_hpo.cli import main
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.report.status import print_status
 from lightning_hpo.storage.attributes import TrialKey
@@ -55,6 +56,53 @@ def tuned(study: optuna.Study, tmp_path: Path) -> optuna.Study:
     worker = {"host": "box", "pid": 77, "since": time.time() - 120, "device": "Card", "device_index": "1"}
     trial.set_user_attr(TrialKey.WORKER, worker)
     return study
+
+
+@pytest.fixture
+def hostile(storage_url: str) -> optuna.Study:
+    """A study of somebody who may write the database, too."""
+    study = optuna.create_study(study_name="it's\x1b[2J", storage=storage_url)
+    for key, value in {"agent": "a\x1b[31m", "monitor": "m\x1b]0;x\x07", "n_trials": 9, "outdir": "/none\x1b"}.items():
+        study.set_user_attr(key, value)
+    trial = study.ask()
+    trial.set_user_attr("ended_by", "boom\x1b[2J")
+    study.tell(trial, state=TrialState.FAIL)
+    trial = study.ask()
+    trial.set_user_attr(TrialKey.WORKER, {"host": "h\x1b", "pid": "1\x1b", "device": "d\x1b", "since": None})
+    return study
+
+
+def test_control_characters_of_the_database_do_not_reach_the_terminal(
+    hostile: optuna.Study, storage_url: str, capsys: Captured
+) -> None:
+    for name in (None, hostile.study_name):
+        print_status(name, DatabaseUrl(storage_url, "--storage"))
+        shown = capsys.readouterr().out
+        assert r"it's\x1b[2J" in shown
+        assert "\x1b" not in shown
+        assert "\x07" not in shown
+    assert main(["status", "--study", "other", "--storage", storage_url]) == 2
+    assert r"there are: it's\x1b[2J" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("lightning-hpo tune --config 'a b.yaml'", "lightning-hpo tune --config 'a b.yaml'"),
+        ("lightning-hpo tune --x postgresql://me:***@host", "lightning-hpo tune --x 'postgresql://me:***@host'"),
+        ("lightning-hpo tune ; rm -r ~", "lightning-hpo tune ';' rm -r '~'"),
+        ("lightning-hpo tune $(rm -r ~)", "lightning-hpo tune '$(rm' -r '~)'"),
+        ("rm -r ~", "the same `lightning-hpo tune` command"),
+        ("lightning-hpo tune 'a", "the same `lightning-hpo tune` command"),
+        ("", "the same `lightning-hpo tune` command"),
+    ],
+)
+def test_only_one_command_of_this_program_is_shown_as_the_next_step(
+    hostile: optuna.Study, storage_url: str, capsys: Captured, command: str, shown: str, tmp_path: Path
+) -> None:
+    hostile.set_user_attr("outdir", str(tmp_path))
+    hostile.set_user_attr("command", command)
+    assert _json(hostile.study_name, storage_url, capsys)["next"] == f"resume the study: {shown}"
 
 
 def _json(name: str | None, url: str, capsys: Captured) -> Any:

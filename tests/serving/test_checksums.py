@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from lightning_hpo.serving.checksums import combined_digest, file_digests, first_changed_file, seal_of
+from lightning_hpo.serving.checksums import changed_data, combined_digest, file_digests, first_changed_file, seal_of
 
 
 def _folder(tmp_path: Path) -> Path:
@@ -46,3 +46,19 @@ def test_changed_metadata_or_an_added_file_is_returned(tmp_path: Path) -> None:
     assert first_changed_file(folder, digests, seal) == "data/model.pth"
     (folder / "MLmodel").write_text("other metadata")
     assert first_changed_file(folder, digests, seal) == "MLmodel"
+
+
+def test_changes_by_python_and_mlflow_are_no_changed_data(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    (folder / "requirements.txt").write_text("torch")
+    digests = file_digests(folder)
+    (folder / "requirements.txt").write_text("torch==2.13.0")
+    (folder / "code/__pycache__").mkdir(parents=True)
+    (folder / "code/__pycache__/a.pyc").touch()
+    assert changed_data(folder, digests) is None
+    assert changed_data(folder, {}) == "data/model.pt2"
+    (folder / "data/model.pth").write_text("a pickle")
+    assert changed_data(folder, digests) == "data/model.pth"
+    (folder / "data/model.pth").unlink()
+    (folder / "data/serving.json").write_text("{ }")
+    assert changed_data(folder, digests) == "data/serving.json"

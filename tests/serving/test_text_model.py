@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
@@ -22,10 +23,12 @@ from pandas.testing import assert_frame_equal
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.data.tokenization import tokenize
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.serving import text_model
+from lightning_hpo.serving.checksums import DIGEST, MLMODEL, file_digests
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.serving.text_model import TextModel, _is_one_letter_off, _load_pyfunc, _nearest
+from tests.planted_program import plant_code
 from tests.server import free_port, run_server
 from tests.tiny import CRITERIA, LONG_POST, WORDS, tiny_data, write_tiny_encoder
 
@@ -77,6 +80,9 @@ def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     shutil.copytree(saved / agent, folder)
     settings = folder / "data" / "texts" / "serving.json"
     settings.write_text(settings.read_text(encoding="utf-8").replace("32-true", "bf16-mixed"), encoding="utf-8")
+    metadata = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))
+    metadata["metadata"][DIGEST] = file_digests(folder)
+    (folder / MLMODEL).write_text(yaml.safe_dump(metadata), encoding="utf-8")
     column = {"criteria": "probability", "evidence": "score"}[agent]
     exact = models[agent].predict(_rows(*TABLE))[column]
     monkeypatch.setattr("lightning_hpo.serving.text_model.computes_bf16", lambda: False)
@@ -85,6 +91,18 @@ def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     narrow = _load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column]
     assert (narrow != exact).any()
     np.testing.assert_allclose(narrow, exact, atol=0.05)
+
+
+def test_changed_program_is_refused_before_torch_runs_its_code(saved: Path, tmp_path: Path) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "code has run"
+    shutil.copytree(saved / "criteria", folder)
+    plant_code(folder / "data/model.pt2", marker)
+    with pytest.raises(LightningHpoError, match=r"^data/model\.pt2 is not as it was logged: its sha256 differs, or"):
+        _load_pyfunc(str(folder / "data/texts"))
+    assert not marker.exists()
+    with pytest.raises(AttributeError):  # the reason of the refusal
+        torch.export.load(folder / "data/model.pt2")
+    assert marker.exists()
 
 
 @pytest.mark.parametrize("agent", ["criteria", "evidence"])

@@ -276,6 +276,15 @@ def test_unusable_source_is_one_line_and_nothing_is_written(
     assert _files(path) == before
 
 
+def test_copy_does_not_have_the_command_that_tunes_the_original(old: Old, target: str, tmp_path: Path) -> None:
+    study = old.study()
+    for key, value in {"agent": "criteria", "outdir": str(tmp_path), "n_trials": 99, "command": "rm -r ~"}.items():
+        study.set_user_attr(key, value)
+    import_studies(DatabaseUrl(old.url, "--from"), DatabaseUrl(target, "--storage"))
+    attributes = optuna.load_study(study_name="noaug", storage=target).user_attrs
+    assert (attributes["agent"], attributes["command"]) == ("criteria", "")
+
+
 def test_command_prints_one_line_for_each_study(old: Old, target: str, capsys: Captured) -> None:
     assert main(["import-study", "--from", old.url, "--storage", target, "--study", "noaug"]) == 0
     assert capsys.readouterr().out == "noaug: 6 trials imported; 1 of them was running and is stored as failed\n"

@@ -91,6 +91,25 @@ def test_two_commands_that_look_at_once_see_no_holder(tmp_path: Path) -> None:
         assert lock_holder(folder) is None
 
 
+def test_holder_is_a_number(tmp_path: Path) -> None:
+    with lock_study(tmp_path):
+        (tmp_path / ".lock").write_text("1; rm -r ~")
+        assert lock_holder(tmp_path) == "?"
+
+
+def test_command_that_looks_for_the_holder_delays_a_study_and_does_not_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "first"
+    with lock_study(folder):
+        pass
+    with (folder / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as `status` does
+        monkeypatch.setattr("lightning_hpo.study.lock.time.sleep", lambda _: looking.close())
+        with lock_study(folder):
+            assert looking.closed
+
+
 def _refuse(folder: Path, written: str) -> None:
     with lock_study(folder):
         (folder / written).write_text("of the refused command")

@@ -32,6 +32,27 @@ def workers() -> Iterator[LocalWorkers]:
     workers.reap()
 
 
+OnGpus = Callable[..., LocalWorkers]
+
+
+@pytest.fixture
+def on_gpus() -> Iterator[OnGpus]:
+    """Makes workers on gpus that are names only."""
+    forkserver.ensure_running()
+    made: list[LocalWorkers] = []
+
+    def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> LocalWorkers:
+        made.append(LocalWorkers(count, gpus, per_gpu))
+        return made[-1]
+
+    yield make
+    for workers in made:
+        workers.kill()
+        for key in workers.running:
+            workers.release(key)
+            workers.reap()
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     return tmp_path / "trial_0" / "log.txt"
@@ -93,10 +114,22 @@ def _ask(pipe: Connection) -> None:
     pipe.send(("received", pipe.recv()))
 
 
+def _answer_for_ever(pipe: Connection) -> None:
+    _ask(pipe)
+    while True:
+        signal.pause()
+
+
 def _linger(path: Path, pipe: Connection) -> None:
     pipe.send("done")
     time.sleep(0.2)
     path.touch()
+
+
+def _exit_when(path: Path, pipe: Connection) -> None:
+    pipe.send("done")
+    while not path.exists():
+        time.sleep(0.01)
 
 
 def _is_there(path: Path, pipe: Connection) -> None:
@@ -148,14 +181,67 @@ def test_reply_to_an_exited_process_is_dropped(workers: LocalWorkers, log: Path)
     assert workers.wait() == [("a", ProcessExit(-signal.SIGKILL))]
 
 
-def test_next_process_on_a_gpu_starts_after_the_exit_of_the_last(log: Path, tmp_path: Path) -> None:
-    workers = LocalWorkers(2, ["0"], per_gpu=2)
+def test_next_process_on_a_gpu_starts_after_the_exit_of_the_last(on_gpus: OnGpus, log: Path, tmp_path: Path) -> None:
+    workers = on_gpus(1, ["0"])
     workers.start("a", _linger, tmp_path / "gone", log=log)
     assert workers.wait() == [("a", "done")]
     workers.release("a")
-    assert (workers.free, workers.running) == (2, [])
+    assert (workers.free, workers.running) == (1, [])
     workers.start("b", _is_there, tmp_path / "gone", log=log)
     assert workers.wait() == [("b", True)]
+
+
+def test_answers_do_not_wait_for_a_process_that_is_exiting(on_gpus: OnGpus, log: Path, tmp_path: Path) -> None:
+    workers = on_gpus(3, ["0", "1", "2"])
+    workers.start("a", _answer_for_ever, log=log)
+    assert workers.wait() == [("a", "what is it?")]
+    workers.start("b", _exit_when, tmp_path / "go", log=log)
+    assert workers.wait() == [("b", "done")]
+    exiting = workers._running["b"].process
+    workers.release("b")
+    workers.start("c", _send_gpu_and_wait, log=log)
+    assert workers.wait() == [("c", "2")]  # the third GPU
+    workers.start("d", _send_gpu_and_wait, log=log)
+    workers.reply("a", 42)
+    assert workers.wait() == [("a", ("received", 42))]
+    assert (workers.free, exiting.is_alive()) == (0, True)
+    (tmp_path / "go").touch()
+    assert workers.wait() == [("d", "1")]
+    assert not exiting.is_alive()
+
+
+def test_process_that_never_exits_is_killed_for_the_next_one(
+    on_gpus: OnGpus, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_hpo.study.workers._LEAVING_S", 0.1)
+    workers = on_gpus(1, ["0"])
+    workers.start("a", _exit_when, tmp_path / "never", log=log)
+    assert workers.wait() == [("a", "done")]
+    workers.release("a")
+    workers.start("b", _send_gpu, log=log)
+    assert workers.wait() == [("b", "0")]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_stop_and_kill_drop_a_process_that_has_not_started(
+    on_gpus: OnGpus, log: Path, tmp_path: Path, how: str
+) -> None:
+    workers = on_gpus(1, ["0"])
+    workers.start("a", _exit_when, tmp_path / "go", log=log)
+    assert workers.wait() == [("a", "done")]
+    workers.release("a")
+    workers.start("b", _send_gpu, log=log)
+    assert (workers.free, workers.running) == (0, ["b"])
+    getattr(workers, how)()
+    assert workers.running == ["b"]
+    assert workers.wait() == [("b", ProcessExit(-signal.SIGTERM))]
+    assert workers.running == []
+    for key, before in (("c", lambda: None), ("d", getattr(workers, how))):
+        workers.start(key, _send_gpu, log=log)
+        before()
+        workers.release(key)
+    assert (workers.free, workers.running) == (1, [])
+    (tmp_path / "go").touch()
 
 
 def test_wait_ends_after_its_timeout(workers: LocalWorkers, log: Path) -> None:
@@ -319,25 +405,7 @@ def _send_gpu_and_wait(pipe: Connection) -> None:
         signal.pause()
 
 
-@pytest.fixture
-def on_gpus() -> Iterator[Callable[..., LocalWorkers]]:
-    """Makes workers on gpus that are names only."""
-    forkserver.ensure_running()
-    made: list[LocalWorkers] = []
-
-    def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> LocalWorkers:
-        made.append(LocalWorkers(count, gpus, per_gpu))
-        return made[-1]
-
-    yield make
-    for workers in made:
-        workers.kill()
-        for key in workers.running:
-            workers.release(key)
-            workers.reap()
-
-
-def test_each_process_sees_only_its_gpu(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_each_process_sees_only_its_gpu(on_gpus: OnGpus, log: Path) -> None:
     workers = on_gpus(4, ["0", "GPU-5f"], 2)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     for key in "abcd":
@@ -349,7 +417,7 @@ def test_each_process_sees_only_its_gpu(on_gpus: Callable[..., LocalWorkers], lo
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
 
 
-def test_workers_are_limited_by_the_gpus(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_workers_are_limited_by_the_gpus(on_gpus: OnGpus, log: Path) -> None:
     workers = on_gpus(9, ["0", "1"])
     assert (workers.count, workers.free) == (2, 2)
     for key in "ab":
@@ -365,14 +433,14 @@ def test_process_without_a_gpu_sees_what_the_study_sees(workers: LocalWorkers, l
     assert workers.leases == {}
 
 
-def test_preflight_gets_a_gpu(on_gpus: Callable[..., LocalWorkers], log: Path) -> None:
+def test_preflight_gets_a_gpu(on_gpus: OnGpus, log: Path) -> None:
     workers = on_gpus(1, ["3"])
     assert [workers.call(_send_gpu, log=log) for _ in range(2)] == ["3", "3"]
     assert workers.leases == {}
 
 
 @pytest.mark.parametrize("per_gpu", [1, 2])
-def test_no_gpu_gets_more_processes_than_allowed(on_gpus: Callable[..., LocalWorkers], log: Path, per_gpu: int) -> None:
+def test_no_gpu_gets_more_processes_than_allowed(on_gpus: OnGpus, log: Path, per_gpu: int) -> None:
     workers, draw = on_gpus(9, ["0", "1", "2"], per_gpu), random.Random(17)
     received: dict[int, str] = {}
     for number in range(60):

@@ -52,8 +52,18 @@ def test_retrained_trial_gets_its_value_and_changes_are_listed(sandbox: StudySan
     command, *rest = reproduce("--trial", str(best.number))
     assert command == f"lightning-hpo fit --config {copy}"
     assert yaml.safe_load(copy.read_text()) == yaml.safe_load(text)
-    assert "data_fingerprint: was other, is None" in rest
     assert any(re.fullmatch(r"torch: was 0\.1, is 2\..*", line) for line in rest)
+    assert rest[-1] == f"data and device are not compared: {copy} is from MLflow; read it, and add --run"
+    assert "data_fingerprint: was other, is None" in reproduce("--trial", str(best.number), "--run")
+
+    # Who may write to the tracking server names a class of this machine.
+    Path("planted.py").write_text("from pathlib import Path\nPath('has_run').touch()\n")
+    config = yaml.safe_load(text)
+    config["trainer"]["callbacks"] = [{"class_path": "planted.Planted"}]
+    sandbox.client.log_text(run_id, yaml.safe_dump(config), "config.yaml")
+    copy.unlink()
+    assert reproduce("--trial", str(best.number))[0] == f"lightning-hpo fit --config {copy}"
+    assert not Path("has_run").exists()
 
     sandbox.client.delete_run(run_id)
     other = sandbox.trials("first")[1 - best.number]
