@@ -5,14 +5,14 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.filesystems import network_filesystem
 
 __all__ = [
@@ -74,13 +74,34 @@ def registry_problems(tracking_uri: str) -> list[str]:
     ]
 
 
-def file_id(path: Path | None) -> tuple[int, int] | None:
+class FilesInUse:
+    """SQLite files that a command has opened. SQLite still writes to a file that was deleted, and loses everything.
+
+    Args:
+        files: The file of each flag; None for a database without one.
+    """
+
+    def __init__(self, files: Mapping[str, Path | None]) -> None:
+        self._files = {flag: path for flag, path in files.items() if path is not None}
+        self._opened = {path: _file_id(path) for path in self._files.values()}
+
+    def check(self) -> None:
+        """Raise a `LightningHpoError` if a file was deleted or replaced."""
+        for flag, path in self._files.items():
+            if _file_id(path) != self._opened[path]:
+                raise LightningHpoError(
+                    f"{flag}: {path} was deleted or replaced while the study was using it; restore the file and run "
+                    "the same command, or use another --study.name"
+                )
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
     """Return what tells a file from another one of the same path; None if there is no file."""
     try:
-        found = None if path is None else path.stat()
+        found = path.stat()
     except FileNotFoundError:
         return None
-    return None if found is None else (found.st_dev, found.st_ino)
+    return found.st_dev, found.st_ino
 
 
 def masked(text: str) -> str:

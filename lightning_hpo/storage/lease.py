@@ -25,7 +25,7 @@ from lightning_hpo.exceptions import InputError, LeaseLostError, StorageAwayErro
 from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.optuna_private import STUDY_ATTRIBUTES, engine_of, study_id_of
 
-__all__ = ["EXPIRES_S", "Lease", "Machine", "held_lease"]
+__all__ = ["EXPIRES_S", "Lease", "Machine", "held_lease", "require_free"]
 
 EXPIRES_S = 180.0
 """Seconds without a renewal after which a lease of another machine has ended."""
@@ -76,17 +76,6 @@ class Lease:
         self._mine = ""
         self._renewed = 0.0
 
-    def require_free(self, study: optuna.Study) -> None:
-        """Check that no other process holds the lease of a study. Nothing is written.
-
-        Raises:
-            InputError: If another process holds it.
-        """
-        engine = engine_of(study)
-        if engine is not None:
-            with engine.connect() as connection:
-                self._check(study, *_read(connection, study))
-
     def take(self, study: optuna.Study) -> None:
         """Take the lease of a study.
 
@@ -98,7 +87,7 @@ class Lease:
             return
         with engine.begin() as connection:
             stored, now = _read(connection, study)
-            self._check(study, stored, now)
+            _require_free(study, stored, now, self._machine)
             if not self._replace(connection, study, stored, now):
                 raise InputError(
                     f"--study.name: another process has just begun to tune {study.study_name}; wait until it exits"
@@ -134,16 +123,6 @@ class Lease:
             with engine.begin() as connection:
                 connection.execute(sqlalchemy.delete(STUDY_ATTRIBUTES).where(*_of(study), self._mine == _VALUE))
 
-    def _check(self, study: optuna.Study, stored: str | None, now: float) -> None:
-        holder = _parsed(stored)
-        if holder is None or now - holder["renewed"] >= EXPIRES_S or _machine(holder).has_exited(self._machine):
-            return
-        raise InputError(
-            f"--study.name: process {holder['pid']} on {holder['host']} is tuning {study.study_name}, as of "
-            f"{now - holder['renewed']:.0f} s ago; stop it there, or wait: if that machine is dead, its lease ends "
-            f"{EXPIRES_S:.0f} s after the last renewal"
-        )
-
     def _replace(self, connection: sqlalchemy.Connection, study: optuna.Study, stored: str | None, now: float) -> bool:
         """Replace what was read. Return False if another process has replaced it meanwhile."""
         value = json.dumps({"token": self._token, **asdict(self._machine), "renewed": now})
@@ -171,6 +150,29 @@ def held_lease() -> Iterator[Lease]:
         # If the database is away, the next command on this machine sees that this process has exited.
         with suppress(SQLAlchemyError, StorageAwayError):
             lease.release()
+
+
+def require_free(study: optuna.Study) -> None:
+    """Check that no other process holds the lease of a study. Nothing is written.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    engine = engine_of(study)
+    if engine is not None:
+        with engine.connect() as connection:
+            _require_free(study, *_read(connection, study), Machine.this())
+
+
+def _require_free(study: optuna.Study, stored: str | None, now: float, here: Machine) -> None:
+    holder = _parsed(stored)
+    if holder is None or now - holder["renewed"] >= EXPIRES_S or _machine(holder).has_exited(here):
+        return
+    raise InputError(
+        f"--study.name: process {holder['pid']} on {holder['host']} is tuning {study.study_name}, as of "
+        f"{now - holder['renewed']:.0f} s ago; stop it there, or wait: if that machine is dead, its lease ends "
+        f"{EXPIRES_S:.0f} s after the last renewal"
+    )
 
 
 def _read(connection: sqlalchemy.Connection, study: optuna.Study) -> tuple[str | None, float]:

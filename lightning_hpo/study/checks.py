@@ -19,6 +19,7 @@ from lightning_hpo.search.pruners import build_pruner, check_pruner
 from lightning_hpo.search.rehearsal import rehearse_sampler
 from lightning_hpo.search.space import SearchSpace
 from lightning_hpo.storage.attributes import StudyKey
+from lightning_hpo.storage.lease import require_free
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.storage.studies import StudyDatabase
 from lightning_hpo.study.encoder_checks import BY_ENCODER
@@ -105,6 +106,8 @@ def check_start(
         LightningHpoError: If the process crashed.
     """
     study = database.find(str(spec.settings.name))
+    if study is not None:
+        require_free(study)
     stored = study.user_attrs.get(StudyKey.ENCODER_REVISIONS, {}) if study else {}
     revisions, missing = resolve_revisions(spec.config, space.choices, stored)
     config, outermost = _pinned(spec.config, corners(space.dimensions, BY_ENCODER), revisions)

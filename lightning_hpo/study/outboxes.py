@@ -125,7 +125,7 @@ class Outboxes:
         """Try to send everything now. Return whether MLflow has accepted it.
 
         Args:
-            on_wait: Called each second with the number of outboxes that are left.
+            on_wait: Called every ten seconds with the number of outboxes that are left.
         """
         accepted = self._sender.drain(on_wait)
         self.settle()

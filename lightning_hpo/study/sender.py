@@ -11,7 +11,7 @@ from lightning_hpo.tracking.tracker import PAUSE_S, Tracker
 
 __all__ = ["Sender"]
 
-_LOOK_S = 1.0
+_WAIT_S = 10.0
 
 
 class Sender:
@@ -71,7 +71,7 @@ class Sender:
         """Try to send everything now, and wait for it.
 
         Args:
-            on_wait: Called each second with the number of outboxes that are left.
+            on_wait: Called every ten seconds with the number of outboxes that are left.
             limit_s: Longest time to wait, in seconds.
 
         Returns:
@@ -82,8 +82,8 @@ class Sender:
             self._draining = True
             self._due, self._held = self._held | self._due, {}
             self._wake()
-            while self._working and time.monotonic() < end:
-                if not self._changed.wait(_LOOK_S) and on_wait is not None:
+            while self._working and (left := end - time.monotonic()) > 0:
+                if not self._changed.wait_for(lambda: not self._working, min(_WAIT_S, left)) and on_wait is not None:
                     on_wait(len(self._due))
             self._draining = False
             return self._error is None and not self._held and not self._due

@@ -1,6 +1,5 @@
 """An open study: checked, locked, reconciled, with both databases and its workers."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
 from lightning_hpo.config.flags import flags, with_flags
-from lightning_hpo.databases import file_id
+from lightning_hpo.databases import FilesInUse
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.hardware.gpus import leased_gpus, visible_gpus
 from lightning_hpo.search.samplers import NumberSeededSampler, build_sampler
@@ -44,7 +43,6 @@ from lightning_hpo.trial.outcome import Outcome
 __all__ = ["Session", "local_workers", "open_session"]
 
 _TICK_S = 5.0
-_UNSENT_EVERY_S = 10.0
 
 
 def local_workers(spec: StudySpec) -> LocalWorkers:
@@ -78,9 +76,6 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
             raise InputError([*spec.settings.problems(), *error.problems]) from error
     spec, space, pruner = check_settings(spec, database)
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers), held_lease() as lease:
-        stored = database.find(str(spec.settings.name))
-        if stored is not None:
-            lease.require_free(stored)
         attributes = check_start(spec, space, database, workers, used_before=used_before)
         tracker = Tracker(str(spec.settings.tracking_uri))
         relocate(tracker, spec.experiment)
@@ -149,11 +144,11 @@ class Session:
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
-        self._shown_unsent = 0.0
         self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
         self._servers: dict[int, TrialServer] = {}
-        files = {"--study.storage": spec.settings.storage_url.path, "--study.tracking_uri": tracker.file}
-        self._databases = {(flag, path): file_id(path) for flag, path in files.items()}
+        self._files = FilesInUse(
+            {"--study.storage": spec.settings.storage_url.path, "--study.tracking_uri": tracker.file}
+        )
 
     def count_trials(self) -> None:
         """Count the trials that earlier commands have finished."""
@@ -253,14 +248,9 @@ class Session:
         """Count a trial whose process has ended, and release what only that process needed.
 
         Raises:
-            LightningHpoError: If the file of a database is gone. SQLite would still write to it, and lose everything.
+            LightningHpoError: If the file of a database is gone.
         """
-        for (flag, path), before in self._databases.items():
-            if file_id(path) != before:
-                raise LightningHpoError(
-                    f"{flag}: {path} was deleted or replaced while the study was using it; restore the file and run "
-                    "the same command, or use another --study.name"
-                )
+        self._files.check()
         self._servers.pop(trial.number, None)
         self.outboxes.release(trial)
         if state in self.spec.counted:
@@ -285,11 +275,8 @@ class Session:
         return not self.outboxes.unsent
 
     def _show_unsent(self, left: int) -> None:
-        """Show every ten seconds how many trials' entries MLflow has not received yet."""
         self._lease.renew()
-        if time.monotonic() >= self._shown_unsent + _UNSENT_EVERY_S:
-            self._shown_unsent = time.monotonic()
-            self.say(f"sending entries to MLflow: {left} trials are left")
+        self.say(f"sending entries to MLflow: {left} trials are left")
 
     def finish(self) -> int:
         """Show the result and return the exit code: 0, or 128 and the number of the signal that stopped the study.

@@ -193,7 +193,7 @@ class Outbox:
         if run_id is None:
             raise RuntimeError(f"{self._file.path}: an entry precedes the one that creates the run")
         try:
-            self._call(run_id, entry)
+            _log_entry(self.tracker, run_id, entry)
         except AWAY as error:
             if is_invalid(error):
                 self.tracker.require_active(run_id)
@@ -214,19 +214,6 @@ class Outbox:
             self.tracker.artifact_problem = ""
         return True
 
-    def _call(self, run_id: str, entry: Entry) -> None:
-        match entry:
-            case LogParams(params):
-                self.tracker.log_params(run_id, params)
-            case LogConfig(config, text):
-                self.tracker.log_config(run_id, config, text)
-            case LogText(text, name):
-                self.tracker.log_text(run_id, text, name)
-            case LogMetrics(metrics, step, time_ms):
-                self.tracker.log_metrics(run_id, metrics, step, time_ms)
-            case SetStatus(status, tags, time_ms):
-                self.tracker.set_status(run_id, status, tags, time_ms)
-
     def _start_run(self, entry: StartRun) -> None:
         if self.run_id is not None:
             return
@@ -237,6 +224,20 @@ class Outbox:
             self._file.write_state({**state, "starting": True})
             run_id = self.tracker.start_run(entry.experiment_id, entry.name, entry.tags, entry.time_ms)
         self._file.write_state({**state, "run_id": run_id})
+
+
+def _log_entry(tracker: Tracker, run_id: str, entry: Entry) -> None:
+    match entry:
+        case LogParams(params):
+            tracker.log_params(run_id, params)
+        case LogConfig(config, text):
+            tracker.log_config(run_id, config, text)
+        case LogText(text, name):
+            tracker.log_text(run_id, text, name)
+        case LogMetrics(metrics, step, time_ms):
+            tracker.log_metrics(run_id, metrics, step, time_ms)
+        case SetStatus(status, tags, time_ms):
+            tracker.set_status(run_id, status, tags, time_ms)
 
 
 def _first_line(error: Exception) -> str:

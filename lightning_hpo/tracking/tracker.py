@@ -30,6 +30,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.entities import PagedList
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 
 from lightning_hpo.tracking.batches import allowed_keys, log_each
@@ -168,15 +169,8 @@ class Tracker:
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
         """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
         wanted = "" if status is None else f"attributes.status = '{status}'"
-        tokens: list[str | None] = [None]
-        while True:
-            page = self.client.search_runs([experiment_id], wanted, max_results=_PAGE, page_token=tokens[-1])
+        for page in _pages(partial(self.client.search_runs, [experiment_id], wanted, max_results=_PAGE)):
             yield from map(_run, page)
-            if not page.token:
-                return
-            if page.token in tokens:
-                raise MlflowException(f"answered with the same page of runs again: {page.token}")
-            tokens.append(page.token)
 
     def run(self, run_id: str) -> Run | None:
         """Return a run, or None if it does not exist or is in the trash."""
@@ -298,6 +292,19 @@ def find_entity(get: Callable[[str], _Entity], identifier: str) -> _Entity | Non
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+
+
+def _pages(search: Callable[..., PagedList[_Entity]]) -> Iterator[PagedList[_Entity]]:
+    """Yield the pages of a search."""
+    tokens: list[str | None] = [None]
+    while True:
+        page = search(page_token=tokens[-1])
+        yield page
+        if not page.token:
+            return
+        if page.token in tokens:
+            raise MlflowException(f"answered with the same page again: {page.token}")
+        tokens.append(page.token)
 
 
 def _quoted(text: str) -> str:

@@ -132,7 +132,7 @@ def test_stop_does_not_wait_for_mlflow(sender: Sender, gate: Gate, tracker: Trac
 def test_drain_shows_what_is_left(
     sender: Sender, gate: Gate, tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender_module, "_LOOK_S", 0.01)
+    monkeypatch.setattr(sender_module, "_WAIT_S", 0.01)
     for number in range(3):
         _outbox(tracker, sender, tmp_path, number).write(LogMetrics({"val_metric": 0.5}, step=0))
     gate.open.clear()

@@ -145,5 +145,5 @@ def test_database_of_a_process_killed_while_it_made_the_tables_is_made_again(tmp
 
 def test_server_that_repeats_a_page_is_left() -> None:
     again = as_json(200, runs=[], next_page_token="again")
-    with fake_server(lambda path: again) as address, pytest.raises(MlflowException, match="the same page of runs"):
+    with fake_server(lambda path: again) as address, pytest.raises(MlflowException, match="the same page again"):
         list(Tracker(address).runs("1"))
