@@ -53,7 +53,7 @@ class HangDetector(StudyCallback):
         if trial not in self._silent:  # its process has been killed
             return
         if self._silent[trial] >= _REPORT_S:
-            self._session.say(f"trial {trial.number}: gives signs of life again")
+            self._session.say(f"trial {trial.number} gives signs of life again")
         self._silent[trial] = 0.0
         self._printed.pop(trial, None)
 

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -91,15 +91,14 @@ def lock_models(folder: StudyFolder, *, wait: bool) -> Iterator[bool]:
     """Lock the models and the weights of a study's trials: to delete some, or to register one.
 
     Yields:
-        Whether they are locked. With `wait`, they are not only if the folder cannot be written.
+        Whether they are locked. With `wait`, they are not only if the folder cannot be written or locked.
     """
-    try:
-        file = folder.models_lock.open("a")
-    except OSError:
-        yield False
-        return
-    with file:
-        yield lock_descriptor(file.fileno(), blocking=wait)
+    with ExitStack() as stack:
+        locked = False
+        with suppress(OSError):
+            file = stack.enter_context(folder.models_lock.open("a"))
+            locked = lock_descriptor(file.fileno(), blocking=wait)
+        yield locked
 
 
 def _replace(file: TextIO, text: str) -> None:

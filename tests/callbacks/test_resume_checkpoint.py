@@ -6,6 +6,7 @@ import random
 import signal
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -421,6 +422,12 @@ def test_stop_in_a_validation_of_other_weights_resumes_before_it(fit: _Fit, thro
     own_weights, batches = fit(more=[EMAWeightAveraging(decay=0.5)])
     assert batches[0] == ("train", 1, 0)
     assert all(torch.equal(own, other) for own, other in zip(own_weights, weights, strict=True))
+
+
+def test_stop_in_a_validation_at_a_time_resumes_before_it(fit: _Fit) -> None:
+    timed: dict[str, Any] = {"val_check_interval": timedelta(microseconds=1), "check_val_every_n_epoch": None}
+    fit(stop_at=("validation", 1, 1), **timed)
+    assert fit(**timed)[1][0] == ("train", 1, 0)
 
 
 def test_stop_in_the_sanity_check_saves_nothing(fit: _Fit) -> None:

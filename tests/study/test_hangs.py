@@ -77,7 +77,7 @@ def test_any_message_ends_the_silence(made: Any) -> None:
         study.detector.on_message(study.trial, message)
     study.wait(1795)
     assert study.done == ["frames of 0"] * 2
-    assert study.lines.count("trial 0: gives signs of life again") == 2
+    assert study.lines.count("trial 0 gives signs of life again") == 2
 
 
 def test_trial_is_only_reported_without_a_timeout(made: Any) -> None:
