@@ -427,7 +427,7 @@ def test_stop_in_a_validation_of_other_weights_resumes_before_it(fit: _Fit, thro
 
 
 def test_stop_in_a_validation_at_a_time_resumes_before_it(fit: _Fit) -> None:
-    timed: Any = {"val_check_interval": timedelta(microseconds=1), "check_val_every_n_epoch": None}
+    timed: dict[str, Any] = {"val_check_interval": timedelta(microseconds=1), "check_val_every_n_epoch": None}
     fit(stop_at=("validation", 1, 1), **timed)
     assert fit(**timed)[1][0] == ("train", 1, 0)
 
