@@ -31,13 +31,17 @@ class Recorder:
         root: The folder.
         databases: SQLite files, which are copied as they are at each moment.
         kept: Folder of the recorded moments.
+        most: Number of moments to keep, the last ones.
     """
 
-    def __init__(self, root: Path, databases: Sequence[Path], kept: Path) -> None:
-        self._root, self._databases, self._kept = root, databases, kept
+    def __init__(self, root: Path, databases: Sequence[Path], kept: Path, most: int = 10_000) -> None:
+        self._root, self._databases, self._kept, self._most = root, databases, kept, most
         self._synced = kept / "synced"
-        (self._synced / _CONTENTS).mkdir(parents=True, exist_ok=True)
         self._fsync, self._replace = os.fsync, os.replace
+        if not self._synced.exists():  # what is there already was written long ago
+            (self._synced / _CONTENTS).mkdir(parents=True)
+            for path in [root, *root.rglob("*")] if root.exists() else []:
+                self._note(path)
 
     def install(self) -> None:
         """Record the syncs and renames of this process from now on."""
@@ -56,13 +60,17 @@ class Recorder:
             return
         with self._alone():
             self._fsync(file)
-            inode = path.stat().st_ino
-            if path.is_dir():
-                names = {each.name: each.stat().st_ino for each in path.iterdir()}
-                (self._synced / f"{inode}.json").write_text(json.dumps(names), encoding="utf-8")
-            else:
-                shutil.copyfile(path, self._synced / _CONTENTS / str(inode))
+            self._note(path)
             self._keep()
+
+    def _note(self, path: Path) -> None:
+        """Note that a file or a folder is on the disk as it is now."""
+        inode = path.stat().st_ino
+        if path.is_dir():
+            names = {each.name: each.stat().st_ino for each in path.iterdir()}
+            (self._synced / f"{inode}.json").write_text(json.dumps(names), encoding="utf-8")
+        else:
+            shutil.copyfile(path, self._synced / _CONTENTS / str(inode))
 
     def _recorded_replace(self, source: Any, target: Any) -> None:
         with self._alone():
@@ -79,7 +87,11 @@ class Recorder:
 
     def _keep(self) -> None:
         """Store this moment."""
-        folder = self._kept / f"moment_{len(moments(self._kept)):05}"
+        earlier = moments(self._kept)
+        for old in earlier[: len(earlier) + 1 - self._most]:
+            shutil.rmtree(old)
+        last = int(earlier[-1].name.removeprefix("moment_")) if earlier else -1
+        folder = self._kept / f"moment_{last + 1:05}"
         shutil.copytree(self._synced, folder / "synced")
         (folder / _NAMES).write_text(json.dumps(_names(self._root)), encoding="utf-8")
         for database in self._databases:

@@ -5,15 +5,10 @@ The trials wait instead of computing, so that only what they wait for can differ
 
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +26,8 @@ from lightning_hpo.study_folder import StudyFolder, write_whole
 from lightning_hpo.tracking.entries import EntryFile, LogMetrics
 from scripts.benchmarks.demo_study import started
 from scripts.benchmarks.figures import Figures, Ratio
-from scripts.benchmarks.slow_proxy import SlowProxy
+from scripts.proxy import Proxy
+from scripts.tracking_server import tracking_server
 
 __all__ = ["Clock", "WaitingData", "WaitingModule", "figures"]
 
@@ -119,12 +115,12 @@ class Clock(Callback):
 
 def figures() -> Figures:
     """Return seconds of an epoch and of an answer: a quick server, and a slow one with unsent trials."""
-    with tempfile.TemporaryDirectory() as name, _server(Path(name)) as port:
-        proxy = SlowProxy(port)
+    with tempfile.TemporaryDirectory() as name, tracking_server(Path(name)) as port:
+        proxy = Proxy(port)
         with proxy.running():
             quick = _tune(Path(name), proxy, "quick", _WORKERS)
             _leave_unsent(Path(name))
-            proxy.delay_s = _DELAY_S
+            proxy.mode, proxy.delay_s = "slow", _DELAY_S
             slow = _tune(Path(name), proxy, "slow", 2 * _WORKERS + _UNSENT)
     columns = ("quick server", f"{_DELAY_S:g} s a packet, {_UNSENT:,} unsent trials")
     rows = {
@@ -142,38 +138,7 @@ def figures() -> Figures:
     )
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[int]:
-    """Run MLflow's server on a free port within the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    try:
-        while not _answers(port):
-            if process.poll() is not None:
-                raise SystemExit(f"mlflow server has exited: {(folder / 'server.log').read_text('utf-8')[-2000:]}")
-            time.sleep(0.1)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.read() == b"OK")
-    except OSError:
-        return False
-
-
-def _tune(folder: Path, proxy: SlowProxy, part: str, trials: int) -> dict[str, list[float]]:
+def _tune(folder: Path, proxy: Proxy, part: str, trials: int) -> dict[str, list[float]]:
     """Run the study until it has this number of trials, and return what its clocks have measured."""
     clocks = folder / part
     clocks.mkdir()
@@ -209,7 +174,7 @@ def _tune(folder: Path, proxy: SlowProxy, part: str, trials: int) -> dict[str, l
             if process.poll() is not None:
                 raise SystemExit(f"the study has exited with {process.returncode}")
             time.sleep(0.1)
-        if not proxy.delay_s:  # with a slow server, it would send for hours
+        if proxy.mode == "through":  # with a slow server, it would send for hours
             process.wait()
     found: dict[str, list[float]] = {"epochs": [], "answers": []}
     for file in clocks.glob("*.json"):
