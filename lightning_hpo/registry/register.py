@@ -14,7 +14,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of, set_model_seal
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, model_seal_of, run_id_of, set_model_seal
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.ownership import owns_run
@@ -46,7 +46,9 @@ def register(
     restore_config(study, trial, tracker)
     name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
     versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
-    if versions:
+    # A version of a trial whose model Optuna does not know may be from anybody who can write to the registry.
+    known = model_seal_of(study, trial) or trial.user_attrs.get(TrialKey.MODEL_URI)
+    if versions and known:
         version = versions[0]
     else:
         run_id = _own_run(study, trial, tracker)
