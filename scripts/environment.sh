@@ -8,13 +8,13 @@ candidates="python3 python3.13 python3.12 python3.11"
 [ -z "${PYTHON_VERSION:-}" ] || candidates="python$PYTHON_VERSION"
 python=""
 for candidate in $candidates; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11, 1))' 2>/dev/null; then
         python=$candidate
         break
     fi
 done
 if [ -z "$python" ]; then
-    echo "python${PYTHON_VERSION:-3}: not found, or older than 3.11; install Python 3.11, 3.12 or 3.13" >&2
+    echo "python${PYTHON_VERSION:-3}: not found, or older than 3.11.1; install Python 3.11, 3.12 or 3.13" >&2
     exit 2
 fi
 

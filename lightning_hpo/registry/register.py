@@ -14,7 +14,7 @@ from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of, set_model_seal
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, model_seal_of, run_id_of, set_model_seal
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.lock import lock_models
@@ -70,6 +70,9 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
 
 
 def _find_version(tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion | None:
+    # A version of a trial whose model Optuna does not know may be from anybody who can write to the registry.
+    if model_seal_of(study, trial) is None and trial.user_attrs.get(TrialKey.MODEL_URI) is None:
+        return None
     versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
     return versions[0] if versions else None
 

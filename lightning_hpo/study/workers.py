@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
@@ -390,6 +391,20 @@ def _die_with_parent() -> None:
     forkserver._forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    else:
+        _watch_study()
+
+
+def _watch_study() -> None:
+    """Kill this process when the study process exits, for systems that send no signal then."""
+    study = multiprocessing.parent_process()
+    assert study is not None
+
+    def kill_after() -> None:
+        study.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill_after, daemon=True).start()
 
 
 def _print_to(path: Path) -> None:

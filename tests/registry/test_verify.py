@@ -104,6 +104,10 @@ def _swap_the_texts(folder: Path) -> None:
 def _swap_and_seal_again(folder: Path) -> None:
     """Change the texts, and everything that MLflow stores about the files."""
     _swap_the_texts(folder)
+    _seal_again(folder)
+
+
+def _seal_again(folder: Path) -> None:
     path = folder / "MLmodel"
     model = yaml.safe_load(path.read_text())
     model["metadata"][DIGEST] = file_digests(folder)
@@ -140,6 +144,21 @@ def test_changed_files_fail_and_run_no_code(
     )
     assert production(tiny, "verified") == "1"
     assert not (files.parent / "code has run").exists()
+
+
+def test_version_that_somebody_else_has_added_is_not_loaded(tiny: StudySandbox) -> None:
+    study, other = copy_study(tiny, "added", mlflow_model_uri=None, mlflow_model_seal=None)
+    tracker, workers = Tracker(tiny.tracking_uri), LocalWorkers(1)
+    register(study, tracker, workers)
+    first = tiny.client.get_model_version("added-best-model", "1")
+    folder, marker = tiny.folder / "added", tiny.folder / "code has run"
+    shutil.copytree(str(first.source).removeprefix("file://"), folder)
+    plant_code(folder / "data/model.pt2", marker)
+    _seal_again(folder)
+    run_id = study.trials[other].user_attrs["mlflow_run_id"]
+    tiny.client.create_model_version("added-best-model", str(folder), run_id, {**first.tags, DIGEST: seal_of(folder)})
+    assert "registered added-best-model version 3, verified" in register(study, tracker, workers, number=other)
+    assert not marker.exists()
 
 
 def test_code_that_python_has_cached_is_not_run(

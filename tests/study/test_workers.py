@@ -1,3 +1,4 @@
+import ctypes
 import multiprocessing
 import os
 import random
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from lightning_hpo.study import workers as module
-from lightning_hpo.study.workers import LocalWorkers, ProcessExit
+from lightning_hpo.study.workers import LocalWorkers, ProcessExit, _watch_study
 
 
 @pytest.fixture
@@ -473,11 +474,19 @@ sys.stdin.read()
 """
 
 
-def test_no_process_outlives_its_study(tmp_path: Path, log: Path) -> None:
+def _hold_without_a_signal(path: str, pipe: Connection) -> None:
+    """Hold a file as on macOS, where the system sends a process no signal when its parent exits."""
+    ctypes.CDLL(None).prctl(1, 0)
+    _watch_study()
+    _hold(path, pipe)
+
+
+@pytest.mark.parametrize("target", ["_hold", "_hold_without_a_signal"])
+def test_no_process_outlives_its_study(tmp_path: Path, log: Path, target: str) -> None:
     life = tmp_path / "life"
     os.mkfifo(life)
     reading = os.open(life, os.O_RDONLY | os.O_NONBLOCK)
-    command = [sys.executable, "-c", _STUDY, str(life), str(log)]
+    command = [sys.executable, "-c", _STUDY.replace("_hold", target), str(life), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as study:
         assert study.stdout is not None
         assert study.stdout.readline() == "[('a', 'ready')]\n"
