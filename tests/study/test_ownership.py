@@ -1,6 +1,7 @@
 """A study owns what carries its id: its folder and its runs. Names are only labels."""
 
 import contextlib
+import gc
 import hashlib
 import shutil
 import sqlite3
@@ -241,6 +242,7 @@ def test_moved_and_copied_studies_go_on_where_they_are(
 ) -> None:
     assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
     copied = StudySandbox(tmp_path_factory.mktemp("elsewhere") / "copied")
+    gc.collect()  # closes the connections, and SQLite then removes its files of the latest transactions
     shutil.copytree(sandbox.folder, copied.folder)
     before = _digests(sandbox.folder)
     monkeypatch.chdir(copied.folder)
