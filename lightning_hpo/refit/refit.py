@@ -25,6 +25,7 @@ from lightning_hpo.storage.settings import StudySettings, trial_timeout_problems
 from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
 from lightning_hpo.study.session import local_workers, open_session
 from lightning_hpo.study.spec import Sample, StudySpec
+from lightning_hpo.tracking.study_run import study_run
 from lightning_hpo.tracking.tracker import PARENT, Tracker
 from lightning_hpo.trial.config import restore_config
 from lightning_hpo.tune import default_callbacks, run
@@ -90,7 +91,7 @@ def refit(settings: RefitSettings) -> int:
     workers = local_workers(spec)
     with open_session(spec, workers, database) as session:
         name, study_id = session.study.study_name, session.study.user_attrs[StudyKey.ID]
-        parent = session.tracker.study_run(session.experiment, name, spec.agent, name="refit", study_id=study_id)
+        parent = study_run(session.tracker, session.experiment, name, spec.agent, name="refit", study_id=study_id)
         session.run_tags[PARENT] = parent
         run(session, default_callbacks(session))
         session.send_all()

@@ -13,6 +13,7 @@ from lightning_hpo.report.page import render_page
 from lightning_hpo.report.study_record import StudyRecord
 from lightning_hpo.report.tables import Table
 from lightning_hpo.storage.attributes import StudyKey, experiment_name, folder_of, run_ids_of
+from lightning_hpo.tracking.study_run import study_run
 from lightning_hpo.tracking.tracker import AWAY, Run, Tracker
 
 __all__ = ["PAGE", "write_report"]
@@ -96,7 +97,7 @@ def _log(study: optuna.Study, tracker: Tracker, files: Sequence[Path]) -> str:
     agent, name = study.user_attrs[StudyKey.AGENT], study.study_name
     try:
         experiment, study_id = tracker.experiment(experiment_name(agent, name)), study.user_attrs.get(StudyKey.ID)
-        run_id = tracker.study_run(experiment, name, agent, study_id=study_id)
+        run_id = study_run(tracker, experiment, name, agent, study_id=study_id)
         for path in files:
             tracker.log_file(run_id, path, _ARTIFACTS)
         tracker.set_status(run_id, "FINISHED", {})

@@ -22,6 +22,7 @@ from lightning_hpo.storage.studies import StudyDatabase, ranked
 from lightning_hpo.study.checks import check_settings, check_start
 from lightning_hpo.study.encoder_revisions import NAME, REVISION
 from lightning_hpo.study.eta import TimeEstimator
+from lightning_hpo.study.exhaustion import Exhaustion
 from lightning_hpo.study.failure import exit_with_one_line_error, pause_on_error
 from lightning_hpo.study.lines import result_line
 from lightning_hpo.study.lock import lock_study
@@ -69,11 +70,7 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         LightningHpoError: If a database, MLflow or the disk fails in the meantime.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if database is None:
-        try:
-            database = StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
-        except InputError as error:
-            raise InputError([*spec.settings.problems(), *error.problems]) from error
+    database = database or _database(spec)
     spec, space, pruner = check_settings(spec, database)
     with lock_study(spec.settings.folder) as used_before, exit_with_one_line_error(workers), held_lease() as lease:
         attributes = check_start(spec, space, database, workers, used_before=used_before)
@@ -94,6 +91,13 @@ def open_session(spec: StudySpec, workers: Workers, database: StudyDatabase | No
         with pause_on_error(session):
             yield session
         session.outboxes.stop()
+
+
+def _database(spec: StudySpec) -> StudyDatabase:
+    try:
+        return StudyDatabase(spec.settings.storage_url, spec.settings.storage_wait)
+    except InputError as error:
+        raise InputError([*spec.settings.problems(), *error.problems]) from error
 
 
 class Session:
@@ -144,7 +148,7 @@ class Session:
         self.best: float | None = None
         self.done = 0
         self._failures: list[str] = []
-        self._exhausted = bool(study.user_attrs.get(StudyKey.EXHAUSTED))
+        self._end = Exhaustion(study, sampler, self.say, endless=spec.sample is not None)
         self._servers: dict[int, TrialServer] = {}
         self._files = FilesInUse(
             {"--study.storage": spec.settings.storage_url.path, "--study.tracking_uri": tracker.file}
@@ -152,8 +156,7 @@ class Session:
 
     def count_trials(self) -> None:
         """Count the trials that earlier commands have finished."""
-        if self._exhausted and self._sampler.has_new_point(self.study):  # a range has been extended
-            self._set_exhausted(False)
+        self._end.reopen()
         counted = self.study.get_trials(deepcopy=False, states=self.spec.counted)
         self.done = len(counted)
         for trial in counted:
@@ -176,30 +179,14 @@ class Session:
     @property
     def complete(self) -> bool:
         """Whether the study has all its trials, or its sampler has nothing left to sample."""
-        return self._exhausted or self.done >= self.spec.settings.n_trials
+        return self._end.reached or self.done >= self.spec.settings.n_trials
 
     @property
     def wants_more_trials(self) -> bool:
         """Whether to start another trial."""
-        stopped = self.stopping.requested or self._exhausted or self._failed_too_often
+        stopped = self.stopping.requested or self._end.reached or self._failed_too_often
         wanted = not stopped and self.done + len(self.workers.running) < self.spec.settings.n_trials
-        return wanted and not self._at_end_of_space()
-
-    def _at_end_of_space(self) -> bool:
-        """Return whether every point of the search space has a trial, and no trial is paused."""
-        if self.spec.sample is not None or self._sampler.has_new_point(self.study):
-            return False
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return False
-        if not self.workers.running:  # a running trial may yet be paused
-            self._set_exhausted(True)
-        return True
-
-    def _set_exhausted(self, exhausted: bool) -> None:
-        self._exhausted = exhausted
-        self.study.set_user_attr(StudyKey.EXHAUSTED, exhausted)
-        if exhausted:
-            self.say("the sampler has sampled the whole search space: no further trial is started")
+        return wanted and not self._end.look(running=bool(self.workers.running))
 
     @property
     def _failed_too_often(self) -> bool:
@@ -262,8 +249,7 @@ class Session:
             self._failures.append(outcome.reason)
         elif state.is_finished():
             self._failures.clear()
-        if self._sampler.exhausted and not self._exhausted:
-            self._set_exhausted(True)
+        self._end.note()
 
     def send_all(self) -> bool:
         """Send what MLflow has not accepted, and show a line if it still refuses. Return whether it has everything."""
@@ -287,7 +273,7 @@ class Session:
         folder = self.spec.settings.folder
         if self.spec.search_space:  # the best trial of a refit would be its luckiest seed
             self.say(result_line(self.study))
-        if self._failed_too_often or (self._exhausted and self._failures and self.best is None):
+        if self._failed_too_often or (self._end.reached and self._failures and self.best is None):
             raise LightningHpoError(
                 f"{len(self._failures)} trials in a row have failed, the last with: {self._failures[-1]}; "
                 f"see {folder}/trial_*/log.txt; --study.max_failures allows more"

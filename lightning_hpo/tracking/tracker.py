@@ -36,7 +36,7 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from lightning_hpo.tracking.batches import allowed_keys, log_each
 from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
 
-__all__ = ["AWAY", "NEVER", "PAUSE_S", "Run", "Tracker", "deleted_experiment", "find_entity"]
+__all__ = ["AWAY", "NEVER", "PAUSE_S", "Run", "Tracker", "deleted_experiment", "find_entity", "quoted"]
 
 NEVER = float("-inf")
 PAUSE_S = 20.0
@@ -44,7 +44,6 @@ PAUSE_S = 20.0
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
-_STUDY_AS_A_WHOLE = "study_as_a_whole"
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
 
@@ -145,26 +144,10 @@ class Tracker:
             tags: Tags of the run. One of a version without ids names its study only.
         """
         study = "study_id" if "study_id" in tags else "optuna_study"
-        wanted = " AND ".join(f"tags.{key} = {_quoted(tags[key])}" for key in (study, "optuna_trial"))
+        wanted = " AND ".join(f"tags.{key} = {quoted(tags[key])}" for key in (study, "optuna_trial"))
         found = self.client.search_runs([experiment_id], wanted)
         own = [run for run in found if study in run.data.tags and ("study_id" in run.data.tags) == ("study_id" in tags)]
         return str(own[0].info.run_id) if own else None
-
-    def study_run(
-        self, experiment_id: str, study: str, agent: str, name: str = "study", study_id: str | None = None
-    ) -> str:
-        """Return the id of the run of a study as a whole; create the run if it is missing.
-
-        Its tags differ from those of a trial's run, so that it is never taken for one. A run without the id of a study
-        was created by a version without ids.
-        """
-        own = {} if study_id is None else {"study_id": study_id}
-        tags = {_STUDY_AS_A_WHOLE: study, **own}
-        wanted = " AND ".join(f"tags.{key} = {_quoted(text)}" for key, text in tags.items())
-        found = self.client.search_runs([experiment_id], wanted, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        return self.start_run(experiment_id, name, {"agent": agent, **tags})
 
     def runs(self, experiment_id: str, status: str | None = None) -> Iterator[Run]:
         """Yield the runs of an experiment, or those with a status. Runs in the trash are left out."""
@@ -307,7 +290,7 @@ def _pages(search: Callable[..., PagedList[_Entity]]) -> Iterator[PagedList[_Ent
         tokens.append(page.token)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text as a literal of MLflow's filters, which know no escapes."""
     return f"'{text}'" if "'" not in text else f'"{text}"'
 

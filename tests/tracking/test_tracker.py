@@ -32,14 +32,6 @@ def test_run_has_its_name_and_tags(tracker: Tracker) -> None:
     assert (run.info.run_name, run.data.tags["optuna_trial"], run.info.status) == ("trial_3", "3", "RUNNING")
 
 
-@pytest.mark.parametrize("name", ["it's", 'the "first"'])
-def test_run_of_a_study_with_a_quote_in_its_name_is_found(tracker: Tracker, name: str) -> None:
-    experiment = tracker.experiment("criteria-first")
-    made = tracker.study_run(experiment, name, "criteria")
-    assert tracker.study_run(experiment, name, "criteria") == made
-    assert tracker.find_run(experiment, {"optuna_study": name, "optuna_trial": "3"}) is None
-
-
 def test_params_beyond_the_limit_of_a_call_are_logged(tracker: Tracker, run_id: str) -> None:
     params = {f"model.p{number}": number for number in range(251)}
     tracker.log_params(run_id, params)
