@@ -434,6 +434,17 @@ def _demo_data(arguments: Sequence[str]) -> None:
     print(f"wrote {given.posts} posts, their annotations, the criteria and an encoder to {given.folder}")
 
 
+def _forget(arguments: Sequence[str]) -> None:
+    text = "Remove the copies of posts and tokens that are kept next to a file of posts. No other file is removed."
+    parser = _Parser("forget", text)
+    parser.add_argument("folder", metavar="DIR", type=_folder, help="folder of the file of posts")
+    given = parser.parse_args(arguments)
+    with _quick_imports():
+        from lightning_hpo.data.forget import forget
+
+    print_line(forget(given.folder))
+
+
 _COMMANDS: dict[str, tuple[Command, str]] = {
     "fit": (_lightning("fit"), "train one config"),
     "validate": (_lightning("validate"), "score a checkpoint on the validation split"),
@@ -447,6 +458,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "register": (_register, "register a study's best model"),
     "reconcile": (_reconcile, "repair what the two databases and the trial folders disagree about"),
     "import-study": (_import_study, "copy studies from another Optuna database"),
+    "forget": (_forget, "remove the copies of posts that are kept in a data folder"),
     "ui": (_ui, "serve MLflow's web pages on this machine"),
     "init": (_init, "write configs and search spaces to start from"),
     "demo-data": (_demo_data, "write a synthetic corpus and a small encoder for a first try"),

@@ -16,12 +16,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from lightning_hpo.data.ragged import Chunk, Ragged, save_durably
 
-__all__ = ["Cache"]
+__all__ = ["CACHE", "Cache", "cached_files"]
 
 _FORMAT = 3
-_FOLDER = (".cache", "lightning_hpo")
+CACHE = (".cache", "lightning_hpo")
+"""Folder of the caches, relative to that of the files."""
+
 _TEMPORARY = "tmp-"
 _LOCK = "lock"
+_FILE = re.compile(rf"[\w-]+-\d+-[0-9a-f]{{32}}\.(bin|npy)|{_LOCK}")
 # Version 0.1.0 kept the files of all sources in `.cache` itself, and temporary ones in `.cache/tmp????????`.
 _OLD_FILE = re.compile(r"(posts|tokens-\w+|draw-\d+|fingerprint-\w+)-\d-[0-9a-f]{32}\.(bin|npy)")
 _OLD_TEMPORARY = re.compile(r"tmp\w{8}")
@@ -41,7 +44,7 @@ class Cache:
 
     def __init__(self, source: Path | None = None, key: str = "") -> None:
         self._source, self._key = source, key
-        self._folder = source and source.parent.joinpath(*_FOLDER, source.name)
+        self._folder = source and source.parent.joinpath(*CACHE, source.name)
         with suppress(OSError):
             if self._folder and self._source and not _is_trusted(self._folder, self._source):
                 self._folder = None
@@ -100,7 +103,7 @@ class Cache:
         if self._folder is None or self._source is None or not self._source.parent.stat().st_mode & writable:
             yield None
             return
-        for folder in (*reversed(self._folder.parents[: len(_FOLDER)]), self._folder):
+        for folder in (*reversed(self._folder.parents[: len(CACHE)]), self._folder):
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self._restrict(folder)
@@ -135,6 +138,20 @@ class Cache:
                 _remove(path)
 
 
+def cached_files(folder: Path) -> Iterator[Path]:
+    """Yield the files that this package, also version 0.1.0 or a killed process, has left in the caches of a folder."""
+    top = folder / CACHE[0]
+    for path in _files(top):
+        if _OLD_FILE.fullmatch(path.name):
+            yield path
+        elif _is_old_temporary(path):
+            yield from _files(path)
+    for source in _files(folder.joinpath(*CACHE)):
+        for path in [] if source.is_symlink() else _files(source):
+            temporary = path.name.startswith(_TEMPORARY) and not path.is_symlink()
+            yield from (each for each in (_files(path) if temporary else [path]) if _FILE.fullmatch(each.name))
+
+
 def _is_old_temporary(path: Path) -> bool:
     files = _files(path) if _OLD_TEMPORARY.fullmatch(path.name) else []
     return bool(files) and all(_OLD_FILE.fullmatch(file.name) for file in files)
@@ -143,7 +160,7 @@ def _is_old_temporary(path: Path) -> bool:
 def _is_trusted(folder: Path, source: Path) -> bool:
     """Return whether the folders of a cache, as far as they exist, belong to this user, to root or the file's owner."""
     owners = {os.geteuid(), 0, source.stat().st_uid}
-    made = [path for path in (folder, *folder.parents[: len(_FOLDER)]) if path.exists()]
+    made = [path for path in (folder, *folder.parents[: len(CACHE)]) if path.exists()]
     return all({path.stat().st_uid, path.lstat().st_uid} <= owners for path in made)
 
 

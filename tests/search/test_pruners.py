@@ -91,12 +91,20 @@ def test_invalid_arguments_of_a_pruner_are_reported_in_one_line() -> None:
 
 
 class _Failing(BasePruner):
+    def __init__(self, module: str) -> None:
+        self._module = module
+
     def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        raise ImportError("No module named 'scipy'", name="scipy.stats")
+        raise ImportError(f"No module named {self._module!r}", name=self._module)
 
 
-def test_an_exception_of_a_pruner_is_one_line() -> None:
+@pytest.mark.parametrize(
+    ("module", "package", "what"),
+    # The package index may have the second name, too: a stranger's.
+    [("scipy.stats", "scipy", "pip install scipy"), ("our_tools.pruners", "our_tools", "install it")],
+)
+def test_an_exception_of_a_pruner_is_one_line(module: str, package: str, what: str) -> None:
     with pytest.raises(
-        InputError, match=r"^--study.pruner: _Failing needs the package scipy: pip install scipy; or use"
+        InputError, match=rf"^--study.pruner: _Failing needs the package {package}: {what}; or use another one$"
     ):
-        check_pruner(_Failing(), reports=3)
+        check_pruner(_Failing(module), reports=3)
