@@ -32,10 +32,12 @@ class Recorder:
         databases: SQLite files, which are copied as they are at each moment.
         kept: Folder of the recorded moments.
         most: Number of moments to keep, the last ones.
+        every: Number of syncs and renames from one moment to the next.
     """
 
-    def __init__(self, root: Path, databases: Sequence[Path], kept: Path, most: int = 10_000) -> None:
+    def __init__(self, root: Path, databases: Sequence[Path], kept: Path, most: int = 10_000, every: int = 1) -> None:
         self._root, self._databases, self._kept, self._most = root, databases, kept, most
+        self._every, self._seen = every, 0
         self._synced = kept / "synced"
         self._fsync, self._replace = os.fsync, os.replace
         if not self._synced.exists():  # what is there already was written long ago
@@ -70,7 +72,9 @@ class Recorder:
             names = {each.name: each.stat().st_ino for each in path.iterdir()}
             (self._synced / f"{inode}.json").write_text(json.dumps(names), encoding="utf-8")
         else:
-            shutil.copyfile(path, self._synced / _CONTENTS / str(inode))
+            target = self._synced / _CONTENTS / str(inode)
+            shutil.copyfile(path, target.with_suffix(".new"))
+            target.with_suffix(".new").rename(target)  # earlier moments hold links to the old content
 
     def _recorded_replace(self, source: Any, target: Any) -> None:
         with self._alone():
@@ -86,13 +90,18 @@ class Recorder:
             yield
 
     def _keep(self) -> None:
-        """Store this moment."""
+        """Store this moment, if it is time to."""
+        self._seen += 1
+        if self._seen % self._every:
+            return
         earlier = moments(self._kept)
         for old in earlier[: len(earlier) + 1 - self._most]:
             shutil.rmtree(old)
         last = int(earlier[-1].name.removeprefix("moment_")) if earlier else -1
         folder = self._kept / f"moment_{last + 1:05}"
-        shutil.copytree(self._synced, folder / "synced")
+        shutil.copytree(self._synced / _CONTENTS, folder / "synced" / _CONTENTS, copy_function=os.link)
+        for names in self._synced.glob("*.json"):
+            shutil.copyfile(names, folder / "synced" / names.name)
         (folder / _NAMES).write_text(json.dumps(_names(self._root)), encoding="utf-8")
         for database in self._databases:
             if database.exists():

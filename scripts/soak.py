@@ -60,7 +60,7 @@ _CREATION = "study SIGKILL while a database is made"
 _POWER_CUT, _FULL_DISK, _LOCKED = "power cut", "full disk", "Optuna's database is locked"
 _WEATHER = ("slow", "silent", "refusing", "503", "HTML")
 _STORAGE_WAIT_S = 3
-_KEPT_MOMENTS = 20
+_KEPT_MOMENTS, _EVERY = 20, 7
 _KINDS = (
     *_GENTLE,
     "study SIGINT twice",
@@ -206,7 +206,7 @@ def _record() -> None:
     """Record what this process writes, if the study is one whose power is cut."""
     if "SOAK_POWER" in os.environ:
         root, kept, *databases = map(Path, json.loads(os.environ["SOAK_POWER"]))
-        Recorder(root, databases, kept, _KEPT_MOMENTS).install()
+        Recorder(root, databases, kept, _KEPT_MOMENTS, _EVERY).install()
 
 
 def _die() -> None:

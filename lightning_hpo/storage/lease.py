@@ -166,7 +166,10 @@ def require_free(study: optuna.Study) -> None:
 
 def _require_free(study: optuna.Study, stored: str | None, now: float, here: Machine) -> None:
     holder = _parsed(stored)
-    if holder is None or now - holder["renewed"] >= EXPIRES_S or _machine(holder).has_exited(here):
+    # A lease that this process has not given back is of an earlier call: the lock of the folder is held by now.
+    if holder is None or now - holder["renewed"] >= EXPIRES_S or _machine(holder) == here:
+        return
+    if _machine(holder).has_exited(here):
         return
     raise InputError(
         f"--study.name: process {holder['pid']} on {holder['host']} is tuning {study.study_name}, as of "

@@ -172,6 +172,11 @@ def test_machine_of_the_same_name_is_another_one(study: optuna.Study, system: st
         Lease().take(study)
 
 
+def test_lease_of_an_earlier_call_in_this_process_holds_nothing(study: optuna.Study) -> None:
+    Lease().take(study)
+    Lease().take(study)
+
+
 def test_lease_is_given_back_at_the_end(study: optuna.Study) -> None:
     with held_lease() as lease:
         lease.take(study)
