@@ -79,17 +79,14 @@ class Outboxes:
         """Send the outbox of a running trial, which has a new entry."""
         self._sender.send(number, self._running[number])
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Send what an earlier command has left of a trial that no process trains."""
-        self._leave(trial.number, outbox_of(self._study, self._tracker, trial))
+    def add(self, number: int, outbox: Outbox) -> None:
+        """Send what the outbox of a trial holds that no process trains."""
+        self._unsent.add(number)
+        self._sender.send(number, outbox)
 
     def release(self, trial: optuna.Trial) -> None:
         """Leave the outbox of a trial whose process has ended to the thread."""
-        self._leave(trial.number, self._running.pop(trial.number))
-
-    def _leave(self, number: int, outbox: Outbox) -> None:
-        self._unsent.add(number)
-        self._sender.send(number, outbox)
+        self.add(trial.number, self._running.pop(trial.number))
 
     def settle(self) -> None:
         """Store the runs that the thread has created, and remove the outboxes of finished trials that it has sent.

@@ -131,7 +131,7 @@ class Reconciliation:
                 continue
             frozen = trials[number]
             if self._outboxes is not None:
-                self._outboxes.add(frozen)
+                self._outboxes.add(number, self._outbox(frozen))
             elif self._outbox(frozen).pending:
                 line = f"trial {number} has entries that MLflow has not received"
                 repair = partial(send_outbox, self._study, self._tracker, frozen)

@@ -82,7 +82,7 @@ def test_what_an_earlier_command_left_is_sent(study: optuna.Study, tracker: Trac
     outbox.write(StartRun(tracker.experiment("criteria-first"), "trial_0", TAGS))
     outbox.write(SetStatus("FINISHED", {}))
     outboxes = Outboxes(study, tracker)
-    outboxes.add(study.trials[0])
+    outboxes.add(0, outbox)
     assert outboxes.drain()
     run_id = run_id_of(study, study.trials[0])
     assert run_id is not None

@@ -1,7 +1,9 @@
 """Reproduction of a trial, with the config from its folder or from MLflow."""
 
+import contextlib
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,12 @@ def test_retrained_trial_gets_its_value_and_changes_are_listed(sandbox: StudySan
     config["trainer"]["callbacks"] = [{"class_path": "planted.Planted"}]
     sandbox.client.log_text(run_id, yaml.safe_dump(config), "config.yaml")
     copy.unlink()
+    assert main(["reproduce", "first", "--storage", sandbox.storage, "--tracking_uri", sandbox.tracking_uri]) == 2
+    assert "is not the config that the trial was trained with" in capfd.readouterr().err
+    with contextlib.closing(sqlite3.connect(sandbox.folder / "_optuna/dataaug.db")) as connection:
+        # A trial of an earlier version has no digest of its config.
+        connection.execute("DELETE FROM trial_user_attributes WHERE key = 'config_sha256'")
+        connection.commit()
     assert reproduce("--trial", str(best.number))[0] == f"lightning-hpo fit --config {copy}"
     assert not Path("has_run").exists()
 
