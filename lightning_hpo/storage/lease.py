@@ -142,14 +142,19 @@ class Lease:
 
 @contextmanager
 def held_lease() -> Iterator[Lease]:
-    """Provide a lease that is given back at the end of the block."""
+    """Provide a lease that is given back at the end of the block, or if the input was wrong.
+
+    After another error the database may be away, and giving back would wait for it. The next command on this machine
+    sees that this process has exited, and on another machine the lease ends by itself.
+    """
     lease = Lease()
     try:
         yield lease
-    finally:
-        # If the database is away, the next command on this machine sees that this process has exited.
-        with suppress(SQLAlchemyError, StorageAwayError):
-            lease.release()
+    except InputError:
+        lease.release()
+        raise
+    with suppress(SQLAlchemyError, StorageAwayError):
+        lease.release()
 
 
 def require_free(study: optuna.Study) -> None:

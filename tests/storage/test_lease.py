@@ -184,6 +184,18 @@ def test_lease_is_given_back_at_the_end(study: optuna.Study) -> None:
     assert _held(study) is None
 
 
+@pytest.mark.parametrize(("error", "held"), [(RuntimeError("away"), True), (InputError("--study.name: wrong"), False)])
+def test_error_of_a_database_does_not_wait_for_it(study: optuna.Study, error: Exception, held: bool) -> None:
+    def fail() -> None:
+        with held_lease() as lease:
+            lease.take(study)
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert (_held(study) is not None) == held
+
+
 def test_storage_in_memory_needs_no_lease() -> None:
     study = optuna.create_study()
     with held_lease() as lease:
