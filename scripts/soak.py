@@ -402,7 +402,9 @@ class SoakStudy:
         self._plan.drop()
         code = self.start().wait()
         if code != 0:
-            raise SystemExit(f"{self.name}: tune exited with code {code}; see {self._config.parent}/{self.name}.log")
+            log = self._config.parent / f"{self.name}.log"
+            end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-60:])
+            raise SystemExit(f"{self.name}: tune exited with code {code}; the end of {log}:\n{end}")
 
     def kill_while_made(self, process: subprocess.Popen[bytes], draw: random.Random) -> bool:
         """Kill the study a moment after one of its database files appears."""
