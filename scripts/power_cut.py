@@ -56,20 +56,23 @@ class Recorder:
 
     def _recorded_fsync(self, file: Any) -> None:
         descriptor = file if isinstance(file, int) else file.fileno()
-        path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if not path.is_relative_to(self._root.parent):
+        opened = Path(f"/proc/self/fd/{descriptor}")  # also once another process has renamed or removed it
+        if not opened.readlink().is_relative_to(self._root.parent):
             self._fsync(file)
             return
         with self._alone():
             self._fsync(file)
-            self._note(path)
+            self._note(opened)
             self._keep()
 
     def _note(self, path: Path) -> None:
         """Note that a file or a folder is on the disk as it is now."""
         inode = path.stat().st_ino
         if path.is_dir():
-            names = {each.name: each.stat().st_ino for each in path.iterdir()}
+            names = {}
+            for each in path.iterdir():
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    names[each.name] = each.stat().st_ino
             (self._synced / f"{inode}.json").write_text(json.dumps(names), encoding="utf-8")
         else:
             target = self._synced / _CONTENTS / str(inode)
