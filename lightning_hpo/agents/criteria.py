@@ -1,18 +1,21 @@
 """Criteria agent: does this post meet this criterion?"""
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import BinaryF1Score, BinaryPrecision, BinaryRecall, MulticlassF1Score
 
+from lightning_hpo.agents.calibration import ThresholdPolicy
 from lightning_hpo.agents.evaluation import Batch, mean_metric
 from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
-from lightning_hpo.agents.pair_decoding import THRESHOLD, met_rows, pair_probabilities
-from lightning_hpo.agents.pair_scores import PairScores
+from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds
+from lightning_hpo.agents.pair_scores import PairScores, macro_f1
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.labels import IGNORED
 from lightning_hpo.data.pairs import Pair
@@ -25,14 +28,16 @@ _HEAD = CriteriaHead()
 class CriteriaAgent(TextAgent):
     """Classifies whether a post meets a criterion.
 
-    The probability of a pair is the maximum over the windows of its post. `val_metric` is the macro F1 over all (post,
-    criterion) pairs: the mean of the F1 of "met" and of "not met". Further metrics: `val_auroc`,
-    `val_average_precision` and `val_mcc` over all pairs; `val_f1_CRITERION` of each criterion; and `val_criteria_f1`,
-    their mean. `PairScores` describes when they are NaN.
+    The log odds of a pair are the maximum over the windows of its post. `val_metric` is the macro F1 over all (post,
+    criterion) pairs: the mean of the F1 of "met" and of "not met". `PairScores` describes the other metrics.
 
     Args:
         name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
         head: The layers after the encoder.
+        threshold: Lowest probability at which a criterion is met: fixed (.5); fitted (the one with the highest
+            val_metric, after a temperature with the highest likelihood, both fitted to the validation split after each
+            epoch); or per_criterion (fitted, with a threshold for each criterion that has enough positive pairs).
+            val_metric is cross-fitted: what scores a post was fitted to other posts.
         kwargs: Further arguments of `TextAgent`.
 
     Raises:
@@ -41,28 +46,31 @@ class CriteriaAgent(TextAgent):
 
     agent: ClassVar[str] = "criteria"
 
-    def __init__(self, name: str, *, head: CriteriaHead = _HEAD, **kwargs: Any) -> None:
-        self._head = CriteriaHead.read(head)
-        super().__init__(name, own_settings={"head": self._head}, **kwargs)
+    def __init__(
+        self, name: str, *, head: CriteriaHead = _HEAD, threshold: ThresholdPolicy = "fixed", **kwargs: Any
+    ) -> None:
+        self._head, self._policy = CriteriaHead.read(head), threshold
+        super().__init__(name, own_settings={"head": self._head}, own_flags={"threshold": threshold}, **kwargs)
+        # In checkpoints only if it is fitted.
+        self._fitted = None if threshold == "fixed" else _FittedDecision()
+
+    @property
+    def decision(self) -> MetDecision:
+        """Temperature and thresholds of the answers."""
+        return MetDecision() if self._fitted is None else self._fitted.decision
+
+    @decision.setter
+    def decision(self, decision: MetDecision) -> None:
+        if self._fitted is not None:
+            self._fitted.decision = decision
 
     def make_head(self, width: int) -> nn.Module:
         """Build the head for an encoder with `width` features."""
         return WindowHead(self._head, width)
 
     def make_scores(self) -> MetricCollection:
-        """Build the metrics of a split."""
-        return MetricCollection(
-            {
-                "loss": mean_metric(),
-                "positive": mean_metric(),
-                "metric": _macro_f1(),
-                "f1": BinaryF1Score(),
-                "precision": BinaryPrecision(),
-                "recall": BinaryRecall(),
-                "pairs": PairScores(),
-            },
-            compute_groups=False,
-        )
+        """Build the metrics of a split. `PairScores` holds those over pairs."""
+        return MetricCollection({"loss": mean_metric(), "pairs": PairScores(self._policy)}, compute_groups=False)
 
     def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss [B] of each window, and a mask [B] of the windows that have a label."""
@@ -76,12 +84,21 @@ class CriteriaAgent(TextAgent):
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Update the metrics of a split with an evaluation batch."""
-        probabilities = _probabilities(logits, batch)
-        answers = (probabilities >= THRESHOLD).long()
-        scores["pairs"].update(probabilities, batch["met"], batch["criteria"])
-        scores["positive"].update(answers.float())
-        for name in ("metric", "f1", "precision", "recall"):
-            scores[name].update(answers, batch["met"])
+        scores["pairs"].update(_log_odds(logits, batch), batch["met"], batch["criteria"], batch["post_ids"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Fit the decision during training, if the policy requires it, and log the metrics."""
+        if self._fitted is not None:
+            if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+                self._fitted.decision = cast(PairScores, self.val_scores["pairs"]).fit()
+            self.log("val_threshold", self.decision.threshold)
+            self.log("val_temperature", self.decision.temperature)
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test split, with the decision that was fitted to the validation split."""
+        cast(PairScores, self.test_scores["pairs"]).decision = self.decision
+        super().on_test_epoch_end()
 
     def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return whether all answers are "met", or none is."""
@@ -89,19 +106,31 @@ class CriteriaAgent(TextAgent):
 
     def answers(self, batch: Batch) -> list[dict[str, Any]]:
         """Return the answer to each pair: `met` and `probability`."""
-        return met_rows(_probabilities(self.logits(batch), batch))
+        return met_rows(_log_odds(self.logits(batch), batch), batch["criteria"], self.decision)
 
     @classmethod
     def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:  # noqa: ARG003
         """Return the `metric` of the constant baselines on some pairs. The posts are not used."""
         met = torch.tensor([pair.met for pair in pairs]).long()
         answers = {"always met": torch.ones_like(met), "never met": torch.zeros_like(met)}
-        return {name: float(_macro_f1()(answer, met)) for name, answer in answers.items()}
+        return {name: float(macro_f1(answer, met)) for name, answer in answers.items()}
 
 
-def _macro_f1() -> MulticlassF1Score:
-    return MulticlassF1Score(num_classes=2, average="macro")
+class _FittedDecision(nn.Module):
+    """Keeps the decision in checkpoints: as the bytes of JSON, since code that copies a state expects tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decision = MetDecision()
+
+    def get_extra_state(self) -> Tensor:
+        """Return the decision for a checkpoint."""
+        return torch.tensor(list(json.dumps(asdict(self.decision)).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the decision of a checkpoint."""
+        self.decision = MetDecision(**json.loads(bytes(state.tolist())))
 
 
-def _probabilities(logits: Tensor, batch: Batch) -> Tensor:
-    return pair_probabilities(logits, batch["pair_index"], len(batch["post_ids"]))
+def _log_odds(logits: Tensor, batch: Batch) -> Tensor:
+    return pair_log_odds(logits, batch["pair_index"], len(batch["post_ids"]))

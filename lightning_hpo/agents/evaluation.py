@@ -1,17 +1,18 @@
 """Evaluation of an agent on the validation split and on the test split, and its predictions."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.exceptions import NotFiniteError
 
-__all__ = ["Batch", "EvaluatedModule", "mean_metric"]
+__all__ = ["Batch", "EvaluatedModule", "ExactMetric", "mean_metric"]
 
 Batch = dict[str, Any]
 
@@ -31,7 +32,10 @@ class EvaluatedModule(LightningModule):
 
     @abstractmethod
     def make_scores(self) -> MetricCollection:
-        """Build the metrics of a split: `loss`, `metric`, `positive` (the share of positive answers), and others."""
+        """Build the metrics of a split: `loss`, and `pairs` with the metrics over pairs.
+
+        `pairs` computes `metric`, `positive` (the share of positive answers) and others, and has then `post_scores`.
+        """
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -52,6 +56,15 @@ class EvaluatedModule(LightningModule):
     @abstractmethod
     def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return whether all answers are the same, computed from the scores of a split."""
+
+    def post_scores(self, split: Literal["val", "test"]) -> PostScores | None:
+        """Return the scores by post of the last evaluation of a split, or None before it.
+
+        `refit` computes its intervals from them. Any module may have this method.
+        """
+        scores = self.val_scores if split == "val" else self.test_scores
+        found: PostScores | None = scores["pairs"].post_scores  # type: ignore[assignment]
+        return found
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics, also after the sanity check."""
@@ -117,6 +130,20 @@ class EvaluatedModule(LightningModule):
         self.log_dict({f"{split}_{name}": value.float() for name, value in values.items()}, sync_dist=False)
 
 
+class ExactMetric(Metric):
+    """Metric whose states keep their type when a module is converted to another precision.
+
+    In bf16, a mean stops to change after some hundreds of batches.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> Self:
+        return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), exclude_state)  # type: ignore[return-value]
+
+
+class _Mean(ExactMetric, MeanMetric):
+    pass
+
+
 def mean_metric() -> MeanMetric:
     """Build a mean that is NaN as soon as one value is NaN."""
-    return MeanMetric(nan_strategy="disable")
+    return _Mean(nan_strategy="disable")

@@ -1,9 +1,9 @@
 """Evidence agent: where in this post is the evidence for this criterion?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -29,7 +29,8 @@ class EvidenceAgent(TextAgent):
     """Finds the spans of a post that are evidence for a criterion, or answers "no evidence".
 
     `val_metric` is the character overlap F1 of the first answer, averaged over all (post, criterion) pairs. "No
-    evidence" counts as in SQuAD 2.0. If a pair has several pieces of evidence, the best match counts.
+    evidence" counts as in SQuAD 2.0. If a pair has several pieces of evidence, the best match counts. With the null
+    policy calibrated, `val_metric` is cross-fitted: the threshold that scores a post was fitted to other posts.
 
     Args:
         name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
@@ -70,9 +71,8 @@ class EvidenceAgent(TextAgent):
 
     def make_scores(self) -> MetricCollection:
         """Build the metrics of a split. `SpanScores` holds those over pairs."""
-        return MetricCollection(
-            {"loss": mean_metric(), "pairs": SpanScores(self._decoding.threshold)}, compute_groups=False
-        )
+        threshold = None if self._calibrated else self._decoding.threshold
+        return MetricCollection({"loss": mean_metric(), "pairs": SpanScores(threshold)}, compute_groups=False)
 
     def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss [B] of each window, and a mask [B] of the windows that have a label.
@@ -102,16 +102,17 @@ class EvidenceAgent(TextAgent):
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Update the metrics of a split with an evaluation batch."""
-        scores["pairs"].update(self._decode(logits, batch), batch["spans"])
+        scores["pairs"].update(self._decode(logits, batch), batch["spans"], batch["post_ids"])
 
     def on_validation_epoch_end(self) -> None:
         """Calibrate the null threshold during training, if the null policy requires it, and log the metrics."""
         pairs = cast(SpanScores, self.val_scores["pairs"])
-        if self._calibrated and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
-            self.null_threshold.fill_(pairs.best_threshold())
         if self._calibrated:
+            if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+                self.null_threshold.fill_(pairs.best_threshold())
             self.log("val_null_threshold", self.null_threshold.float())
-        pairs.threshold = self.decoding.threshold
+        else:
+            pairs.threshold = self.decoding.threshold
         super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
@@ -146,6 +147,13 @@ class EvidenceAgent(TextAgent):
         }
         gold = [pair.spans for pair in pairs]
         return {name: fmean(map(span_f1, given, gold)) if gold else 0.0 for name, given in answers.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the agent or convert its weights, as torch does, but keep the type of the null threshold."""
+        exact = self.null_threshold.clone()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.null_threshold = exact.to(self.null_threshold.device)
+        return self
 
     @property
     def _calibrated(self) -> bool:

@@ -1,15 +1,43 @@
 """Whole pairs: the logits of all their windows, and the criteria agent's prediction for a pair."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["THRESHOLD", "met_rows", "pair_probabilities", "window_logits"]
+__all__ = ["MetDecision", "met_rows", "pair_log_odds", "window_logits"]
 
-THRESHOLD = 0.5
-"""Lowest probability at which a criterion is met, during training and evaluation."""
+
+@dataclass(frozen=True)
+class MetDecision:
+    """How the log odds of a pair become a probability and an answer.
+
+    Args:
+        temperature: Divisor of the log odds (Guo et al. 2017).
+        threshold: Lowest probability at which a criterion is met.
+        by_criterion: Threshold of each criterion that has its own.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+    by_criterion: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_log_odds(cls, temperature: float, threshold: float, by_criterion: Mapping[str, float]) -> "MetDecision":
+        """Return the decision whose thresholds are given as log odds before the division by the temperature."""
+        own = {name: _sigmoid(value / temperature) for name, value in by_criterion.items()}
+        return cls(temperature, _sigmoid(threshold / temperature), own)
+
+    def probabilities(self, log_odds: Tensor) -> Tensor:
+        """Return P(met) [P] in float64, on the CPU: Apple's GPUs have no float64."""
+        return (log_odds.cpu().double() / self.temperature).sigmoid()
+
+    def thresholds(self, criteria: Sequence[str]) -> Tensor:
+        """Return the threshold [P] of each pair, given the ids of their criteria."""
+        return torch.tensor([self.by_criterion.get(name, self.threshold) for name in criteria], dtype=torch.float64)
 
 
 def window_logits(network: Callable[..., Tensor], inputs: Sequence[Tensor], at_once: int) -> Tensor:
@@ -28,26 +56,35 @@ def window_logits(network: Callable[..., Tensor], inputs: Sequence[Tensor], at_o
     return torch.cat([network(*part).float() for part in parts])
 
 
-def pair_probabilities(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
-    """Return P(met) [P] of each pair: the maximum over its windows.
+def pair_log_odds(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:
+    """Return the log odds [P] of "met" of each pair: the maximum over its windows.
 
     Args:
         logits: [W, 2] logits of each window.
         pair_index: [W] index of the pair of each window.
         pairs: Number of pairs, P.
     """
-    met = logits.softmax(dim=-1)[:, 1]
-    return met.new_zeros(pairs).scatter_reduce(0, pair_index, met, "amax")
+    log_odds = logits[:, 1] - logits[:, 0]
+    return log_odds.new_full((pairs,), -math.inf).scatter_reduce(0, pair_index, log_odds, "amax")
 
 
-def met_rows(probabilities: Tensor, threshold: float = THRESHOLD) -> list[dict[str, Any]]:
+def met_rows(log_odds: Tensor, criteria: Sequence[str], decision: MetDecision) -> list[dict[str, Any]]:
     """Return the answer to each pair as plain values.
 
     Args:
-        probabilities: [P] P(met) of each pair.
-        threshold: Lowest probability at which a criterion is met.
+        log_odds: [P] log odds of each pair.
+        criteria: Id of the criterion of each pair.
+        decision: Temperature and thresholds.
 
     Returns:
-        A row for each pair: `met` and `probability`.
+        A row for each pair: `met`, `probability` and `threshold`, the lowest probability at which it is met.
     """
-    return [{"met": value >= threshold, "probability": value} for value in probabilities.tolist()]
+    values = (decision.probabilities(log_odds).tolist(), decision.thresholds(criteria).tolist())
+    return [
+        {"met": probability >= threshold, "probability": probability, "threshold": threshold}
+        for probability, threshold in zip(*values, strict=True)
+    ]
+
+
+def _sigmoid(value: float) -> float:
+    return float(torch.tensor(value, dtype=torch.float64).sigmoid())

@@ -56,6 +56,7 @@ class TextAgent(EvaluatedModule):
         schedule: The learning rate schedule.
         loss: The training loss.
         own_settings: Further groups of flags of the subclass, by name.
+        own_flags: Its further flags, by name.
 
     Raises:
         InputError: If a value cannot be used, or the encoder cannot be loaded.
@@ -81,13 +82,15 @@ class TextAgent(EvaluatedModule):
         schedule: Schedule = _SCHEDULE,
         loss: Loss = _LOSS,
         own_settings: Mapping[str, Settings],
+        own_flags: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._lora, self.loss = Lora.read(lora), Loss.read(loss)
         self.optim, self.schedule = Optim.read(optim), Schedule.read(schedule)
         groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **own_settings}
         values = {"dropout": dropout, "attention_dropout": attention_dropout, "freeze_layers": freeze_layers}
-        problems = type_problems("--model", TextAgent.__init__, values)
+        values |= own_flags or {}
+        problems = self._type_problems(values)
         raise_problems(problems + [line for group in groups.values() for line in group.problems()])
         # Plain values only, so that a checkpoint loads without unpickling classes of this package.
         flags = {
@@ -124,13 +127,21 @@ class TextAgent(EvaluatedModule):
     @classmethod
     def flag_problems(cls, values: Mapping[str, Any]) -> list[str]:
         """Return one line for each argument, given as plain values, that cannot be used. No encoder is loaded."""
-        # Includes the base classes: a class may pass on arguments that its own signature does not name.
-        kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
+        kinds = cls._kinds()
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
-        problems = type_problems("--model", TextAgent.__init__, values)
+        problems = cls._type_problems(values)
         problems += [line for group in groups for line in group.problems()]
         return problems + Optim.read(values.get("optim")).missing()
+
+    @classmethod
+    def _kinds(cls) -> list[type["TextAgent"]]:
+        """Return the class and its base classes: it may pass on arguments that its own signature does not name."""
+        return [kind for kind in reversed(cls.__mro__) if issubclass(kind, TextAgent)]
+
+    @classmethod
+    def _type_problems(cls, values: Mapping[str, Any]) -> list[str]:
+        return [line for kind in cls._kinds() for line in type_problems("--model", vars(kind).get("__init__"), values)]
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:

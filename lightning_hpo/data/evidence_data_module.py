@@ -1,6 +1,5 @@
 """Data of the evidence agent, which finds the evidence for a criterion in a post."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -21,22 +20,19 @@ class EvidenceDataModule(PairDataModule):
     needs_negatives: ClassVar[bool] = False
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
-        """Return all pairs with evidence and as many without.
+        """Return every post with every criterion, except pairs that are met by evidence not found in the post.
 
-        Pairs without evidence are all that are annotated as such and, if these are too few, unannotated pairs. A hash
-        of the data's seed and their ids determines the latter, so they are the same in every trial.
+        Most pairs have no evidence, as among the posts that a model will read. A study of version 0.1.0 (`split_rule`
+        hash) keeps what it has scored: as many pairs without evidence as with it.
         """
         pairs = self._known(post_ids)
+        return pairs if self.split_rule == "stratified" else self._balanced(pairs)
+
+    def _balanced(self, pairs: PairTable) -> PairTable:
         sure, others = np.flatnonzero(pairs.places != UNKNOWN), np.flatnonzero(pairs.places == UNKNOWN)
         wanted = min(len(others), max(0, 2 * int(pairs.met.sum()) - len(sure)))
-        if self.split_rule == "hash":  # as in version 0.1.0, where the order of the file decides
-            chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
-        else:
-            chosen = np.argsort([self._rank(pairs.key(pair)) for pair in others.tolist()])[:wanted]
+        chosen = np.random.default_rng([self.seed, len(others)]).choice(len(others), wanted, replace=False)
         return pairs.take(np.concatenate([sure, others[np.sort(chosen)]]))
-
-    def _rank(self, key: tuple[str, str]) -> bytes:
-        return hashlib.sha256("\n".join((str(self.seed), *key)).encode("utf-8", "replace")).digest()
 
     def training_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Return every post with every criterion, except pairs that are met by evidence not found in the post."""

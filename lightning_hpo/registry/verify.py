@@ -118,7 +118,7 @@ def _problem(expectation: _Expectation) -> str:
 def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     from mlflow.models import Model
 
-    from lightning_hpo.serving.flavor import saved_decoding
+    from lightning_hpo.serving.flavor import restore_decision
     from lightning_hpo.serving.text_model import load_network
 
     # The score alone may not reveal a flipped bit of a weight, and no file may be read that was not logged.
@@ -130,9 +130,8 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     if hasattr(cli.model, "network"):
         quicken_attention(loaded)  # as in the trial
         cli.model.network = _Network(loaded)
-        if hasattr(cli.model, "decoding"):
-            # From the model, since the config does not hold a calibrated threshold.
-            cli.model.decoding = saved_decoding(folder)
+        if isinstance(cli.model, TextAgent):
+            restore_decision(folder, cli.model)  # the config does not hold what was fitted
         cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
         fingerprint = getattr(cli.datamodule, "fingerprint", None)
         if fingerprint != expectation.data_fingerprint:

@@ -31,7 +31,10 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import Tensor, nn
 
+from lightning_hpo.agents.criteria import CriteriaAgent
+from lightning_hpo.agents.evidence import EvidenceAgent
 from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.hub import load_tokenizer
@@ -41,7 +44,7 @@ from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, file_digests, seal_of
 from lightning_hpo.serving.text_model import COLUMNS, INPUTS, SETTINGS, TOKENIZER, ServingSettings
 
-__all__ = ["LoggedModel", "export_network", "log_model", "save_model", "saved_decoding"]
+__all__ = ["LoggedModel", "export_network", "log_model", "restore_decision", "save_model"]
 
 _TEXTS = "texts"
 _DATA_ATTRIBUTES = ("tokenizer", "max_length", "stride", "corpus")
@@ -100,10 +103,13 @@ def log_model(
     return LoggedModel(str(info.model_uri), seals[0])
 
 
-def saved_decoding(folder: str | Path) -> Decoding:
-    """Return the decoding settings of a downloaded evidence model, with its calibrated threshold."""
-    settings = Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")
-    return Decoding.read(json.loads(settings)["decoding"])
+def restore_decision(folder: str | Path, agent: TextAgent) -> None:
+    """Give an agent what a downloaded model has fitted: the null threshold, or the temperature and the thresholds."""
+    settings = ServingSettings(**json.loads(Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")))
+    if isinstance(agent, EvidenceAgent):
+        agent.decoding = Decoding.read(settings.decoding)
+    if isinstance(agent, CriteriaAgent):
+        agent.decision = settings.decision(settings.threshold)
 
 
 def save_model(
@@ -257,7 +263,7 @@ def _check_data(agent: TextAgent, data: Any) -> None:
 
 
 def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSettings:
-    decoding = getattr(agent, "decoding", None)
+    decision = agent.decision if isinstance(agent, CriteriaAgent) else MetDecision()
     return ServingSettings(
         agent=agent.agent,
         criteria=dict(data.corpus.criteria),
@@ -265,7 +271,10 @@ def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSet
         stride=data.stride,
         template=asdict(template),
         precision=_precision(agent),
-        decoding=asdict(decoding) if isinstance(decoding, Decoding) else None,
+        threshold=decision.threshold,
+        temperature=decision.temperature,
+        thresholds=dict(decision.by_criterion),
+        decoding=asdict(agent.decoding) if isinstance(agent, EvidenceAgent) else None,
     )
 
 

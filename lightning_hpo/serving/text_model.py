@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from mlflow.models import Model
 from tokenizers import Tokenizer
 from torch import fx
 
-from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities, window_logits
+from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds, window_logits
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.pair_template import PairTemplate
@@ -47,7 +47,7 @@ _MAX_TOKENS = 2048
 _LONG_NAME = 4
 # Output columns of each agent, with MLflow's types.
 _OUTPUTS = {
-    "criteria": {"met": "boolean", "probability": "double"},
+    "criteria": {"met": "boolean", "probability": "double", "threshold": "double"},
     "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
 }
 # Additional column for top_k > 1. It holds JSON, since tables of MLflow's scoring server hold no lists.
@@ -73,6 +73,8 @@ class ServingSettings:
         precision: Lightning's name of the precision in validation. With bf16-mixed the model computes in bf16 if the
             processor supports it natively. In all other cases it computes in float32.
         threshold: Lowest probability at which a criterion is met.
+        temperature: Divisor of the log odds, before they become a probability.
+        thresholds: Threshold of each criterion that has its own.
         decoding: The fields of the evidence agent's `Decoding`.
     """
 
@@ -83,6 +85,8 @@ class ServingSettings:
     template: dict[str, Any]
     precision: str = "32-true"
     threshold: float = 0.5
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
     decoding: dict[str, Any] | None = None
 
     @property
@@ -93,14 +97,26 @@ class ServingSettings:
         decoding = Decoding.read(self.decoding)
         return {"null_threshold": decoding.threshold, "top_k": decoding.top_k}
 
+    def decision(self, threshold: float) -> MetDecision:
+        """Return the decision of the criteria agent, given the parameter `threshold`.
+
+        A value other than the default replaces the thresholds of all criteria.
+        """
+        own = self.thresholds if threshold == self.threshold else {}
+        return MetDecision(self.temperature, threshold, own)
+
     def outputs(self, top_k: int) -> dict[str, str]:
         """Return the output columns for at most `top_k` spans a row, with MLflow's types."""
         return _OUTPUTS[self.agent] | (_TOP_K_OUTPUTS if top_k > 1 else {}) | _REMARKS
 
 
 class _Row(NamedTuple):
-    """A tokenized row of the input, with the token range [first, stop) of the post in each window."""
+    """A tokenized row of the input, with the token range [first, stop) of the post in each window.
 
+    `name` is the id of the criterion; empty if the model does not have it.
+    """
+
+    name: str
     criterion: TokenizedText
     post: TokenizedText
     ranges: Sequence[tuple[int, int]]
@@ -127,16 +143,17 @@ class TextModel:
 
         Args:
             data: Column `criterion`, with the ids or texts of criteria, and column `post`.
-            params: Criteria: `threshold`, the lowest probability (0 to 1) at which a criterion is met. Evidence:
+            params: Criteria: `threshold`, the lowest probability (0 to 1) at which a criterion is met; a value other
+                than the default also replaces the thresholds of criteria that have their own. Evidence:
                 `null_threshold`, the highest log odds of "no evidence" against a span at which the span is returned;
                 `top_k`, the maximum number of spans for a row. The model's signature holds the defaults.
 
         Returns:
-            One row for each row of `data`. Criteria: `met`, `probability`. Evidence: `start` and `end` in characters of
-            the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` > 1 also
-            `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Both agents:
-            `free_text`, whether the criterion is not in the model; and `problem`, why the row has no answer (for
-            example, its post is empty), or an empty text. Other columns of a row with a problem are None.
+            One row for each row of `data`. Criteria: `met`, `probability`, `threshold`. Evidence: `start` and `end` in
+            characters of the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` >
+            1 also `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Both
+            agents: `free_text`, whether the criterion is not in the model; and `problem`, why the row has no answer
+            (for example, its post is empty), or an empty text. Other columns of a row with a problem are None.
 
         Raises:
             InputError: If a column is missing, a criterion is a misspelt id of the model, or a parameter is unknown or
@@ -172,7 +189,7 @@ class TextModel:
                 found = self._predict_batch([rows[place] for place in chosen_places], chosen)
                 for place, answer in zip(chosen_places, found, strict=True):
                     answers[place] |= _with_text(answer, posts[place]) if "null" in answer else answer
-                    answers[place]["free_text"] = criteria[place] not in own and texts[place] not in own.values()
+                    answers[place]["free_text"] = not rows[place].name
         return [{**answer, "problem": problem} for answer, problem in zip(answers, problems, strict=True)]
 
     def _misspelt(self, criteria: Sequence[Any], problems: Sequence[str]) -> Iterator[str]:
@@ -203,6 +220,7 @@ class TextModel:
         usable = [place for place, problem in enumerate(problems) if not problem]
         # Each text once: most tables hold every post with every criterion.
         texts = list(dict.fromkeys(column[place] for column in (criteria, posts) for place in usable))
+        names = {text: name for name, text in self._settings.criteria.items()}
         tokens = dict(zip(texts, self._windows.tokenize(texts), strict=True))
         rows = {}
         for place in usable:
@@ -213,7 +231,9 @@ class TextModel:
                     f"{self._windows.max_length}; use a shorter criterion"
                 )
             else:
-                rows[place] = _Row(criterion, post, self._windows.ranges(len(post), criterion))
+                rows[place] = _Row(
+                    names.get(criteria[place], ""), criterion, post, self._windows.ranges(len(post), criterion)
+                )
         return rows
 
     def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -225,7 +245,8 @@ class TextModel:
         at_once = len(windows) if len(rows) > 1 else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // inputs[0].shape[1]))
         logits = window_logits(self._network, inputs, at_once)
         if self._settings.agent == "criteria":
-            return met_rows(pair_probabilities(logits, pair_index, len(rows)), chosen["threshold"])
+            log_odds = pair_log_odds(logits, pair_index, len(rows))
+            return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
         spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
         return answer_rows(spans, chosen["null_threshold"])

@@ -1,11 +1,14 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_hpo.agents.criteria import CriteriaAgent
+from lightning_hpo.agents.pair_decoding import MetDecision
+from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.data.pairs import Pair
+from lightning_hpo.exceptions import InputError
 
 
 class _Fixed(nn.Module):
@@ -71,3 +74,38 @@ def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
     pairs = [Pair("a", "A", True), Pair("b", "A", False), Pair("c", "A", False), Pair("d", "A", False)]
     scores = CriteriaAgent.constant_answers(pairs, {})
     assert scores == pytest.approx({"always met": 0.4 / 2, "never met": (6 / 7) / 2})
+
+
+@pytest.mark.parametrize("policy", ["fitted", "per_criterion"])
+def test_fitted_decision_is_in_checkpoints_and_no_other_one_is(encoder_folder: str, policy: Any) -> None:
+    agent, other = (CriteriaAgent(encoder_folder, threshold=policy) for _ in range(2))
+    agent.decision = MetDecision(2.0, 0.25, {"FATIGUE": 0.4})
+    states = {key: value.detach().clone() for key, value in agent.to(torch.bfloat16).state_dict().items()}
+    other.load_state_dict(states)
+    assert other.decision == agent.decision
+    fixed = CriteriaAgent(encoder_folder)
+    fixed.decision = agent.decision
+    assert fixed.decision == MetDecision()
+    assert len(fixed.state_dict()) == len(states) - 1
+
+
+def test_unknown_threshold_policy_is_an_error(encoder_folder: str) -> None:
+    with pytest.raises(InputError, match=r"--model.threshold: got 'best'; it must be one of fixed, fitted"):
+        CriteriaAgent(encoder_folder, threshold="best")  # type: ignore[arg-type]
+    assert CriteriaAgent.flag_problems({"threshold": "best"})
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*does not have many workers.*")
+def test_threshold_is_fitted_during_training_and_used_on_the_test_split(
+    encoder_folder: str, eval_batches: list[dict[str, Any]], loader: Any, trainer: Any
+) -> None:
+    agent = CriteriaAgent(encoder_folder, threshold="fitted", optim={"lr": 1e-9})
+    trainer(max_epochs=1).fit(agent, loader(eval_batches), loader(eval_batches))
+    decision = agent.decision
+    assert decision != MetDecision()
+    scores = cast(PairScores, agent.val_scores["pairs"])
+    assert decision == scores.fit()
+    trainer().test(agent, loader(eval_batches), verbose=False)
+    assert cast(PairScores, agent.test_scores["pairs"]).decision == decision
+    trainer().validate(agent, loader(eval_batches[:1]), verbose=False)
+    assert agent.decision == decision

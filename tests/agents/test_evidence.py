@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_hpo.agents.evidence import EvidenceAgent
 from lightning_hpo.agents.losses import row_loss
+from lightning_hpo.agents.spans.scores import SpanScores
 from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import NotFiniteError
 
@@ -113,6 +114,8 @@ def test_constant_model_is_detected_under_every_null_policy(
     logits[:, 0] = null
     logits[:, first, 0] = logits[:, last, 1] = 1.0
     agent.network = _Fixed(logits)
+    if policy == "calibrated":  # otherwise each pair is scored with the threshold that suits the other
+        cast(SpanScores, agent.val_scores["pairs"]).threshold = 0.0
     agent.validation_step(_batch(), 0)
     assert bool(agent.is_constant(agent.val_scores.compute())) is constant
 

@@ -1,19 +1,28 @@
 import pytest
 import torch
 
-from lightning_hpo.agents.pair_decoding import met_rows, pair_probabilities, window_logits
+from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds, window_logits
 
 
-def test_probability_of_a_pair_is_the_maximum_over_its_windows() -> None:
-    odds = torch.tensor([-3.0, 2.0, -1.0])
-    probabilities = pair_probabilities(torch.stack((torch.zeros(3), odds), dim=-1), torch.tensor([0, 0, 1]), 2)
-    assert probabilities.tolist() == pytest.approx(torch.tensor([2.0, -1.0]).sigmoid().tolist())
+def test_log_odds_of_a_pair_are_the_maximum_over_its_windows() -> None:
+    logits = torch.tensor([[0.0, -3.0], [1.0, 3.0], [0.0, -1.0]])
+    assert pair_log_odds(logits, torch.tensor([0, 0, 1]), 2).tolist() == [2.0, -1.0]
 
 
-def test_a_criterion_is_met_from_the_threshold_on() -> None:
-    probabilities = torch.tensor([0.5, 0.25])
-    assert met_rows(probabilities) == [{"met": True, "probability": 0.5}, {"met": False, "probability": 0.25}]
-    assert [row["met"] for row in met_rows(probabilities, 0.25)] == [True, True]
+def test_a_criterion_is_met_from_its_threshold_on() -> None:
+    log_odds = torch.tensor([0.0, -1.0, -1.0])
+    rows = met_rows(log_odds, ["A", "A", "B"], MetDecision(by_criterion={"B": 0.25}))
+    assert [row["met"] for row in rows] == [True, False, True]
+    assert [row["threshold"] for row in rows] == [0.5, 0.5, 0.25]
+    assert rows[0]["probability"] == 0.5
+    assert rows[1]["probability"] == pytest.approx(float(torch.tensor(-1.0).sigmoid()))
+
+
+def test_temperature_changes_probabilities_but_no_answer() -> None:
+    log_odds = torch.linspace(-4, 4, 33)
+    rows = [met_rows(log_odds, ["A"] * 33, MetDecision.of_log_odds(t, 1.125, {})) for t in (1.0, 3.0)]
+    assert [row["met"] for row in rows[0]] == [row["met"] for row in rows[1]] == (log_odds >= 1.125).tolist()
+    assert rows[1][32]["probability"] == pytest.approx(float((log_odds[32] / 3).sigmoid()))
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 7, 100])

@@ -11,11 +11,19 @@ from .conftest import WriteCsv
 from .test_pair_data_module import make
 
 
-def test_half_of_the_evaluated_pairs_have_no_evidence(corpus_folder: Path, tokenizer_folder: Path) -> None:
+def test_every_pair_is_evaluated_as_a_user_asks_about_it(corpus_folder: Path, tokenizer_folder: Path) -> None:
     module = make(EvidenceDataModule, corpus_folder, tokenizer_folder)
     module.setup("fit")
-    met = sum(pair.met for pair in module.val_pairs)
-    assert len(module.val_pairs) == 2 * met
+    assert module._split is not None
+    assert len(module.val_pairs) == len(module._split.val) * len(module.corpus.criteria)
+
+
+def test_study_of_the_previous_version_evaluates_as_many_pairs_without_evidence_as_with_it(
+    corpus_folder: Path, tokenizer_folder: Path
+) -> None:
+    module = make(EvidenceDataModule, corpus_folder, tokenizer_folder, split_rule="hash")
+    module.setup("fit")
+    assert len(module.val_pairs) == 2 * sum(pair.met for pair in module.val_pairs)
     sure = {(pair.post_id, pair.criterion) for pair in module.corpus.pairs if not pair.met}
     scored = {(pair.post_id, pair.criterion) for pair in module.val_pairs}
     posts = {pair.post_id for pair in module.corpus.pairs_of(module._split.val)} if module._split else set()

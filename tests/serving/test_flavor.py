@@ -1,6 +1,7 @@
 """Both agents are logged to a separate MLflow store and loaded again, as a torch module and as a pyfunc."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,11 @@ from mlflow.tracking import MlflowClient
 from torch import Tensor, nn
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.config.trainer import Precision, Trainer
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.serving.flavor import log_model, save_model, saved_decoding
+from lightning_hpo.serving.flavor import log_model, restore_decision, save_model
 from tests.conftest import Copy
 from tests.tiny import LONG_POST, tiny_data, write_tiny_encoder
 
@@ -80,7 +82,7 @@ def test_logged_agent_predicts_raw_text(agent: Any, data: Any, run_id: str, monk
         answers.iloc[2:].reset_index(drop=True), model.predict(rows.iloc[2:].reset_index(drop=True))
     )
     if isinstance(agent, CriteriaAgent):
-        assert list(answers) == ["met", "probability", "free_text", "problem"]
+        assert list(answers) == ["met", "probability", "threshold", "free_text", "problem"]
         assert (answers["met"] == (answers["probability"] >= 0.5)).all()
     else:
         assert list(answers) == ["start", "end", "text", "score", "null", "free_text", "problem"]
@@ -159,9 +161,34 @@ def test_calibrated_threshold_is_saved(threshold: float, encoder: str, data: Any
     agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
     agent.null_threshold.fill_(threshold)
     uri = log_model(agent, data, run_id=run_id).uri
-    assert saved_decoding(mlflow.artifacts.download_artifacts(uri)) == agent.decoding
+    restored = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
+    restore_decision(mlflow.artifacts.download_artifacts(uri), restored)
+    assert restored.decoding == agent.decoding
     answer = mlflow.pyfunc.load_model(uri).predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
     assert bool(answer["null"]) == (threshold < 0)
+
+
+@pytest.mark.usefixtures("store")
+def test_fitted_thresholds_are_saved_and_a_parameter_replaces_them(encoder: str, data: Any, run_id: str) -> None:
+    agent = CriteriaAgent(encoder, threshold="per_criterion")
+    agent.decision = MetDecision(2.0, 0.25, {"SLEEP_ISSUES": 0.75})
+    uri = log_model(agent, data, run_id=run_id).uri
+    restored = CriteriaAgent(encoder, threshold="per_criterion")
+    restore_decision(mlflow.artifacts.download_artifacts(uri), restored)
+    assert restored.decision == agent.decision
+    model = mlflow.pyfunc.load_model(uri)
+    rows = _rows(*((name, LONG_POST) for name in ("FATIGUE", "SLEEP_ISSUES", "so tired", "no sleep", "something else")))
+    answers = model.predict(rows)
+    assert answers["threshold"].tolist() == [0.25, 0.75, 0.25, 0.75, 0.25]
+    assert (answers["met"] == (answers["probability"] >= answers["threshold"])).all()
+    assert set(model.predict(rows, params={"threshold": 0.6})["threshold"]) == {0.6}
+    agent.decision = MetDecision()
+    odds = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri).predict(rows)["probability"].map(_logit)
+    np.testing.assert_allclose(answers["probability"].map(_logit), odds / 2, rtol=1e-4, atol=1e-5)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 @pytest.mark.usefixtures("store")

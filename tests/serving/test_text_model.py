@@ -390,5 +390,7 @@ def test_scoring_server_accepts_the_threshold(saved: Path) -> None:
     schema = model.metadata.get_input_schema()
     answered = scoring_server.invocations(body, "application/json", model, schema)  # type: ignore[no-untyped-call]
     predictions = json.loads(answered.response)["predictions"]
-    assert [set(answer) for answer in predictions] == [{"met", "probability", "free_text", "problem"}] * len(TABLE)
+    assert [set(answer) for answer in predictions] == [
+        {"met", "probability", "threshold", "free_text", "problem"}
+    ] * len(TABLE)
     assert all(answer["met"] for answer in predictions)

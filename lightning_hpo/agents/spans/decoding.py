@@ -36,9 +36,8 @@ class Decoding(Settings):
     Args:
         max_answer_tokens: Maximum length of a span, in tokens. Usual: 30 to 300.
         null_policy: When the answer is "no evidence": none (never); threshold (score below -null_threshold); ratio
-            (probability below null_ratio); or calibrated. calibrated is like threshold, but after each epoch it sets
-            the threshold with the highest val_metric on the validation split. So its val_metric is slightly
-            optimistic; the test split is unbiased.
+            (probability below null_ratio); or calibrated: like threshold, with the null_threshold that has the highest
+            val_metric on the validation split, fitted after each epoch.
         null_threshold: Margin, in logits, by which "no evidence" must beat the best span, for the policy threshold. A
             higher margin finds more evidence. Usual: -5 to 5. Initial value of the policy calibrated.
         null_ratio: Minimum of p(span) / (p(span) + p(no evidence)) of an answer, for the policy ratio. Usual: 0.3 to

@@ -5,24 +5,26 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_hpo.agents.spans.calibration import best_threshold
+from lightning_hpo.agents.calibration import best_null_threshold, folds
+from lightning_hpo.agents.evaluation import ExactMetric
+from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
 
 __all__ = ["SpanScores"]
 
 
-class SpanScores(Metric):
+class SpanScores(ExactMetric):
     """Metric that stores the scores of each pair with and without an answer, and applies the threshold in `compute`.
 
-    So the threshold of the null policy can depend on the pairs.
+    With the null policy calibrated, the pairs of each fold of posts are scored with the threshold that the other folds
+    gave, so no label is used for its own score.
 
     Args:
-        threshold: Maximum log odds of "no evidence" at which a span is an answer. The attribute can be changed until
-            `compute`.
+        threshold: Maximum log odds of "no evidence" at which a span is an answer; None to cross-fit it. The attribute
+            can be changed until `compute`.
         kwargs: Arguments of `torchmetrics.Metric`.
     """
 
@@ -33,15 +35,23 @@ class SpanScores(Metric):
     first: list[Tensor]
     precision: list[Tensor]
     recall: list[Tensor]
+    posts: list[Tensor]
 
-    def __init__(self, threshold: float, **kwargs: Any) -> None:
+    def __init__(self, threshold: float | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = threshold
-        for name in ("odds", "first", "precision", "recall"):
+        for name in ("odds", "first", "precision", "recall", "posts"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.post_scores: PostScores | None = None
 
-    def update(self, spans: PairSpans, gold: Sequence[Sequence[Span]]) -> None:
-        """Add the best spans of pairs, and the correct spans of each (empty for "no evidence")."""
+    def update(self, spans: PairSpans, gold: Sequence[Sequence[Span]], posts: Sequence[str]) -> None:
+        """Add pairs.
+
+        Args:
+            spans: Their best spans.
+            gold: The correct spans of each; empty for "no evidence".
+            posts: The id of the post of each.
+        """
         found = torch.stack((spans.start, spans.end), dim=-1).tolist()
         answers = [[(start, end) for start, end in rows] for rows in found]
         first = [
@@ -54,12 +64,12 @@ class SpanScores(Metric):
         self.first.append(torch.cat((torch.tensor(first, device=device), spans.whole[:, :1].float()), dim=1))
         self.precision.append(torch.tensor(precision, device=device))
         self.recall.append(torch.tensor(recall, device=device))
+        self.posts.append(torch.tensor(text_keys(posts), device=device))
 
     def best_threshold(self) -> float:
         """Find the threshold with the highest `metric` over all pairs, including those of other devices."""
         with self.sync_context():
-            odds, first = dim_zero_cat(self.odds)[:, 0], dim_zero_cat(self.first)
-        return best_threshold(odds, first[:, 0], (first[:, 2] == 0).float())
+            return _best(dim_zero_cat(self.odds).cpu()[:, 0], dim_zero_cat(self.first).cpu())
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores at the threshold.
@@ -67,18 +77,25 @@ class SpanScores(Metric):
         Returns:
             `metric`, `exact`: F1 and exact match of the first answer, with "no evidence" counted as in SQuAD 2.0.
             `f1_answerable`, `f1_null`: The same F1 over the pairs with and without evidence; 0 if there are none.
+            `answer_precision`: Mean share of the first answer's characters that one correct span covers, over the pairs
+                with an answer; 0 without any.
             `all_precision`, `all_recall`, `all_f1`: Partial match of all answers with all evidence, as in MultiSpanQA.
             `null_accuracy`: Accuracy of the decision whether a pair has evidence.
             `positive`, `whole`: Shares of pairs with an answer, and with a whole window as the answer.
         """
-        odds, precision, recall = (dim_zero_cat(state) for state in (self.odds, self.precision, self.recall))
-        f1, exact, gold, whole = dim_zero_cat(self.first).unbind(dim=1)
-        answers = (odds <= self.threshold).sum(dim=1)
+        # On the CPU: Apple's GPUs have no float64.
+        odds, first, precision, recall, posts = (
+            dim_zero_cat(state).cpu() for state in (self.odds, self.first, self.precision, self.recall, self.posts)
+        )
+        f1, exact, gold, whole = first.unbind(dim=1)
+        answers = (odds <= self._thresholds(odds, first, posts).unsqueeze(1)).sum(dim=1)
         answered, nothing = answers > 0, gold == 0
         right_null = (~answered & nothing).float()
         # A pair whose logits are not finite has no answer. Its score is NaN.
         f1 = f1.where(answered, right_null).masked_fill(odds[:, 0].isnan(), float("nan"))
+        self.post_scores = PostScores.of_means(posts, f1)
         last = (answers - 1).clamp(min=0).unsqueeze(1)
+        of_answers = _mean(precision[:, 0], answered)
         precise = precision.cumsum(1).gather(1, last).squeeze(1).where(answered, right_null).sum()
         recalled = recall.gather(1, last).squeeze(1).where(answered, right_null).sum()
         precise, recalled = precise / answers.clamp(min=1).sum(), recalled / gold.clamp(min=1).sum()
@@ -87,6 +104,7 @@ class SpanScores(Metric):
             "exact": exact.where(answered, right_null).mean(),
             "f1_answerable": _mean(f1, ~nothing),
             "f1_null": _mean(f1, nothing),
+            "answer_precision": of_answers,
             "all_precision": precise,
             "all_recall": recalled,
             "all_f1": 2 * precise * recalled / (precise + recalled).clamp(min=1e-12),
@@ -94,6 +112,17 @@ class SpanScores(Metric):
             "positive": answered.float().mean(),
             "whole": (answered & whole.bool()).float().mean(),
         }
+
+    def _thresholds(self, odds: Tensor, first: Tensor, posts: Tensor) -> Tensor:
+        """Return the threshold of each pair in float64: as precise as where one is fitted."""
+        thresholds = torch.full_like(odds[:, 0], 0.0 if self.threshold is None else self.threshold, dtype=torch.float64)
+        for own in folds(posts) if self.threshold is None else []:
+            thresholds[own] = _best(odds[~own, 0], first[~own])
+        return thresholds
+
+
+def _best(odds: Tensor, first: Tensor) -> float:
+    return best_null_threshold(odds, first[:, 0], (first[:, 2] == 0).float())
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

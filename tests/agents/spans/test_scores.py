@@ -19,9 +19,12 @@ def _scores(
     pairs: list[Answers], gold: list[list[Span]], threshold: float = 0.0, whole: bool = False
 ) -> dict[str, float]:
     metric = SpanScores(threshold)
-    for pair, right in zip(pairs, gold, strict=True):  # one batch for each pair
-        metric.update(_spans([pair], whole), [right])
-    return {name: float(value) for name, value in metric.compute().items()}
+    for number, (pair, right) in enumerate(zip(pairs, gold, strict=True)):  # one batch for each pair
+        metric.update(_spans([pair], whole), [right], [f"p{number % 2}"])
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert metric.post_scores is not None
+    assert metric.post_scores.score == pytest.approx(found["metric"], nan_ok=True)
+    return found
 
 
 def test_scores_of_a_split_worked_by_hand() -> None:
@@ -39,6 +42,7 @@ def test_scores_of_a_split_worked_by_hand() -> None:
             "exact": 2 / 5,
             "f1_answerable": (1 + 4 / 9) / 3,
             "f1_null": 1 / 2,
+            "answer_precision": (1 + 0.4 + 0) / 3,
             # Five answers and five pieces of evidence; "no evidence" counts as one.
             "all_precision": (1 + 0.4 + 0 + 1 + 0) / 5,
             "all_recall": (1 + 0.5 + 0 + 1 + 0) / 5,
@@ -67,12 +71,12 @@ def test_threshold_can_be_set_before_compute() -> None:
     metric = SpanScores(0.0)
     pairs: list[Answers] = [[(0, 4, -2.0)], [(0, 4, -3.0)]]
     assert _scores(pairs, [[(0, 4)], []])["metric"] == 0.5
-    metric.update(_spans(pairs), [[(0, 4)], []])
+    metric.update(_spans(pairs), [[(0, 4)], []], ["a", "b"])
     metric.threshold = metric.best_threshold()
     assert metric.threshold == 2.5
     assert float(metric.compute()["metric"]) == 1.0
     metric.reset()
-    metric.update(_spans([[(0, 4, 1.0)]]), [[]])
+    metric.update(_spans([[(0, 4, 1.0)]]), [[]], ["a"])
     assert float(metric.compute()["metric"]) == 0.0
 
 
@@ -94,4 +98,33 @@ def test_metric_is_nan_if_logits_are_not_finite(threshold: float) -> None:
 
 def test_answers_and_gold_must_have_the_same_length() -> None:
     with pytest.raises(ValueError, match="zip"):
-        SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [])
+        SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [], [])
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.12, 0.02), (0.12, 0.5), (0.5, 0.95)])
+def test_calibrated_model_that_cannot_tell_null_is_seldom_better_than_a_constant_answer(
+    share: float, found: float
+) -> None:
+    """Scored with the threshold that was fitted to the same pairs, it is at least as good in every draw."""
+    draws, pairs = 100, 120
+    generator = torch.Generator().manual_seed(0)
+    posts = [f"p{number // 4}" for number in range(pairs)]
+    better = flattered = 0
+    for _ in range(draws):
+        odds = torch.randn(pairs, 1, generator=generator)
+        has = torch.rand(pairs, generator=generator) < share
+        right = torch.rand(pairs, generator=generator) < found  # the span that it finds is the evidence
+        spans = PairSpans(torch.zeros(pairs, 1).long(), torch.ones(pairs, 1).long(), -odds, torch.zeros(pairs, 1))
+        gold: list[list[Span]] = [
+            [(0, 1) if hit else (5, 6)] if evidence else [] for evidence, hit in zip(has, right, strict=True)
+        ]
+        every = [float(hit) if evidence else 0.0 for evidence, hit in zip(has, right, strict=True)]
+        constant = max(float((~has).float().mean()), sum(every) / pairs)  # nothing, or every first span
+        metric = SpanScores(None)
+        metric.update(spans, gold, posts)
+        better += float(metric.compute()["metric"]) > constant + 1e-6
+        metric.threshold = metric.best_threshold()
+        metric._computed = None
+        flattered += float(metric.compute()["metric"]) >= constant - 1e-6
+    assert flattered == draws
+    assert better <= 0.3 * draws

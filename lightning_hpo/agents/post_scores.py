@@ -1,0 +1,101 @@
+"""Scores by post: the sums from which a metric over any selection of posts follows."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FORMULAS", "PostScores", "Sums", "text_keys"]
+
+Sums = NDArray[np.float64]
+
+
+def text_keys(texts: Sequence[str]) -> list[int]:
+    """Return a number for each text, the same in every process: devices gather tensors only, and tensors hold no text.
+
+    Two different texts have the same number with a probability of 2 ** -64.
+    """
+    digests = {text: hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in set(texts)}
+    return [int.from_bytes(digests[text], signed=True) for text in texts]
+
+
+def _macro_f1(sums: Sums) -> Sums:
+    """Return the mean of the F1 of "met" and of "not met". A class that neither labels nor answers have is left out."""
+    hits, false_alarms, misses, rejections = np.moveaxis(sums, -1, 0)
+    wrong = false_alarms + misses
+    with np.errstate(invalid="ignore"):
+        both = np.stack([2 * right / (2 * right + wrong) for right in (hits, rejections)])
+    counted = ~np.isnan(both)
+    result: Sums = np.where(counted, both, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+    return result
+
+
+def _mean(sums: Sums) -> Sums:
+    total, count = np.moveaxis(sums, -1, 0)
+    result: Sums = total / np.maximum(count, 1)
+    return result
+
+
+FORMULAS: Mapping[str, Callable[[Sums], Sums]] = {"macro_f1": _macro_f1, "mean": _mean}
+"""Metric of sums [..., k], by name: `macro_f1` of true and false positives, false and true negatives; `mean` of a total
+and a count."""
+
+
+@dataclass(frozen=True, eq=False)
+class PostScores:
+    """Sums over the pairs of each post, and the metric that they give.
+
+    Args:
+        keys: [posts] key of each post (see `text_keys`), ascending.
+        sums: [posts, k] sums over its pairs.
+        formula: Name of the metric in `FORMULAS`.
+    """
+
+    keys: NDArray[np.int64]
+    sums: Sums
+    formula: str
+
+    @classmethod
+    def of_pairs(cls, posts: Any, values: Any, formula: str) -> "PostScores":
+        """Add the values of pairs by post.
+
+        Args:
+            posts: [P] key of the post of each pair.
+            values: [P, k] values of each pair.
+            formula: Name of the metric in `FORMULAS`.
+        """
+        keys, places = np.unique(np.asarray(posts, np.int64), return_inverse=True)
+        sums = np.zeros((len(keys), np.asarray(values).shape[1]))
+        np.add.at(sums, places, np.asarray(values, np.float64))
+        return cls(keys, sums, formula)
+
+    @classmethod
+    def of_labels(cls, posts: Any, answers: Any, met: Any) -> "PostScores":
+        """Return the scores of yes-no answers: `macro_f1`.
+
+        Args:
+            posts: [P] key of the post of each pair.
+            answers: [P] whether the answer is "met".
+            met: [P] whether the post meets the criterion.
+        """
+        said, true = np.asarray(answers, bool), np.asarray(met, bool)
+        return cls.of_pairs(posts, np.stack([said & true, said & ~true, ~said & true, ~said & ~true], 1), "macro_f1")
+
+    @classmethod
+    def of_means(cls, posts: Any, scores: Any) -> "PostScores":
+        """Return the scores of pairs [P] that have a score each, whose mean is the metric.
+
+        Args:
+            posts: [P] key of the post of each pair.
+            scores: [P] score of each pair.
+        """
+        values = np.asarray(scores, np.float64)
+        return cls.of_pairs(posts, np.stack([values, np.ones_like(values)], 1), "mean")
+
+    @property
+    def score(self) -> float:
+        """The metric over all posts."""
+        return float(FORMULAS[self.formula](self.sums.sum(axis=0)))
