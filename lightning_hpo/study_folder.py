@@ -68,6 +68,11 @@ class TrialFolder:
         return self.path / "sign_of_life"
 
     @property
+    def post_scores(self) -> Path:
+        """Scores of each validation by post."""
+        return self.path / "post_scores.npz"
+
+    @property
     def outcome(self) -> Path:
         """Final outcome that the study process has not read yet."""
         return self.path / "outcome.json"
@@ -96,6 +101,11 @@ class StudyFolder:
     def lock(self) -> Path:
         """Lock of the process that tunes the study; there as soon as a machine has used the folder."""
         return self.path / ".lock"
+
+    @property
+    def baselines(self) -> Path:
+        """Scores of the baselines on the validation split, by post."""
+        return self.path / "baselines.npz"
 
     @property
     def models_lock(self) -> Path:

@@ -1,15 +1,18 @@
 """A tiny random BERT with a tokenizer of whole words, a tiny corpus, and a stand-in for a data module."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, BertConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.data.pairs import Pair, PairTable
 
 WORDS = ["i", "am", "so", "tired", "all", "day", "and", "sleep", "no", "more", "today", "the", "dog", "is", "fine"]
 CRITERIA = {"FATIGUE": "so tired", "SLEEP_ISSUES": "no sleep"}
@@ -60,6 +63,18 @@ def tiny_data(encoder: str) -> Any:
     """Return the attributes of a data module that saving a model reads."""
     corpus = SimpleNamespace(criteria=CRITERIA)
     return SimpleNamespace(tokenizer=encoder, max_length=24, stride=4, corpus=corpus)
+
+
+def pair_table(rows: Sequence[tuple[str, str, bool] | tuple[str, str, bool, tuple[int, int]]]) -> PairTable:
+    """Return pairs, given post, criterion, whether it is met and its evidence."""
+    annotated = [Pair(post, criterion, met, tuple(spans)) for post, criterion, met, *spans in rows]
+    ids, criteria = (list(dict.fromkeys(str(row[place]) for row in rows)) for place in (0, 1))
+    columns = (
+        [ids.index(str(row[0])) for row in rows],
+        [criteria.index(str(row[1])) for row in rows],
+        list(range(len(rows))),
+    )
+    return PairTable(ids, criteria, annotated, *(np.array(column) for column in columns))
 
 
 def write_tiny_corpus(folder: Path, posts: int = 30) -> None:

@@ -1,24 +1,26 @@
 """Criteria agent: does this post meet this criterion?"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightning_hpo.agents.baselines import BaselineData, linear_words
 from lightning_hpo.agents.calibration import ThresholdPolicy
 from lightning_hpo.agents.evaluation import Batch, mean_metric
 from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
 from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds
-from lightning_hpo.agents.pair_scores import PairScores, macro_f1
+from lightning_hpo.agents.pair_scores import PairScores
+from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.labels import IGNORED
-from lightning_hpo.data.pairs import Pair
 
 __all__ = ["CriteriaAgent"]
 
@@ -108,12 +110,14 @@ class CriteriaAgent(TextAgent):
         """Return the answer to each pair: `met` and `probability`."""
         return met_rows(_log_odds(self.logits(batch), batch), batch["criteria"], self.decision)
 
-    @classmethod
-    def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:  # noqa: ARG003
-        """Return the `metric` of the constant baselines on some pairs. The posts are not used."""
-        met = torch.tensor([pair.met for pair in pairs]).long()
-        answers = {"always met": torch.ones_like(met), "never met": torch.zeros_like(met)}
-        return {name: float(macro_f1(answer, met)) for name, answer in answers.items()}
+    def pair_baselines(self, data: BaselineData) -> Mapping[str, PostScores]:
+        """Return constant answers, and a linear model of the words."""
+        keys, met = text_keys([pair.post_id for pair in data.scored]), data.scored.met
+        return {
+            "always met": PostScores.of_labels(keys, np.ones_like(met), met),
+            "never met": PostScores.of_labels(keys, np.zeros_like(met), met),
+            "TF-IDF + logistic regression": linear_words(data),
+        }
 
 
 class _FittedDecision(nn.Module):

@@ -1,8 +1,7 @@
 """Evidence agent: where in this post is the evidence for this criterion?"""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from statistics import fmean
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -10,15 +9,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from lightning_hpo.agents.baselines import BaselineData, similar_sentence
 from lightning_hpo.agents.evaluation import Batch, mean_metric
 from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
+from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.agents.spans.scores import SpanScores
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.labels import IGNORED
-from lightning_hpo.data.pairs import Pair
 
 __all__ = ["EvidenceAgent"]
 
@@ -138,15 +138,15 @@ class EvidenceAgent(TextAgent):
             return rows
         return [with_whole_graphemes(row, text) for row, text in zip(rows, batch["texts"], strict=True)]
 
-    @classmethod
-    def constant_answers(cls, pairs: Sequence[Pair], posts: Mapping[str, str]) -> dict[str, float]:
-        """Return the `metric` of the constant baselines on some pairs, given the text of each post by its id."""
+    def pair_baselines(self, data: BaselineData) -> Mapping[str, PostScores]:
+        """Return constant answers, and the sentence with the words of the criterion."""
+        keys, gold = text_keys([pair.post_id for pair in data.scored]), [pair.spans for pair in data.scored]
         answers: dict[str, list[Span | None]] = {
-            "no evidence": [None for _ in pairs],
-            "whole post": [(0, len(posts[pair.post_id])) for pair in pairs],
+            "no evidence": [None for _ in gold],
+            "whole post": [(0, len(data.posts[pair.post_id])) for pair in data.scored],
         }
-        gold = [pair.spans for pair in pairs]
-        return {name: fmean(map(span_f1, given, gold)) if gold else 0.0 for name, given in answers.items()}
+        constant = {name: PostScores.of_means(keys, list(map(span_f1, given, gold))) for name, given in answers.items()}
+        return {**constant, "most similar sentence": similar_sentence(data)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the agent or convert its weights, as torch does, but keep the type of the null threshold."""

@@ -1,14 +1,19 @@
 """Scores by post: the sums from which a metric over any selection of posts follows."""
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FORMULAS", "PostScores", "Sums", "text_keys"]
+from lightning_hpo.study_folder import write_whole
+
+__all__ = ["FORMULAS", "PostScores", "Sums", "read_post_scores", "score_of", "text_keys", "write_post_scores"]
 
 Sums = NDArray[np.float64]
 
@@ -99,3 +104,30 @@ class PostScores:
     def score(self) -> float:
         """The metric over all posts."""
         return float(FORMULAS[self.formula](self.sums.sum(axis=0)))
+
+
+def score_of(scores: PostScores | float) -> float:
+    """Return the metric of scores by post, or a metric itself."""
+    return scores.score if isinstance(scores, PostScores) else float(scores)
+
+
+def write_post_scores(path: Path, scores: Mapping[str, PostScores]) -> None:
+    """Write scores by their names to a file, which holds no text."""
+    arrays: dict[str, NDArray[Any]] = {"names": np.array(list(scores), dtype=np.str_)}
+    for place, each in enumerate(scores.values()):
+        arrays |= {f"keys_{place}": each.keys, f"sums_{place}": each.sums, f"formula_{place}": np.array(each.formula)}
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_whole(path, lambda file: file.write(content.getvalue()))
+
+
+def read_post_scores(path: Path) -> dict[str, PostScores]:
+    """Read what `write_post_scores` has written; nothing if the file is missing or damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
+            return {
+                str(name): PostScores(found[f"keys_{place}"], found[f"sums_{place}"], str(found[f"formula_{place}"]))
+                for place, name in enumerate(found["names"])
+            }
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from inspect import signature
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from transformers import PreTrainedModel
 
+from lightning_hpo.agents.baselines import BaselineData
 from lightning_hpo.agents.evaluation import Batch, EvaluatedModule, mean_metric
 from lightning_hpo.agents.losses import Loss, class_weights
 from lightning_hpo.agents.network.dropout import quicken_dropout
@@ -23,8 +24,10 @@ from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
 from lightning_hpo.agents.pair_decoding import window_logits
+from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds, type_problems
 
@@ -150,6 +153,22 @@ class TextAgent(EvaluatedModule):
     @abstractmethod
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with the criterion or its evidence."""
+
+    def baselines(self, datamodule: Any, split: Literal["val", "test"]) -> Mapping[str, PostScores]:
+        """Return the scores of models that a trained one should beat, by their names.
+
+        Args:
+            datamodule: The data module, set up for the split.
+            split: The split to score.
+        """
+        if not isinstance(datamodule, PairDataModule):
+            return {}
+        train, scored = datamodule.train_pairs, getattr(datamodule, f"{split}_pairs")
+        return self.pair_baselines(BaselineData(train, scored, datamodule.corpus.posts, datamodule.corpus.criteria))
+
+    def pair_baselines(self, data: BaselineData) -> Mapping[str, PostScores]:  # noqa: ARG002 - subclasses read it
+        """Return the baselines of an agent over pairs. Default: none."""
+        return {}
 
     @property
     def served_network(self) -> nn.Module:

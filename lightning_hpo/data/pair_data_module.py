@@ -155,6 +155,11 @@ class PairDataModule(LightningDataModule):
         """Return the pairs of these posts that training uses or draws from: every post with every criterion."""
         return self.corpus.pairs_of(post_ids)
 
+    @property
+    def train_pairs(self) -> PairTable:
+        """Pairs of the training split that are labelled or taken as not met."""
+        return self.training_pairs(self._read().train)
+
     def is_usable(self, pair: Pair) -> bool:  # noqa: ARG002 - subclasses read it
         """Return whether the agent can learn from an annotated pair, or be scored on it."""
         return True

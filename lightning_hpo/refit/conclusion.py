@@ -1,16 +1,23 @@
 """Last steps of a refit: print the scores, score the winner on the test split once, and record the result."""
 
 import json
+import math
 import time
+from dataclasses import asdict
 from multiprocessing.connection import Connection
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from lightning_hpo.agents.baselines import baselines_of
+from lightning_hpo.agents.post_scores import PostScores, score_of, write_post_scores
 from lightning_hpo.callbacks.checkpoint_files import is_whole
 from lightning_hpo.exceptions import LightningHpoError
+from lightning_hpo.refit.intervals import Estimate, estimate
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
 from lightning_hpo.storage.attributes import folder_of
+from lightning_hpo.storage.objective import BASELINE_METRIC
 from lightning_hpo.study.lines import waiting
 from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -31,6 +38,7 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
     Raises:
         LightningHpoError: If the test split cannot be scored.
     """
+    _score_baselines(result, workers)
     print_candidates(result)
     if test and result.tested is None:
         _score_test_split(result, tracker, workers)
@@ -40,6 +48,33 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
     tracker.log_text(parent, text, _FILE)
     tracker.log_metrics(parent, result.metrics(), step=0, time_ms=time.time_ns() // 1_000_000)
     tracker.set_status(parent, "FINISHED", {"winner": f"trial {result.winner.trial}"})
+
+
+def _score_baselines(result: RefitResult, workers: Workers) -> None:
+    """Score the baselines on the validation split by post, once."""
+    folder = folder_of(result.study)
+    if result.monitor != BASELINE_METRIC or folder.baselines.exists():
+        return
+    trial = folder.trial(result.median_trial.number)
+    with waiting("scoring the baselines"):
+        found = workers.call(_send_baselines, trial, log=trial.path / "baselines.log")
+    if isinstance(found, ProcessExit | str):
+        problem = found.reason if isinstance(found, ProcessExit) else found
+        raise LightningHpoError(f"the baselines cannot be scored: {problem}; see {trial.path / 'baselines.log'}")
+    write_post_scores(folder.baselines, found)
+
+
+def _send_baselines(folder: TrialFolder, pipe: Connection) -> None:
+    """Send the scores by post of the baselines on the validation split, or the problem as a text."""
+    try:
+        cli = rebuild_trial(folder)
+        if cli.datamodule is not None:
+            cli.datamodule.setup("validate")
+        found = baselines_of(cli.model, cli.datamodule, "val")
+    except (LightningHpoError, OSError) as error:
+        pipe.send(str(error).splitlines()[0])
+        return
+    pipe.send({name: each for name, each in found.items() if isinstance(each, PostScores)})
 
 
 def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -> None:
@@ -52,13 +87,13 @@ def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -
         found = found.reason
     if isinstance(found, str):
         raise LightningHpoError(f"trial {trial.number} cannot be scored on the test split: {found}")
-    result.set_tested(trial, *found)
+    result.set_tested(trial, found)
     total = len(result.study.get_trials(deepcopy=False))
     CheckpointRetention(result.study, tracker, total).keep_only(trial.number)
 
 
 def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:
-    """Send the metrics and the constant baselines of the test split, or the problem as a text."""
+    """Send what the test split gave (see `RefitResult.tested`), or the problem as a text."""
     try:
         if not is_whole(folder.best):
             raise LightningHpoError(f"{folder.best} is missing or damaged")
@@ -68,5 +103,22 @@ def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:
     except (LightningHpoError, MisconfigurationException, OSError) as error:
         pipe.send(str(error).splitlines()[0])
         return
-    baselines = getattr(cli.model, "constant_answers", None)
-    pipe.send((metrics, baselines(cli.datamodule.test_pairs, cli.datamodule.corpus.posts) if baselines else {}))
+    baselines = baselines_of(cli.model, cli.datamodule, "test")
+    found: dict[str, Any] = {"metrics": metrics}
+    found |= {"constant_answers": {name: score_of(each) for name, each in baselines.items()}}
+    method = getattr(cli.model, "post_scores", None)
+    scores = None if method is None else method("test")
+    if scores is not None:
+        leads = {
+            name: estimate([[scores]], [[each]]) for name, each in baselines.items() if isinstance(each, PostScores)
+        }
+        found["interval"] = _plain(estimate([[scores]]))
+        found["leads"] = {name: _plain(each) for name, each in leads.items()}
+    pipe.send(found)
+
+
+def _plain(found: Estimate | None) -> dict[str, Any] | None:
+    """Return an estimate as JSON values."""
+    if found is None:
+        return None
+    return {name: value for name, value in asdict(found).items() if not math.isnan(value)}

@@ -10,10 +10,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lightning_hpo.agents.post_scores import read_post_scores
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
-from lightning_hpo.storage.objective import Objective, comparable_baselines
+from lightning_hpo.refit.intervals import Estimate, Run
+from lightning_hpo.refit.seed_scores import SeedScores, compare, lead, rank
+from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
+from lightning_hpo.storage.objective import BASELINE_METRIC, Objective, comparable_baselines
 
 __all__ = ["SEED", "TRIAL", "RefitResult"]
 
@@ -47,7 +49,18 @@ class RefitResult:
         scores = {trial.params[SEED]: trial.value for trial in own if trial.value is not None}
         failed = [trial for trial in own if trial.state == TrialState.FAIL]
         reasons = {trial.params[SEED]: str(trial.user_attrs.get(TrialKey.REASON, "failed")) for trial in failed}
-        return SeedScores(number, math.nan if searched is None else searched, scores, reasons)
+        return SeedScores(number, math.nan if searched is None else searched, scores, reasons, self._runs(own))
+
+    def _runs(self, trials: list[FrozenTrial]) -> dict[int, Run]:
+        """Return the scores by post by seed, if they are those of the metric."""
+        if self.monitor != BASELINE_METRIC or StudyKey.OUTDIR not in self.study.user_attrs:
+            return {}
+        folder = folder_of(self.study)
+        return {
+            trial.params[SEED]: list(read_post_scores(folder.trial(trial.number).post_scores).values())
+            for trial in trials
+            if trial.value is not None
+        }
 
     @cached_property
     def ranked(self) -> list[SeedScores]:
@@ -67,9 +80,20 @@ class RefitResult:
 
     @property
     def better_baselines(self) -> dict[str, float]:
-        """The constant baselines that score at least as high as the winner's mean."""
+        """The baselines that score at least as high as the winner's mean."""
         baselines = comparable_baselines(self.study.user_attrs)
         return {name: value for name, value in baselines.items() if value >= self.winner.estimate.mean}
+
+    @cached_property
+    def leads(self) -> dict[str, Estimate]:
+        """The winner's lead over each baseline whose scores by post are known."""
+        if StudyKey.OUTDIR not in self.study.user_attrs:
+            return {}
+        found = {
+            name: lead(self.winner, scores)
+            for name, scores in read_post_scores(folder_of(self.study).baselines).items()
+        }
+        return {name: each for name, each in found.items() if each is not None}
 
     @property
     def monitor(self) -> str:
@@ -80,26 +104,32 @@ class RefitResult:
     def tested(self) -> dict[str, Any] | None:
         """Score on the test split, or None before it is scored.
 
-        Keys: `number` and `params` of the scored trial, its `metrics`, and the baselines as `constant_answers`.
+        Keys: `number` and `params` of the scored trial, its `metrics`, the baselines as `constant_answers`, and, of
+        `test_metric`, the `interval` over samples of posts and the `leads` over the baselines, as `Estimate`.
         """
         tested: dict[str, Any] | None = self.study.user_attrs.get(StudyKey.REFIT_TESTED)
         return tested
 
-    def set_tested(self, trial: FrozenTrial, metrics: Mapping[str, float], baselines: Mapping[str, float]) -> None:
+    def set_tested(self, trial: FrozenTrial, found: Mapping[str, Any]) -> None:
         """Store the score of a trial on the test split with the study."""
-        tested = {"number": trial.number, "params": trial.params, "metrics": metrics, "constant_answers": baselines}
-        self.study.set_user_attr(StudyKey.REFIT_TESTED, tested)
+        self.study.set_user_attr(StudyKey.REFIT_TESTED, {"number": trial.number, "params": trial.params, **found})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `refit.json`."""
         return {
             "study": self.searched.study_name,
             "monitor": self.monitor,
-            "candidates": [asdict(each) | asdict(each.estimate) | {"gap": each.gap} for each in self.ranked],
+            "candidates": [self._as_dict(each) for each in self.ranked],
             "difference": asdict(compare(*self.ranked[:2])) if len(self.ranked) > 1 else None,
             "winner": self.winner.trial,
+            "leads": {name: asdict(each) for name, each in self.leads.items()},
             "test": self.tested,
         }
+
+    @staticmethod
+    def _as_dict(each: SeedScores) -> dict[str, Any]:
+        about = {"trial": each.trial, "searched": each.searched, "scores": each.scores, "failures": each.failures}
+        return about | asdict(each.estimate) | {"gap": each.gap}
 
     def metrics(self) -> dict[str, float]:
         """Return the finite metrics of the parent run in MLflow."""

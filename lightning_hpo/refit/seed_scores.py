@@ -1,52 +1,14 @@
 """Scores of one config with several seeds: mean, confidence interval, ranking and paired comparison."""
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from scipy import stats
-
+from lightning_hpo.agents.post_scores import PostScores
+from lightning_hpo.refit.intervals import Estimate, Run, estimate
 from lightning_hpo.storage.objective import Objective
 
-__all__ = ["Estimate", "SeedScores", "compare", "rank"]
-
-_CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean of independent values with its confidence interval.
-
-    Args:
-        mean: The mean; NaN without values.
-        std: The sample standard deviation; NaN for fewer than two values.
-        low: Lower end of Student's 95 % confidence interval of the mean; NaN for fewer than two values.
-        high: Its upper end.
-        count: Number of values.
-    """
-
-    mean: float
-    std: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
-        """Estimate the mean of values from a normal distribution."""
-        count = len(values)
-        mean = statistics.fmean(values) if count else math.nan
-        if count < 2:
-            return cls(mean, math.nan, math.nan, math.nan, count)
-        # Not `stats.t.interval`, which is NaN for equal values.
-        half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1) * stats.sem(values))
-        return cls(mean, statistics.stdev(values), mean - half, mean + half, count)
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside of the interval. False if there is no interval."""
-        return self.low > 0 or self.high < 0
+__all__ = ["SeedScores", "compare", "lead", "rank"]
 
 
 @dataclass(frozen=True)
@@ -58,17 +20,24 @@ class SeedScores:
         searched: Score of the trial in the searched study.
         scores: Score by seed.
         failures: Reason by seed, for trials that failed.
+        runs: Scores by post by seed; without them, intervals hold for these validation posts only.
     """
 
     trial: int
     searched: float
     scores: Mapping[int, float]
     failures: Mapping[int, str] = field(default_factory=dict)
+    runs: Mapping[int, Run] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def estimate(self) -> Estimate:
-        """Mean, standard deviation and confidence interval over the seeds."""
-        return Estimate.of(list(self.scores.values()))
+        """Mean, standard deviation and confidence interval."""
+        found = estimate(self.runs_of(list(self.scores))) if len(self.scores) > 1 else None
+        return found or Estimate.of(list(self.scores.values()))
+
+    def runs_of(self, seeds: Sequence[int]) -> list[Run]:
+        """Return the scores by post with these seeds; an empty list for a seed without them."""
+        return [self.runs.get(seed, []) for seed in seeds]
 
     @property
     def gap(self) -> float:
@@ -89,6 +58,13 @@ def rank(candidates: Sequence[SeedScores], objective: Objective) -> list[SeedSco
 
 
 def compare(first: SeedScores, second: SeedScores) -> Estimate:
-    """Estimate the mean difference of two candidates over their shared seeds, which cancels effects of the seed."""
+    """Estimate the mean difference of two candidates over their shared seeds and posts, which cancels their effects."""
     shared = [seed for seed in first.scores if seed in second.scores]
-    return Estimate.of([first.scores[seed] - second.scores[seed] for seed in shared])
+    found = estimate(first.runs_of(shared), second.runs_of(shared)) if len(shared) > 1 else None
+    return found or Estimate.of([first.scores[seed] - second.scores[seed] for seed in shared])
+
+
+def lead(candidate: SeedScores, baseline: PostScores) -> Estimate | None:
+    """Estimate the lead of a candidate over a baseline; None without scores by post or with one seed only."""
+    seeds = list(candidate.scores)
+    return estimate(candidate.runs_of(seeds), [[baseline]] * len(seeds)) if len(seeds) > 1 else None

@@ -1,13 +1,15 @@
 """Table and lines that `refit` prints when all trials are finished."""
 
 import shlex
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
+from lightning_hpo.refit.intervals import Estimate
 from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
 from lightning_hpo.refit.seed_scores import SeedScores, compare
-from lightning_hpo.storage.objective import BASELINE_METRIC, score_text
+from lightning_hpo.storage.objective import BASELINE_METRIC, comparable_baselines, score_text
 from lightning_hpo.terminal.printable import print_line
 
 __all__ = ["print_candidates", "print_test_score"]
@@ -35,10 +37,12 @@ def print_test_score(result: RefitResult) -> None:
     value = tested["metrics"].get(name)
     score = f"{name} {score_text(value)}" if value is not None else f"the model logs no {name}"
     trial, seed = tested["params"][TRIAL], tested["params"][SEED]
-    print_line(f"test split, scored once: {score} (trial {trial}, seed {seed}, which has the median score)")
+    within = tested.get("interval") if result.monitor == BASELINE_METRIC else None
+    interval = f", 95 % interval {_range(Estimate(**within))}" if within and "low" in within else ""
+    print_line(f"test split, scored once: {score}{interval} (trial {trial}, seed {seed}, which has the median score)")
     if tested["constant_answers"] and result.monitor == BASELINE_METRIC:
-        baselines = ", ".join(f"{name} {score_text(value)}" for name, value in tested["constant_answers"].items())
-        print_line(f"constant baselines on the test split: {baselines}")
+        leads = {name: Estimate(**each) for name, each in (tested.get("leads") or {}).items() if each and "low" in each}
+        print_line(f"baselines on the test split: {_baselines(tested['constant_answers'], leads)}")
     if trial != result.winner.trial:
         print("the winner has changed since, with more seeds; refit does not score the test split again")
     command = f"lightning-hpo register --study {shlex.quote(result.study.study_name)} --trial {tested['number']}"
@@ -49,7 +53,7 @@ def _table(result: RefitResult) -> Table:
     table = Table("trial", "searched", "mean", "std", "95 % interval", "searched - mean", "seeds", box=None)
     for each in result.ranked:
         found = each.estimate
-        interval = f"{score_text(found.low)} to {score_text(found.high)}" if found.count > 1 else "needs two seeds"
+        interval = _range(found) if found.count > 1 else "needs two seeds"
         std = score_text(found.std) if found.count > 1 else "-"
         row = (
             score_text(each.searched),
@@ -64,7 +68,7 @@ def _table(result: RefitResult) -> Table:
 
 
 def _verdict(result: RefitResult) -> list[str]:
-    """Return lines about the winner, its lead over the second, failed seeds, and better constant baselines."""
+    """Return lines about the winner, its lead over the second, failed seeds, and the baselines."""
     found = result.winner.estimate
     std = f" ± {score_text(found.std)}" if found.count > 1 else ""
     mean = f"mean {score_text(found.mean)}{std} over {found.count} seeds"
@@ -74,10 +78,47 @@ def _verdict(result: RefitResult) -> list[str]:
         if each.failures:
             seeds = ", ".join(f"seed {seed} ({reason})" for seed, reason in each.failures.items())
             lines.append(f"trial {each.trial} failed with {seeds}")
-    if result.better_baselines:
+    return lines + _baseline_lines(result)
+
+
+def _baseline_lines(result: RefitResult) -> list[str]:
+    """Return lines about the winner's lead over the baselines, and what its interval covers."""
+    lines = []
+    if result.leads:
+        values = comparable_baselines(result.study.user_attrs)
+        known = {name: values[name] for name in result.leads if name in values}
+        lines.append(f"baselines: {_baselines(known, result.leads)}")
+    elif result.better_baselines:
         listed = ", ".join(f"{name} {score_text(value)}" for name, value in result.better_baselines.items())
-        lines.append(f"the winner is not better than these constant baselines: {listed}")
+        lines.append(f"the winner is not better than these baselines: {listed}")
+    found = result.winner.estimate
+    if found.posts and found.count > 1:
+        lines.append(
+            f"the intervals cover other seeds and other posts like these {found.posts}; each score is that of an epoch "
+            "chosen on other posts"
+        )
+    elif found.count > 1:
+        lines.append(
+            "the intervals cover other seeds, with these validation posts; each score is that of the best epoch"
+        )
     return lines
+
+
+def _baselines(values: Mapping[str, float], leads: Mapping[str, Estimate]) -> str:
+    """Return the baselines, the best first, each with the lead over it."""
+    return "; ".join(
+        f"{name} {score_text(value)}" + (f" ({_lead(leads[name])})" if name in leads else "")
+        for name, value in sorted(values.items(), key=lambda item: -item[1])
+    )
+
+
+def _lead(found: Estimate) -> str:
+    verdict = "significant" if found.excludes_zero else "within the noise"
+    return f"lead {score_text(found.mean, sign=True)}, {verdict}: {_range(found, sign=True)}"
+
+
+def _range(found: Estimate, *, sign: bool = False) -> str:
+    return f"{score_text(found.low, sign=sign)} to {score_text(found.high, sign=sign)}"
 
 
 def _comparison(first: SeedScores, second: SeedScores) -> str:
@@ -85,6 +126,7 @@ def _comparison(first: SeedScores, second: SeedScores) -> str:
     if found.count < 2:
         return f"second: trial {second.trial}; a comparison needs at least two seeds that both trials have"
     verdict = "significant" if found.excludes_zero else "within the noise"
-    interval = f"95 % interval {score_text(found.low, sign=True)} to {score_text(found.high, sign=True)}"
+    interval = f"95 % interval {_range(found, sign=True)}"
     difference = score_text(found.mean, sign=True)
-    return f"second: trial {second.trial}; the difference of {difference} is {verdict} ({interval}, paired by seed)"
+    paired = "seed and post" if found.posts else "seed"
+    return f"second: trial {second.trial}; the difference of {difference} is {verdict} ({interval}, paired by {paired})"

@@ -99,7 +99,7 @@ def _figure(name: str, title: str, missing: str, caption: str) -> Figure:
 
 
 def _history(record: StudyRecord) -> str:
-    baselines = " Dashed lines: scores of the constant baselines." if record.baselines else ""
+    baselines = " Dashed lines: scores of the baselines." if record.baselines else ""
     collapsed = " Gray: collapsed trials, which predict the same for every example." if record.collapsed else ""
     return f"Score of every complete trial, and the best so far.{baselines}{collapsed}"
 

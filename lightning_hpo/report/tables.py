@@ -99,16 +99,16 @@ def _search_space(kind: BaseDistribution) -> str:
 
 
 def baselines(record: StudyRecord) -> Table:
-    """Return the score of each constant baseline."""
-    name, title = "baselines", "Constant baselines"
+    """Return the score of each baseline."""
+    name, title = "baselines", "Baselines"
     if not record.baselines:
         return Table(name, title, "The study has no baselines in the metric that it optimizes.")
     rows = [(baseline, score_text(value)) for baseline, value in record.baselines.items()]
-    caption = "Scores of constant predictions on the validation split; a trained model scores better."
+    caption = "Scores of simple models on the validation split; a trained model should score better."
     if record.complete:
         counts = f"{len(record.collapsed)} of {len(record.complete)}"
         caption += f" {counts} complete trials predict the same for every example."
-    return Table(name, title, caption, ("prediction", record.monitor), rows)
+    return Table(name, title, caption, ("model", record.monitor), rows)
 
 
 def splits(record: StudyRecord) -> Table:

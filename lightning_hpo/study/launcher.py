@@ -62,6 +62,7 @@ def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
         **run_tags(session.study, trial.number, TrialState.RUNNING.name),
         "data_fingerprint": str(attributes[StudyKey.DATA_FINGERPRINT]),
         "data_counts": listed(attributes[StudyKey.DATA_COUNTS]),
+        "baselines": listed({name: round(value, 4) for name, value in attributes[StudyKey.BASELINES].items()}),
         **session.run_tags,
     }
     outbox.write(StartRun(session.experiment, outbox.folder.path.name, tags))

@@ -8,7 +8,7 @@ import optuna
 from rich.console import Console
 
 from lightning_hpo.storage.attributes import StudyKey
-from lightning_hpo.storage.objective import score_text
+from lightning_hpo.storage.objective import Objective, comparable_baselines, score_text
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 __all__ = ["listed", "outcome_line", "result_line", "waiting"]
@@ -41,17 +41,22 @@ def outcome_line(outcome: Outcome, monitor: str) -> str:
 
 
 def result_line(study: optuna.Study) -> str:
-    """Return the best trial of a study in a line, with its parameters."""
+    """Return the best trial of a study in a line, with its parameters, and the baseline that it does not beat."""
     try:
         best = study.best_trial
     except ValueError:
         return "no trial is complete yet"
     searched = " ".join(f"--{flag} {_short(value)}" for flag, value in best.params.items())
     score = f"{study.user_attrs[StudyKey.MONITOR]} {score_text(study.best_value)}"
-    return f"best: trial {best.number}, {score}, with {searched}"
+    objective, baselines = Objective.of(study), comparable_baselines(study.user_attrs)
+    strongest = min(baselines, key=lambda name: objective.sort_key(baselines[name]), default=None)
+    unbeaten = ""
+    if strongest is not None and not objective.is_better(study.best_value, baselines[strongest]):
+        unbeaten = f"; it does not beat the baseline {strongest}, {score_text(baselines[strongest])}"
+    return f"best: trial {best.number}, {score}, with {searched}{unbeaten}"
 
 
-def listed(counts: Mapping[str, int]) -> str:
+def listed(counts: Mapping[str, float]) -> str:
     """Return counts in a line, such as `posts 600, windows 812`."""
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 

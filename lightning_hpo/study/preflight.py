@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from lightning_hpo.agents.baselines import baselines_of
+from lightning_hpo.agents.post_scores import score_of
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.callbacks.resume_checkpoint import is_out_of_memory
 from lightning_hpo.config.flags import flags
@@ -33,7 +35,7 @@ class Findings:
         fingerprint: Fingerprint of data and split; None if the data module has none.
         counts: Counts of the data module, such as rows that were repaired or skipped, and windows.
         split_sizes: Posts and positives by criterion, by split; empty if the data module does not count them.
-        baselines: Score of each constant baseline on the validation split.
+        baselines: Score of each baseline on the validation split.
         precision: Precision of the trainer, which depends on the device if the config has `auto`.
         notices: What a trial does differently from the config, one line each.
         failure: Exception of the module or the data, and its place; empty if there was none.
@@ -112,14 +114,13 @@ def _preflight(
     if isinstance(model, TextAgent):
         searched = EncoderChecks(model, data, folder if settings.register else None)
         problems += searched.problems(flags(config), [corner for corner in corners if corner])
-    baselines = getattr(model, "constant_answers", None)
     return Findings(
         problems=problems,
         notices=notices,
         fingerprint=getattr(data, "fingerprint", None),
         counts=dict(getattr(data, "counts", {})),
         split_sizes=_split_sizes(data) if isinstance(data, PairDataModule) else {},
-        baselines={} if baselines is None else baselines(data.val_pairs, data.corpus.posts),
+        baselines={name: score_of(each) for name, each in baselines_of(model, data, "val").items()},
         precision=precision,
     )
 

@@ -55,7 +55,7 @@ class ProgressDisplay(StudyCallback):
                 self._session.say(line)
         if baselines := comparable_baselines(attributes):
             values = ", ".join(f"{name} {score_text(value)}" for name, value in baselines.items())
-            self._session.say(f"constant baselines: {values}")
+            self._session.say(f"baselines: {values}")
         if warm_start := self._session.spec.warm_start:
             self._session.say(warm_start.line(attributes))
 

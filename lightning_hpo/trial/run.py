@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics
 from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint
+from lightning_hpo.callbacks.post_scores import PostScoresRecord
 from lightning_hpo.callbacks.progress_report import ProgressReport
 from lightning_hpo.callbacks.pruning import PruningCallback
 from lightning_hpo.callbacks.random_state import RandomState
@@ -146,6 +147,7 @@ def trial_callbacks(
         ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
         PruningCallback(remote, monitor),
         best,
+        PostScoresRecord(task.folder.post_scores),
         # After `best`, so that the checkpoint holds this epoch's state of it.
         ResumeCheckpoint(task.folder.path, stop, 60 * task.settings.checkpoint_minutes),
     ]

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_hpo.agents.baselines import BaselineData
 from lightning_hpo.agents.criteria import CriteriaAgent
 from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.agents.pair_scores import PairScores
-from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import InputError
+from tests.tiny import pair_table
 
 
 class _Fixed(nn.Module):
@@ -70,10 +71,14 @@ def test_constant_means_one_class_only(agent: CriteriaAgent, share: float, const
     assert bool(agent.is_constant({"positive": torch.tensor(share)})) is constant
 
 
-def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
-    pairs = [Pair("a", "A", True), Pair("b", "A", False), Pair("c", "A", False), Pair("d", "A", False)]
-    scores = CriteriaAgent.constant_answers(pairs, {})
-    assert scores == pytest.approx({"always met": 0.4 / 2, "never met": (6 / 7) / 2})
+def test_constant_baselines_are_scored_with_the_metric_of_the_agent(agent: CriteriaAgent) -> None:
+    pairs = pair_table([("a", "A", True), ("b", "A", False), ("c", "A", False), ("d", "A", False)])
+    posts = dict.fromkeys("abcd", "some words")
+    found = agent.pair_baselines(BaselineData(pairs, pairs, posts, {"A": "some"}))
+    scores = {name: each.score for name, each in found.items()}
+    assert scores["always met"] == pytest.approx(0.4 / 2)
+    assert scores["never met"] == pytest.approx((6 / 7) / 2)
+    assert set(scores) == {"always met", "never met", "TF-IDF + logistic regression"}
 
 
 @pytest.mark.parametrize("policy", ["fitted", "per_criterion"])

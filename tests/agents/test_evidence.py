@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_hpo.agents.baselines import BaselineData
 from lightning_hpo.agents.evidence import EvidenceAgent
 from lightning_hpo.agents.losses import row_loss
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.data.pairs import Pair
 from lightning_hpo.exceptions import NotFiniteError
+from tests.tiny import pair_table
 
 
 class _Fixed(nn.Module):
@@ -186,7 +187,12 @@ def test_nan_logits_raise_an_error(agent: EvidenceAgent) -> None:
         agent.predict_step(_batch())
 
 
-def test_constant_baselines_are_scored_with_the_metric_of_the_agent() -> None:
-    pairs = [Pair("a", "A", True, ((0, 5),)), Pair("b", "A", False), Pair("b", "A", False), Pair("b", "A", False)]
-    scores = EvidenceAgent.constant_answers(pairs, {"a": "x" * 15, "b": "x"})
-    assert scores == pytest.approx({"no evidence": 0.75, "whole post": 0.5 / 4})
+def test_constant_baselines_are_scored_with_the_metric_of_the_agent(agent: EvidenceAgent) -> None:
+    pairs = pair_table([("a", "A", True, (0, 5)), ("b", "A", False), ("c", "A", False), ("d", "A", False)])
+    posts = {"a": "x" * 15, "b": "x", "c": "x", "d": "x"}
+    scores = {
+        name: each.score for name, each in agent.pair_baselines(BaselineData(pairs, pairs, posts, {"A": "y"})).items()
+    }
+    assert scores["no evidence"] == pytest.approx(0.75)
+    assert scores["whole post"] == pytest.approx(0.5 / 4)
+    assert set(scores) == {"no evidence", "whole post", "most similar sentence"}

@@ -144,7 +144,7 @@ def test_collapse_and_data_counts_are_recorded_and_changed_data_are_refused(
     counted = ["rows that contradict another, evidence wins 1", "evidence sentences not found in their post 1"]
     assert "nobody ever wrote" not in output
     assert output.count(", collapsed: it predicts the same for every input") == 2
-    assert "constant baselines: always met 0." in output
+    assert "baselines: always met 0." in output
     # The cost estimate is printed after the first trial only.
     first, rest = output.split("\ntrial 1 starts", 1)
     assert "\nexpected: about " in first

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpo.refit.seed_scores import Estimate, SeedScores, compare, rank
+from lightning_hpo.refit.intervals import Estimate
+from lightning_hpo.refit.seed_scores import SeedScores, compare, rank
 from lightning_hpo.storage.objective import Objective
 
 SCORES = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=20)

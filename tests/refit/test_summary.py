@@ -1,5 +1,6 @@
 """Printed lines of a refit, for studies in memory."""
 
+import math
 from typing import Any
 
 import optuna
@@ -60,8 +61,10 @@ def test_winner_is_compared_with_the_second(scores: Scores, line: str, capsys: p
 def test_better_constant_baselines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     baselines = {"always met": 0.75, "never met": 0.1}
     print_candidates(_result({0: [0.70, 0.72]}, constant_answers=baselines))
-    line = "the winner is not better than these constant baselines: always met 0.7500"
-    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "the winner is not better than these baselines: always met 0.7500",
+        "the intervals cover other seeds, with these validation posts; each score is that of the best epoch",
+    ]
 
 
 def test_test_score_of_an_earlier_winner_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,11 +72,16 @@ def test_test_score_of_an_earlier_winner_is_kept(capsys: pytest.CaptureFixture[s
     assert result.median_trial.number == 2
     print_test_score(result)
     assert capsys.readouterr().out.startswith("test split: not used; without --no-test")
-    result.set_tested(result.study.trials[3], {"test_metric": 0.6}, {"always met": 0.4})
+    interval = {"mean": 0.6, "low": 0.5, "high": 0.7, "std": math.nan, "count": 1, "posts": 90}
+    lead = {"mean": 0.2, "low": -0.1, "high": 0.5, "std": math.nan, "count": 1, "posts": 90}
+    found = {"metrics": {"test_metric": 0.6}, "constant_answers": {"always met": 0.4, "never met": 0.5}}
+    result.set_tested(result.study.trials[3], {**found, "interval": interval, "leads": {"always met": lead}})
     print_test_score(result)
     assert capsys.readouterr().out.splitlines() == [
-        "test split, scored once: test_metric 0.6000 (trial 1, seed 18, which has the median score)",
-        "constant baselines on the test split: always met 0.4000",
+        "test split, scored once: test_metric 0.6000, 95 % interval 0.5000 to 0.7000 "
+        "(trial 1, seed 18, which has the median score)",
+        "baselines on the test split: never met 0.5000; "
+        "always met 0.4000 (lead +0.2000, within the noise: -0.1000 to +0.5000)",
         "the winner has changed since, with more seeds; refit does not score the test split again",
         "register this model: lightning-hpo register --study first-refit --trial 3",
     ]
@@ -86,7 +94,7 @@ def test_refit_without_scores_is_an_error() -> None:
 
 def test_baselines_are_not_shown_next_to_another_metric(capsys: pytest.CaptureFixture[str]) -> None:
     result = _result({0: [0.70, 0.72]}, monitor="val_loss", constant_answers={"always met": 0.75})
-    result.set_tested(result.study.trials[0], {"test_loss": 0.6}, {"always met": 0.4})
+    result.set_tested(result.study.trials[0], {"metrics": {"test_loss": 0.6}, "constant_answers": {"always met": 0.4}})
     print_candidates(result)
     print_test_score(result)
-    assert "constant baselines" not in capsys.readouterr().out
+    assert "baselines" not in capsys.readouterr().out
