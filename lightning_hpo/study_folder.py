@@ -11,6 +11,7 @@ __all__ = [
     "BEST",
     "CONFIG",
     "LAST",
+    "OUTPUTS",
     "PARTIAL",
     "PREVIOUS",
     "StudyFolder",
@@ -23,6 +24,7 @@ __all__ = [
 
 CONFIG = "config.yaml"
 BEST = "best.ckpt"
+OUTPUTS = "outputs.npz"
 LAST, PREVIOUS, PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
 
 
@@ -66,6 +68,11 @@ class TrialFolder:
     def sign_of_life(self) -> Path:
         """Empty file; the trial's process has modified it at its last sign of life."""
         return self.path / "sign_of_life"
+
+    @property
+    def outputs(self) -> Path:
+        """Outputs of the best epoch by pair."""
+        return self.path / OUTPUTS
 
     @property
     def post_scores(self) -> Path:

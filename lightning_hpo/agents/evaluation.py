@@ -2,17 +2,19 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
-from lightning_hpo.agents.post_scores import PostScores
+from lightning_hpo.agents.pair_outputs import PairOutputs
+from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.exceptions import NotFiniteError
 
-__all__ = ["Batch", "EvaluatedModule", "ExactMetric", "mean_metric"]
+__all__ = ["Batch", "EvaluatedModule", "ExactMetric", "PairMetric", "mean_metric"]
 
 Batch = dict[str, Any]
 
@@ -32,9 +34,9 @@ class EvaluatedModule(LightningModule):
 
     @abstractmethod
     def make_scores(self) -> MetricCollection:
-        """Build the metrics of a split: `loss`, and `pairs` with the metrics over pairs.
+        """Build the metrics of a split: `loss`, and `pairs`, a `PairMetric`.
 
-        `pairs` computes `metric`, `positive` (the share of positive answers) and others, and has then `post_scores`.
+        `pairs` computes `metric`, `positive` (the share of positive answers) and others.
         """
 
     @abstractmethod
@@ -63,8 +65,11 @@ class EvaluatedModule(LightningModule):
         `refit` computes its intervals from them. Any module may have this method.
         """
         scores = self.val_scores if split == "val" else self.test_scores
-        found: PostScores | None = scores["pairs"].post_scores  # type: ignore[assignment]
-        return found
+        return cast(PairMetric, scores["pairs"]).post_scores
+
+    def pair_outputs(self) -> PairOutputs:
+        """Return the outputs of the last validation by pair, by which a registered model is verified."""
+        return cast(PairMetric, self.val_scores["pairs"]).outputs()
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics, also after the sanity check."""
@@ -138,6 +143,38 @@ class ExactMetric(Metric):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> Self:
         return super()._apply(lambda tensor: fn(tensor).to(tensor.dtype), exclude_state)  # type: ignore[return-value]
+
+
+class PairMetric(ExactMetric):
+    """Base of the metrics over the (post, criterion) pairs of a split.
+
+    Attributes:
+        post_scores: Scores by post, after `compute`.
+    """
+
+    posts: list[Tensor]
+    pairs: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("posts", "pairs"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.post_scores: PostScores | None = None
+
+    def add_keys(self, posts: Sequence[str], criteria: Sequence[str], device: torch.device) -> None:
+        """Add the keys of pairs, given the ids of their posts and criteria."""
+        names = [f"{post}\n{criterion}" for post, criterion in zip(posts, criteria, strict=True)]
+        self.posts.append(torch.tensor(text_keys(posts), device=device))
+        self.pairs.append(torch.tensor(text_keys(names), device=device))
+
+    @abstractmethod
+    def pair_log_odds(self) -> Tensor:
+        """Return the log odds [P] of all pairs so far, in their order."""
+
+    def outputs(self) -> PairOutputs:
+        """Return the outputs of all pairs, including those of other devices."""
+        with self.sync_context():
+            return PairOutputs(dim_zero_cat(self.pairs).cpu().numpy(), self.pair_log_odds().cpu().float().numpy())
 
 
 class _Mean(ExactMetric, MeanMetric):

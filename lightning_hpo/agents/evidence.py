@@ -11,7 +11,7 @@ from torchmetrics import MetricCollection
 
 from lightning_hpo.agents.baselines import BaselineData, similar_sentence
 from lightning_hpo.agents.evaluation import Batch, mean_metric
-from lightning_hpo.agents.losses import row_loss
+from lightning_hpo.agents.losses import log_probabilities, loss_of
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.agents.spans.decoding import Decoding, PairSpans, answer_rows, decode_pairs, with_whole_graphemes
@@ -77,23 +77,21 @@ class EvidenceAgent(TextAgent):
     def window_losses(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss [B] of each window, and a mask [B] of the windows that have a label.
 
-        The loss of a window with one piece of evidence is the mean of the losses of its start and its end:
-        l = -log(p) / 2, where p is the product of both probabilities. If a window has several pieces, finding one is
-        enough. Its loss is -log(p_1 + p_2 + ...) / 2: the marginal likelihood of Clark & Gardner (2018), over starts
-        and ends together. So the start of one piece with the end of another has no weight. Losses other than cross
-        entropy are combined by the same formula.
+        The cross entropy of a window with one piece of evidence is the mean of those of its start and its end: -log(p)
+        / 2, where p is the product of both probabilities. If a window has several pieces, finding one is enough, so p
+        is the sum over the pieces: the marginal likelihood of Clark & Gardner (2018), over starts and ends together. So
+        the start of one piece with the end of another has no weight. The focal loss weights the answer as a whole, by
+        (1 - p) ** gamma.
         """
-        mask = batch["attention_mask"]
-        starts, ends = logits.unbind(dim=-1)
+        starts, ends = (log_probabilities(side, batch["attention_mask"]) for side in logits.unbind(dim=-1))
         firsts, lasts = (batch[name].reshape(len(logits), -1) for name in ("start_positions", "end_positions"))
-        pieces = [
-            (row_loss(starts, first, self.loss, mask) + row_loss(ends, last, self.loss, mask)) / 2
-            for first, last in zip(firsts.unbind(dim=1), lasts.unbind(dim=1), strict=True)
-        ]
+        pieces = starts[0].gather(1, firsts.clamp(min=0)) + ends[0].gather(1, lasts.clamp(min=0))
         # The first column is kept also without a label, with a loss of 0: without any piece, the gradient is NaN.
         absent = (firsts == IGNORED).index_fill(1, firsts.new_zeros(1), False)
-        losses = torch.stack(pieces, dim=1).mul(-2).masked_fill(absent, float("-inf")).logsumexp(dim=1) / -2
-        return losses, firsts[:, 0] != IGNORED
+        log_answer = pieces.masked_fill(absent, float("-inf")).logsumexp(dim=1)
+        losses = loss_of(log_answer, (starts[1] + ends[1]) / 2, firsts[:, 0] == 0, self.loss, draws=2)
+        labelled = firsts[:, 0] != IGNORED
+        return losses.masked_fill(~labelled, 0.0), labelled
 
     def positive_windows(self, batch: Batch) -> Tensor:
         """Return a mask [B] of the training windows with evidence."""
@@ -102,7 +100,7 @@ class EvidenceAgent(TextAgent):
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Update the metrics of a split with an evaluation batch."""
-        scores["pairs"].update(self._decode(logits, batch), batch["spans"], batch["post_ids"])
+        scores["pairs"].update(self._decode(logits, batch), batch["spans"], batch["post_ids"], batch["criteria"])
 
     def on_validation_epoch_end(self) -> None:
         """Calibrate the null threshold during training, if the null policy requires it, and log the metrics."""

@@ -10,7 +10,7 @@ from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.labels import IGNORED
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["Balance", "Loss", "class_weights", "row_loss"]
+__all__ = ["Balance", "Loss", "class_weights", "log_probabilities", "loss_of", "row_loss"]
 
 LossName = Literal["cross_entropy", "focal"]
 Balance = Literal["none", "weighted", "effective_number"]
@@ -61,6 +61,44 @@ def class_weights(balance: Balance, counts: tuple[int, int]) -> Tensor:
     return (weights * windows.sum() / (weights * windows).sum()).float()
 
 
+def log_probabilities(logits: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the log-probability [N, C] of each class, and the mean [N] of their negatives over the possible classes.
+
+    Args:
+        logits: [N, C] of any floating point type. The result is float32.
+        mask: [N, C], true for the classes that are possible; None for all classes.
+    """
+    mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()
+    logits = logits.float()
+    log_p = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).log_softmax(dim=-1)
+    return log_p, -(log_p.masked_fill(~mask, 0.0)).sum(dim=-1) / mask.sum(dim=-1)
+
+
+def loss_of(log_target: Tensor, even: Tensor, negative: Tensor, loss: Loss, draws: int = 1) -> Tensor:
+    """Return the loss of each row from the probability of its right answer.
+
+    Args:
+        log_target: [N] log-probability of the right answer.
+        even: [N] loss of a target that is spread evenly over all classes, for label smoothing.
+        negative: [N] whether the right answer is the negative class.
+        loss: Settings of the loss.
+        draws: Number of classes that make up an answer, over which the loss is averaged.
+
+    Returns:
+        [N] losses.
+    """
+    value = -log_target / draws
+    if loss.label_smoothing:
+        value = (1 - loss.label_smoothing) * value + loss.label_smoothing * even
+    if loss.name == "focal":
+        # Clamped above 0: the gradient of a power below 1 is infinite at 0, and would make the loss NaN.
+        wrong = (-log_target.expm1()).clamp(min=torch.finfo(log_target.dtype).eps)
+        value = value * wrong**loss.gamma
+        if loss.alpha is not None:
+            value = value * torch.where(negative, 1 - loss.alpha, loss.alpha)
+    return value
+
+
 def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = None) -> Tensor:
     """Return the loss of each row.
 
@@ -73,18 +111,6 @@ def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = 
     Returns:
         [N] losses.
     """
-    mask = torch.ones_like(logits, dtype=torch.bool) if mask is None else mask.bool()
-    logits = logits.float()
-    log_p = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).log_softmax(dim=-1)
+    log_p, even = log_probabilities(logits, mask)
     log_target = log_p.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
-    value = -log_target
-    if loss.label_smoothing:
-        even = -(log_p.masked_fill(~mask, 0.0)).sum(dim=-1) / mask.sum(dim=-1)
-        value = (1 - loss.label_smoothing) * value + loss.label_smoothing * even
-    if loss.name == "focal":
-        # Clamped above 0: the gradient of a power below 1 is infinite at 0, and would make the loss NaN.
-        wrong = (-log_target.expm1()).clamp(min=torch.finfo(logits.dtype).eps)
-        value = value * wrong**loss.gamma
-        if loss.alpha is not None:
-            value = value * torch.where(targets == 0, 1 - loss.alpha, loss.alpha)
-    return value.masked_fill(targets == IGNORED, 0.0)
+    return loss_of(log_target, even, targets == 0, loss).masked_fill(targets == IGNORED, 0.0)

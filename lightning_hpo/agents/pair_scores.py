@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_hpo.agents.calibration import ThresholdPolicy, fit_decision, folds
-from lightning_hpo.agents.evaluation import ExactMetric
+from lightning_hpo.agents.evaluation import PairMetric
 from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.agents.post_scores import PostScores, text_keys
 
@@ -30,7 +30,7 @@ _NO_NAME = re.compile(r"[^\w.-]")
 _BINS = 15
 
 
-class PairScores(ExactMetric):
+class PairScores(PairMetric):
     """Metric that stores the log odds of each pair, and applies the decision in `compute`.
 
     With a fitted threshold, the pairs of each fold of posts are scored with the temperature and the threshold that the
@@ -50,15 +50,13 @@ class PairScores(ExactMetric):
     log_odds: list[Tensor]
     met: list[Tensor]
     criteria: list[Tensor]
-    posts: list[Tensor]
 
     def __init__(self, policy: ThresholdPolicy = "fixed", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.policy, self.decision = policy, None if policy != "fixed" else MetDecision()
-        for name in ("log_odds", "met", "criteria", "posts"):
+        for name in ("log_odds", "met", "criteria"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._names: dict[int, str] = {}
-        self.post_scores: PostScores | None = None
 
     def update(self, log_odds: Tensor, met: Tensor, criteria: Sequence[str], posts: Sequence[str]) -> None:
         """Add pairs.
@@ -74,7 +72,11 @@ class PairScores(ExactMetric):
         self.log_odds.append(log_odds)
         self.met.append(met)
         self.criteria.append(torch.tensor(keys, device=met.device))
-        self.posts.append(torch.tensor(text_keys(posts), device=met.device))
+        self.add_keys(posts, criteria, met.device)
+
+    def pair_log_odds(self) -> Tensor:
+        """Return the log odds of all pairs so far."""
+        return dim_zero_cat(self.log_odds)
 
     def fit(self) -> MetDecision:
         """Fit the decision to all pairs, including those of other devices."""

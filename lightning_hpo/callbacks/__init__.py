@@ -1,6 +1,7 @@
 """Callbacks for a Trainer.
 
-`MLflowModelCheckpoint` and `PruningCallback` work in any Trainer. The others serve the processes of a study.
+`MLflowModelCheckpoint`, `PatientEarlyStopping` and `PruningCallback` work in any Trainer. The others serve the
+processes of a study.
 
 A callback is imported at its first use, because some need MLflow or Optuna, whose imports take seconds.
 """
@@ -9,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_hpo.callbacks.early_stopping import PatientEarlyStopping as PatientEarlyStopping
     from lightning_hpo.callbacks.interruption import Interruption as Interruption
     from lightning_hpo.callbacks.mlflow_metrics import MLflowMetrics as MLflowMetrics
     from lightning_hpo.callbacks.mlflow_model_checkpoint import MLflowModelCheckpoint as MLflowModelCheckpoint
+    from lightning_hpo.callbacks.post_scores import PostScoresRecord as PostScoresRecord
     from lightning_hpo.callbacks.prediction_writer import PredictionWriter as PredictionWriter
     from lightning_hpo.callbacks.progress_report import ProgressReport as ProgressReport
     from lightning_hpo.callbacks.pruning import PruningCallback as PruningCallback
@@ -24,6 +27,8 @@ _MODULES = {
     "Interruption": "interruption",
     "MLflowMetrics": "mlflow_metrics",
     "MLflowModelCheckpoint": "mlflow_model_checkpoint",
+    "PatientEarlyStopping": "early_stopping",
+    "PostScoresRecord": "post_scores",
     "PredictionWriter": "prediction_writer",
     "ProgressReport": "progress_report",
     "PruningCallback": "pruning",

@@ -53,6 +53,7 @@ class MLflowMetrics(Callback):
         self._at_end = False  # whether that was after the last batch
         self._samples = 0
         self._started = self._seconds = self._validating = 0.0
+        self._rate: float | None = None
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,7 +61,8 @@ class MLflowMetrics(Callback):
         if self._restored is not None:
             return self._restored
         elapsed = self._seconds or time.monotonic() - self._started
-        return {"samples": self._samples, "elapsed": elapsed, "validation": sorted(self._validation)}
+        validation = sorted(self._validation)
+        return {"samples": self._samples, "elapsed": elapsed, "validation": validation, "rate": self._rate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training resumes."""
@@ -75,6 +77,7 @@ class MLflowMetrics(Callback):
         self.on_train_epoch_start(trainer, pl_module)
         if self._restored is not None:
             self._samples, elapsed = self._restored["samples"], self._restored["elapsed"]
+            self._rate = self._restored.get("rate")  # version 0.1.0 has none
             self._started, self._validation = self._started - elapsed, set(self._restored["validation"])
             self._seconds = elapsed if restarts_in_validation(trainer) and at_epoch_end(trainer) else 0.0
             self._restored = None
@@ -86,6 +89,11 @@ class MLflowMetrics(Callback):
         self._samples, self._seconds = 0, 0.0
         self._started = time.monotonic()
         self._last, self._at_end = None, False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Keep the learning rate of the step: the highest, since lower layers may have lower ones."""
+        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self._rate = max(rates, default=None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -126,7 +134,7 @@ class MLflowMetrics(Callback):
         self._ended.add(step)
         seconds = self._seconds or time.monotonic() - self._started
         metrics |= {"samples_per_s": self._samples / max(seconds, 1e-9)}
-        metrics |= {"lr": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
+        metrics |= {} if self._rate is None else {"lr": self._rate}
         metrics |= {"peak_memory_mib": _peak_memory_mib()}
         self._write(step, metrics | self._startup, trainer, again=True)
         self._startup = {}

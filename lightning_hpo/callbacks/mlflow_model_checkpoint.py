@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from lightning_hpo.callbacks.checkpoint_files import durable_checkpoints, load_weights
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.study_folder import BEST
+from lightning_hpo.study_folder import BEST, OUTPUTS
 from lightning_hpo.tracking.tracker import AWAY
 
 __all__ = ["MLflowModelCheckpoint", "weights_of"]
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class MLflowModelCheckpoint(ModelCheckpoint):
-    """Saves the weights of the best epoch, and logs them to MLflow as a model when training has finished.
+    """Saves weights and outputs of the best epoch, and logs them to MLflow as a model when training has finished.
 
     It compares each epoch with the best so far, also after a resume. MLflow's own callback compares with the last epoch
     and can overwrite the best (mlflow issue 12981).
@@ -103,6 +103,9 @@ class MLflowModelCheckpoint(ModelCheckpoint):
         if self.best_value != before:
             self.best_epoch = trainer.current_epoch
             self.best_metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            outputs = getattr(pl_module, "pair_outputs", None)
+            if outputs is not None:
+                outputs().save(Path(self.best_model_path).with_name(OUTPUTS))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the model of the best epoch if it is wanted; warn if that fails."""

@@ -21,6 +21,7 @@ class ProgressReport(Callback):
     def __init__(self, report: Callable[[int, int | None, float, float | None], None], monitor: str) -> None:
         self._report = report
         self._monitor = monitor
+        self._metric: float | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -33,8 +34,17 @@ class ProgressReport(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report the metric of the epoch."""
+        self._read(trainer)
         self._send(trainer, 1.0)
 
-    def _send(self, trainer: Trainer, share: float) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the metric."""
+        self._read(trainer)
+
+    def _read(self, trainer: Trainer) -> None:
+        """Read the metric, once a validation: reading a number from a GPU waits for the GPU."""
         metric = trainer.callback_metrics.get(self._monitor)
-        self._report(trainer.current_epoch, trainer.max_epochs, share, None if metric is None else float(metric))
+        self._metric = None if metric is None else float(metric)
+
+    def _send(self, trainer: Trainer, share: float) -> None:
+        self._report(trainer.current_epoch, trainer.max_epochs, share, self._metric)

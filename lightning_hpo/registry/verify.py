@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from yaml import YAMLError
 
+from lightning_hpo.agents.evaluation import EvaluatedModule
+from lightning_hpo.agents.pair_outputs import PairOutputs
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.callbacks.checkpoint_files import load_weights
 from lightning_hpo.config.agent_cli import AgentCLI
@@ -24,7 +26,7 @@ from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.train_loader import unchanged
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.hardware.bf16 import quicken_attention
+from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention
 from lightning_hpo.serving.checksums import DIGEST, first_changed_file
 from lightning_hpo.storage.attributes import StudyKey, model_seal_of
 from lightning_hpo.study.workers import ProcessExit, Workers
@@ -36,6 +38,8 @@ __all__ = ["verify"]
 
 _TOLERANCE = 1e-4
 _TOLERANCE_16_BIT = 5e-3
+# Of the score, where the outputs of all pairs are compared as well: only pairs close to the threshold move it.
+_TOLERANCE_WITH_OUTPUTS = 0.05
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,13 @@ def verify(
 
 def _tolerance(trial_folder: TrialFolder) -> float:
     """Return the allowed difference from the score of a trial, which may have used another precision or device."""
+    return _TOLERANCE_16_BIT if _is_16_bit(trial_folder) else _TOLERANCE
+
+
+def _is_16_bit(trial_folder: TrialFolder) -> bool:
     precision = _precision(trial_folder)
     # `auto` may have selected bf16 on the machine that trained the trial.
-    return _TOLERANCE_16_BIT if "16" in precision or precision == "auto" else _TOLERANCE
+    return "16" in precision or precision == "auto"
 
 
 def _precision(trial_folder: TrialFolder) -> str:
@@ -125,7 +133,7 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.seal)
     if changed is not None:
         return f"{changed} is not as it was logged: its {DIGEST} differs, or there was no such file"
-    loaded = load_network(folder)
+    loaded, tolerance = load_network(folder), _tolerance(expectation.trial_folder)
     cli = _cli(expectation.trial_folder)
     if hasattr(cli.model, "network"):
         quicken_attention(loaded)  # as in the trial
@@ -140,6 +148,12 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
                 f"{expectation.data_fingerprint}, and is now {fingerprint}"
             )
         value, expected = float(cli.trainer.callback_metrics[expectation.monitor]), expectation.value
+        reference = PairOutputs.load(expectation.trial_folder.outputs)
+        if reference is not None and isinstance(cli.model, EvaluatedModule):
+            found = cli.model.pair_outputs()
+            if difference := reference.difference(found, is_16_bit=_is_16_bit(expectation.trial_folder)):
+                return difference
+            tolerance = max(tolerance, _TOLERANCE_WITH_OUTPUTS)
         # Other modules and data have no pairs that the served model could answer.
         has_pairs = isinstance(cli.model, TextAgent) and isinstance(cli.datamodule, PairDataModule)
         if has_pairs and (problem := _answers_problem(folder, cli, 10 * _tolerance(expectation.trial_folder))):
@@ -148,14 +162,15 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
         return f"{expectation.trial_folder.best} was deleted, so there are no weights to compare its outputs with"
     else:
         value, expected = _output_difference(cli.model, loaded, expectation.trial_folder), 0.0
-    if abs(value - expected) <= _tolerance(expectation.trial_folder):
+    if abs(value - expected) <= tolerance:
         return ""
     return f"its score is {value:.6f}, and the score of its trial {expected:.6f}"
 
 
 def _cli(trial_folder: TrialFolder) -> AgentCLI:
-    # In the precision of the trial, if a CPU supports it: another one may change predictions close to a threshold.
-    precision = "bf16-mixed" if "bf16" in _precision(trial_folder) else "32-true"
+    # In the precision of the trial, if the CPU supports it: another one may change predictions close to a threshold. A
+    # CPU without bf16 emulates it several times slower than float32.
+    precision = "bf16-mixed" if "bf16" in _precision(trial_folder) and computes_bf16() else "32-true"
     return rebuild_trial(trial_folder, accelerator="cpu", precision=precision)
 
 

@@ -1,5 +1,7 @@
 """Optuna pruners by class path, and a check that a pruner can prune within a trial's epochs."""
 
+import math
+
 import optuna
 from jsonargparse import Namespace
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
@@ -15,10 +17,19 @@ _MAX_REPORTS = 100
 _FAR = 1e12
 
 
-def build_pruner(config: Namespace | None, max_epochs: int) -> BasePruner:
-    """Create the configured pruner. Default: MedianPruner, from the second epoch on if there are several."""
+def build_pruner(config: Namespace | None, reports: int, warmup: float = 0.0) -> BasePruner:
+    """Create the configured pruner. Default: MedianPruner, after the warm-up and the first third of the validations.
+
+    Before, a trial with a long warm-up is behind one without, however good it will be.
+
+    Args:
+        config: Class and arguments of the pruner.
+        reports: Number of validations of a trial.
+        warmup: Largest share of a training in which the learning rate rises.
+    """
     if config is None:
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=1 if max_epochs > 1 else 0)
+        spared = math.ceil(max(1 / 3, warmup) * reports)
+        return MedianPruner(n_startup_trials=4, n_warmup_steps=max(0, min(spared, reports - 1)))
     pruner: BasePruner = instantiate(BasePruner, config, "--study.pruner")
     return pruner
 

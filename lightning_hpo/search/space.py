@@ -66,6 +66,7 @@ class SearchSpace:
         if problems:
             raise InputError(problems)
         self.dimensions = dimensions
+        self._config_values = {flag: known[flag] for flag in dimensions}
         self._defaults = {flag: label(known[flag]) for flag in dimensions}
 
     def first_points(self, further: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
@@ -75,6 +76,22 @@ class SearchSpace:
         """
         sampled = [flag for flag, dimension in self.dimensions.items() if not dimension.fixed]
         return distinct_points((self._defaults, *further), sampled)
+
+    def defaults_outside(self) -> list[str]:
+        """Return a line for each flag whose value in the config its range does not hold: the first trial draws it."""
+        values: dict[str, Any] = {}
+        lines = []
+        for flag, dimension in self.dimensions.items():
+            if not dimension.sampled_with(values):
+                continue
+            values[flag] = self._config_values[flag]
+            if not dimension.within(values).contains(values[flag]):
+                shown = "no value" if values[flag] is None else values[flag]
+                lines.append(
+                    f"search_space: {flag}: the config has {shown}, which is not in the search space, so the first "
+                    "trial draws another"
+                )
+        return lines
 
     def suggest(self, trial: Suggesting) -> dict[str, Any]:
         """Return the trial's values by flag, without fixed flags and flags whose condition is false."""

@@ -36,6 +36,8 @@ from lightning_hpo.tracking.checks import check_tracking
 
 __all__ = ["check_settings", "check_start"]
 
+_WARMUP = "model.schedule.warmup"
+
 
 def check_settings(
     spec: StudySpec, database: StudyDatabase
@@ -72,11 +74,19 @@ def check_settings(
             rehearse_sampler(spec.sampler, settings.seed, space, spec.settings.objective.direction, stored)
     if spec.reports < 1:
         raise InputError([*problems, "--trainer.max_epochs, --trainer.check_val_every_n_epoch: no epoch is validated"])
-    pruner = build_pruner(spec.pruner, spec.reports)
+    pruner = build_pruner(spec.pruner, spec.reports, _longest_warmup(spec))
     with _added_to(problems):
         check_pruner(pruner, reports=spec.reports)
     raise_problems(problems)
     return spec, space, pruner
+
+
+def _longest_warmup(spec: StudySpec) -> float:
+    """Return the largest share of a training that a trial may spend in the warm-up of its learning rate."""
+    value = flags(spec.config).get(_WARMUP)
+    dimension = spec.search_space.get(_WARMUP)
+    shares = [value, *(dimension.get("choices", [dimension.get("high")]) if isinstance(dimension, Mapping) else [])]
+    return max((share for share in shares if isinstance(share, int | float)), default=0.0)
 
 
 @contextmanager
@@ -116,7 +126,8 @@ def check_start(
     attributes[StudyKey.ENCODER_REVISIONS] = {**stored, **revisions}
     databases = (spec.settings.storage_url, DatabaseUrl(str(spec.settings.tracking_uri), "--study.tracking_uri"))
     warnings = [url.warning for url in databases if url.warning is not None]
-    for notice in [] if problems else (*findings.notices, *warnings):
+    first = [] if study is not None or spec.warm_start is not None else space.defaults_outside()
+    for notice in [] if problems else (*findings.notices, *first, *warnings):
         print_line(notice, sys.stderr)
     check_tracking(str(spec.settings.tracking_uri), spec.experiment)
     spec.settings.storage_url.check_writable()

@@ -6,7 +6,7 @@ import csv
 import functools
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_hpo.agents import calibration
 from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.heads import CriteriaHead
 from lightning_hpo.agents.optim.optimizers import Optim
@@ -63,6 +64,7 @@ ASPECTS = {
     "model.optim.layer_decay": "rates",
     "model.optim": "weights",
     "model.decoding": "answers",
+    "model.threshold": "answers",
     "data": "batches",
     "aug": "batches",
     "trainer.accumulate_grad_batches": "weights",
@@ -254,9 +256,11 @@ def dead(sandbox: AgentSandbox, flag: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AgentSandbox]:
+def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, AgentSandbox]]:
     place = ProjectSandbox(tmp_path_factory.mktemp("parameters"), layers=6)
-    return {agent: AgentSandbox(agent, place) for agent in AGENTS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_LEAST_POSITIVES", 1)  # two batches have few positive pairs of a criterion
+        yield {agent: AgentSandbox(agent, place) for agent in AGENTS}
 
 
 @pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in shipped_space(agent)])

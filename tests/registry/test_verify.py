@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
 import yaml
 
+from lightning_hpo.agents.pair_outputs import PairOutputs
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry.register import register
 from lightning_hpo.registry.verify import _tolerance, verify
@@ -195,6 +197,26 @@ def test_model_of_version_0_1_0_is_verified_by_the_digest_in_mlflow(
     _flip_a_bit(files)
     with pytest.raises(LightningHpoError, match=r"data/model\.pt2 is not as it was logged"):
         verify(*arguments, version)
+
+
+def test_outputs_tell_rounding_from_other_weights(tiny: StudySandbox, register_other: Callable[[], str]) -> None:
+    study = optuna.load_study(study_name="verified", storage=tiny.storage)
+    number = int(tiny.client.get_model_version("verified-best-model", "2").tags["optuna_trial"])
+    folder = TrialFolder(Path(tiny.outdir, "tiny", f"trial_{number}"))
+    before = folder.outputs.read_bytes()
+    outputs = PairOutputs.load(folder.outputs)
+    assert outputs is not None
+    assert study.trials[number].value is not None
+    try:
+        PairOutputs(outputs.keys, outputs.log_odds + np.float32(1.0)).save(folder.outputs)
+        with pytest.raises(
+            LightningHpoError, match=r"moved: its log odds differ from those of the trial by up to 1 \("
+        ):
+            register_other()
+        folder.outputs.unlink()  # as of version 0.1.0, whose trials are verified by their score
+        assert "verified" in register_other()
+    finally:
+        folder.outputs.write_bytes(before)
 
 
 @pytest.mark.parametrize(

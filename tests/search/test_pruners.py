@@ -28,6 +28,25 @@ def test_the_default_pruner_is_a_median_pruner(epochs: int) -> None:
     assert isinstance(build_pruner(None, epochs), MedianPruner)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "spared"), [(1, 0.0, 0), (2, 0.0, 1), (10, 0.2, 4), (10, 0.5, 5), (3, 1, 2)]
+)
+def test_the_default_pruner_spares_the_warm_up_and_the_first_third(epochs: int, warmup: float, spared: int) -> None:
+    """A trial that is far behind is pruned only when it has reported once more."""
+    study = optuna.create_study(direction="maximize", pruner=build_pruner(None, epochs, warmup))
+    for _ in range(5):
+        trial = study.ask()
+        for step in range(epochs):
+            trial.report(1.0, step)
+        study.tell(trial, 1.0)
+    late = study.ask()
+    pruned = []
+    for step in range(epochs):
+        late.report(0.0, step)
+        pruned.append(late.should_prune())
+    assert pruned.index(True) == spared
+
+
 def _patient(patience: int) -> BasePruner:
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         return PatientPruner(MedianPruner(), patience)

@@ -265,3 +265,26 @@ def test_first_points_start_with_the_defaults_and_have_no_duplicates(base: dict[
     assert space.first_points([defaults | {"model.hidden": 3}, other, {"model.hidden": 3}]) == [defaults, other]
     warm_start = _warm_start({}, fix=("model.lr",))
     assert SearchSpace({"model.lr": {"low": 0.01, "high": 1.0}}, base, warm_start=warm_start).first_points() == []
+
+
+def test_flags_whose_value_in_the_config_is_not_in_the_space_are_named() -> None:
+    data = {"class_path": "lightning_hpo.data.CriteriaDataModule", "init_args": {"posts": "posts.csv"}}
+    model = {"class_path": "lightning_hpo.agents.CriteriaAgent", "init_args": {"name": "encoder"}}
+    base = AgentCLI({"model": model, "data": data}, instantiate=False).values
+    entries: Space = {
+        "model.optim.lr": {"low": 1.0e-3, "high": 1.0e-1},
+        "model.dropout": {"low": 0.0, "high": 0.3},
+        "model.loss.name": {"choices": ["cross_entropy", "focal"]},
+        "model.loss.alpha": {"low": 0.1, "high": 0.9, "when": {"model.loss.name": "focal"}},
+    }
+    lines = SearchSpace(entries, base).defaults_outside()
+    assert [line.split(": ")[1] for line in lines] == ["model.optim.lr", "model.dropout"]
+    assert lines[1] == (
+        "search_space: model.dropout: the config has no value, which is not in the search space, so the first trial "
+        "draws another"
+    )
+    held: Space = {
+        "model.dropout": {"choices": [None, 0.1]},
+        "model.optim.lr": {"low": 1.0e-6, "high": 1.0e-1, "log": True},
+    }
+    assert SearchSpace(held, base).defaults_outside() == []

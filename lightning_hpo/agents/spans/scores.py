@@ -8,15 +8,15 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_hpo.agents.calibration import best_null_threshold, folds
-from lightning_hpo.agents.evaluation import ExactMetric
-from lightning_hpo.agents.post_scores import PostScores, text_keys
+from lightning_hpo.agents.evaluation import PairMetric
+from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.agents.spans.decoding import PairSpans
 from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
 
 __all__ = ["SpanScores"]
 
 
-class SpanScores(ExactMetric):
+class SpanScores(PairMetric):
     """Metric that stores the scores of each pair with and without an answer, and applies the threshold in `compute`.
 
     With the null policy calibrated, the pairs of each fold of posts are scored with the threshold that the other folds
@@ -35,22 +35,23 @@ class SpanScores(ExactMetric):
     first: list[Tensor]
     precision: list[Tensor]
     recall: list[Tensor]
-    posts: list[Tensor]
 
     def __init__(self, threshold: float | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = threshold
-        for name in ("odds", "first", "precision", "recall", "posts"):
+        for name in ("odds", "first", "precision", "recall"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
-        self.post_scores: PostScores | None = None
 
-    def update(self, spans: PairSpans, gold: Sequence[Sequence[Span]], posts: Sequence[str]) -> None:
+    def update(
+        self, spans: PairSpans, gold: Sequence[Sequence[Span]], posts: Sequence[str], criteria: Sequence[str]
+    ) -> None:
         """Add pairs.
 
         Args:
             spans: Their best spans.
             gold: The correct spans of each; empty for "no evidence".
             posts: The id of the post of each.
+            criteria: The id of its criterion.
         """
         found = torch.stack((spans.start, spans.end), dim=-1).tolist()
         answers = [[(start, end) for start, end in rows] for rows in found]
@@ -64,7 +65,11 @@ class SpanScores(ExactMetric):
         self.first.append(torch.cat((torch.tensor(first, device=device), spans.whole[:, :1].float()), dim=1))
         self.precision.append(torch.tensor(precision, device=device))
         self.recall.append(torch.tensor(recall, device=device))
-        self.posts.append(torch.tensor(text_keys(posts), device=device))
+        self.add_keys(posts, criteria, device)
+
+    def pair_log_odds(self) -> Tensor:
+        """Return the log odds of the best span against "no evidence" of all pairs so far."""
+        return -dim_zero_cat(self.odds)[:, 0]
 
     def best_threshold(self) -> float:
         """Find the threshold with the highest `metric` over all pairs, including those of other devices."""

@@ -20,7 +20,7 @@ def _scores(
 ) -> dict[str, float]:
     metric = SpanScores(threshold)
     for number, (pair, right) in enumerate(zip(pairs, gold, strict=True)):  # one batch for each pair
-        metric.update(_spans([pair], whole), [right], [f"p{number % 2}"])
+        metric.update(_spans([pair], whole), [right], [f"p{number % 2}"], [f"c{number}"])
     found = {name: float(value) for name, value in metric.compute().items()}
     assert metric.post_scores is not None
     assert metric.post_scores.score == pytest.approx(found["metric"], nan_ok=True)
@@ -71,12 +71,12 @@ def test_threshold_can_be_set_before_compute() -> None:
     metric = SpanScores(0.0)
     pairs: list[Answers] = [[(0, 4, -2.0)], [(0, 4, -3.0)]]
     assert _scores(pairs, [[(0, 4)], []])["metric"] == 0.5
-    metric.update(_spans(pairs), [[(0, 4)], []], ["a", "b"])
+    metric.update(_spans(pairs), [[(0, 4)], []], ["a", "b"], ["A", "A"])
     metric.threshold = metric.best_threshold()
     assert metric.threshold == 2.5
     assert float(metric.compute()["metric"]) == 1.0
     metric.reset()
-    metric.update(_spans([[(0, 4, 1.0)]]), [[]], ["a"])
+    metric.update(_spans([[(0, 4, 1.0)]]), [[]], ["a"], ["A"])
     assert float(metric.compute()["metric"]) == 0.0
 
 
@@ -98,7 +98,7 @@ def test_metric_is_nan_if_logits_are_not_finite(threshold: float) -> None:
 
 def test_answers_and_gold_must_have_the_same_length() -> None:
     with pytest.raises(ValueError, match="zip"):
-        SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [], [])
+        SpanScores(0.0).update(_spans([[(0, 1, 0.0)]]), [], [], [])
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.12, 0.02), (0.12, 0.5), (0.5, 0.95)])
@@ -121,7 +121,7 @@ def test_calibrated_model_that_cannot_tell_null_is_seldom_better_than_a_constant
         every = [float(hit) if evidence else 0.0 for evidence, hit in zip(has, right, strict=True)]
         constant = max(float((~has).float().mean()), sum(every) / pairs)  # nothing, or every first span
         metric = SpanScores(None)
-        metric.update(spans, gold, posts)
+        metric.update(spans, gold, posts, ["A"] * pairs)
         better += float(metric.compute()["metric"]) > constant + 1e-6
         metric.threshold = metric.best_threshold()
         metric._computed = None
