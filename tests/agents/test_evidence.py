@@ -195,7 +195,7 @@ def test_training_on_several_pieces_ends_at_one_of_them(encoder_folder: str, los
     optimizer = torch.optim.Adam([logits], lr=0.1)
     for _ in range(400):
         optimizer.zero_grad()
-        agent.window_losses(logits, batch)[0][1].backward()
+        agent.window_losses(logits, batch)[0][1].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     p_start, p_end = logits.detach()[1].softmax(dim=0).unbind(dim=-1)
     assert float((p_start * p_end)[[2, 3]].max()) > 0.7

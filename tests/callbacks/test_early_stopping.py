@@ -21,7 +21,7 @@ def test_patience_is_counted_after_the_warm_up(
     module: Any = LightningModule()
     if schedule is not None:
         module.schedule = SimpleNamespace(warmup=schedule)
-    trainer = _Trainer()
+    trainer: Any = _Trainer()
     callback.setup(trainer, module, "fit")
     for epoch in range(10):
         trainer.current_epoch = epoch
