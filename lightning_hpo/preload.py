@@ -19,15 +19,21 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
 import lightning.pytorch
 
 # isort: split
+import contextlib
 import importlib
+import io
 import logging
+import warnings
 
 import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import optuna_integration
 import sqlalchemy.orm
+import torch.export
 import torchmetrics
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+from torch import nn
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
@@ -48,12 +54,27 @@ _CONFIG = {
     "data": {"class_path": "lightning_hpo.data.EvidenceDataModule", "init_args": {"posts": ""}},
 }
 
+
+def _export_a_model() -> None:
+    """Export a model, save it and load it, so that torch and MLflow import and list what they need for that."""
+    warn_dependency_requirement_mismatches([f"torch=={torch.__version__}"])  # lists the modules of all packages
+    layer = nn.Linear(2, 2, device="meta").to_empty(device="cpu").eval()  # without a draw of random numbers
+    exported = torch.export.export(layer, (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    file.seek(0)
+    torch.export.load(file).module()
+
+
 sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
 tokenizer_class_from_name("BertTokenizer")
 for _family in _FAMILIES:  # the most common encoders; transformers imports one at its first use
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
+# What fails here fails in the preflight again, which tells the user; without this server there is no preflight.
+with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+    _export_a_model()
 keep_freed_memory()
 logging.basicConfig(
     level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True
