@@ -23,7 +23,9 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import warnings
+from collections.abc import Iterator
 
 import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
@@ -55,6 +57,19 @@ _CONFIG = {
 }
 
 
+@contextlib.contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Let torch see no GPU: if something read one here, the trial processes could not use it."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 def _export_a_model() -> None:
     """Export a model, save it and load it, so that torch and MLflow import and list what they need for that."""
     warn_dependency_requirement_mismatches([f"torch=={torch.__version__}"])  # lists the modules of all packages
@@ -73,7 +88,7 @@ for _family in _FAMILIES:  # the most common encoders; transformers imports one 
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
 # What fails here fails in the preflight again, which tells the user; without this server there is no preflight.
-with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"), _without_gpus():
     _export_a_model()
 keep_freed_memory()
 logging.basicConfig(
