@@ -19,15 +19,23 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
 import lightning.pytorch
 
 # isort: split
+import contextlib
 import importlib
+import io
 import logging
+import os
+import warnings
+from collections.abc import Iterator
 
 import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import optuna_integration
 import sqlalchemy.orm
+import torch.export
 import torchmetrics
+from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+from torch import nn
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
@@ -48,12 +56,40 @@ _CONFIG = {
     "data": {"class_path": "lightning_hpo.data.EvidenceDataModule", "init_args": {"posts": ""}},
 }
 
+
+@contextlib.contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Let torch see no GPU: if something read one here, the trial processes could not use it."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _export_a_model() -> None:
+    """Export a model, save it and load it, so that torch and MLflow import and list what they need for that."""
+    warn_dependency_requirement_mismatches([f"torch=={torch.__version__}"])  # lists the modules of all packages
+    layer = nn.Linear(2, 2, device="meta").to_empty(device="cpu").eval()  # without a draw of random numbers
+    exported = torch.export.export(layer, (torch.zeros(2, 2),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    file.seek(0)
+    torch.export.load(file).module()
+
+
 sqlalchemy.orm.configure_mappers()
 get_checkpoint_conversion_mapping("bert")  # type: ignore[no-untyped-call]
 tokenizer_class_from_name("BertTokenizer")
 for _family in _FAMILIES:  # the most common encoders; transformers imports one at its first use
     importlib.import_module(f"transformers.models.{_family}.modeling_{_family}")
 AgentCLI(_CONFIG, instantiate=False)
+# What fails here fails in the preflight again, which tells the user; without this server there is no preflight.
+with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"), _without_gpus():
+    _export_a_model()
 keep_freed_memory()
 logging.basicConfig(
     level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", force=True

@@ -1,13 +1,16 @@
 """Databases in the test's own folder, the foreign modules as a config, and whole fits of them."""
 
 import contextlib
+import functools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -25,6 +28,24 @@ Copy = Callable[[Path, str], str]
 def _no_databases_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrations_are_read_once() -> Iterator[None]:
+    """Keep the migrations of Optuna and MLflow, which they read again whenever they open a database."""
+    read = ScriptDirectory.from_config
+
+    @functools.cache
+    def read_once(place: str | None) -> ScriptDirectory:
+        config = Config()
+        config.set_main_option("script_location", str(place))
+        return read(config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            ScriptDirectory, "from_config", lambda config: read_once(config.get_main_option("script_location"))
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

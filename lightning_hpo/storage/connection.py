@@ -1,5 +1,6 @@
 """Connections to Optuna's database: opening it, and waiting while it does not accept connections."""
 
+import functools
 import sqlite3
 import sys
 import time
@@ -67,6 +68,7 @@ def open_storage(
         return storage
 
 
+@functools.cache
 def _optuna_schema() -> list[str]:
     storage = RDBStorage("sqlite://")
     try:

@@ -23,7 +23,8 @@ from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.heads import CriteriaHead
 from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.agents.optim.schedules import Schedule
-from lightning_hpo.config.agent_cli import AgentCLI, resolve
+from lightning_hpo.config.agent_cli import AgentCLI
+from lightning_hpo.config.flags import with_flags
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.search.dimension import label
@@ -212,7 +213,7 @@ class AgentSandbox:
         quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
         options = {**quiet, "accelerator": "cpu", "callbacks": [recording], "default_root_dir": str(self.place.folder)}
         with contextlib.redirect_stderr(io.StringIO()):
-            cli = AgentCLI(resolve(self.config, point), trainer_kwargs=options)
+            cli = AgentCLI(with_flags(self.config, point), trainer_kwargs=options)
             cli.trainer.fit(cli.model, cli.datamodule)
         return recording.seen
 

@@ -21,10 +21,18 @@ from lightning_hpo.study import workers as module
 from lightning_hpo.study.workers import LocalWorkers, ProcessExit, _watch_study
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _server() -> Iterator[None]:
+    """A server that has imported nothing yet is enough here, and there at once; one that runs already is taken."""
+    before = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    forkserver.ensure_running()
+    yield
+    if forkserver._forkserver._forkserver_pid != before:  # type: ignore[attr-defined]
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # each study of a later test would import all
+
+
 @pytest.fixture
 def workers() -> Iterator[LocalWorkers]:
-    # A server that has imported nothing yet is enough here, and there at once; one that runs already is taken.
-    forkserver.ensure_running()
     workers = LocalWorkers(2)
     yield workers
     workers.kill()
@@ -39,7 +47,6 @@ OnGpus = Callable[..., LocalWorkers]
 @pytest.fixture
 def on_gpus() -> Iterator[OnGpus]:
     """Makes workers on gpus that are names only."""
-    forkserver.ensure_running()
     made: list[LocalWorkers] = []
 
     def make(count: int, gpus: Sequence[str], per_gpu: int = 1) -> LocalWorkers:
