@@ -31,6 +31,9 @@ import mlflow.pytorch
 import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store
 import optuna_integration
+import scipy.optimize
+import sklearn.feature_extraction.text
+import sklearn.linear_model
 import sqlalchemy.orm
 import torch.export
 import torchmetrics
@@ -48,7 +51,7 @@ import lightning_hpo.trial.run
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.hardware.memory import keep_freed_memory
 
-__all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "torchmetrics"]
+__all__ = ["lightning", "lightning_hpo", "mlflow", "optuna_integration", "scipy", "sklearn", "torchmetrics"]
 
 _FAMILIES = ("bert", "roberta", "deberta_v2", "electra", "distilbert", "modernbert", "xlm_roberta", "albert")
 _CONFIG = {

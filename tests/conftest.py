@@ -24,6 +24,20 @@ from tests.study_sandbox import StudySandbox, ready_sandbox
 Copy = Callable[[Path, str], str]
 
 
+# A file that takes minutes, begun last, would leave the other process idle.
+_LONGEST = (
+    *("test_tune", "integration/test_docs", "integration/test_no_dead_parameter", "refit/test_refit"),
+    *("integration/test_power_cut", "integration/test_soak", "report/test_write", "serving/test_flavor"),
+    *("study/test_ownership", "integration/test_hostile_server", "integration/test_crowd"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; pytest-xdist hands out whole files in this order."""
+    ranks = {f"tests/{name}.py": rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.location[0], len(ranks)))
+
+
 @pytest.fixture(autouse=True)
 def _no_databases_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
