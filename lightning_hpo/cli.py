@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with collect_library_output():
                 _check_platform()
+                _check_texts(given)
                 return _command(given[0])(given[1:]) or 0
         except InputError as error:
             return _refuse(error, 2)
@@ -111,6 +112,18 @@ def _quick_imports() -> Iterator[None]:
 def _check_platform() -> None:
     if sys.platform == "win32":
         raise InputError("lightning-hpo: got Windows, which is not supported; use WSL 2")
+
+
+def _check_texts(arguments: Sequence[str]) -> None:
+    """Refuse texts that neither a database nor a config can store: bytes that are not UTF-8, as in an old file name."""
+    texts = {f"argument {place}": text for place, text in enumerate(arguments, start=1)}
+    texts |= {name: os.environ.get(name, "") for name in ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI")}
+    texts["current folder"] = str(Path.cwd())
+    for what, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{what}: got {text!r}, which is not UTF-8; use another name") from error
 
 
 def _refuse(error: LightningHpoError, code: int) -> int:

@@ -1,6 +1,7 @@
 """Promotion of a registered model: the alias `production` points to the best version on the same data."""
 
 import json
+import math
 import shlex
 import warnings
 from collections.abc import Mapping
@@ -15,10 +16,23 @@ from lightning_hpo.storage.objective import Objective, score_text
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import Tracker
 
-__all__ = ["ALIAS", "update_alias"]
+__all__ = ["ALIAS", "update_alias", "version_tags"]
 
 ALIAS = "production"
 _COLLAPSED = "the model has collapsed: it predicts the same for every input"
+
+
+def version_tags(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    """Return the tags of a version that say what it is a model of, and how it was scored."""
+    attributes = study.user_attrs
+    return {
+        "optuna_trial": str(trial.number),
+        "value": repr(trial.value),
+        "study": study.study_name,
+        "monitor": attributes[StudyKey.MONITOR],
+        "data_fingerprint": str(attributes[StudyKey.DATA_FINGERPRINT]),
+        StudyKey.EVALUATION: json.dumps(attributes.get(StudyKey.EVALUATION, {}), sort_keys=True),
+    }
 
 
 def update_alias(
@@ -60,12 +74,19 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
         return ""
     if trial.user_attrs.get(TrialKey.COLLAPSED):
         return _COLLAPSED
-    old, new = current.tags, version.tags
+    # What this version is worth is known here. Others may have changed its tags.
+    old, new = current.tags, version_tags(study, trial)
     if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):
         return f"version {current.version} was scored on other data or with another metric"
-    if flags := _other_flags(old, new):
+    try:
+        flags, earlier = _other_flags(old, new), float(old["value"])
+    except (KeyError, ValueError, TypeError, RecursionError):
+        flags, earlier = [], math.nan
+    if flags:
         return f"version {current.version} was scored with other values of {', '.join(flags)}"
-    earlier, value = float(old["value"]), float(new["value"])
+    value = float(new["value"])
+    if not math.isfinite(earlier):
+        return f"version {current.version} has no score that can be read"
     if not Objective.of(study).is_better(value, earlier):
         return f"version {current.version} scores {score_text(earlier)}, and this one {score_text(value)}"
     return ""

@@ -1,6 +1,5 @@
 """Registration of a trial's model: log it if necessary, create a version, verify it, and move the alias."""
 
-import json
 import shlex
 from multiprocessing.connection import Connection
 
@@ -11,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.callbacks.checkpoint_files import load_weights
 from lightning_hpo.exceptions import InputError, LightningHpoError
-from lightning_hpo.registry.promote import update_alias
+from lightning_hpo.registry.promote import update_alias, version_tags
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, model_seal_of, run_id_of, set_model_seal
@@ -141,15 +140,7 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
 def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion:
     client = tracker.client
     model = client.get_logged_model(uri.removeprefix("models:/"))
-    tags = {
-        "optuna_trial": str(trial.number),
-        "value": repr(trial.value),
-        "study": study.study_name,
-        "monitor": study.user_attrs[StudyKey.MONITOR],
-        "data_fingerprint": str(study.user_attrs[StudyKey.DATA_FINGERPRINT]),
-        StudyKey.EVALUATION: json.dumps(study.user_attrs.get(StudyKey.EVALUATION, {}), sort_keys=True),
-        DIGEST: str(model.tags.get(DIGEST)),
-    }
+    tags = {**version_tags(study, trial), DIGEST: str(model.tags.get(DIGEST))}
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -11,11 +11,9 @@ import optuna
 import pandas as pd
 import torch
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from optuna.trial import FrozenTrial
 from torch import nn
 from torch.utils.data import DataLoader
-from yaml import YAMLError
 
 from lightning_hpo.agents.evaluation import EvaluatedModule
 from lightning_hpo.agents.pair_outputs import PairOutputs
@@ -27,10 +25,11 @@ from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.train_loader import unchanged
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention
-from lightning_hpo.serving.checksums import DIGEST, first_changed_file
+from lightning_hpo.serving.checksums import DIGEST, MLMODEL, first_changed_file, seal_of
 from lightning_hpo.storage.attributes import StudyKey, model_seal_of
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
+from lightning_hpo.tracking.errors import reason_of
 from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.trainer import rebuild_trial
 
@@ -40,6 +39,7 @@ _TOLERANCE = 1e-4
 _TOLERANCE_16_BIT = 5e-3
 # Of the score, where the outputs of all pairs are compared as well: only pairs close to the threshold move it.
 _TOLERANCE_WITH_OUTPUTS = 0.05
+_LARGEST_MLMODEL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ def _send_problem(expectation: _Expectation, pipe: Connection) -> None:
     """Send why a version fails verification, or an empty text."""
     try:
         pipe.send(_problem(expectation))
-    except (LightningHpoError, MlflowException, OSError, RuntimeError, ValueError, KeyError, YAMLError) as error:
+    # A file that is not as it was logged is found before. Those of version 0.1.0 and torch raise anything.
+    except Exception as error:  # noqa: BLE001
         pipe.send(f"it cannot be loaded and run: {type(error).__name__}")
 
 
@@ -117,20 +118,22 @@ def _problem(expectation: _Expectation) -> str:
 
     mlflow.set_tracking_uri(expectation.tracking_uri)
     with tempfile.TemporaryDirectory(prefix="lightning_hpo-") as own:
-        folder = Path(mlflow.artifacts.download_artifacts(expectation.uri, dst_path=own))
+        try:
+            uri, server = expectation.uri, expectation.tracking_uri
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=own, tracking_uri=server))
+        except Exception as error:  # noqa: BLE001 - MLflow reads what a server sends without a look at its types
+            return f"its files cannot be downloaded: {reason_of(error)}"
         for cache in list(folder.rglob("__pycache__")):
             shutil.rmtree(cache)  # Python writes it when it loads a model, and does not compare it with the source
         return _problem_of_files(folder, expectation)
 
 
 def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
-    from mlflow.models import Model
-
     from lightning_hpo.serving.flavor import restore_decision
     from lightning_hpo.serving.text_model import load_network
 
     # The score alone may not reveal a flipped bit of a weight, and no file may be read that was not logged.
-    changed = first_changed_file(folder, (Model.load(folder).metadata or {}).get(DIGEST, {}), expectation.seal)
+    changed = first_changed_file(folder, _logged_digests(folder, expectation.seal), expectation.seal)
     if changed is not None:
         return f"{changed} is not as it was logged: its {DIGEST} differs, or there was no such file"
     loaded, tolerance = load_network(folder), _tolerance(expectation.trial_folder)
@@ -165,6 +168,15 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     if abs(value - expected) <= tolerance:
         return ""
     return f"its score is {value:.6f}, and the score of its trial {expected:.6f}"
+
+
+def _logged_digests(folder: Path, seal: str) -> dict[str, str]:
+    """Return the digests that `MLmodel` has. MLflow itself reads the file only after it was compared with the seal."""
+    if seal != seal_of(folder) and (folder / MLMODEL).stat().st_size > _LARGEST_MLMODEL:
+        return {}  # version 0.1.0, which sealed the digests only, wrote a few kilobytes
+    model = read_yaml((folder / MLMODEL).read_text(encoding="utf-8"))
+    found = (model.get("metadata") or {}).get(DIGEST) or {}
+    return {name: digest for name, digest in found.items() if isinstance(name, str) and isinstance(digest, str)}
 
 
 def _cli(trial_folder: TrialFolder) -> AgentCLI:

@@ -67,6 +67,8 @@ def _not_available(error: Exception) -> str:
 
 
 def _default_folder(study: optuna.Study) -> Path:
+    if "/" in study.study_name:  # from another program
+        raise InputError(f"--output: required, since the name of the study {study.study_name} is no folder name")
     outdir = folder_of(study).path if StudyKey.OUTDIR in study.user_attrs else Path()
     return outdir / "report" if outdir.is_absolute() and outdir.is_dir() else Path(f"{study.study_name}-report")
 
@@ -85,7 +87,7 @@ def _write(folder: Path, record: StudyRecord) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     sections = _sections(record)
     written = [folder / PAGE]
-    written[0].write_text(render_page(record, sections, datetime.now()), encoding="utf-8")
+    written[0].write_text(render_page(record, sections, datetime.now()), encoding="utf-8", errors="replace")
     for section in sections:
         if isinstance(section, Figure) and section.drawn:
             written.append(folder / f"{section.name}.png")

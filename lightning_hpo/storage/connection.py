@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,7 +17,7 @@ from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, maske
 from lightning_hpo.exceptions import InputError, StorageAwayError
 from lightning_hpo.terminal.printable import print_line
 
-__all__ = ["NoStudiesError", "connect", "open_storage", "wait_for_connections"]
+__all__ = ["NoStudiesError", "connect", "one_line_errors", "open_storage", "wait_for_connections"]
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
@@ -47,7 +48,7 @@ def open_storage(
         InputError: If the database does not exist or cannot be opened.
         StorageAwayError: If the database has not accepted a connection within `wait_s`.
     """
-    with _one_line_errors(url):
+    with one_line_errors(url):
         if create:
             url.prepare()
             url.create_tables(_optuna_schema)
@@ -87,7 +88,7 @@ def connect(url: DatabaseUrl) -> Iterator[sqlalchemy.Connection]:
     """
     url.require()
     options = _engine_options(url, SQLITE_TIMEOUT_S)
-    with _one_line_errors(url), _engine(url, options) as engine, engine.connect() as connection:
+    with one_line_errors(url), _engine(url, options) as engine, engine.connect() as connection:
         if not sqlalchemy.inspect(connection).has_table("studies"):
             raise NoStudiesError(f"{url.flag}: {url.masked} contains no studies; tune a study first, or name another")
         yield connection
@@ -146,10 +147,15 @@ def _print(line: str) -> None:
 
 
 @contextmanager
-def _one_line_errors(url: DatabaseUrl) -> Iterator[None]:
+def one_line_errors(url: DatabaseUrl) -> Iterator[None]:
     """Raise what the database raises as an `InputError` of one line, without a password."""
     try:
         yield
-    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
-        reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
+    except ValueError as error:  # no JSON: others have written it
+        raise InputError(
+            f"{url.flag}: a value in {url.masked} cannot be read ({type(error).__name__}); restore a backup"
+        ) from error
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+        cause = error.__cause__ or error if isinstance(error, StorageInternalError) else error
+        reason = masked(str(getattr(cause, "orig", None) or cause)).splitlines()[0]
         raise InputError(f"{url.flag}: cannot open {url.masked}: {reason}") from error

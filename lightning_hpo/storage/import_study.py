@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey
-from lightning_hpo.storage.connection import open_storage
+from lightning_hpo.storage.connection import one_line_errors, open_storage
 from lightning_hpo.storage.optuna_private import set_trial_user_attr
+from lightning_hpo.storage.stored_values import require_readable
 from lightning_hpo.storage.studies import StudyDatabase
 
 __all__ = ["import_studies"]
@@ -46,7 +47,10 @@ def import_studies(source: DatabaseUrl, storage: DatabaseUrl, name: str | None =
     if same_file or make_url(source.url) == make_url(storage.url):
         raise InputError(f"--from: {source.masked} is the storage itself; name another database, or --storage")
     with _open_source(source) as opened:
-        names = _names(opened, source, name)
+        with one_line_errors(source):
+            names = _names(opened, source, name)
+            for each in names:
+                require_readable(optuna.load_study(study_name=each, storage=opened))
         database = StudyDatabase(storage)
         existing = [each for each in names if database.find(each) is not None]
         if existing:

@@ -9,9 +9,10 @@ from optuna.trial import FrozenTrial, TrialState
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey
-from lightning_hpo.storage.connection import NoStudiesError, open_storage, wait_for_connections
+from lightning_hpo.storage.connection import NoStudiesError, one_line_errors, open_storage, wait_for_connections
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.storage.stored_values import require_readable
 
 __all__ = ["StudyDatabase", "ranked", "require_tuned"]
 
@@ -35,10 +36,13 @@ class StudyDatabase:
         """Return a study, or None if the database or the study does not exist. Nothing is written."""
         if self.url.is_missing:
             return None
-        try:
-            return optuna.load_study(study_name=name, storage=self._existing())
-        except (KeyError, NoStudiesError):
-            return None
+        with one_line_errors(self.url):
+            try:
+                study = optuna.load_study(study_name=name, storage=self._existing())
+            except (KeyError, NoStudiesError):
+                return None
+            require_readable(study)
+            return study
 
     def load(self, name: str, *, flag: str = "--study") -> optuna.Study:
         """Return a study. Nothing is written.
@@ -46,15 +50,19 @@ class StudyDatabase:
         Raises:
             InputError: If the database or the study does not exist; it names the flag.
         """
-        try:
-            return optuna.load_study(study_name=name, storage=self._existing())
-        except KeyError as error:
-            names = ", ".join(self.names()) or "none"
-            raise InputError(f"{flag} {name}: no such study in {self.url.masked}; there are: {names}") from error
+        with one_line_errors(self.url):
+            try:
+                study = optuna.load_study(study_name=name, storage=self._existing())
+            except KeyError as error:
+                names = ", ".join(self.names()) or "none"
+                raise InputError(f"{flag} {name}: no such study in {self.url.masked}; there are: {names}") from error
+            require_readable(study)
+            return study
 
     def names(self) -> list[str]:
         """Return the names of all studies."""
-        return optuna.get_all_study_names(self._existing())
+        with one_line_errors(self.url):
+            return optuna.get_all_study_names(self._existing())
 
     def create(self, settings: StudySettings, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
         """Create a study, and the database if necessary, or load the study if it exists.

@@ -10,8 +10,9 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import Connection, Float, Select, cast, func, select
 
-from lightning_hpo.exceptions import InputError
+from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.storage.optuna_private import TRIAL_START, models
+from lightning_hpo.storage.stored_values import stored_problem
 
 __all__ = ["StudySummary", "TrialSummary", "study_names", "summarize_study"]
 
@@ -90,7 +91,7 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
         name: Name of the study.
 
     Raises:
-        InputError: If the study does not exist.
+        InputError: If the study does not exist, or a value is not of the type that `tune` stores.
     """
     study_id = connection.scalar(select(models.StudyModel.study_id).where(models.StudyModel.study_name == name))
     if study_id is None:
@@ -99,15 +100,22 @@ def summarize_study(connection: Connection, name: str) -> StudySummary:
     attribute = models.StudyUserAttributeModel
     about = select(attribute.key, attribute.value_json).where(attribute.study_id == study_id)
     counted = select(_Trial.state, func.count()).where(_Trial.study_id == study_id).group_by(_Trial.state)
+    attributes, latest = (
+        {key: json.loads(value) for key, value in connection.execute(about)},
+        _latest(connection, study_id),
+    )
+    problems = [stored_problem(name, attributes)]
+    problems += [stored_problem(name, each.attributes, trial=each.number) for each in latest]
+    raise_problems(next(([problem] for problem in problems if problem), []))
     return StudySummary(
         name=name,
-        about={key: json.loads(value) for key, value in connection.execute(about)},
+        about=attributes,
         counts={row[0]: row[1] for row in connection.execute(counted)},
         best=_best(connection, study_id),
         failures=_failures(connection, study_id),
         collapsed=connection.scalar(_with_attribute(study_id, "collapsed", func.count())) or 0,
         seconds=_seconds(connection, study_id),
-        latest=_latest(connection, study_id),
+        latest=latest,
     )
 
 

@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from lightning_hpo.databases import DatabaseUrl, masked
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.tracking.errors import AWAY, cause_of, reason_of
-from lightning_hpo.tracking.locations import local_path
+from lightning_hpo.tracking.guarded_client import guarded_client
+from lightning_hpo.tracking.locations import local_path, location_problem
 from lightning_hpo.tracking.tracker import deleted_experiment
 
 __all__ = ["check_tracking"]
@@ -68,7 +69,7 @@ def _check_server(url: DatabaseUrl, name: str | None) -> None:
             pass
     except (OSError, ValueError) as error:
         raise InputError(f"{_FLAG}: no server answers at {url.masked}: {error}") from error
-    client = MlflowClient(url.url, url.url)
+    client = guarded_client(url.url)
     try:
         default = _experiment(client, _DEFAULT_EXPERIMENT)
         experiment = None if name is None else client.get_experiment_by_name(name)
@@ -129,6 +130,8 @@ def _check_stored_experiment(url: DatabaseUrl, name: str) -> str | None:
 
 def _check_artifacts(root: str, tracking_uri: str) -> None:
     """Write and delete a small artifact below an artifact location."""
+    if problem := location_problem(root, tracking_uri):
+        raise InputError(f"{_FLAG}: the server at {masked(tracking_uri)} cannot be used: {problem}")
     folder = local_path(root)
     try:
         if folder is not None:

@@ -33,6 +33,7 @@ _INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS")
 _NO_REPLY = (requests.ConnectionError, requests.Timeout, ConnectionError, TimeoutError)
 _ABORTED = "Connection aborted"
 _NO_JSON = "not in a valid JSON format"
+_LONGEST = 500  # a server may send any text
 _OTHER_PAGE = "answered with a page that is not MLflow's; check the address"
 
 
@@ -64,7 +65,8 @@ def reason_of(error: BaseException) -> str:
     text = masked(strerror or str(getattr(error, "orig", None) or error)).strip()
     if _NO_JSON in text or isinstance(error, ParseError):
         return _OTHER_PAGE
-    return next(iter(text.splitlines()), "") or type(error).__name__
+    line = next(iter(text.splitlines()), "") or type(error).__name__
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 @contextmanager

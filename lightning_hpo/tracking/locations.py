@@ -1,15 +1,27 @@
 """Locations of artifacts: paths of this machine, and addresses of artifact stores."""
 
 import contextlib
+import os
 import posixpath
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from lightning_hpo.databases import SQLITE_TIMEOUT_S
-from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, masked
 
-__all__ = ["is_below", "local_path", "relocate"]
+if TYPE_CHECKING:
+    from lightning_hpo.tracking.tracker import Tracker
+
+__all__ = ["is_below", "local_path", "location_problem", "relocate"]
+
+_ROOT = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+_CLOUD = ("s3", "gs", "wasb", "wasbs", "abfss", "r2", "b2", "dbfs")
+"""Schemes of stores whose host and credentials are settings of this machine."""
+_OF_MLFLOW = ("runs", "models")
+"""Schemes that MLflow resolves to another location."""
+_PORTS = {"http": 80, "https": 443}
+_LONGEST_SHOWN = 100
 
 _ARTIFACT_PATHS = (
     ("experiments", "artifact_location"),
@@ -53,7 +65,52 @@ def is_below(location: str, root: str, own_folder: Path | None) -> bool:
     return location.startswith(prefix) and not inside.startswith((".", "/"))
 
 
-def relocate(tracker: Tracker, experiment: str) -> None:
+def location_problem(location: str, tracking_uri: str) -> str:
+    """Return why artifacts at a location that a tracking server names are neither read nor written, or an empty text.
+
+    A server may name itself or a cloud store. It could name any folder of this machine and any other host as well, so
+    these have to be in the location that `MLFLOW_DEFAULT_ARTIFACT_ROOT` names here, as it does for the server.
+
+    Args:
+        location: Path or address of artifacts.
+        tracking_uri: MLflow's database or server. Whoever writes to a database is trusted.
+    """
+    server, place = urlsplit(tracking_uri), urlsplit(location)
+    if server.scheme not in _PORTS or place.scheme in (*_CLOUD, *_OF_MLFLOW):
+        return ""
+    if place.scheme in (*_PORTS, "mlflow-artifacts") and _host(location, tracking_uri) == _host(tracking_uri):
+        return ""
+    root = os.environ.get(_ROOT, "")
+    if root and _is_in(location, root, tracking_uri):
+        return ""
+    kind = "a folder of this machine" if local_path(location) is not None else "another host"
+    return (
+        f"it names {kind} for artifacts, {masked(location)[:_LONGEST_SHOWN]!r}; if it is right to use, set {_ROOT} to "
+        "the address of the server's artifacts"
+    )
+
+
+def _host(location: str, tracking_uri: str = "") -> tuple[str | None, int | None]:
+    """Return host and port of an address; one without a host is at the tracking server."""
+    try:
+        parts = urlsplit(location)
+        named = parts if parts.netloc else urlsplit(tracking_uri)
+        scheme = urlsplit(tracking_uri).scheme if parts.scheme == "mlflow-artifacts" else named.scheme
+        return named.hostname, named.port or _PORTS.get(scheme)
+    except ValueError:  # the port is not a number
+        return None, None
+
+
+def _is_in(location: str, root: str, tracking_uri: str) -> bool:
+    """Return whether a location is a root, or below it."""
+    folder, root_folder = local_path(location), local_path(root)
+    if folder is None or root_folder is None:
+        same_host = _host(location, tracking_uri) == _host(root, tracking_uri)
+        return folder is root_folder is None and same_host and urlsplit(location).scheme == urlsplit(root).scheme
+    return folder.resolve().is_relative_to(root_folder.resolve())
+
+
+def relocate(tracker: "Tracker", experiment: str) -> None:
     """Correct the artifact paths of an experiment whose SQLite file was moved or copied with the artifacts.
 
     MLflow stores absolute paths, and would write to the old place.

@@ -4,7 +4,6 @@ Every call names its run. Nothing here depends on an active run or a current exp
 """
 
 import logging
-import os
 import sqlite3
 import tempfile
 import time
@@ -15,26 +14,21 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
-
-from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, masked
-from lightning_hpo.exceptions import InputError
-
-# Before the import: by default, MLflow tries for minutes to reach a server, and training would wait.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
 import mlflow.entities
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from mlflow.store.entities import PagedList
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from sqlalchemy.exc import SQLAlchemyError
 
+from lightning_hpo.databases import SQLITE_TIMEOUT_S, DatabaseUrl, dumped, masked
+from lightning_hpo.exceptions import InputError
 from lightning_hpo.tracking.batches import allowed_keys, log_each
 from lightning_hpo.tracking.errors import AWAY, ArtifactError, reason_of
+from lightning_hpo.tracking.guarded_client import guarded_client
 
 __all__ = ["AWAY", "NEVER", "PAUSE_S", "Run", "Tracker", "deleted_experiment", "find_entity", "quoted"]
 
@@ -44,6 +38,7 @@ PAUSE_S = 20.0
 _MOST_PARAMS_A_CALL = 100
 _LONGEST_VALUE = 5000
 _PAGE = 1000
+_MOST_PAGES = 1000
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow's web pages show a run under another one."""
 
@@ -106,7 +101,7 @@ class Tracker:
             self._url.create_tables(_mlflow_schema)
             if self.file is None and not self._url.is_server:
                 _connect(self.uri)
-            return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            return guarded_client(self.uri)
         except (OSError, sqlite3.Error, SQLAlchemyError, MlflowException, ImportError) as error:
             raise InputError(f"--study.tracking_uri: cannot open {self._url.masked}: {reason_of(error)}") from error
 
@@ -114,7 +109,12 @@ class Tracker:
         """Return the id of the experiment of that name; create the experiment if it is missing.
 
         Without a server, artifacts are stored next to an SQLite file, or else below the current folder.
+
+        Raises:
+            InputError: If the experiment is in MLflow's trash, or its name would be a path to another folder.
         """
+        if self.artifacts is not None and "/" in name:
+            raise InputError(f"experiment {name}: its name is no folder name, so it has no folder for its artifacts")
         location = None if self.artifacts is None else str(self.artifacts / name)
         return self.find_experiment(name) or self.client.create_experiment(name, artifact_location=location)
 
@@ -287,6 +287,8 @@ def _pages(search: Callable[..., PagedList[_Entity]]) -> Iterator[PagedList[_Ent
             return
         if page.token in tokens:
             raise MlflowException(f"answered with the same page again: {page.token}")
+        if len(tokens) == _MOST_PAGES:
+            raise MlflowException(f"it sends more than {_MOST_PAGES} pages")
         tokens.append(page.token)
 
 

@@ -87,7 +87,7 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     if has_config(folder):
         return path
     text = logged_config(study, trial, tracker)
-    copy = Path(f"{study.study_name}-trial_{trial.number}.yaml")
+    copy = Path(f"{study.study_name.replace('/', '_')}-trial_{trial.number}.yaml")
     try:
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
             with copy.open("x", encoding="utf-8") as file:

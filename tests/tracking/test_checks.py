@@ -100,7 +100,9 @@ def test_server_that_closes_the_connection_of_an_upload_is_not_said_to_be_silent
     assert "cannot be written to mlflow-artifacts:/1: closed the connection without an answer; correct" in line
 
 
-def test_artifact_folder_of_this_machine_that_cannot_be_written_is_refused() -> None:
+def test_artifact_folder_of_this_machine_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "it names a folder of this machine" in _answer(FakeMLflow(location="/proc/mlruns/1"))
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "/proc/mlruns")
     assert "artifacts cannot be written to /proc/mlruns/1: " in _answer(FakeMLflow(location="/proc/mlruns/1"))
 
 
