@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 __all__ = ["RecordTrial", "Recorder", "moments", "restore"]
 
 _CONTENTS, _NAMES = "contents", "names.json"
+_PATH = "/"  # no file has this name
 
 
 class Recorder:
@@ -38,10 +39,11 @@ class Recorder:
     def __init__(self, root: Path, databases: Sequence[Path], kept: Path, most: int = 10_000, every: int = 1) -> None:
         self._root, self._databases, self._kept, self._most = root, databases, kept, most
         self._every, self._seen = every, 0
-        self._synced = kept / "synced"
+        self._synced, self._held = kept / "synced", kept / "held"
         self._fsync, self._replace = os.fsync, os.replace
         if not self._synced.exists():  # what is there already was written long ago
             (self._synced / _CONTENTS).mkdir(parents=True)
+            self._held.mkdir()
             for path in [root, *root.rglob("*")] if root.exists() else []:
                 self._note(path)
 
@@ -69,7 +71,7 @@ class Recorder:
         """Note that a file or a folder is on the disk as it is now."""
         inode = path.stat().st_ino
         if path.is_dir():
-            names = {}
+            names: dict[str, Any] = {_PATH: str(path.resolve())}
             for each in path.iterdir():
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     names[each.name] = each.stat().st_ino
@@ -78,6 +80,9 @@ class Recorder:
             target = self._synced / _CONTENTS / str(inode)
             shutil.copyfile(path, target.with_suffix(".new"))
             target.with_suffix(".new").rename(target)  # earlier moments hold links to the old content
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                # As long as this link is there, no other file gets the inode.
+                os.link(path.resolve(), self._held / str(inode))
 
     def _recorded_replace(self, source: Any, target: Any) -> None:
         with self._alone():
@@ -102,6 +107,7 @@ class Recorder:
             shutil.rmtree(old)
         last = int(earlier[-1].name.removeprefix("moment_")) if earlier else -1
         folder = self._kept / f"moment_{last + 1:05}"
+        self._forget_removed()
         shutil.copytree(self._synced / _CONTENTS, folder / "synced" / _CONTENTS, copy_function=os.link)
         for names in self._synced.glob("*.json"):
             shutil.copyfile(names, folder / "synced" / names.name)
@@ -109,6 +115,14 @@ class Recorder:
         for database in self._databases:
             if database.exists():
                 _copy(database, folder / database.name)
+
+    def _forget_removed(self) -> None:
+        """Forget the names that were synced of a folder whose inode another one has got since."""
+        for path in self._root.rglob("*/"):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                names = self._synced / f"{path.stat().st_ino}.json"
+                if names.exists() and json.loads(names.read_text(encoding="utf-8"))[_PATH] != str(path.resolve()):
+                    names.unlink()
 
 
 class RecordTrial(Callback):
@@ -157,6 +171,7 @@ def restore(moment: Path, root: Path, databases: Sequence[Path], *, with_names: 
         """Create what the folder with this inode held."""
         names = synced / f"{inode}.json"
         kept: dict[str, int] = json.loads(names.read_text(encoding="utf-8")) if names.exists() else {}
+        kept.pop(_PATH, None)
         paths = {Path(path).name: path for path in now if path != "." and str(Path(path).parent) == place}
         if with_names:
             kept = {name: now[path][0] for name, path in paths.items()}

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 
 from lightning_hpo.study.reconciliation import Reconciliation
+from lightning_hpo.study_folder import write_whole
 from lightning_hpo.tracking.tracker import Tracker
 from scripts.power_cut import Recorder, moments, restore
 from tests.study_sandbox import CONFIG, StudySandbox
@@ -57,3 +59,30 @@ def test_study_resumes_after_a_power_cut(sandbox: StudySandbox, tmp_path: Path) 
         study = optuna.load_study(study_name="cut", storage=sandbox.storage)
         tracker = Tracker(sandbox.tracking_uri)
         assert Reconciliation(study, tracker, alive=False).run(dry_run=True) == [], moment
+
+
+@pytest.mark.parametrize("with_names", [False, True])
+def test_removed_file_does_not_get_the_content_of_another(tmp_path: Path, with_names: bool) -> None:
+    """The file system may give the inode of a removed file to a new one."""
+    root, kept = tmp_path / "root", tmp_path / "kept"
+    root.mkdir()
+    recorder = Recorder(root, [], kept)
+    recorder.install()
+    try:
+        for number in range(20):
+            write_whole(root / f"f{number}", f"content {number}")
+            if number % 2:
+                (root / f"f{number - 1}").unlink()
+    finally:
+        recorder.remove()
+    found = moments(kept)
+    assert len(found) >= 60
+    restored = set()
+    for moment in found:
+        restore(moment, root, [], with_names=with_names)
+        for path in root.iterdir():
+            number = path.name.removeprefix("f").removesuffix(".partial")
+            text = path.read_text(encoding="utf-8")
+            assert text.strip("\0") in ("", f"content {number}"), path.name
+            restored.add(text)
+    assert len(restored) >= 20
