@@ -1,9 +1,7 @@
 """Last steps of a refit: print the scores, score the winner on the test split once, and record the result."""
 
 import json
-import math
 import time
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -13,7 +11,7 @@ from lightning_hpo.agents.baselines import baselines_of
 from lightning_hpo.agents.post_scores import PostScores, score_of, write_post_scores
 from lightning_hpo.callbacks.checkpoint_files import is_whole
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.refit.intervals import Estimate, estimate
+from lightning_hpo.refit.intervals import estimate
 from lightning_hpo.refit.result import RefitResult
 from lightning_hpo.refit.summary import print_candidates, print_test_score
 from lightning_hpo.storage.attributes import folder_of
@@ -112,13 +110,7 @@ def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:
         leads = {
             name: estimate([[scores]], [[each]]) for name, each in baselines.items() if isinstance(each, PostScores)
         }
-        found["interval"] = _plain(estimate([[scores]]))
-        found["leads"] = {name: _plain(each) for name, each in leads.items()}
+        own = estimate([[scores]])
+        found |= {"interval": own.as_json()} if own is not None else {}
+        found |= {"leads": {name: each.as_json() for name, each in leads.items() if each is not None}}
     pipe.send(found)
-
-
-def _plain(found: Estimate | None) -> dict[str, Any] | None:
-    """Return an estimate as JSON values."""
-    if found is None:
-        return None
-    return {name: value for name, value in asdict(found).items() if not math.isnan(value)}

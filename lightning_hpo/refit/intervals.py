@@ -10,8 +10,9 @@ epoch is chosen on four fifths of the posts and scored on the others, for each f
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,15 @@ class Estimate:
         freedom = 1 / sum((part / total) ** 2 / degrees for part, degrees in parts) if total else 1.0
         half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, freedom)) * math.sqrt(total)
         return cls(mean, std, mean - half, mean + half, count, posts)
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> "Estimate":
+        """Return the estimate that `as_json` has written."""
+        return cls(**{"std": math.nan, "low": math.nan, "high": math.nan, **values})
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values by name, without NaN, which JSON does not have."""
+        return {name: value for name, value in asdict(self).items() if not math.isnan(value)}
 
     @property
     def excludes_zero(self) -> bool:

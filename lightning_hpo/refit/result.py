@@ -122,7 +122,7 @@ class RefitResult:
             "candidates": [self._as_dict(each) for each in self.ranked],
             "difference": asdict(compare(*self.ranked[:2])) if len(self.ranked) > 1 else None,
             "winner": self.winner.trial,
-            "leads": {name: asdict(each) for name, each in self.leads.items()},
+            "leads": {name: each.as_json() for name, each in self.leads.items()},
             "test": self.tested,
         }
 

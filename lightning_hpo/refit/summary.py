@@ -38,10 +38,10 @@ def print_test_score(result: RefitResult) -> None:
     score = f"{name} {score_text(value)}" if value is not None else f"the model logs no {name}"
     trial, seed = tested["params"][TRIAL], tested["params"][SEED]
     within = tested.get("interval") if result.monitor == BASELINE_METRIC else None
-    interval = f", 95 % interval {_range(Estimate(**within))}" if within and "low" in within else ""
+    interval = f", 95 % interval {_range(Estimate.of_json(within))}" if within and "low" in within else ""
     print_line(f"test split, scored once: {score}{interval} (trial {trial}, seed {seed}, which has the median score)")
     if tested["constant_answers"] and result.monitor == BASELINE_METRIC:
-        leads = {name: Estimate(**each) for name, each in (tested.get("leads") or {}).items() if each and "low" in each}
+        leads = {name: Estimate.of_json(each) for name, each in tested.get("leads", {}).items() if "low" in each}
         print_line(f"baselines on the test split: {_baselines(tested['constant_answers'], leads)}")
     if trial != result.winner.trial:
         print("the winner has changed since, with more seeds; refit does not score the test split again")

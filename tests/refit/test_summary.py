@@ -1,6 +1,5 @@
 """Printed lines of a refit, for studies in memory."""
 
-import math
 from typing import Any
 
 import optuna
@@ -72,8 +71,8 @@ def test_test_score_of_an_earlier_winner_is_kept(capsys: pytest.CaptureFixture[s
     assert result.median_trial.number == 2
     print_test_score(result)
     assert capsys.readouterr().out.startswith("test split: not used; without --no-test")
-    interval = {"mean": 0.6, "low": 0.5, "high": 0.7, "std": math.nan, "count": 1, "posts": 90}
-    lead = {"mean": 0.2, "low": -0.1, "high": 0.5, "std": math.nan, "count": 1, "posts": 90}
+    interval = {"mean": 0.6, "low": 0.5, "high": 0.7, "count": 1, "posts": 90}
+    lead = {"mean": 0.2, "low": -0.1, "high": 0.5, "count": 1, "posts": 90}
     found = {"metrics": {"test_metric": 0.6}, "constant_answers": {"always met": 0.4, "never met": 0.5}}
     result.set_tested(result.study.trials[3], {**found, "interval": interval, "leads": {"always met": lead}})
     print_test_score(result)
