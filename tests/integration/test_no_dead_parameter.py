@@ -169,7 +169,7 @@ class AgentSandbox:
         data["annotations"] = str(place.folder / data["annotations"])
         data["posts"] = str(_with_long_posts(place.folder / data["posts"]))
         given["model"]["init_args"]["name"] = place.encoder("roberta-base")
-        given["trainer"] |= {"max_epochs": 1, "limit_train_batches": BATCHES, "limit_val_batches": 2, "callbacks": None}
+        given["trainer"] |= {"max_epochs": 1, "limit_train_batches": BATCHES, "limit_val_batches": 4, "callbacks": None}
         self.config = AgentCLI(given, instantiate=False).values
         space = shipped_space(agent)
         space["model.optim.name"]["choices"].remove("adamw_8bit")
