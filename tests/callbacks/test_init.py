@@ -14,6 +14,8 @@ def test_package_exports_every_callback() -> None:
         "Interruption",
         "MLflowMetrics",
         "MLflowModelCheckpoint",
+        "PatientEarlyStopping",
+        "PostScoresRecord",
         "PredictionWriter",
         "ProgressReport",
         "PruningCallback",
