@@ -86,7 +86,7 @@ class Sender:
                 if not self._changed.wait_for(lambda: not self._working, min(_WAIT_S, left)) and on_wait is not None:
                     on_wait(len(self._due))
             self._draining = False
-            return self._error is None and not self._held and not self._due
+            return self._error is None and not (self._held or self._due or self._busy)
 
     @property
     def problem(self) -> str:
