@@ -1,5 +1,8 @@
 """Cost of a study, and what pruning saved."""
 
+import math
+import re
+
 from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.report.outcomes import NAMES
@@ -10,6 +13,7 @@ from lightning_hpo.tracking.tracker import Run
 
 __all__ = ["cost", "pruning", "savings"]
 
+_NUMBER, _COUNT = re.compile("[0-9]{1,9}"), re.compile("[1-9][0-9]{0,8}")
 _NO_RUN = Run("", "", {})
 
 
@@ -29,13 +33,16 @@ def _planned_epochs(run: Run, longest: int) -> int:
     """Return the number of validated epochs in the trial's config, or else those of the longest trial."""
     epochs = run.params.get("trainer.max_epochs", "")
     every = run.params.get("trainer.check_val_every_n_epoch", "1")
-    return int(epochs) // int(every) if epochs.isdigit() and every.isdigit() and every != "0" else longest
+    # Anybody who can write to MLflow can set a parameter.
+    return int(epochs) // int(every) if _NUMBER.fullmatch(epochs) and _COUNT.fullmatch(every) else longest
 
 
 def _seconds_per_epoch(trial: FrozenTrial, run: Run) -> float:
     """Return the training time per epoch; loading data and weights is excluded, since it happens once."""
     trained = len(trial.intermediate_values)
-    return max(0.0, seconds_of(trial) - run.metrics.get("startup_s", 0.0)) / trained if trained else 0.0
+    startup = run.metrics.get("startup_s", 0.0)
+    startup = max(0.0, startup) if math.isfinite(startup) else 0.0
+    return max(0.0, seconds_of(trial) - startup) / trained if trained else 0.0
 
 
 def pruning(record: StudyRecord) -> Table:

@@ -1,6 +1,7 @@
 """Reconciliation: find where the two databases and the trial folders disagree, and repair it."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from lightning_hpo.trial.outcome import RUN_STATUS, Outcome, OutcomeKind, load_o
 
 __all__ = ["Reconciliation", "reconcile"]
 
+_NUMBER = re.compile("[0-9]{1,9}")  # anybody who can write to MLflow can set a tag
 _OPEN_STATUSES = tuple(RUN_STATUS[state] for state in (TrialState.RUNNING, TrialState.WAITING))
 
 
@@ -202,7 +204,7 @@ class Reconciliation:
 
     def _is_left_over(self, run: Run, trials: list[FrozenTrial], unknown: set[int]) -> bool:
         own, tags = self._study.user_attrs.get(StudyKey.ID), run.tags
-        if own is None or tags.get(StudyKey.ID) != own or not tags.get("optuna_trial", "").isdigit():
+        if own is None or tags.get(StudyKey.ID) != own or not _NUMBER.fullmatch(tags.get("optuna_trial", "")):
             return False
         number = int(tags["optuna_trial"])
         # While a process tunes the study, a new run may not be stored with its trial yet.

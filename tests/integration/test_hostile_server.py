@@ -31,7 +31,7 @@ from tests.study_sandbox import CONFIG, StudySandbox
 
 Lie = Callable[[Request, Answer], Answer]
 
-_LIES = int(os.environ.get("LIES", "40"))
+_LIES = int(os.environ.get("LIES", "16"))
 """Changed fields for each command of the sweep; as many as there are for a longer run are set in the environment."""
 _LIMIT_S = 60
 _ESCAPE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -287,9 +287,13 @@ def test_no_answer_that_is_not_of_mlflow_harms_a_command(
         assert code == 0 or "MLflow" in shown or "--study.tracking_uri" in shown
 
 
-@pytest.mark.parametrize("name", ["reconcile", "reproduce", "report", "register"])
-@pytest.mark.parametrize("status", [301, 307])
-def test_redirect_to_another_host_is_not_followed(victim: Victim, trap: Trap, name: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "status"), [("reconcile", 301), ("reproduce", 302), ("report", 307), ("register", 308)]
+)
+def test_redirect_to_another_host_is_not_followed(
+    victim: Victim, trap: Trap, name: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_hpo.report.write._write", _one_page)
     location = f"http://127.0.0.1:{trap.port}/api/2.0/mlflow/experiments/get"
     _, shown = victim.run(name, lambda request, answer: Answer(status, b"", {"Location": location}))
     assert "redirects" in shown or "not available" in shown
@@ -298,18 +302,76 @@ def test_redirect_to_another_host_is_not_followed(victim: Victim, trap: Trap, na
 
 def test_pages_without_an_end_are_an_error(victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_hpo.tracking.tracker._MOST_PAGES", 20)
-    pages = itertools.count()
+    pages, first = itertools.count(), list[Answer]()
 
     def lie(request: Request, answer: Answer) -> Answer:
         if "search" not in request.path:
             return answer
-        return replace(
-            answer, body=json.dumps(json.loads(answer.body) | {"next_page_token": f"{next(pages)}"}).encode()
-        )
+        first.append(answer)
+        document = json.loads(first[0].body) | {"next_page_token": f"page {next(pages)}"}
+        return replace(first[0], body=json.dumps(document).encode())
 
     code, shown = victim.run("reconcile", lie)
     assert code == 1
     assert "more than 20 pages" in shown
+
+
+# --- Runs that are not what they say. ---
+
+
+def _claims(*changes: dict[str, Any], twice: bool = False) -> Lie:
+    """Return a lie: the runs of a search, and one more for each change of their tags, with another id or the same."""
+
+    def lie(request: Request, answer: Answer) -> Answer:
+        if not request.path.endswith("/runs/search"):
+            return answer
+        document = json.loads(answer.body)
+        [*runs] = document.get("runs", [])
+        for number, change in enumerate(changes):
+            more = json.loads(json.dumps(runs[:1]))
+            for run in more:
+                tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]} | change
+                run["data"]["tags"] = [{"key": key, "value": value} for key, value in tags.items()]
+                if not twice:
+                    run["info"] |= {"run_id": f"{number:032}", "run_uuid": f"{number:032}"}
+            runs += more
+        return replace(answer, body=json.dumps(document | {"runs": runs}).encode())
+
+    return lie
+
+
+_TRIALS = ["0", "7", "-1", "1.0", "\u00b2", "\u0663", "9" * 5000, "", " 0", "0\n", "nan", "../0"]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("name", ["reconcile", "report"])
+def test_runs_that_claim_to_be_of_the_study(
+    victim: Victim, name: str, twice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_hpo.report.write._write", _one_page)
+    kept = [path.read_bytes() for path in sorted(victim.own.rglob("best.ckpt"))]
+    lies = _claims(*({"optuna_trial": text} for text in _TRIALS), {"study_id": "another"}, twice=twice)
+    code, shown = victim.run(name, lies)
+    assert code in (0, 1)
+    assert kept == [path.read_bytes() for path in sorted(victim.own.rglob("best.ckpt"))]
+    # Only runs that name an existing number of this study are moved to the trash, and none of a trial.
+    assert not twice or "moved to MLflow's trash" not in shown
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "", "x", "-1e308", None])
+def test_version_whose_tags_others_have_changed_is_not_replaced(victim: Victim, value: str | None) -> None:
+    def lie(request: Request, answer: Answer) -> Answer:
+        if "registered-models/alias" not in request.path or request.method != "GET":
+            return answer
+        document = json.loads(answer.body)
+        version = document["model_version"] | {"version": "99"}
+        version["tags"] = [tag for tag in version["tags"] if tag["key"] != "value"]
+        version["tags"] += [] if value is None else [{"key": "value", "value": value}]
+        return replace(answer, body=json.dumps({"model_version": version}).encode())
+
+    code, shown = victim.run("register", lie)
+    assert code == 0
+    assert ("production is not moved" in shown) is (value != "-1e308")
 
 
 # --- Places of artifacts. ---
@@ -361,7 +423,6 @@ _LISTINGS: list[list[dict[str, Any]]] = [
     [{"path": "/elsewhere/.bashrc", "is_dir": False, "file_size": 1}],
     [{"path": "data/../../../elsewhere/new", "is_dir": True}],
     [{"path": "%2e%2e/%2e%2e/new", "is_dir": False, "file_size": 1}],
-    [{"path": "deeper", "is_dir": True}, {"path": "wider", "is_dir": True}],
     [{"path": "MLmodel", "is_dir": False, "file_size": 2**80}] * 3,
     [{"path": None}],
 ]

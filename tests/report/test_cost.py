@@ -29,7 +29,18 @@ def test_planned_epochs_come_from_the_config_and_startup_is_excluded() -> None:
     assert seconds == pytest.approx(8 * 8.0)
 
 
-@pytest.mark.parametrize("epochs", ["-1", "None"])
+@pytest.mark.parametrize("startup", [float("nan"), float("inf"), float("-inf"), -1e308])
+def test_startup_that_cannot_be_is_left_out(startup: float) -> None:
+    assert savings(_record({1: Run("1", "KILLED", {}, {}, {"startup_s": startup})}))[1] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("every", ["0", "00", "\u00b2", "", "9" * 5000])
+def test_validation_interval_that_is_no_number_is_left_out(every: str) -> None:
+    params = {"trainer.max_epochs": "20", "trainer.check_val_every_n_epoch": every}
+    assert savings(_record({1: Run("1", "KILLED", {}, params)}))[0] == 6
+
+
+@pytest.mark.parametrize("epochs", ["-1", "None", "\u00b2", "9" * 5000])
 def test_without_max_epochs_the_longest_trial_counts(epochs: str) -> None:
     assert savings(_record({1: Run("1", "KILLED", {}, {"trainer.max_epochs": epochs})}))[0] == 6
 
