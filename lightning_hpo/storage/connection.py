@@ -48,7 +48,7 @@ def open_storage(
         InputError: If the database does not exist or cannot be opened.
         StorageAwayError: If the database has not accepted a connection within `wait_s`.
     """
-    with one_line_errors(url):
+    with _opening_errors(url):
         if create:
             url.prepare()
             url.create_tables(_optuna_schema)
@@ -148,14 +148,26 @@ def _print(line: str) -> None:
 
 @contextmanager
 def one_line_errors(url: DatabaseUrl) -> Iterator[None]:
-    """Raise what the database raises as an `InputError` of one line, without a password."""
+    """Raise what reading a database raises as an `InputError` of one line, without a password."""
     try:
-        yield
+        with _opening_errors(url):
+            yield
     except ValueError as error:  # no JSON: others have written it
         raise InputError(
             f"{url.flag}: a value in {url.masked} cannot be read ({type(error).__name__}); restore a backup"
         ) from error
-    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
-        cause = error.__cause__ or error if isinstance(error, StorageInternalError) else error
-        reason = masked(str(getattr(cause, "orig", None) or cause)).splitlines()[0]
-        raise InputError(f"{url.flag}: cannot open {url.masked}: {reason}") from error
+    except StorageInternalError as error:
+        raise InputError(_cannot_open(url, error.__cause__ or error)) from error
+
+
+@contextmanager
+def _opening_errors(url: DatabaseUrl) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error, SQLAlchemyError, ImportError, RuntimeError) as error:
+        raise InputError(_cannot_open(url, error)) from error
+
+
+def _cannot_open(url: DatabaseUrl, error: BaseException) -> str:
+    reason = masked(str(getattr(error, "orig", None) or error)).splitlines()[0]
+    return f"{url.flag}: cannot open {url.masked}: {reason}"
