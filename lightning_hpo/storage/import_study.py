@@ -98,9 +98,8 @@ def _open(opened: DatabaseUrl, source: DatabaseUrl) -> RDBStorage:
     """Open the source or its copy; errors name the source."""
     try:
         return open_storage(opened, create=False)
-    except InputError as error:
-        # OptunaError: a database from before Optuna stored its version
-        if not isinstance(error.__cause__, OptunaError) and "storage upgrade" not in str(error):
+    except (InputError, OptunaError) as error:  # OptunaError: a database from before Optuna stored its version
+        if isinstance(error, InputError) and "storage upgrade" not in str(error):
             raise InputError([line.replace(opened.url, source.masked) for line in error.problems]) from error
         raise InputError(
             f"--from: {source.masked} was written by an older Optuna; copy it, run `optuna storage upgrade --storage "
