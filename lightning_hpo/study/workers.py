@@ -6,7 +6,6 @@ import faulthandler
 import math
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import tempfile
@@ -362,7 +361,8 @@ def _has_exited(server: int) -> bool:
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([handle], [], [], 1.0)[0])
+        # Not `select`, which takes no number above 1,023: a command with many databases has more files open.
+        return bool(connection.wait([handle], timeout=1.0))
     finally:
         os.close(handle)
 

@@ -25,6 +25,8 @@ from lightning_hpo.tracking.tracker import deleted_experiment
 
 __all__ = ["check_tracking"]
 
+_SERVED = "mlflow-artifacts:/"
+
 _FLAG = "--study.tracking_uri"
 _PORTS = {"http": 80, "https": 443}
 _ANSWER_S = 10
@@ -80,8 +82,26 @@ def _check_server(url: DatabaseUrl, name: str | None) -> None:
     if experiment is not None and experiment.lifecycle_stage != LifecycleStage.ACTIVE:
         raise InputError(deleted_experiment(name, experiment.experiment_id))
     _check_logged_models(client, url, experiment or default)
-    if found := experiment or default:
-        _check_artifacts(str(found.artifact_location), url.url)
+    if experiment is not None:
+        _check_artifacts(str(experiment.artifact_location), url.url)
+    elif default is not None:
+        _check_artifacts(_place_of_new(default, url.url), url.url)
+
+
+def _place_of_new(default: Experiment, tracking_uri: str) -> str:
+    """Return where a server stores the artifacts of a new experiment, as far as can be known: where it has the default.
+
+    Its database may have been used without a server before. Then the default experiment has a folder, and a new one has
+    the artifacts of the server, if it serves any.
+    """
+    place = str(default.artifact_location)
+    if not location_problem(place, tracking_uri):
+        return place
+    try:
+        get_artifact_repository(_SERVED, tracking_uri).list_artifacts()
+    except Exception:  # noqa: BLE001 - whatever the answer is, the server does not serve artifacts
+        return place
+    return _SERVED
 
 
 def _experiment(client: MlflowClient, identifier: str) -> Experiment | None:
