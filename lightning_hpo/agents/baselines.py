@@ -71,7 +71,7 @@ def similar_sentence(data: BaselineData) -> PostScores:
 
     The similarity below which the answer is "no evidence" is fitted to the training split.
     """
-    train = list(_first_posts(data.train, _MOST_POSTS // 10))
+    train = list(_some_posts(data.train, _MOST_POSTS // 10))
     posts = {pair.post_id: data.posts[pair.post_id] for pair in train}
     sentences = [text[start:end] for text in posts.values() for start, end in sentence_ranges(text)]
     vectorizer = _vectorizer([*sentences, *data.criteria.values()], stop_words="english")
@@ -97,7 +97,7 @@ def _vectorizer(texts: Sequence[str], **settings: Any) -> Any:
         return TfidfVectorizer(sublinear_tf=True, analyzer="char").fit(texts)
 
 
-def _first_posts(pairs: PairTable, most: int) -> PairTable:
+def _some_posts(pairs: PairTable, most: int) -> PairTable:
     """Return the pairs of some posts, drawn by their keys."""
     rows = np.unique(pairs.rows)
     if len(rows) <= most:
@@ -108,7 +108,7 @@ def _first_posts(pairs: PairTable, most: int) -> PairTable:
 
 def _labels(pairs: PairTable, most: int | None = None) -> tuple[NDArray[np.float64], list[str]]:
     """Return labels [posts, criteria], NaN for a pair that is not in the table, and the ids of the posts."""
-    pairs = pairs if most is None else _first_posts(pairs, most)
+    pairs = pairs if most is None else _some_posts(pairs, most)
     rows, places = np.unique(pairs.rows, return_inverse=True)
     labels = np.full((len(rows), len(pairs.criteria)), np.nan)
     labels[places, pairs.columns] = pairs.met

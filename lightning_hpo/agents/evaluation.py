@@ -138,7 +138,7 @@ class EvaluatedModule(LightningModule):
 class ExactMetric(Metric):
     """Metric whose states keep their type when a module is converted to another precision.
 
-    In bf16, a mean stops to change after some hundreds of batches.
+    In bf16, a mean stops changing after some hundreds of batches.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ()) -> Self:

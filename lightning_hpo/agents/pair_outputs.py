@@ -1,14 +1,12 @@
 """Outputs of an evaluation by pair: what tells a model that computes a little differently from another model."""
 
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hpo.study_folder import write_whole
+from lightning_hpo.agents.arrays import read_arrays, write_arrays
 
 __all__ = ["PairOutputs"]
 
@@ -32,18 +30,13 @@ class PairOutputs:
 
     def save(self, path: Path) -> None:
         """Write the outputs to a file, which holds no text."""
-        content = io.BytesIO()
-        np.savez_compressed(content, keys=self.keys, log_odds=self.log_odds)
-        write_whole(path, lambda file: file.write(content.getvalue()))
+        write_arrays(path, {"keys": self.keys, "log_odds": self.log_odds})
 
     @classmethod
     def load(cls, path: Path) -> "PairOutputs | None":
         """Read outputs; None if the file is missing or damaged."""
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-                return cls(found["keys"], found["log_odds"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+        found = read_arrays(path)
+        return None if found is None or found.keys() != {"keys", "log_odds"} else cls(**found)
 
     def difference(self, other: "PairOutputs", *, is_16_bit: bool) -> str:
         """Return how other outputs differ by more than the precision explains, or an empty text.

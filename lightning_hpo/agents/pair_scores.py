@@ -38,9 +38,10 @@ class PairScores(PairMetric):
 
     Args:
         policy: How the threshold is chosen.
-        decision: Decision for all pairs, as on the test split; None for one by the policy. The attribute can be
-            changed until `compute`.
         kwargs: Arguments of `torchmetrics.Metric`.
+
+    Attributes:
+        decision: Decision for all pairs; None for cross-fitted ones. It can be set until `compute`.
     """
 
     is_differentiable = False

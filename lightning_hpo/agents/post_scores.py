@@ -1,8 +1,6 @@
 """Scores by post: the sums from which a metric over any selection of posts follows."""
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_hpo.study_folder import write_whole
+from lightning_hpo.agents.arrays import read_arrays, write_arrays
 
 __all__ = ["FORMULAS", "PostScores", "Sums", "read_post_scores", "score_of", "text_keys", "write_post_scores"]
 
@@ -116,18 +114,16 @@ def write_post_scores(path: Path, scores: Mapping[str, PostScores]) -> None:
     arrays: dict[str, NDArray[Any]] = {"names": np.array(list(scores), dtype=np.str_)}
     for place, each in enumerate(scores.values()):
         arrays |= {f"keys_{place}": each.keys, f"sums_{place}": each.sums, f"formula_{place}": np.array(each.formula)}
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-    write_whole(path, lambda file: file.write(content.getvalue()))
+    write_arrays(path, arrays)
 
 
 def read_post_scores(path: Path) -> dict[str, PostScores]:
     """Read what `write_post_scores` has written; nothing if the file is missing or damaged."""
+    found = read_arrays(path) or {"names": np.array([])}
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-            return {
-                str(name): PostScores(found[f"keys_{place}"], found[f"sums_{place}"], str(found[f"formula_{place}"]))
-                for place, name in enumerate(found["names"])
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {
+            str(name): PostScores(found[f"keys_{place}"], found[f"sums_{place}"], str(found[f"formula_{place}"]))
+            for place, name in enumerate(found["names"])
+        }
+    except KeyError:
         return {}

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class MLflowModelCheckpoint(ModelCheckpoint):
-    """Saves weights and outputs of the best epoch, and logs them to MLflow as a model when training has finished.
+    """Saves weights and outputs of the best epoch, and logs its model to MLflow when training has finished.
 
     It compares each epoch with the best so far, also after a resume. MLflow's own callback compares with the last epoch
     and can overwrite the best (mlflow issue 12981).

@@ -228,7 +228,7 @@ def _one_page(folder: Path, record: Any) -> list[Path]:
 
 
 class Trap:
-    """Another host, which nobody should call."""
+    """Another host, which no command may call."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))

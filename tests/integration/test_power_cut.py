@@ -81,8 +81,8 @@ def test_removed_file_does_not_get_the_content_of_another(tmp_path: Path, with_n
     for moment in found:
         restore(moment, root, [], with_names=with_names)
         for path in root.iterdir():
-            number = path.name.removeprefix("f").removesuffix(".partial")
+            own = path.name.removeprefix("f").removesuffix(".partial")
             text = path.read_text(encoding="utf-8")
-            assert text.strip("\0") in ("", f"content {number}"), path.name
+            assert text.strip("\0") in ("", f"content {own}"), path.name
             restored.add(text)
     assert len(restored) >= 20
