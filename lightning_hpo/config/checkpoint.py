@@ -16,6 +16,8 @@ __all__ = ["check_checkpoint", "check_path"]
 _WHERE = "`fit` saves checkpoints/best.ckpt in its log folder, and `tune` OUTDIR/STUDY/trial_N/best.ckpt"
 # Words that Lightning resolves itself. In a new process, none of them names a checkpoint of an earlier training.
 _WORDS_OF_FIT = ("last", "registry")
+_EXTRA_STATE = "_extra_state"
+"""End of the keys of what modules save besides tensors (`torch.nn.Module.get_extra_state`), in any form."""
 _RESUMED = ("optimizer_states", "loops")
 
 
@@ -71,7 +73,9 @@ def _difference(saved: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         "it lacks {} tensors of the model": len(own.keys() - saved.keys()),
         "the model lacks {} of its tensors": len(saved.keys() - own.keys()),
         "{} tensors have another shape": sum(
-            getattr(own[key], "shape", None) != getattr(saved[key], "shape", None) for key in own.keys() & saved.keys()
+            getattr(own[key], "shape", None) != getattr(saved[key], "shape", None)
+            for key in own.keys() & saved.keys()
+            if not key.endswith(_EXTRA_STATE)
         ),
     }
     return ", ".join(text.format(count) for text, count in counts.items() if count)

@@ -52,6 +52,24 @@ def test_weights_are_enough_unless_a_training_is_resumed(tmp_path: Path) -> None
         check_checkpoint(path, ForeignModule(), resumes=True)
 
 
+class _Fitted(ForeignModule):
+    """Module that saves a text, as bytes."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__()
+        self.text = text
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(list(self.text), dtype=torch.uint8)
+
+
+def test_extra_state_may_have_another_shape(tmp_path: Path) -> None:
+    path = _saved(tmp_path, state_dict=_Fitted(b"fitted").state_dict())
+    check_checkpoint(path, _Fitted(b"not yet"), resumes=False)
+    with pytest.raises(InputError, match="the model lacks 1 of its tensors"):
+        check_checkpoint(path, ForeignModule(), resumes=False)
+
+
 def test_checkpoint_of_another_size_or_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is of another model: 3 tensors have another shape"):
         check_checkpoint(_saved(tmp_path), ForeignModule(hidden=8), resumes=False)
