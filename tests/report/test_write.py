@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+import lightning_hpo
 from lightning_hpo.cli import main
 from lightning_hpo.report.write import write_report
 from lightning_hpo.storage.attributes import TrialKey
@@ -157,6 +158,7 @@ def test_missing_package_is_a_one_line_error_with_the_extra(
     package: str, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     make_study(storage_url, [], {})
+    monkeypatch.setattr("lightning_hpo.report", lightning_hpo.report)  # an import of the package anew replaces it
     for name in [name for name in sys.modules if name.startswith(("lightning_hpo.report", package))]:
         monkeypatch.delitem(sys.modules, name)
     blocked: Any = None
