@@ -15,12 +15,14 @@ from lightning_hpo.agents.baselines import BaselineData, linear_words
 from lightning_hpo.agents.calibration import ThresholdPolicy
 from lightning_hpo.agents.evaluation import Batch, mean_metric
 from lightning_hpo.agents.losses import row_loss
-from lightning_hpo.agents.network.heads import CriteriaHead, WindowHead
+from lightning_hpo.agents.network.heads import CriteriaHead, CriterionAttention, WindowHead
+from lightning_hpo.agents.network.text_network import OnePassNetwork, TextNetwork
 from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds
 from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.agents.post_scores import PostScores, text_keys
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.labels import IGNORED
+from lightning_hpo.data.one_pass_windows import Form
 
 __all__ = ["CriteriaAgent"]
 
@@ -35,6 +37,8 @@ class CriteriaAgent(TextAgent):
 
     Args:
         name: Encoder: a Hugging Face hub id such as roberta-base, or a local folder.
+        form: How a post and a criterion are read: pairs (both together, once for each criterion) or one_pass (the post
+            once for all criteria, whose texts then attend to its tokens: several times faster).
         head: The layers after the encoder.
         threshold: Lowest probability at which a criterion is met: fixed (.5); fitted (the one with the highest
             val_metric, after a temperature with the highest likelihood, both fitted to the validation split after each
@@ -49,10 +53,17 @@ class CriteriaAgent(TextAgent):
     agent: ClassVar[str] = "criteria"
 
     def __init__(
-        self, name: str, *, head: CriteriaHead = _HEAD, threshold: ThresholdPolicy = "fixed", **kwargs: Any
+        self,
+        name: str,
+        *,
+        form: Form = "pairs",
+        head: CriteriaHead = _HEAD,
+        threshold: ThresholdPolicy = "fixed",
+        **kwargs: Any,
     ) -> None:
-        self._head, self._policy = CriteriaHead.read(head), threshold
-        super().__init__(name, own_settings={"head": self._head}, own_flags={"threshold": threshold}, **kwargs)
+        self.form, self._head, self._policy = form, CriteriaHead.read(head), threshold
+        own_flags = {"form": form, "threshold": threshold}
+        super().__init__(name, own_settings={"head": self._head}, own_flags=own_flags, **kwargs)
         # In checkpoints only if it is fitted.
         self._fitted = None if threshold == "fixed" else _FittedDecision()
 
@@ -68,7 +79,12 @@ class CriteriaAgent(TextAgent):
 
     def make_head(self, width: int) -> nn.Module:
         """Build the head for an encoder with `width` features."""
-        return WindowHead(self._head, width)
+        return (CriterionAttention if self.form == "one_pass" else WindowHead)(self._head, width)
+
+    @property
+    def network_class(self) -> type[TextNetwork]:
+        """Class of the network, which takes the encoder and the head."""
+        return OnePassNetwork if self.form == "one_pass" else TextNetwork
 
     def make_scores(self) -> MetricCollection:
         """Build the metrics of a split. `PairScores` holds those over pairs."""

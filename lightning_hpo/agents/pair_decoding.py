@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["MetDecision", "met_rows", "pair_log_odds", "window_logits"]
+from lightning_hpo.exceptions import NotFiniteError
+
+__all__ = ["MetDecision", "batch_logits", "met_rows", "pair_log_odds", "window_logits"]
+
+_WINDOW_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_CRITERION_INPUTS = ("criterion_ids", "criterion_mask", "criterion_types")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,26 @@ class MetDecision:
     def thresholds(self, criteria: Sequence[str]) -> Tensor:
         """Return the threshold [P] of each pair, given the ids of their criteria."""
         return torch.tensor([self.by_criterion.get(name, self.threshold) for name in criteria], dtype=torch.float64)
+
+
+def batch_logits(network: Callable[..., Tensor], batch: Mapping[str, Any], at_once: int) -> Tensor:
+    """Return the logits [R, ...] of R rows in float32: a window each, or a window and a criterion of a one-pass batch.
+
+    Args:
+        network: The network of the batch's form.
+        batch: Inputs of `Windows` or of `OnePassWindows`.
+        at_once: Maximum number of windows that the network reads at a time.
+    """
+    windows, criteria = (
+        [batch[name] for name in names if name in batch] for names in (_WINDOW_INPUTS, _CRITERION_INPUTS)
+    )
+    if not criteria:
+        return window_logits(network, windows, at_once)
+
+    def read(*part: Tensor) -> Tensor:
+        return network(*part[:2], *criteria[:2], *part[2:], *criteria[2:])
+
+    return window_logits(read, windows, at_once)[batch["row_windows"], batch["row_criteria"]]
 
 
 def window_logits(network: Callable[..., Tensor], inputs: Sequence[Tensor], at_once: int) -> Tensor:
@@ -78,7 +103,14 @@ def met_rows(log_odds: Tensor, criteria: Sequence[str], decision: MetDecision) -
 
     Returns:
         A row for each pair: `met`, `probability` and `threshold`, the lowest probability at which it is met.
+
+    Raises:
+        NotFiniteError: If log odds are NaN or infinite.
     """
+    if not bool(log_odds.isfinite().all()):
+        raise NotFiniteError(
+            "the logits are NaN or infinite, so the model has no answer; train with a lower --model.optim.lr"
+        )
     values = (decision.probabilities(log_odds).tolist(), decision.thresholds(criteria).tolist())
     return [
         {"met": probability >= threshold, "probability": probability, "threshold": threshold}

@@ -23,10 +23,11 @@ from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
-from lightning_hpo.agents.pair_decoding import window_logits
+from lightning_hpo.agents.pair_decoding import batch_logits
 from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.data.one_pass_windows import Form
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds, type_problems
@@ -66,6 +67,7 @@ class TextAgent(EvaluatedModule):
     """
 
     agent: ClassVar[str]
+    form: Form = "pairs"
 
     MEASURES: ClassVar[Mapping[str, tuple[str, ...]]] = {"val_loss": ("loss",)}
     """Arguments that change what a metric measures, by metric: a validation loss is that of the training."""
@@ -123,7 +125,7 @@ class TextAgent(EvaluatedModule):
         head = self.make_head(encoder.config.hidden_size)
         if getattr(head, "reads_first_token", False):
             check_first_token(encoder)
-        network = TextNetwork(encoder, head)
+        network = self.network_class(encoder, head)
         quicken_dropout(network)
         return network
 
@@ -145,6 +147,11 @@ class TextAgent(EvaluatedModule):
     @classmethod
     def _type_problems(cls, values: Mapping[str, Any]) -> list[str]:
         return [line for kind in cls._kinds() for line in type_problems("--model", vars(kind).get("__init__"), values)]
+
+    @property
+    def network_class(self) -> type[TextNetwork]:
+        """Class of the network, which takes the encoder and the head."""
+        return TextNetwork
 
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:
@@ -182,16 +189,18 @@ class TextAgent(EvaluatedModule):
             check_length(self.network.encoder, length)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's argument
-        """Check the ids of the tokenizer that the data module has loaded."""
+        """Check the ids of the tokenizer that the data module has loaded, and that both have the same form."""
+        form = getattr(self.trainer.datamodule, "form", self.form)  # type: ignore[attr-defined]
+        if form != self.form:
+            raise InputError(f"--data.form: got {form}, but --model.form is {self.form}; leave --data.form out")
         largest = getattr(self.trainer.datamodule, "largest_ids", None)  # type: ignore[attr-defined]
         if largest is not None and isinstance(self.network, TextNetwork):
             check_ids(self.network.encoder, *largest)
 
     def logits(self, batch: Batch) -> Tensor:
         """Run the network and return its logits in float32, whatever the precision of the Trainer."""
-        inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch]
         run = self._compiled if self._compiled is not None and self.training else self.network
-        return window_logits(run, inputs, batch.get("windows_at_once", len(inputs[0])))
+        return batch_logits(run, batch, batch.get("windows_at_once", len(batch["input_ids"])))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of a batch."""

@@ -128,6 +128,7 @@ class AgentCLI(ReplaceableCLI):
         parser.add_class_arguments(Augmentation, "aug")
         parser.link_arguments("model.init_args.name", "data.init_args.tokenizer")
         parser.link_arguments("model.init_args.revision", "data.init_args.tokenizer_revision")
+        parser.link_arguments("model.init_args.form", "data.init_args.form")
         parser.link_arguments("aug", "data.init_args.aug", apply_on="instantiate")
         if self._study is not None:
             parser.add_class_arguments(self._study, "study", skip={"from_"})

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.data.annotations import AnnotationRows
 from lightning_hpo.data.criteria import read_criteria
+from lightning_hpo.data.one_pass_windows import Form, make_windows
+from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.pairs import UNKNOWN, Pair, PairTable
 from lightning_hpo.data.posts import Posts, Texts, TokenizedPosts, read_posts
 from lightning_hpo.data.tokenization import TokenizedText
@@ -79,13 +81,22 @@ class TokenizedCorpus:
     windows: Windows
 
     @classmethod
-    def of(cls, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, *, max_length: int, stride: int) -> Self:
-        """Tokenize a corpus. `max_length` and `stride` are those of `Windows`.
+    def of(
+        cls,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        max_length: int,
+        stride: int,
+        form: Form = "pairs",
+    ) -> Self:
+        """Tokenize a corpus. `max_length` and `stride` are those of `Windows`, and `form` is that of `make_windows`.
 
         Raises:
             InputError: If the encoder cannot read such windows, or the criteria leave no room for a post.
         """
-        windows, posts = Windows.of(tokenizer, max_length=max_length, stride=stride), corpus.posts
+        template, posts = PairTemplate.of(tokenizer), corpus.posts
+        windows = make_windows(form, tokenizer.backend_tokenizer, template, max_length=max_length, stride=stride)
         criteria = dict(zip(corpus.criteria, windows.tokenize(corpus.criteria.values()), strict=True))
         windows.check_criteria(criteria.values())
         return cls(posts.texts, TokenizedPosts(posts.texts, tokenizer, posts.cache), criteria, windows)

@@ -1,11 +1,13 @@
 """Datasets whose items are batches: one for training, one for evaluation and prediction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,14 +15,16 @@ from lightning_hpo.data.augmentation import Augmentation, Augmenter
 from lightning_hpo.data.batching import Draw, pair_batches
 from lightning_hpo.data.corpus import TokenizedCorpus
 from lightning_hpo.data.labels import WindowTarget, window_targets
+from lightning_hpo.data.one_pass_samples import OnePassSamples
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.train_samples import TrainSamples, TrainWindow
-from lightning_hpo.data.windows import Window
+from lightning_hpo.data.windows import Part
 
 __all__ = ["EvalDataset", "Labels", "PairKeys", "TrainDataset", "fitting"]
 
 PairKeys = Callable[[Sequence[Pair]], dict[str, Any]]
+Targets = Mapping[str, WindowTarget]
 
 # An augmented text may not fit into the window, or have the same tokens as before; then the augmentation is redrawn.
 _ATTEMPTS = 4
@@ -39,7 +43,7 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
 
     def __init__(
         self,
-        samples: TrainSamples | Sequence[TrainWindow],
+        samples: TrainSamples | OnePassSamples | Sequence[TrainWindow],
         tokens: TokenizedCorpus,
         *,
         labels: Labels,
@@ -64,31 +68,39 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
         - `unaugmentable` [windows]: whether a window was drawn for augmentation, but could not be changed
         """
         made = [self._sample(draw) for draw in draws]
-        windows, targets, drawn, changed = (list(column) for column in zip(*made, strict=True))
-        labels = self._labels(targets, [window.post_start for window in windows])
-        augmented = torch.tensor(changed)
-        unaugmentable = torch.tensor(drawn) & ~augmented
-        return {**self._windows.collate(windows), **labels, "augmented": augmented, "unaugmentable": unaugmentable}
+        parts = [
+            Part(place, text, criterion, self._criteria[criterion])
+            for place, (text, targets, _, _) in enumerate(made)
+            for criterion in targets
+        ]
+        inputs = self._windows.inputs(parts)
+        labels = self._labels([target for _, targets, _, _ in made for target in targets.values()], inputs.post_starts)
+        augmented = torch.tensor([changed for _, _, _, changed in made])
+        unaugmentable = torch.tensor([drawn for _, _, drawn, _ in made]) & ~augmented
+        return {**inputs.tensors, **labels, "augmented": augmented, "unaugmentable": unaugmentable}
 
-    def _sample(self, draw: Draw) -> tuple[Window, WindowTarget, bool, bool]:
-        """Return a window, its target, whether it was drawn for augmentation, and whether it was changed."""
+    def _sample(self, draw: Draw) -> tuple[TokenizedText, Targets, bool, bool]:
+        """Return tokens, their targets, whether they were drawn for augmentation, and whether they were changed."""
         sample = self._samples[draw.index]
         part = self._posts[sample.row].part(sample.first, sample.stop)
         generator = np.random.default_rng([self._seed, draw.epoch, draw.index])
         drawn = self._augmentation.applies(generator)
         changed = self._augmented(sample, part, generator) if drawn else None
-        part, target = changed or (part, sample.target)
-        return self._windows.compose(self._criteria[sample.criterion], part), target, drawn, changed is not None
+        return *(changed or (part, sample.targets)), drawn, changed is not None
 
     def _augmented(
         self, sample: TrainWindow, part: TokenizedText, generator: np.random.Generator
-    ) -> tuple[TokenizedText, WindowTarget] | None:
-        """Return tokens and target of the augmented text, or None if nothing could be changed."""
+    ) -> tuple[TokenizedText, Targets] | None:
+        """Return tokens and targets of the augmented text, or None if nothing could be changed."""
         text = self._texts[sample.row]
         start, end = part.characters()
         # Byte-level tokenizers include the space before a word in its token.
         start -= text[start - 1 : start].isspace()
-        ranges = [part.part(first, last + 1).characters() for first, last in sample.target.spans]
+        ranges = [
+            part.part(first, last + 1).characters()
+            for target in sample.targets.values()
+            for first, last in target.spans
+        ]
         spans = [(first - start, last - start) for first, last in ranges]
         for _ in range(_ATTEMPTS):
             new_text, moved = self._augmenter.augment(text[start:end], spans, generator)
@@ -101,18 +113,22 @@ class TrainDataset(Dataset[dict[str, Tensor]]):
 
     def _fitted(
         self, sample: TrainWindow, text: TokenizedText, spans: Sequence[tuple[int, int]]
-    ) -> tuple[TokenizedText, WindowTarget] | None:
+    ) -> tuple[TokenizedText, Targets] | None:
         """Cut an augmented text so that it fits into the window; return None if not all of its evidence fits."""
-        room, target = self._windows.room(self._criteria[sample.criterion]), sample.target
+        room = min(self._windows.room(self._criteria[criterion]) for criterion in sample.targets)
         evidence = [found for span in spans if (found := text.tokens_of(span))]
-        if target.partial:
+        if any(target.partial for target in sample.targets.values()):
             evidence = [(first, min(last, first + room - 1)) for first, last in evidence]
         cut = fitting(len(text), room, evidence)
         if cut is None or len(evidence) < len(spans):
             return None
         first, stop = cut
-        kept = tuple((start - first, end - first) for start, end in evidence)
-        return text.part(first, stop), replace(target, spans=kept)
+        kept = iter([(start - first, end - first) for start, end in evidence])
+        targets = {
+            criterion: replace(target, spans=tuple(islice(kept, len(target.spans))))
+            for criterion, target in sample.targets.items()
+        }
+        return text.part(first, stop), targets
 
 
 def fitting(tokens: int, room: int, evidence: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
@@ -175,7 +191,11 @@ class EvalDataset(Dataset[dict[str, Any]]):
         rooms = np.array([self._windows.room(criterion) for criterion in criteria])[pairs.columns]
         post_lengths = self._posts.lengths[pairs.rows]
         longest = np.minimum(post_lengths, rooms) + criterion_lengths
-        self._batches = pair_batches(longest, self._windows.count(post_lengths, rooms), batch_size)
+        counts = self._windows.count(post_lengths, rooms)
+        if self._windows.shares_posts:
+            self._batches = _post_batches(pairs.rows, post_lengths, counts, batch_size)
+        else:
+            self._batches = pair_batches(longest, counts, batch_size)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -188,27 +208,39 @@ class EvalDataset(Dataset[dict[str, Any]]):
             self._windows.ranges(len(post), self._criteria[pair.criterion])
             for pair, post in zip(pairs, posts, strict=True)
         ]
-        windows = [
-            self._windows.compose(self._criteria[pair.criterion], post.part(*window))
+        parts = [
+            Part((pair.post_id, *window), post.part(*window), pair.criterion, self._criteria[pair.criterion])
             for pair, post, own in zip(pairs, posts, ranges, strict=True)
             for window in own
         ]
+        inputs = self._windows.inputs(parts, offsets=self._offsets)
         made: dict[str, Any] = {
-            **self._windows.collate(windows),
+            **inputs.tensors,
             "windows_at_once": self._batch_size,
             "pair_index": torch.tensor([place for place, own in enumerate(ranges) for _ in own]),
             "post_ids": [pair.post_id for pair in pairs],
             "criteria": [pair.criterion for pair in pairs],
         }
         if self._offsets:
-            made["offsets"] = self._windows.offsets(windows)
+            made["offsets"] = inputs.offsets
         if self._labels:
             targets = [
                 target
                 for pair, post, own in zip(pairs, posts, ranges, strict=True)
                 for target in window_targets(post, own, pair.spans, met=pair.met)
             ]
-            made |= self._labels(targets, [window.post_start for window in windows])
+            made |= self._labels(targets, inputs.post_starts)
         if self._pair_keys:
             made |= self._pair_keys(pairs)
         return made
+
+
+def _post_batches(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64], counts: NDArray[np.int64], windows: int
+) -> list[NDArray[np.int64]]:
+    """Group pairs into batches of whole posts, given the row of the post, its tokens and its windows of each pair."""
+    order = np.argsort(rows, kind="stable")
+    _, firsts = np.unique(rows[order], return_index=True)
+    own = np.split(order, firsts[1:])
+    batches = pair_batches(lengths[order[firsts]], counts[order[firsts]], windows)
+    return [np.concatenate([own[post] for post in batch]) for batch in batches]

@@ -19,14 +19,15 @@ from lightning_hpo.data.datasets import EvalDataset, Labels, PairKeys, TrainData
 from lightning_hpo.data.hub import load_tokenizer
 from lightning_hpo.data.labels import WindowTarget
 from lightning_hpo.data.lost_evidence import causes_line
-from lightning_hpo.data.pair_template import largest_ids
+from lightning_hpo.data.one_pass_samples import OnePassSamples
+from lightning_hpo.data.one_pass_windows import Form, make_windows
+from lightning_hpo.data.pair_template import PairTemplate, largest_ids
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.posts import Posts, read_posts
 from lightning_hpo.data.split_sizes import SplitSize, split_lines, split_problems, split_sizes
 from lightning_hpo.data.splits import Split, check_disjoint, fingerprint, split_posts
 from lightning_hpo.data.train_loader import TrainLoader, unchanged
 from lightning_hpo.data.train_samples import TrainSamples
-from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError, raise_problems
 from lightning_hpo.flag_types import Bounds, type_problems
 
@@ -77,6 +78,9 @@ class PairDataModule(LightningDataModule):
 
     needs_negatives: ClassVar[bool] = True
     """Whether a score needs posts that do not meet a criterion, besides posts that meet it."""
+
+    form: Form = "pairs"
+    """How posts and criteria are read."""
 
     corpus: Corpus
     counts: dict[str, int]
@@ -144,7 +148,9 @@ class PairDataModule(LightningDataModule):
         Raises:
             InputError: If the lengths do not work. The message proposes lengths that do.
         """
-        windows = Windows.of(tokenizer, max_length=max_length, stride=stride)
+        windows = make_windows(
+            self.form, tokenizer.backend_tokenizer, PairTemplate.of(tokenizer), max_length=max_length, stride=stride
+        )
         windows.check_criteria(windows.tokenize(self.corpus.criteria.values()))
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
@@ -182,7 +188,8 @@ class PairDataModule(LightningDataModule):
         split = self._read()
         self._check_sizes(stage)
         if stage == "fit":
-            self._samples = TrainSamples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
+            samples = OnePassSamples if self.form == "one_pass" else TrainSamples
+            self._samples = samples(self.training_pairs(split.train), self._tokens, self.negative_ratio)
             self.counts |= {name: count for name, count in self._samples.counts.items() if count}
             self.class_counts = self._samples.class_counts
             self._train_dataset = TrainDataset(
@@ -274,7 +281,9 @@ class PairDataModule(LightningDataModule):
     def _tokenized(self) -> TokenizedCorpus:
         tokenizer = load_tokenizer(self.tokenizer, self.tokenizer_revision)
         self.largest_ids = largest_ids(tokenizer)
-        return TokenizedCorpus.of(self.corpus, tokenizer, max_length=self.max_length, stride=self.stride)
+        return TokenizedCorpus.of(
+            self.corpus, tokenizer, max_length=self.max_length, stride=self.stride, form=self.form
+        )
 
     def _set_up_predict(self) -> None:
         posts, criteria = read_posts(self.posts, with_empty=True), read_criteria(self.criteria)

@@ -1,6 +1,7 @@
 """Training windows by number; windows of unannotated pairs are cut on demand."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,12 @@ __all__ = ["TrainSamples", "TrainWindow"]
 
 @dataclass(frozen=True, slots=True)
 class TrainWindow:
-    """Tokens [first, stop) of the post in a row, combined with a criterion."""
+    """Tokens [first, stop) of the post in a row, with the target of each criterion that they are read for."""
 
     row: int
-    criterion: str
     first: int
     stop: int
-    target: WindowTarget
+    targets: Mapping[str, WindowTarget]
 
 
 class TrainSamples:
@@ -75,7 +75,7 @@ class TrainSamples:
             return self._samples[number]
         pair = int(np.searchsorted(self._firsts, number, side="right")) - 1
         first, stop = self._ranges(pair)[number - int(self._firsts[pair])]
-        return TrainWindow(int(self._pairs.rows[pair]), self._pairs.key(pair)[1], first, stop, WindowTarget(0))
+        return TrainWindow(int(self._pairs.rows[pair]), first, stop, {self._pairs.key(pair)[1]: WindowTarget(0)})
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of tokens of post and criterion in windows, shape [windows]."""
@@ -100,7 +100,7 @@ class TrainSamples:
         )
 
     def _choose_draws(self, negative_ratio: float) -> None:
-        positives = sum(sample.target.label == 1 for sample in self._samples.values())
+        positives = sum(target.label == 1 for sample in self._samples.values() for target in sample.targets.values())
         others = len(self) - len(self.kept)
         if not positives:
             raise InputError("--data.annotations: no post of the training split has evidence; add annotated posts")
@@ -122,7 +122,7 @@ class TrainSamples:
             self.counts["training windows left out (they cut a sentence of evidence)"] += target.label == IGNORED
             self.counts["training windows with a part of a sentence longer than any window"] += target.partial
         return [
-            TrainWindow(row, pair.criterion, *window, target)
+            TrainWindow(row, *window, {pair.criterion: target})
             for window, target in zip(ranges, targets, strict=True)
             if target.label != IGNORED
         ]

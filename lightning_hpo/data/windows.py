@@ -1,8 +1,8 @@
 """Combine criterion and post into windows of bounded length that together cover the whole post."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,10 +14,7 @@ from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText, tokenize
 from lightning_hpo.exceptions import InputError, raise_problems
 
-if TYPE_CHECKING:  # a registered model does not need transformers
-    from transformers import PreTrainedTokenizerFast
-
-__all__ = ["Window", "Windows"]
+__all__ = ["Inputs", "Part", "Window", "Windows"]
 
 # Batches are padded to a multiple of this: tensor cores are faster with it, and there are fewer different shapes.
 _LENGTH_STEP = 8
@@ -41,6 +38,37 @@ class Window:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class Part(NamedTuple):
+    """A part of a post, to be read for a criterion.
+
+    Attributes:
+        key: What the same part with another criterion has, too, and no other part of the batch.
+        text: Tokens of the part.
+        criterion_key: What the same criterion with another part has, too, and no other criterion of the batch.
+        criterion: Tokens of the criterion.
+    """
+
+    key: Hashable
+    text: TokenizedText
+    criterion_key: Hashable
+    criterion: TokenizedText
+
+
+class Inputs(NamedTuple):
+    """What the network reads for some parts.
+
+    Attributes:
+        tensors: Inputs of the network, by name.
+        post_starts: Index of the first token of the post in the window of each part.
+        offsets: Character range in the post of each token, [parts, tokens, 2]; (-1, -1) for tokens not of the post.
+            None if they were not asked for.
+    """
+
+    tensors: dict[str, Tensor]
+    post_starts: list[int]
+    offsets: Tensor | None
 
 
 class Windows:
@@ -67,10 +95,10 @@ class Windows:
         self._has_types = template.has_types
         self._specials = sum(len(piece) for piece in self._pieces)
 
-    @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerFast", *, max_length: int, stride: int) -> Self:
-        """Make windows for a tokenizer of transformers."""
-        return cls(tokenizer.backend_tokenizer, PairTemplate.of(tokenizer), max_length=max_length, stride=stride)
+    @property
+    def shares_posts(self) -> bool:
+        """Whether all criteria of a post have the same windows."""
+        return False
 
     def tokenize(self, texts: Iterable[str]) -> list[TokenizedText]:
         """Tokenize criteria or posts, without truncation."""
@@ -95,6 +123,10 @@ class Windows:
     def room(self, criterion: TokenizedText) -> int:
         """Return the number of tokens of a post that fit into a window with a criterion."""
         return self.max_length - len(criterion) - self._specials
+
+    def fits(self, criterion: TokenizedText) -> bool:
+        """Return whether windows with a criterion have room for more than `stride` tokens of the post."""
+        return self.room(criterion) > self.stride
 
     def ranges(self, tokens: int, criterion: TokenizedText) -> list[tuple[int, int]]:
         """Return the token range [first, stop) of each window, at least one, of a post with this number of tokens."""
@@ -121,6 +153,12 @@ class Windows:
             [self._piece_types[0], types[0], self._piece_types[1], types[1], self._piece_types[2]], dtype=np.int64
         )
         return Window(ids.astype(np.int64), all_types, offsets, post_start)
+
+    def inputs(self, parts: Sequence[Part], *, offsets: bool = False) -> Inputs:
+        """Return the inputs of the network for some parts: one window for each."""
+        windows = [self.compose(part.criterion, part.text) for part in parts]
+        starts = [window.post_start for window in windows]
+        return Inputs(self.collate(windows), starts, self.offsets(windows) if offsets else None)
 
     def collate(self, windows: Sequence[Window]) -> dict[str, Tensor]:
         """Make a batch of `input_ids`, `attention_mask` and, if the encoder has them, `token_type_ids`.

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from lightning_hpo.agents.criteria import CriteriaAgent
 from lightning_hpo.agents.evidence import EvidenceAgent
 from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.agents.text_agent import TextAgent
@@ -42,7 +43,7 @@ from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, file_digests, seal_of
-from lightning_hpo.serving.text_model import COLUMNS, INPUTS, SETTINGS, TOKENIZER, ServingSettings
+from lightning_hpo.serving.text_model import COLUMNS, SETTINGS, TOKENIZER, ServingSettings
 
 __all__ = ["LoggedModel", "export_network", "log_model", "restore_decision", "save_model"]
 
@@ -150,7 +151,7 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
         settings = _settings(agent, data, PairTemplate.of(tokenizer))
         tokenizer.save_pretrained(texts / TOKENIZER)
         (texts / SETTINGS).write_text(json.dumps(asdict(settings), ensure_ascii=False, indent=2), encoding="utf-8")
-        network = export_network(agent.served_network, tokenizer, exported)
+        network = export_network(cast(TextNetwork, agent.served_network), tokenizer, exported)
         code, loader = write_bundled_code(Path(folder))
         mlflow.pyfunc.save_model(
             str(path),
@@ -169,16 +170,15 @@ def _save_agent(path: Path, mlflow_model: Model, agent: TextAgent, data: Any) ->
         mlflow_model.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
-def export_network(network: nn.Module, tokenizer: Any, path: Path) -> dict[str, Any]:
+def export_network(network: TextNetwork, tokenizer: Any, path: Path) -> dict[str, Any]:
     """Save an agent's network with `mlflow.pytorch`, and return the flavor's entry in `MLmodel`.
 
     Raises:
         LightningHpoError: If torch cannot export the network.
     """
-    names = [name for name in INPUTS if name != "token_type_ids" or name in tokenizer("probe", "probe")]
+    inputs = network.example_inputs(types="token_type_ids" in tokenizer("probe", "probe"))
     with _quiet_mlflow(), torch.no_grad():
-        # Two rows: torch.export treats a dimension of size one as a constant.
-        return _export(network, tuple(torch.ones(2, 16, dtype=torch.long) for _ in names), path)
+        return _export(network, inputs, path)
 
 
 def _save_custom_module(path: str, mlflow_model: Model, module: LightningModule) -> None:
@@ -267,6 +267,7 @@ def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSet
     return ServingSettings(
         agent=agent.agent,
         criteria=dict(data.corpus.criteria),
+        form=agent.form,
         max_length=data.max_length,
         stride=data.stride,
         template=asdict(template),

@@ -22,27 +22,29 @@ from mlflow.models import Model
 from tokenizers import Tokenizer
 from torch import fx
 
-from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds, window_logits
+from lightning_hpo.agents.pair_decoding import MetDecision, batch_logits, met_rows, pair_log_odds
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.data.batching import pair_batches
+from lightning_hpo.data.one_pass_windows import Form, make_windows
 from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.tokenization import TokenizedText
-from lightning_hpo.data.windows import Windows
+from lightning_hpo.data.windows import Part, Windows
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.flag_types import Bounds
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, changed_data
 
-__all__ = ["COLUMNS", "INPUTS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
+__all__ = ["COLUMNS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
 
 COLUMNS = ("criterion", "post")
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SETTINGS = "serving.json"
 TOKENIZER = "tokenizer"
 
 # Larger batches do not fit in the processor's caches, and take longer per window.
 _MAX_WINDOWS = 32
 _MAX_TOKENS = 2048
+# Criteria of a post in a batch.
+_MAX_CRITERIA = 64
 # Letters of an id that is compared letter by letter.
 _LONG_NAME = 4
 # Output columns of each agent, with MLflow's types.
@@ -67,6 +69,7 @@ class ServingSettings:
     Attributes:
         agent: criteria or evidence.
         criteria: Text of each criterion by its id.
+        form: pairs or one_pass, as `make_windows` explains.
         max_length: Maximum number of tokens in a window.
         stride: Number of tokens that neighbouring windows of a post share.
         template: The fields of a `PairTemplate`.
@@ -83,6 +86,7 @@ class ServingSettings:
     max_length: int
     stride: int
     template: dict[str, Any]
+    form: Form = "pairs"
     precision: str = "32-true"
     threshold: float = 0.5
     temperature: float = 1.0
@@ -113,10 +117,11 @@ class ServingSettings:
 class _Row(NamedTuple):
     """A tokenized row of the input, with the token range [first, stop) of the post in each window.
 
-    `name` is the id of the criterion; empty if the model does not have it.
+    `name` is the id of the criterion; empty if the model does not have it. `texts` are those of criterion and post.
     """
 
     name: str
+    texts: tuple[str, str]
     criterion: TokenizedText
     post: TokenizedText
     ranges: Sequence[tuple[int, int]]
@@ -184,7 +189,7 @@ class TextModel:
         places = [place for place, problem in enumerate(problems) if not problem]
         answers: list[dict[str, Any]] = [dict.fromkeys(columns) for _ in problems]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            for batch in _batches([rows[place] for place in places]):
+            for batch in _batches([rows[place] for place in places], self._windows):
                 chosen_places = [places[number] for number in batch]
                 found = self._predict_batch([rows[place] for place in chosen_places], chosen)
                 for place, answer in zip(chosen_places, found, strict=True):
@@ -225,30 +230,36 @@ class TextModel:
         rows = {}
         for place in usable:
             criterion, post = tokens[criteria[place]], tokens[posts[place]]
-            if self._windows.room(criterion) <= self._windows.stride:
+            if not self._windows.fits(criterion):
                 problems[place] = (
-                    f"criterion: got {len(criterion)} tokens, which leave no room for the post in a window of "
-                    f"{self._windows.max_length}; use a shorter criterion"
+                    f"criterion: got {len(criterion)} tokens, too many for windows of {self._windows.max_length}; use "
+                    "a shorter criterion"
                 )
             else:
-                rows[place] = _Row(
-                    names.get(criteria[place], ""), criterion, post, self._windows.ranges(len(post), criterion)
-                )
+                ranges = self._windows.ranges(len(post), criterion)
+                pair = (criteria[place], posts[place])
+                rows[place] = _Row(names.get(pair[0], ""), pair, criterion, post, ranges)
         return rows
 
     def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
-        windows = [self._windows.compose(row.criterion, row.post.part(*part)) for row in rows for part in row.ranges]
+        parts = [
+            Part((row.texts[1], *part), row.post.part(*part), row.texts[0], row.criterion)
+            for row in rows
+            for part in row.ranges
+        ]
         pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
-        batch = self._windows.collate(windows)
-        inputs = [batch[name] for name in INPUTS if name in batch]
-        # Only a batch of a single pair can be too large.
-        at_once = len(windows) if len(rows) > 1 else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // inputs[0].shape[1]))
-        logits = window_logits(self._network, inputs, at_once)
+        inputs = self._windows.inputs(parts, offsets=self._settings.agent == "evidence")
+        windows, tokens = inputs.tensors["input_ids"].shape
+        # Only a batch of a single pair or post can be too large.
+        several = len({row.texts[1] for row in rows} if self._windows.shares_posts else rows) > 1
+        at_once = windows if several else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // tokens))
+        logits = batch_logits(self._network, inputs.tensors, at_once)
         if self._settings.agent == "criteria":
             log_odds = pair_log_odds(logits, pair_index, len(rows))
             return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
-        spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
+        assert inputs.offsets is not None
+        spans = decode_pairs(logits, inputs.offsets, pair_index, len(rows), decoding)
         return answer_rows(spans, chosen["null_threshold"])
 
 
@@ -258,7 +269,7 @@ def _load_pyfunc(path: str) -> TextModel:
     settings = ServingSettings(**json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
     template = PairTemplate(**settings.template)
-    windows = Windows(tokenizer, template, max_length=settings.max_length, stride=settings.stride)
+    windows = make_windows(settings.form, tokenizer, template, max_length=settings.max_length, stride=settings.stride)
     root = next(parent for parent in folder.parents if (parent / MLMODEL).is_file())
     return TextModel(settings, load_network(root), windows)
 
@@ -288,12 +299,24 @@ def load_network(folder: Path) -> fx.GraphModule:
             os.environ[flag] = before
 
 
-def _batches(rows: Sequence[_Row]) -> list[list[int]]:
-    """Return the places of the rows in each batch, with rows of similar length together."""
-    longest = [max(stop - first for first, stop in row.ranges) + len(row.criterion) for row in rows]
-    counts = [len(row.ranges) for row in rows]
+def _batches(rows: Sequence[_Row], windows: Windows) -> list[list[int]]:
+    """Return the places of the rows in each batch, with rows of similar length together.
+
+    Rows that share the windows of their post are in one batch.
+    """
+    units: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        units.setdefault(row.texts[1] if windows.shares_posts else place, []).append(place)
+    parts = [
+        own[first : first + _MAX_CRITERIA] for own in units.values() for first in range(0, len(own), _MAX_CRITERIA)
+    ]
+    firsts = [rows[part[0]] for part in parts]
+    longest = [
+        row.ranges[0][1] - row.ranges[0][0] + (0 if windows.shares_posts else len(row.criterion)) for row in firsts
+    ]
+    counts = [len(row.ranges) for row in firsts]
     batches = pair_batches(np.array(longest, np.int64), np.array(counts, np.int64), _MAX_WINDOWS, _MAX_TOKENS)
-    return [batch.tolist() for batch in batches]
+    return [[place for unit in batch for place in parts[unit]] for batch in batches]
 
 
 def _with_text(prediction: dict[str, Any], post: str) -> dict[str, Any]:

@@ -92,9 +92,9 @@ class EncoderChecks:
                 problems += _refusal(self.data.refuse_windows, tokenizer, *lengths)
         if problems:
             return problems
-        network = TextNetwork(encoder, self.agent.make_head(encoder.config.hidden_size)).eval()
+        network = self.agent.network_class(encoder, self.agent.make_head(encoder.config.hidden_size)).eval()
         if most["data.max_length"] is not None:
-            problems += _refusal(check_longest_window, network, encoder, most["data.max_length"])
+            problems += _refusal(check_longest_window, encoder, most["data.max_length"])
         if exports and self.folder is not None and not problems:
             problems += self._export_problems(network, tokenizer)
         return problems

@@ -112,7 +112,7 @@ def _rehearsed(config: Mapping[str, Any], settings: StudySettings, folder: Trial
         raise_problems(limits.problems(cli.trainer))
     network, length = getattr(cli.model, "network", None), getattr(cli.datamodule, "max_length", None)
     if isinstance(network, TextNetwork) and length is not None:  # the batch need not hold a window of this length
-        check_longest_window(network, network.encoder, length)
+        check_longest_window(network.encoder, length)
     problem = _export_problem(cli, best, folder)
     _resume(cli, folder)
     return Rehearsal(cli, problem)

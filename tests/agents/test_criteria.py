@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -6,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_hpo.agents.baselines import BaselineData
 from lightning_hpo.agents.criteria import CriteriaAgent
+from lightning_hpo.agents.network.heads import CriteriaHead
 from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.agents.pair_scores import PairScores
 from lightning_hpo.exceptions import InputError
@@ -64,6 +66,34 @@ def test_scores_are_over_pairs_and_the_loss_over_windows(agent: CriteriaAgent) -
     assert float(scores["positive"]) == pytest.approx(1 / 3)
     odds = torch.tensor([-3.0, -2.0, -1.0, -2.0])  # log odds of the wrong class; the fourth window is ignored
     assert float(scores["loss"]) == pytest.approx(float(nn.functional.softplus(odds).mean()))
+
+
+def test_one_pass_gives_each_window_the_logits_of_each_criterion(encoder_folder: str) -> None:
+    agent = CriteriaAgent(encoder_folder, form="one_pass", head=CriteriaHead(pooling="mean")).eval()
+    generator = torch.Generator().manual_seed(0)
+    ids, criteria = (torch.randint(8, 60, shape, generator=generator) for shape in ((5, 12), (3, 6)))
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "criterion_ids": criteria,
+        "criterion_mask": torch.ones_like(criteria),
+        "row_windows": torch.tensor([4, 0, 0]),
+        "row_criteria": torch.tensor([1, 2, 1]),
+    }
+    whole = agent.network(ids, batch["attention_mask"], criteria, batch["criterion_mask"])
+    assert whole.shape == (5, 3, 2)
+    assert len(whole.flatten().unique()) == whole.numel()
+    for at_once in (1, 2, 100):
+        torch.testing.assert_close(agent.logits({**batch, "windows_at_once": at_once}), whole[[4, 0, 0], [1, 2, 1]])
+
+
+def test_data_of_another_form_are_refused(encoder_folder: str, trainer: Any) -> None:
+    agent = CriteriaAgent(encoder_folder, form="one_pass")
+    made = trainer()
+    made.datamodule = SimpleNamespace(form="pairs")
+    agent.trainer = made
+    with pytest.raises(InputError, match=r"^--data.form: got pairs, but --model.form is one_pass; leave --data.form o"):
+        agent.setup("fit")
 
 
 @pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, True), (0.5, False)])

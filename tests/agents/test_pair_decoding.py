@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lightning_hpo.agents.pair_decoding import MetDecision, met_rows, pair_log_odds, window_logits
+from lightning_hpo.exceptions import NotFiniteError
 
 
 def test_log_odds_of_a_pair_are_the_maximum_over_its_windows() -> None:
@@ -16,6 +17,12 @@ def test_a_criterion_is_met_from_its_threshold_on() -> None:
     assert [row["threshold"] for row in rows] == [0.5, 0.5, 0.25]
     assert rows[0]["probability"] == 0.5
     assert rows[1]["probability"] == pytest.approx(float(torch.tensor(-1.0).sigmoid()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_log_odds_that_are_not_finite_are_no_answer(value: float) -> None:
+    with pytest.raises(NotFiniteError, match=r"^the logits are NaN or infinite"):
+        met_rows(torch.tensor([0.0, value]), ["A", "B"], MetDecision())
 
 
 def test_temperature_changes_probabilities_but_no_answer() -> None:

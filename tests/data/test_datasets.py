@@ -26,7 +26,7 @@ from .conftest import WORDS
 
 # Evidence is the words 10 to 14; a window holds the words 5 to 29.
 TEXTS = {"a": " ".join(WORDS[:40])}
-SAMPLE = TrainWindow(0, "SAD", 5, 30, WindowTarget(1, ((5, 9),)))
+SAMPLE = TrainWindow(0, 5, 30, {"SAD": WindowTarget(1, ((5, 9),))})
 DRAWS = [Draw(epoch, 0) for epoch in range(30)]
 
 
@@ -71,7 +71,7 @@ def test_augmentation_with_probability_0_changes_nothing(
 ) -> None:
     first = data.draw(st.integers(0, len(words) - 1))
     last = data.draw(st.integers(first, len(words) - 1))
-    sample = TrainWindow(0, "SAD", 0, len(words), WindowTarget(1, ((first, last),)))
+    sample = TrainWindow(0, 0, len(words), {"SAD": WindowTarget(1, ((first, last),))})
     options = {"enabled": True, "methods": methods, "p_apply": 0.0, "operations": 3, "max_share": 0.9}
     plain, never = (
         _dataset(tokenizer, {"a": " ".join(words)}, sample, **given)[[Draw(epoch, 0)]] for given in ({}, options)
@@ -97,7 +97,7 @@ def test_share_of_augmented_samples_is_p_apply(tokenizer: PreTrainedTokenizerFas
 def test_samples_that_cannot_change_are_unaugmentable(
     tokenizer: PreTrainedTokenizerFast, text: str, method: str
 ) -> None:
-    sample = TrainWindow(0, "SAD", 0, 3, WindowTarget(0, ()))
+    sample = TrainWindow(0, 0, 3, {"SAD": WindowTarget(0, ())})
     batch = _dataset(tokenizer, {"a": text}, sample, enabled=True, p_apply=0.5, methods=[method])[DRAWS]
     assert not batch["augmented"].any()
     assert batch["unaugmentable"].float().mean() == pytest.approx(0.5, abs=0.25)
@@ -124,7 +124,7 @@ def test_samples_are_the_same_with_any_number_of_workers(tokenizer: PreTrainedTo
 def test_labels_of_augmented_samples_mark_the_evidence(
     tokenizer: PreTrainedTokenizerFast, methods: list[str], first: int
 ) -> None:
-    sample = TrainWindow(0, "SAD", 5, 30, WindowTarget(1, ((first, first + 4),)))
+    sample = TrainWindow(0, 5, 30, {"SAD": WindowTarget(1, ((first, first + 4),))})
     dataset = _dataset(tokenizer, TEXTS, sample, enabled=True, methods=methods, p_apply=0.8, max_share=0.5)
     batch = dataset[DRAWS]
     assert 0.5 < batch["augmented"].float().mean() < 1

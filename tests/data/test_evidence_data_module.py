@@ -65,7 +65,7 @@ def test_number_of_null_examples_follows_negative_ratio(corpus_folder: Path, tok
         sampler: Any = module.train_dataloader().sampler
         drawn = [module._samples[draw.index] for batch in sampler.batches(0) for draw in batch]
         ids = module.corpus.posts.ids
-        keys = {(ids[sample.row], sample.criterion, sample.first) for sample in drawn}
+        keys = {(ids[sample.row], next(iter(sample.targets)), sample.first) for sample in drawn}
         # Explicit negatives are in every epoch.
         posts = module._split.train if module._split else ()
         explicit = {(p.post_id, p.criterion) for p in module.corpus.pairs if not p.met and p.post_id in posts}

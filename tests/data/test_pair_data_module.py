@@ -16,7 +16,17 @@ from lightning_hpo.exceptions import InputError
 from .conftest import WriteCsv
 
 _HEADER = ("post_id", "sentence_text", "DSM5_symptom", "status")
-BOTH = pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
+
+
+class OnePassDataModule(CriteriaDataModule):
+    """Criteria data in the one-pass form."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(form="one_pass", **kwargs)
+
+
+KINDS = [CriteriaDataModule, OnePassDataModule, EvidenceDataModule]
+EACH = pytest.mark.parametrize("kind", KINDS)
 
 
 def make(kind: type[PairDataModule], corpus: Path, tokenizer: Path, **changed: Any) -> PairDataModule:
@@ -36,7 +46,7 @@ def make(kind: type[PairDataModule], corpus: Path, tokenizer: Path, **changed: A
     return kind(**arguments | changed)
 
 
-@BOTH
+@EACH
 def test_test_split_is_read_only_in_stage_test(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,7 +68,7 @@ def test_test_split_is_read_only_in_stage_test(
     assert not tested & seen
 
 
-@BOTH
+@EACH
 def test_evaluation_batches_have_whole_pairs_and_whole_posts(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -69,7 +79,9 @@ def test_evaluation_batches_have_whole_pairs_and_whole_posts(
         pairs = len(batch["post_ids"])
         names.update(zip(batch["post_ids"], batch["criteria"], strict=True))
         assert batch["pair_index"].unique().tolist() == list(range(pairs))
-        assert len(batch["pair_index"]) == len(batch["input_ids"])
+        read = batch.get("row_windows", torch.arange(len(batch["input_ids"])))
+        assert len(batch["pair_index"]) == len(read)
+        assert read.unique().tolist() == list(range(len(batch["input_ids"])))
         assert batch["input_ids"].shape[1] <= 32
         if "offsets" in batch:
             assert batch["offsets"].shape == (*batch["input_ids"].shape, 2)
@@ -81,7 +93,7 @@ def test_evaluation_batches_have_whole_pairs_and_whole_posts(
     assert names == Counter((pair.post_id, pair.criterion) for pair in module.val_pairs)
 
 
-@BOTH
+@EACH
 def test_fingerprint_depends_only_on_the_evaluation_data(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -95,7 +107,7 @@ def test_fingerprint_depends_only_on_the_evaluation_data(
     assert len({of(), of(seed=1), of(val_fraction=0.3), other_criteria}) == 4
 
 
-@BOTH
+@EACH
 def test_draw_seed_changes_only_the_draws_of_an_epoch(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -111,7 +123,7 @@ def test_draw_seed_changes_only_the_draws_of_an_epoch(
     assert list(module.val_pairs) == list(moved.val_pairs)
 
 
-@BOTH
+@EACH
 def test_fingerprint_is_the_same_in_all_stages(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -123,7 +135,7 @@ def test_fingerprint_is_the_same_in_all_stages(
     assert len(set(found)) == 1
 
 
-@BOTH
+@EACH
 def test_training_batches_are_the_same_with_and_without_workers(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -148,10 +160,12 @@ def test_negatives_are_redrawn_each_epoch_by_the_ratio(corpus_folder: Path, toke
     drawn = [{draw.index for batch in sampler.batches(epoch) for draw in batch} - kept for epoch in range(3)]
     assert len(drawn[0]) == len(drawn[1]) == module._samples.drawn
     assert drawn[0] != drawn[1]
-    assert module._samples.drawn == round(0.5 * sum(module._samples[number].target.label == 1 for number in kept))
+    assert module._samples.drawn == round(
+        0.5 * sum(target.label == 1 for number in kept for target in module._samples[number].targets.values())
+    )
 
 
-@BOTH
+@EACH
 def test_class_counts_are_those_of_an_epoch(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -159,8 +173,8 @@ def test_class_counts_are_those_of_an_epoch(
     module.setup("fit")
     shown = windows = 0
     for batch in module.train_dataloader():
-        windows += len(batch["input_ids"])
-        labels = batch["labels"] if kind is CriteriaDataModule else batch["start_positions"]
+        labels = batch["labels"] if kind is not EvidenceDataModule else batch["start_positions"]
+        windows += len(labels)
         shown += int((labels.reshape(len(labels), -1)[:, 0] > 0).sum())
     assert module.class_counts == (windows - shown, shown)
 
@@ -239,7 +253,7 @@ def test_windows_left_out_are_counted_and_logged(
     assert all(f"{name} {count}" in caplog.text for name, count in module.counts.items())
 
 
-@BOTH
+@EACH
 def test_split_without_positives_is_an_error(
     kind: type[PairDataModule], corpus_folder: Path, tokenizer_folder: Path, write_csv: WriteCsv
 ) -> None:
@@ -289,7 +303,7 @@ def test_train_dataset_takes_draws(corpus_folder: Path, tokenizer_folder: Path) 
     assert module._train_dataset[[Draw(0, 0)]]["labels"].shape == (1,)
 
 
-@pytest.mark.parametrize("kind", [CriteriaDataModule, EvidenceDataModule])
+@EACH
 def test_datasets_are_pickled_for_workers_that_are_not_forked(
     kind: Any, corpus_folder: Path, tokenizer_folder: Path
 ) -> None:
@@ -314,7 +328,7 @@ def test_largest_ids_are_those_of_windows(
     assert module.largest_ids[1] == 1
 
 
-@BOTH
+@EACH
 def test_home_folder_is_expanded_in_paths(kind: type[PairDataModule], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     module = kind(posts="~/posts.csv", annotations="~/annotations.csv", criteria="~/criteria.yaml", tokenizer="a")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError
 
@@ -14,7 +15,8 @@ from .conftest import WORDS
 
 
 def _windows(tokenizer: PreTrainedTokenizerFast, max_length: int = 16, stride: int = 4) -> Windows:
-    return Windows.of(tokenizer, max_length=max_length, stride=stride)
+    template = PairTemplate.of(tokenizer)
+    return Windows(tokenizer.backend_tokenizer, template, max_length=max_length, stride=stride)
 
 
 def _roberta() -> PreTrainedTokenizerFast:

@@ -74,10 +74,10 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
-def _cli(agent: str, encoder: str, corpus: Path, folder: Path) -> AgentCLI:
+def _cli(agent: str, encoder: str, corpus: Path, folder: Path, **model: Any) -> AgentCLI:
     data = {"posts": str(corpus / "posts.csv"), "annotations": str(corpus / "annotations.csv")}
     config = {
-        "model": {"class_path": f"lightning_hpo.agents.{AGENTS[agent]}Agent", "init_args": {"name": encoder}},
+        "model": {"class_path": f"lightning_hpo.agents.{AGENTS[agent]}Agent", "init_args": {"name": encoder, **model}},
         "data": {
             "class_path": f"lightning_hpo.data.{AGENTS[agent]}DataModule",
             "init_args": {**data, "max_length": 240, "stride": 80, "batch_size": 8},
@@ -87,9 +87,11 @@ def _cli(agent: str, encoder: str, corpus: Path, folder: Path) -> AgentCLI:
     return AgentCLI(config, trainer_kwargs={"default_root_dir": str(folder), "enable_model_summary": False})
 
 
-@pytest.mark.parametrize("agent", list(AGENTS))
-def test_every_family_trains_and_validates(agent: str, encoder: str, corpus: Path, tmp_path: Path) -> None:
-    cli = _cli(agent, encoder, corpus, tmp_path)
+@pytest.mark.parametrize(("agent", "model"), [("criteria", {}), ("criteria", {"form": "one_pass"}), ("evidence", {})])
+def test_every_family_trains_and_validates(
+    agent: str, model: dict[str, Any], encoder: str, corpus: Path, tmp_path: Path
+) -> None:
+    cli = _cli(agent, encoder, corpus, tmp_path, **model)
     cli.trainer.fit(cli.model, cli.datamodule)
     metrics = cli.trainer.callback_metrics
     assert torch.isfinite(metrics["train_loss"])

@@ -54,6 +54,7 @@ UNCHANGED = {
 }
 ASPECTS = {
     "model.name": "encoder",
+    "model.form": "encoder",
     "model.dropout": "network",
     "model.attention_dropout": "network",
     "model.gradient_checkpointing": "network",
@@ -125,6 +126,9 @@ def _network(agent: Any) -> Any:
     """Return the outputs for a fixed input in train mode, the trainable parameters, and whether it checkpoints."""
     ids = torch.arange(5, 25).reshape(2, 10)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if agent.form == "one_pass":
+        inputs |= {"criterion_ids": ids[:, :4], "criterion_mask": torch.ones_like(ids[:, :4])}
+        inputs |= {"row_windows": torch.arange(2), "row_criteria": torch.arange(2)}
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         agent.network.train()
@@ -144,7 +148,7 @@ def _answers(trainer: Trainer, agent: Any) -> Any:
     by_place = 4 * torch.randn(20_000, 2, generator=generator)
     agent.logits = lambda batch: _with_rival(by_place[batch["offsets"][..., 0].clamp(min=0)], generator)
     if agent.agent == "criteria":
-        agent.logits = lambda batch: torch.randn(len(batch["input_ids"]), 2, generator=generator)
+        agent.logits = lambda batch: torch.randn(len(batch["pair_index"]), 2, generator=generator)
     for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
         found += agent.predict_step(batch)
     return found

@@ -39,32 +39,38 @@ pytestmark = [
 ]
 
 POSTS = ["i am so tired", LONG_POST, "the dog is fine today", "no sleep", " ".join(WORDS)]
+MODELS = ["criteria", "evidence", "one_pass"]
 TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that holds the saved model of each agent under the agent's name."""
+    """Return the folder that holds each saved model under its name."""
     folder = tmp_path_factory.mktemp("models")
     encoder = write_tiny_encoder(folder / "encoder")
     torch.manual_seed(1)
     decoding: Any = {"null_policy": "none", "max_answer_tokens": 4, "overlap": 0.0}
-    for agent in (CriteriaAgent(encoder), EvidenceAgent(encoder, decoding=decoding)):
-        save_model(str(folder / agent.agent), module=agent, datamodule=tiny_data(encoder))
+    agents = (
+        CriteriaAgent(encoder),
+        EvidenceAgent(encoder, decoding=decoding),
+        CriteriaAgent(encoder, form="one_pass"),
+    )
+    for name, agent in zip(MODELS, agents, strict=True):
+        save_model(str(folder / name), module=agent, datamodule=tiny_data(encoder))
     return folder
 
 
 @pytest.fixture(scope="module")
 def models(saved: Path) -> dict[str, TextModel]:
-    """Return both models by the name of their agent."""
-    return {agent: _load_pyfunc(str(saved / agent / "data" / "texts")) for agent in ("criteria", "evidence")}
+    """Return the models by their names."""
+    return {name: _load_pyfunc(str(saved / name / "data" / "texts")) for name in MODELS}
 
 
 def _rows(*rows: tuple[Any, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["criterion", "post"])
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 def test_predictions_do_not_depend_on_the_batch(models: dict[str, TextModel], agent: str) -> None:
     table = _rows(*TABLE).set_index(pd.Index(range(100, 100 + len(TABLE))))
     together = models[agent].predict(table)
@@ -72,7 +78,7 @@ def test_predictions_do_not_depend_on_the_batch(models: dict[str, TextModel], ag
     pd.testing.assert_frame_equal(together, alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     saved: Path, models: dict[str, TextModel], agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +89,7 @@ def test_bf16_model_predicts_in_bf16_if_the_processor_supports_it(
     metadata = yaml.safe_load((folder / MLMODEL).read_text(encoding="utf-8"))
     metadata["metadata"][DIGEST] = file_digests(folder)
     (folder / MLMODEL).write_text(yaml.safe_dump(metadata), encoding="utf-8")
-    column = {"criteria": "probability", "evidence": "score"}[agent]
+    column = {"evidence": "score"}.get(agent, "probability")
     exact = models[agent].predict(_rows(*TABLE))[column]
     monkeypatch.setattr("lightning_hpo.serving.text_model.computes_bf16", lambda: False)
     assert (_load_pyfunc(str(settings.parent)).predict(_rows(*TABLE))[column] == exact).all()
@@ -105,7 +111,7 @@ def test_changed_program_is_refused_before_torch_runs_its_code(saved: Path, tmp_
     assert marker.exists()
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 def test_windows_of_a_long_post_are_read_in_parts(
     models: dict[str, TextModel], agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +143,28 @@ def test_each_text_is_tokenized_once(models: dict[str, TextModel], monkeypatch: 
     monkeypatch.setattr("lightning_hpo.data.windows.tokenize", counted)
     models["criteria"].predict(_rows(*TABLE))
     assert sorted(seen) == sorted({*CRITERIA.values(), *POSTS})
+
+
+def test_one_pass_reads_each_post_and_each_criterion_once_in_a_batch(
+    models: dict[str, TextModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models["one_pass"]
+    network, read = model._network, []
+
+    def counting(*inputs: torch.Tensor) -> torch.Tensor:
+        read.append((len(inputs[0]), len(inputs[2])))
+        return torch.as_tensor(network(*inputs))
+
+    texts = ["FATIGUE", "SLEEP_ISSUES", "the dog", "no more sleep today"]
+    table = _rows(*[(criterion, post) for criterion in texts for post in ("i am so tired", "no sleep")])
+    alone = pd.concat([model.predict(table.iloc[place : place + 1]) for place in range(len(table))])
+    monkeypatch.setattr(model, "_network", counting)
+    together = model.predict(table)
+    assert read == [(2, 4)]
+    assert_frame_equal(together, alone.reset_index(drop=True), rtol=1e-5)
+    monkeypatch.setattr(text_model, "_MAX_CRITERIA", 3)
+    assert_frame_equal(model.predict(table), together, rtol=1e-5)
+    assert together["probability"].nunique() == len(table)
 
 
 def test_threshold_parameter(models: dict[str, TextModel]) -> None:
@@ -193,7 +221,7 @@ def test_invalid_parameters_are_refused(
     assert caught.value.problems == [problem]
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
@@ -208,8 +236,8 @@ def test_invalid_parameters_are_refused(
         ((np.array(["a", "b"]), "secret"), "criterion: empty or not a text"),
         (("", ""), "criterion and post: empty or not a text"),
         (
-            ("secret " * 20, "secret"),
-            "criterion: got 20 tokens, which leave no room for the post in a window of 24; use a shorter criterion",
+            ("secret " * 23, "secret"),
+            "criterion: got 23 tokens, too many for windows of 24; use a shorter criterion",
         ),
     ],
 )
@@ -263,7 +291,7 @@ def test_misspelt_criterion_is_refused_with_the_nearest(models: dict[str, TextMo
     ]
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 def test_answer_to_a_criterion_in_free_text_is_marked(models: dict[str, TextModel], agent: str) -> None:
     rows = [("FATIGUE", "so tired"), (CRITERIA["FATIGUE"], "so tired"), ("sleep all day", "so tired")]
     assert models[agent].predict(_rows(*rows))["free_text"].tolist() == [False, False, True]
@@ -301,7 +329,7 @@ def test_nearest_name_is_the_equal_one_before_one_with_another_letter(
     assert _nearest(given, names) == nearest
 
 
-@pytest.mark.parametrize("agent", ["criteria", "evidence"])
+@pytest.mark.parametrize("agent", MODELS)
 def test_empty_table_has_the_output_types(models: dict[str, TextModel], agent: str) -> None:
     one, none = models[agent].predict(_rows(("FATIGUE", "secret"))), models[agent].predict(pd.DataFrame())
     assert none.empty

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lightning_hpo.agents.network.encoder import longest_input
@@ -59,16 +59,15 @@ def check_length(encoder: PreTrainedModel, max_length: int) -> None:
         raise InputError(f"--data.max_length: {max_length} is more than the {longest} tokens that the encoder takes")
 
 
-def check_longest_window(network: nn.Module, encoder: PreTrainedModel, max_length: int) -> None:
-    """Check that a network runs on a window of the full length.
+def check_longest_window(encoder: PreTrainedModel, max_length: int) -> None:
+    """Check that an encoder runs on a window of the full length.
 
     Raises:
         InputError: If it fails, other than by a lack of memory.
     """
     ids = _probe(encoder)[:, :1].expand(1, max_length)
     try:
-        with torch.no_grad():
-            network(ids, torch.ones_like(ids))
+        _hidden_states(encoder, ids)
     except (IndexError, RuntimeError, ValueError) as error:
         if "memory" in str(error):  # a GPU may have room for what the CPU has not
             return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["CriteriaHead", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
+__all__ = ["CriteriaHead", "CriterionAttention", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
 PoolingName = Literal["cls", "mean", "max", "attention"]
@@ -89,8 +89,9 @@ class Pooling(nn.Module):
 
 
 def _masked(values: Tensor, kept: Tensor) -> Tensor:
-    # The minimum of the type of `values`: under autocast a layer returns a narrower type than its input.
-    return values.masked_fill(~kept, torch.finfo(values.dtype).min)
+    # Infinity, which every type has: under autocast a layer returns a narrower type than its input, and an exported
+    # network would keep the smallest number of the type with which it was exported.
+    return values.masked_fill(~kept, float("-inf"))
 
 
 class WindowHead(nn.Module):
@@ -105,6 +106,32 @@ class WindowHead(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, 2] for `hidden` [B, T, H] under `mask` [B, T]."""
         logits: Tensor = self.layers(self.pooling(hidden, mask))
+        return logits
+
+
+class CriterionAttention(nn.Module):
+    """Head that reads each window for each criterion: two logits for each of both, not met and met.
+
+    Label-wise attention (Mullenbach et al. 2018), whose queries are the texts of the criteria in place of learned
+    vectors, so that it can read for a criterion that it was not trained with. The tokens of a criterion are pooled into
+    its query; the layers see what the query read, the query itself, and their product.
+    """
+
+    def __init__(self, settings: CriteriaHead, width: int) -> None:
+        super().__init__()
+        self.pooling = Pooling(settings.pooling, width)
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.layers = settings.mlp(3 * width)
+        self.reads_first_token = settings.pooling == "cls"
+
+    def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
+        """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and criteria, [C, S, H] under [C, S]."""
+        pooled = self.pooling(criteria, criterion_mask)
+        scores = self.key(hidden) @ self.query(pooled).transpose(0, 1) / hidden.shape[-1] ** 0.5
+        weights = _masked(scores, mask.unsqueeze(-1).bool()).softmax(dim=1)
+        read = weights.transpose(1, 2) @ hidden
+        asked = pooled.expand_as(read)
+        logits: Tensor = self.layers(torch.cat((read, asked, read * asked), dim=-1))
         return logits
 
 

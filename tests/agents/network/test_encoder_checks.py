@@ -90,15 +90,14 @@ def test_first_token_of_a_causal_model_is_refused(family: str) -> None:
 )
 def test_longest_window_is_found_and_runs(config: PreTrainedConfig, longest: int | None) -> None:
     encoder = _encoder(config)
-    network = TextNetwork(encoder, TokenHead(EvidenceHead(), 16)).eval()
     assert longest_input(encoder) == longest
     check_length(encoder, longest or 100)
-    check_longest_window(network, encoder, longest or 100)
+    check_longest_window(encoder, longest or 100)
     if longest is not None:
         with pytest.raises(InputError, match=rf"^--data.max_length: {longest + 1} is more than the {longest} tokens"):
             check_length(encoder, longest + 1)
         with pytest.raises(InputError, match=rf"^--data.max_length: got {longest + 1}, but the encoder fails on so"):
-            check_longest_window(network, encoder, longest + 1)
+            check_longest_window(encoder, longest + 1)
 
 
 def test_ids_without_an_embedding_are_refused() -> None:

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead, Pooling, PoolingName, TokenHead, WindowHead
+from lightning_hpo.agents.network.heads import (
+    CriteriaHead,
+    CriterionAttention,
+    EvidenceHead,
+    Pooling,
+    PoolingName,
+    TokenHead,
+    WindowHead,
+)
 
 HIDDEN = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
@@ -52,3 +60,41 @@ def test_activation_and_dropout_are_applied() -> None:
     assert any(isinstance(module, nn.SiLU) for module in head.modules())
     assert {module.p for module in head.modules() if isinstance(module, nn.Dropout)} == {0.3}
     assert head(HIDDEN, MASK).shape == (2, 2)
+
+
+def _criteria() -> tuple[torch.Tensor, torch.Tensor]:
+    hidden = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(1))
+    return hidden, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_logits_for_a_criterion_depend_on_its_text_and_the_window_only(name: PoolingName) -> None:
+    torch.manual_seed(0)
+    head = CriterionAttention(CriteriaHead(pooling=name), 8).eval()
+    criteria, mask = _criteria()
+    logits = head(HIDDEN, MASK, criteria, mask)
+    assert logits.shape == (2, 3, 2)
+    assert len(logits.flatten().unique()) == logits.numel()
+    for window in range(2):
+        for criterion in range(3):
+            alone = head(HIDDEN[window, None], MASK[window, None], criteria[criterion, None], mask[criterion, None])
+            torch.testing.assert_close(alone[0, 0], logits[window, criterion])
+
+
+def test_padding_of_windows_and_criteria_is_ignored() -> None:
+    head = CriterionAttention(CriteriaHead(pooling="mean"), 8).eval()
+    criteria, mask = _criteria()
+    other, others = HIDDEN.clone(), criteria.clone()
+    other[1, 3:], others[1, 2:] = 1e4, 1e4
+    torch.testing.assert_close(head(HIDDEN, MASK, criteria, mask), head(other, MASK, others, mask))
+
+
+def test_criterion_attention_reads_the_token_that_its_query_points_to() -> None:
+    """Against the formula of Mullenbach et al., computed for each window and criterion."""
+    head = CriterionAttention(CriteriaHead(pooling="mean", layers=0), 8).eval()
+    criteria, mask = _criteria()
+    query = criteria[2, :3].mean(dim=0)
+    scores = torch.stack([head.key(token) @ head.query(query) for token in HIDDEN[1, :3]]) / 8**0.5
+    read = (scores.softmax(dim=0)[:, None] * HIDDEN[1, :3]).sum(dim=0)
+    expected = head.layers(torch.cat((read, query, read * query)))
+    torch.testing.assert_close(head(HIDDEN, MASK, criteria, mask)[1, 2], expected)
