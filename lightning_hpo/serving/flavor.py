@@ -43,7 +43,7 @@ from lightning_hpo.data.pair_template import PairTemplate
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving.bundled_code import write_bundled_code
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, file_digests, seal_of
-from lightning_hpo.serving.text_model import COLUMNS, SETTINGS, TOKENIZER, ServingSettings
+from lightning_hpo.serving.text_model import COLUMNS, DEVICE, SETTINGS, TOKENIZER, ServingSettings
 
 __all__ = ["LoggedModel", "export_network", "log_model", "restore_decision", "save_model"]
 
@@ -293,6 +293,7 @@ def _signature(settings: ServingSettings) -> ModelSignature:
     columns = settings.outputs(int(params.get("top_k", 1)))
     outputs: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns.items()]
     specs = [ParamSpec(name, "long" if isinstance(value, int) else "double", value) for name, value in params.items()]
+    specs.append(ParamSpec(DEVICE, "string", ""))
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(specs))
 
 

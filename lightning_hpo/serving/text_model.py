@@ -7,8 +7,10 @@ Lightning nor transformers.
 import json
 import os
 import re
+import threading
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -33,10 +35,12 @@ from lightning_hpo.exceptions import InputError, LightningHpoError, raise_proble
 from lightning_hpo.flag_types import Bounds
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, changed_data
+from lightning_hpo.serving.prediction_device import move_network, prediction_device
 
-__all__ = ["COLUMNS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
+__all__ = ["COLUMNS", "DEVICE", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
 
 COLUMNS = ("criterion", "post")
+DEVICE = "device"
 SETTINGS = "serving.json"
 TOKENIZER = "tokenizer"
 
@@ -138,10 +142,12 @@ class TextModel:
 
     def __init__(self, settings: ServingSettings, network: fx.GraphModule, windows: Windows) -> None:
         self._settings, self._network, self._windows = settings, network, windows
-        self._bf16 = settings.precision == "bf16-mixed" and computes_bf16()
-        if self._bf16:
+        self._is_16_bit = settings.precision == "bf16-mixed"
+        if self._is_16_bit and computes_bf16():
             quicken_attention(network)
             round_weights(network)
+        self._moved: dict[torch.device, fx.GraphModule] = {}
+        self._moving = threading.Lock()
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Predict the labels or spans of each row.
@@ -151,7 +157,9 @@ class TextModel:
             params: Criteria: `threshold`, the lowest probability (0 to 1) at which a criterion is met; a value other
                 than the default also replaces the thresholds of criteria that have their own. Evidence:
                 `null_threshold`, the highest log odds of "no evidence" against a span at which the span is returned;
-                `top_k`, the maximum number of spans for a row. The model's signature holds the defaults.
+                `top_k`, the maximum number of spans for a row. The model's signature holds the defaults. Both agents:
+                `device`, such as cuda; by default that of the environment variable MLFLOW_DEFAULT_PREDICTION_DEVICE, or
+                the CPU.
 
         Returns:
             One row for each row of `data`. Criteria: `met`, `probability`, `threshold`. Evidence: `start` and `end` in
@@ -161,22 +169,29 @@ class TextModel:
             (for example, its post is empty), or an empty text. Other columns of a row with a problem are None.
 
         Raises:
-            InputError: If a column is missing, a criterion is a misspelt id of the model, or a parameter is unknown or
-                out of bounds.
+            InputError: If a column is missing, a criterion is a misspelt id of the model, a parameter is unknown or out
+                of bounds, or the machine does not have the device.
             NotFiniteError: If a logit is NaN or infinite.
         """
-        chosen = self._settings.params | (params or {})
+        chosen: dict[str, Any] = {**self._settings.params, **(params or {})}
+        device = chosen.pop(DEVICE, "")
         raise_problems(self._problems(chosen))
+        place = prediction_device(device, f"parameter {DEVICE}") if device else prediction_device()
         kinds = self._settings.outputs(int(chosen.get("top_k", 1)))
         if not len(data):  # pandas cannot infer the types of empty columns
             return pd.DataFrame({name: pd.Series(dtype=_TYPES[kind]) for name, kind in kinds.items()}, index=data.index)
-        answers = self._predict(*_read(data), chosen, list(kinds))
+        answers = self._predict(*_read(data), chosen, list(kinds), place)
         # pandas would turn None into NaN, and the other integers of the column into floats.
         dtype = object if any(answer["problem"] for answer in answers) else None
         return pd.DataFrame(answers, columns=list(kinds), index=data.index, dtype=dtype)
 
     def _predict(
-        self, criteria: Sequence[Any], posts: Sequence[Any], chosen: Mapping[str, Any], columns: Sequence[str]
+        self,
+        criteria: Sequence[Any],
+        posts: Sequence[Any],
+        chosen: Mapping[str, Any],
+        columns: Sequence[str],
+        device: torch.device,
     ) -> list[dict[str, Any]]:
         problems = [_problem_of(row) for row in zip(criteria, posts, strict=True)]
         raise_problems(self._misspelt(criteria, problems))
@@ -188,10 +203,12 @@ class TextModel:
         rows = self._tokenize(texts, posts, problems)
         places = [place for place, problem in enumerate(problems) if not problem]
         answers: list[dict[str, Any]] = [dict.fromkeys(columns) for _ in problems]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+        network = self._on(device)
+        in_bf16 = self._is_16_bit and (computes_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(False))
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             for batch in _batches([rows[place] for place in places], self._windows):
                 chosen_places = [places[number] for number in batch]
-                found = self._predict_batch([rows[place] for place in chosen_places], chosen)
+                found = self._predict_batch([rows[place] for place in chosen_places], chosen, network, device)
                 for place, answer in zip(chosen_places, found, strict=True):
                     answers[place] |= _with_text(answer, posts[place]) if "null" in answer else answer
                     answers[place]["free_text"] = not rows[place].name
@@ -216,7 +233,7 @@ class TextModel:
         known = self._settings.params
         for name, value in params.items():
             if name not in known:
-                yield f"parameter {name}: no such parameter of this model; use {', '.join(known)}"
+                yield f"parameter {name}: no such parameter of this model; use {', '.join([*known, DEVICE])}"
             elif value not in _BOUNDS[name]:
                 yield f"parameter {name}: got {value}; it must be {_BOUNDS[name]}"
 
@@ -241,7 +258,19 @@ class TextModel:
                 rows[place] = _Row(names.get(pair[0], ""), pair, criterion, post, ranges)
         return rows
 
-    def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _on(self, device: torch.device) -> fx.GraphModule:
+        """Return the network on a device. A server may ask from several threads."""
+        if device.type == "cpu":
+            return self._network
+        with self._moving:
+            if device not in self._moved:
+                self._moved[device] = deepcopy(self._network)
+                move_network(self._moved[device], device)
+            return self._moved[device]
+
+    def _predict_batch(
+        self, rows: Sequence[_Row], chosen: Mapping[str, Any], network: fx.GraphModule, device: torch.device
+    ) -> list[dict[str, Any]]:
         parts = [
             Part((row.texts[1], *part), row.post.part(*part), row.texts[0], row.criterion)
             for row in rows
@@ -253,7 +282,8 @@ class TextModel:
         # Only a batch of a single pair or post can be too large.
         several = len({row.texts[1] for row in rows} if self._windows.shares_posts else rows) > 1
         at_once = windows if several else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // tokens))
-        logits = batch_logits(self._network, inputs.tensors, at_once)
+        tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
+        logits = batch_logits(network, tensors, at_once).cpu()
         if self._settings.agent == "criteria":
             log_odds = pair_log_odds(logits, pair_index, len(rows))
             return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))

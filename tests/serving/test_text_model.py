@@ -209,7 +209,7 @@ def test_top_k_parameter(models: dict[str, TextModel]) -> None:
         (
             "evidence",
             {"threshold": 0.5},
-            "parameter threshold: no such parameter of this model; use null_threshold, top_k",
+            "parameter threshold: no such parameter of this model; use null_threshold, top_k, device",
         ),
     ],
 )
