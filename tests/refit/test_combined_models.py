@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from optuna.trial import TrialState
 from torch import Tensor
 
 from lightning_hpo.agents.text_agent import TextAgent
@@ -20,6 +21,7 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.refit import combined_models
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.trial.trainer import rebuild_trial
+from tests.foreign import ForeignModule
 from tests.refit.conftest import refit, register
 from tests.study_sandbox import StudySandbox
 from tests.tiny import CRITERIA, LONG_POST
@@ -367,3 +369,66 @@ def test_unusable_refit_is_one_line(clean: StudySandbox, capsys: Captured, flag:
     first.best.unlink()
     refused("--seeds 5")
     assert "soup" not in _runs(clean, "criteria")
+
+
+def _refused(sandbox: StudySandbox, capsys: Captured, *flags: str, code: int = 2) -> str:
+    """Return the error of a call that registers nothing."""
+    capsys.readouterr()
+    assert register(sandbox, "first", *flags) == code
+    assert _versions(sandbox, "foreignmodule") == []
+    return capsys.readouterr().err.splitlines()[-1].removeprefix("error: ")
+
+
+def test_soup_of_another_module(sandbox: StudySandbox, capsys: Captured) -> None:
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false") == 0
+    command = "lightning-hpo refit first"
+    line = f"--soup: first has no refit, which trains the seeds; run: {command}"
+    assert _refused(sandbox, capsys, "--soup") == line
+    assert refit(sandbox, "first", "--seeds", "1", "--no-test") == 0
+    line = f"first-refit has 1 seed of its winner, trial 0, and two are needed; train more seeds: {command} --trials 1"
+    assert _refused(sandbox, capsys, "--ensemble") == f"--ensemble: {line} --seeds 2"
+    assert "argument --soup: not allowed with argument --trial" in _refused(sandbox, capsys, "--trial", "0", "--soup")
+
+    assert refit(sandbox, "first", "--seeds", "3", "--no-test") == 0
+    line = "ForeignModule has no ensemble: only agents of this package have logits that can be averaged; use --soup"
+    assert _refused(sandbox, capsys, "--ensemble", code=1) == f"--ensemble: first-refit: {line}"
+    study = optuna.load_study(study_name="first-refit", storage=sandbox.storage)
+    study.set_user_attr("n_trials", 5)
+    line = "--soup: first-refit has finished 3 of 5 trials; finish it: lightning-hpo refit first --trials 1 --seeds 3"
+    assert _refused(sandbox, capsys, "--soup") == line
+    study.set_user_attr("n_trials", 3)
+    study.set_user_attr("refit_of_id", "of another study")
+    assert "first has no refit" in _refused(sandbox, capsys, "--soup")
+    searched = optuna.load_study(study_name="first", storage=sandbox.storage)
+    study.set_user_attr("refit_of_id", searched.user_attrs["study_id"])
+
+    assert register(sandbox, "first", "--soup") == 0
+    assert "registered foreignmodule-best-model version 1, verified; production: " in capsys.readouterr().out
+    mlflow.set_tracking_uri(sandbox.tracking_uri)
+    served = mlflow.pytorch.load_model("models:/foreignmodule-best-model@production")
+    weights = _weights(TrialFolder(Path(sandbox.outdir, "first-refit/soup")))
+    module = ForeignModule(hidden=len(weights["layers.0.weight"]))
+    module.load_state_dict(weights)
+    x = torch.randn(5, 2)
+    torch.testing.assert_close(served(x), module(x))
+
+
+def test_seeds_that_failed_and_batch_normalization_are_one_line(sandbox: StudySandbox, capsys: Captured) -> None:
+    normalized = {
+        "model": {"class_path": "tests.foreign.NormalizedModule"},
+        "search_space": {"model.lr": {"choices": [0.1]}},
+    }
+    assert sandbox.tune("first", "--study.n_trials", "1", "--study.register", "false", config=normalized) == 0
+    assert refit(sandbox, "first", "--seeds", "2", "--no-test") == 0
+    assert _refused(sandbox, capsys, "--soup", code=1) == (
+        "--soup: first-refit: NormalizedModule has no soup: its layer layers.1 keeps statistics of its inputs (batch "
+        "normalization), which do not fit averaged weights"
+    )
+    study = optuna.load_study(study_name="first-refit", storage=sandbox.storage)
+    study.set_user_attr("n_trials", 4)
+    for seed in (20, 21):
+        params = {"trial": 0, "seed_everything": seed}
+        kinds: Any = {name: optuna.distributions.IntDistribution(0, 99) for name in params}
+        study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, params=params, distributions=kinds))
+    Path(sandbox.outdir, "first-refit/trial_0/best.ckpt").unlink()
+    assert _refused(sandbox, capsys, "--soup").endswith("--trials 1 --seeds 5")

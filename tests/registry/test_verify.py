@@ -200,6 +200,15 @@ def test_model_of_version_0_1_0_is_verified_by_the_digest_in_mlflow(
     assert "data/model.pt2 is not as it was logged" in verify(*arguments)
 
 
+def test_model_whose_seal_only_mlflow_has_is_verified(tiny: StudySandbox) -> None:
+    study, _ = copy_study(tiny, "older", mlflow_model_seal=None)  # as version 0.1.0 stored it
+    arguments = study, Tracker(tiny.tracking_uri), LocalWorkers(1)
+    assert "registered older-best-model version 1, verified" in register(*arguments)
+    tiny.client.set_model_version_tag("older-best-model", "1", DIGEST, "0" * 64)
+    with pytest.raises(LightningHpoError, match=r"verification failed, so no alias is moved: MLmodel is not as it was"):
+        register(*arguments)
+
+
 def test_outputs_tell_rounding_from_other_weights(tiny: StudySandbox, register_other: Callable[[], str]) -> None:
     study = optuna.load_study(study_name="verified", storage=tiny.storage)
     number = int(tiny.client.get_model_version("verified-best-model", "2").tags["optuna_trial"])
