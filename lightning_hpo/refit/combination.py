@@ -1,5 +1,6 @@
 """Soup or ensemble of several seeds, made in a process of its own: scored, fitted, written to a folder, logged."""
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lightning_hpo.refit.members import Member
 from lightning_hpo.refit.soup import State, Step, greedy_soup, running_statistics
 from lightning_hpo.storage.objective import Objective
 from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.tracking.errors import AWAY, cause_of
+from lightning_hpo.trial.run import unwritable
 from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["Combination", "Combined", "Kind", "combine"]
@@ -96,6 +99,10 @@ def combine(task: Combination, pipe: Connection) -> None:
     except (LightningHpoError, MisconfigurationException) as error:
         pipe.send(str(error).splitlines()[0])
         return
+    except AWAY as error:
+        number = unwritable(error)
+        pipe.send(f"MLflow {cause_of(error)}" if number is None else f"cannot write: {os.strerror(number)}")
+        return
     pipe.send(Combined(seeds, steps, metrics, logged.uri, logged.seal))
 
 
@@ -111,6 +118,8 @@ def _make_soup(task: Combination, cli: AgentCLI) -> tuple[list[int], Sequence[St
     soup = greedy_soup(
         list(paths), lambda seed: load_weights(paths[seed]), partial(_evaluate_weights, task, cli), task.objective
     )
+    if not soup.best.state:
+        raise NotFiniteError(f"{task.objective.monitor} of seed {soup.seeds[0]} is not finite")
     model.load_state_dict(soup.best.state)
     # As that of a trial, so that `test --ckpt_path` accepts it.
     checkpoint = torch.load(paths[soup.seeds[0]], map_location="cpu", weights_only=True)

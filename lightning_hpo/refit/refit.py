@@ -74,10 +74,9 @@ def refit(settings: RefitSettings) -> int:
         InputError: If it cannot start; nothing has been written then.
         LightningHpoError: If too many trials in a row have failed.
     """
+    counts = {name: getattr(settings, name) for name in ("trials", "seeds", "workers", "per_device", "keep")}
     problems = [
-        f"--{name}: got {getattr(settings, name)}; use 1 or more"
-        for name in ("trials", "seeds", "workers", "per_device", "keep")
-        if (getattr(settings, name) or 1) < 1 or getattr(settings, name) == 0
+        f"--{name}: got {count}; use 1 or more" for name, count in counts.items() if count is not None and count < 1
     ]
     problems += trial_timeout_problems("--trial_timeout", settings.trial_timeout)
     if problems:
