@@ -27,4 +27,5 @@ class Ensemble(nn.Module):
         # Named, since torch.export takes one shape for each argument.
         types = () if token_type_ids is None else (token_type_ids,)
         inputs = (input_ids, attention_mask, *types)
-        return torch.stack([network(*inputs).float() for network in self.networks]).mean(dim=0)
+        # No `Tensor.float`: torch.export would check that its input is float32, which it is not under autocast.
+        return torch.stack([network(*inputs) for network in self.networks]).mean(dim=0, dtype=torch.float32)

@@ -49,3 +49,14 @@ def test_mean_of_16_bit_logits_is_computed_in_float32(networks: list[nn.Module])
         found = Ensemble(halves)(*inputs)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, each.float().mean(dim=0))
+
+
+@pytest.mark.parametrize("networks", ["criteria", "evidence"], indirect=True)
+def test_exported_ensemble_runs_under_autocast(networks: list[nn.Module]) -> None:
+    inputs = (IDS, (IDS > 0).long())
+    ensemble = Ensemble(networks).eval()
+    exported = torch.export.export(ensemble, inputs).module()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, wanted = exported(*inputs), ensemble(*inputs)
+    assert found.dtype == wanted.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, atol=0.05, rtol=0.05)
