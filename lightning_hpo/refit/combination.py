@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_hpo.agents.evaluation import EvaluatedModule
 from lightning_hpo.agents.network.ensemble import Ensemble
+from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.pair_outputs import PairOutputs
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.callbacks.checkpoint_files import load_weights
@@ -148,7 +149,7 @@ def _make_ensemble(task: Combination, cli: AgentCLI) -> tuple[list[int], Sequenc
     networks = []
     for member in task.members:
         agent.load_state_dict(load_weights(member.folder.best))
-        networks.append(deepcopy(agent.served_network))
+        networks.append(cast(TextNetwork, deepcopy(agent.served_network)))
     agent.network = Ensemble(networks)
     found = _evaluate(task, cli)
     _save_outputs(task.folder.outputs, found.outputs)
