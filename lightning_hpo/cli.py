@@ -305,6 +305,12 @@ def _refit(arguments: Sequence[str]) -> int:
         "--trial_timeout", type=float, help="seconds without a sign of life after which a trial is killed and resumed"
     )
     parser.add_argument("--no-test", dest="test", action="store_false", help="do not score the test split")
+    parser.add_argument(
+        "--keep",
+        type=int,
+        help="number of the winner's best seeds that keep their weights, a checkpoint each, for `register --soup` and "
+        "`--ensemble`; default: all; the scored seed keeps them anyway",
+    )
     given = parser.parse(arguments)
     from lightning_hpo.study.workers import start_server
 
@@ -336,18 +342,13 @@ def _reproduce(arguments: Sequence[str]) -> None:
 
 
 def _register(arguments: Sequence[str]) -> None:
-    parser = _Parser("register", "Register a trial's model, verify it in a new process, and move the alias.")
-    parser.add_argument("--study", required=True, help="name of the study")
-    parser.add_argument("--trial", type=int, help="number of the trial; default: the best one")
-    moves = parser.add_mutually_exclusive_group()
-    moves.add_argument(
-        "--promote", action="store_true", default=None, help="move the alias even if its current model is better"
-    )
-    moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
-    given = parser.parse(arguments)
+    given = _register_parser().parse(arguments)
     from lightning_hpo.databases import registry_problems
 
     raise_problems(registry_problems(given.tracking_uri))
+    if given.kind is not None:
+        _register_combined(given)
+        return
     study = _load_study(given)
     from lightning_hpo.study.workers import LocalWorkers, start_server
 
@@ -361,6 +362,47 @@ def _register(arguments: Sequence[str]) -> None:
     with one_line_errors():
         tracker, workers = Tracker(given.tracking_uri), LocalWorkers(1)
         print_line(register(study, tracker, workers, number=given.trial, promote=given.promote))
+
+
+def _register_parser() -> _Parser:
+    parser = _Parser("register", "Register a model, verify it in a new process, and move the alias.")
+    parser.add_argument("--study", required=True, help="name of the study")
+    models = parser.add_mutually_exclusive_group()
+    models.add_argument("--trial", type=int, help="number of the trial; default: the best one")
+    soup = (
+        "after `refit`: average the weights of the winner's seeds, which have the same config. It starts from the best "
+        "one, and leaves out those that worsen the validation score. Serving costs as much as one seed"
+    )
+    ensemble = (
+        "after `refit`: one model that averages the logits of all n seeds of the winner. Its size, and memory and time "
+        "when it is served, are n times those of one seed"
+    )
+    for kind, text in (("soup", soup), ("ensemble", ensemble)):
+        models.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    moves = parser.add_mutually_exclusive_group()
+    moves.add_argument(
+        "--promote", action="store_true", default=None, help="move the alias even if its current model is better"
+    )
+    moves.add_argument("--no-promote", dest="promote", action="store_false", help="do not move the alias")
+    return parser
+
+
+def _register_combined(given: argparse.Namespace) -> None:
+    from lightning_hpo.study.workers import LocalWorkers, start_server
+
+    start_server()
+    with _quick_imports():
+        from lightning_hpo.refit.combined_models import register_combined
+        from lightning_hpo.storage.studies import StudyDatabase
+        from lightning_hpo.tracking.errors import one_line_errors
+        from lightning_hpo.tracking.tracker import Tracker
+
+    with one_line_errors():
+        tracker, database = Tracker(given.tracking_uri), StudyDatabase(given.storage)
+        for line in register_combined(
+            given.kind, given.study, database, tracker, LocalWorkers(1), promote=given.promote
+        ):
+            print_line(line)
 
 
 def _reconcile(arguments: Sequence[str]) -> None:

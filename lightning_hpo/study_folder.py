@@ -152,6 +152,10 @@ class StudyFolder:
         """Folder of the preflight's trial, which is deleted at its end."""
         return TrialFolder(self.path / "preflight")
 
+    def combined(self, kind: str) -> TrialFolder:
+        """Return the folder of the soup or the ensemble of a refit, whether or not it exists."""
+        return TrialFolder(self.path / kind)
+
     def trial(self, number: int) -> TrialFolder:
         """Return the folder of a trial, whether or not it exists."""
         return TrialFolder(self.path / f"trial_{number}")

@@ -28,7 +28,12 @@ Copy = Callable[[Path, str], str]
 _LONGEST = (
     *("test_tune", "integration/test_docs", "integration/test_no_dead_parameter", "refit/test_refit"),
     *("integration/test_power_cut", "integration/test_soak", "report/test_write", "serving/test_flavor"),
-    *("study/test_ownership", "integration/test_hostile_server", "integration/test_crowd"),
+    *(
+        "study/test_ownership",
+        "integration/test_hostile_server",
+        "integration/test_crowd",
+        "refit/test_combined_models",
+    ),
 )
 
 

@@ -46,6 +46,14 @@ class TestedModule(ForeignModule):
         self.log("test_loss", nn.functional.mse_loss(self(batch[0]), batch[1]))
 
 
+class NormalizedModule(ForeignModule):
+    """Module with batch normalization."""
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__(lr=lr)
+        self.layers = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
 class PredictingModule(ForeignModule):
     """Module whose predictions are the numbers of the batches."""
 

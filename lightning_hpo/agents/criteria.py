@@ -7,7 +7,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -107,7 +106,7 @@ class CriteriaAgent(TextAgent):
     def on_validation_epoch_end(self) -> None:
         """Fit the decision during training, if the policy requires it, and log the metrics."""
         if self._fitted is not None:
-            if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            if self.fits_decision:
                 self._fitted.decision = cast(PairScores, self.val_scores["pairs"]).fit()
             self.log("val_threshold", self.decision.threshold)
             self.log("val_temperature", self.decision.temperature)

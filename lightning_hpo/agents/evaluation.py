@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
@@ -27,6 +28,9 @@ class EvaluatedModule(LightningModule):
 
     MINIMIZED: ClassVar[frozenset[str]] = frozenset({"train_loss", "val_loss", "test_loss"})
     """Metrics of which a lower value is better. `--study.mode` follows this attribute, which any module may have."""
+
+    fits_outside_training = False
+    """Whether each validation fits what the decision depends on, as in training: for averaged weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +74,12 @@ class EvaluatedModule(LightningModule):
     def pair_outputs(self) -> PairOutputs:
         """Return the outputs of the last validation by pair, by which a registered model is verified."""
         return cast(PairMetric, self.val_scores["pairs"]).outputs()
+
+    @property
+    def fits_decision(self) -> bool:
+        """Whether the current validation fits what the decision depends on, if the policy of the agent requires it."""
+        in_training = self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+        return self.fits_outside_training or in_training
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics, also after the sanity check."""

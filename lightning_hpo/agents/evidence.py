@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -106,7 +105,7 @@ class EvidenceAgent(TextAgent):
         """Calibrate the null threshold during training, if the null policy requires it, and log the metrics."""
         pairs = cast(SpanScores, self.val_scores["pairs"])
         if self._calibrated:
-            if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            if self.fits_decision:
                 self.null_threshold.fill_(pairs.best_threshold())
             self.log("val_null_threshold", self.null_threshold.float())
         else:

@@ -12,8 +12,9 @@ from lightning_hpo.agents.post_scores import PostScores, score_of, write_post_sc
 from lightning_hpo.callbacks.checkpoint_files import is_whole
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.intervals import estimate
+from lightning_hpo.refit.members import seeds_with_weights
 from lightning_hpo.refit.result import RefitResult
-from lightning_hpo.refit.summary import print_candidates, print_test_score
+from lightning_hpo.refit.summary import print_candidates, print_models, print_test_score
 from lightning_hpo.storage.attributes import folder_of
 from lightning_hpo.storage.objective import BASELINE_METRIC
 from lightning_hpo.study.lines import waiting
@@ -28,10 +29,13 @@ __all__ = ["conclude"]
 _FILE = "refit.json"
 
 
-def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Workers, *, test: bool) -> None:
+def conclude(
+    result: RefitResult, tracker: Tracker, parent: str, workers: Workers, *, test: bool, keep: int | None = None
+) -> None:
     """Print the result of a refit, and record it in the parent run.
 
-    With `test`, the test split is scored in a new process, unless an earlier call has done so.
+    With `test`, the test split is scored in a new process, unless an earlier call has done so. Then the winner is
+    known, and the weights of the other candidates are deleted. `keep` limits the seeds of the winner that keep theirs.
 
     Raises:
         LightningHpoError: If the test split cannot be scored.
@@ -39,7 +43,10 @@ def conclude(result: RefitResult, tracker: Tracker, parent: str, workers: Worker
     _score_baselines(result, workers)
     print_candidates(result)
     if test and result.tested is None:
-        _score_test_split(result, tracker, workers)
+        _score_test_split(result, workers)
+    if result.tested is not None or keep is not None:
+        _delete_weights(result, tracker, keep)
+    print_models(result)
     print_test_score(result)
     text = json.dumps(result.as_dict(), indent=2)
     write_whole(folder_of(result.study).path / _FILE, text)
@@ -75,8 +82,8 @@ def _send_baselines(folder: TrialFolder, pipe: Connection) -> None:
     pipe.send({name: each for name, each in found.items() if isinstance(each, PostScores)})
 
 
-def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -> None:
-    """Score the test split with the median trial, and delete the checkpoints of all other trials."""
+def _score_test_split(result: RefitResult, workers: Workers) -> None:
+    """Score the test split with the median trial."""
     trial = result.median_trial
     folder = folder_of(result.study).trial(trial.number)
     with waiting("scoring the test split, once"):
@@ -86,8 +93,14 @@ def _score_test_split(result: RefitResult, tracker: Tracker, workers: Workers) -
     if isinstance(found, str):
         raise LightningHpoError(f"trial {trial.number} cannot be scored on the test split: {found}")
     result.set_tested(trial, found)
+
+
+def _delete_weights(result: RefitResult, tracker: Tracker, keep: int | None) -> None:
+    """Delete the weights of all trials but the tested one, or the one to test, and the winner's best seeds."""
+    tested = result.median_trial.number if result.tested is None else result.tested["number"]
+    kept = [member.trial for member in seeds_with_weights(result)[:keep]]
     total = len(result.study.get_trials(deepcopy=False))
-    CheckpointRetention(result.study, tracker, total).keep_only(trial.number)
+    CheckpointRetention(result.study, tracker, total).keep_only({tested, *kept})
 
 
 def _send_test_scores(folder: TrialFolder, pipe: Connection) -> None:

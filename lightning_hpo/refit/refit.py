@@ -19,7 +19,7 @@ from lightning_hpo.config.flags import flags, read_yaml
 from lightning_hpo.databases import DatabaseUrl
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.refit.conclusion import conclude
-from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
+from lightning_hpo.refit.result import DRAW_SEED, SEED, SUFFIX, TRIAL, RefitResult
 from lightning_hpo.storage.attributes import StudyKey, folder_of
 from lightning_hpo.storage.settings import StudySettings, trial_timeout_problems
 from lightning_hpo.storage.studies import StudyDatabase, ranked, require_tuned
@@ -30,10 +30,8 @@ from lightning_hpo.tracking.tracker import PARENT, Tracker
 from lightning_hpo.trial.config import restore_config
 from lightning_hpo.tune import default_callbacks, run
 
-__all__ = ["SUFFIX", "RefitSettings", "refit"]
+__all__ = ["RefitSettings", "refit"]
 
-SUFFIX = "-refit"
-_DRAW_SEED = "data.draw_seed"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -51,6 +49,7 @@ class RefitSettings:
         per_device: Number of trials that share a GPU.
         trial_timeout: Seconds without a sign of life after which a trial's process is killed; None for never.
         test: Whether to score the test split in the end.
+        keep: Number of the winner's best seeds that keep their weights; None for all.
     """
 
     study: str
@@ -62,6 +61,7 @@ class RefitSettings:
     per_device: int = 1
     trial_timeout: float | None = None
     test: bool = True
+    keep: int | None = None
 
 
 def refit(settings: RefitSettings) -> int:
@@ -74,10 +74,9 @@ def refit(settings: RefitSettings) -> int:
         InputError: If it cannot start; nothing has been written then.
         LightningHpoError: If too many trials in a row have failed.
     """
+    counts = {name: getattr(settings, name) for name in ("trials", "seeds", "workers", "per_device", "keep")}
     problems = [
-        f"--{name}: got {getattr(settings, name)}; use 1 or more"
-        for name in ("trials", "seeds", "workers", "per_device")
-        if getattr(settings, name) < 1
+        f"--{name}: got {count}; use 1 or more" for name, count in counts.items() if count is not None and count < 1
     ]
     problems += trial_timeout_problems("--trial_timeout", settings.trial_timeout)
     if problems:
@@ -97,7 +96,8 @@ def refit(settings: RefitSettings) -> int:
         session.send_all()
         code = session.finish()
         if code == 0 and session.complete:
-            conclude(RefitResult(searched, session.study), session.tracker, parent, workers, test=settings.test)
+            result = RefitResult(searched, session.study)
+            conclude(result, session.tracker, parent, workers, test=settings.test, keep=settings.keep)
     return code
 
 
@@ -184,7 +184,7 @@ def _sample(configs: Mapping[int, Mapping[str, Any]], first_seed: int, trial: op
     # Ranges of one value: nothing is sampled, and the values stand in both databases.
     values = {TRIAL: trial.suggest_int(TRIAL, number, number), SEED: trial.suggest_int(SEED, seed, seed)}
     # Everything random is seeded, except the split of the data.
-    drawn = {_DRAW_SEED: seed} if _DRAW_SEED in flags(configs[number]) else {}
+    drawn = {DRAW_SEED: seed} if DRAW_SEED in flags(configs[number]) else {}
     return Sample(values, resolve(configs[number], {SEED: seed, **drawn}))
 
 

@@ -15,11 +15,13 @@ from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.refit.intervals import Estimate, Run
 from lightning_hpo.refit.seed_scores import SeedScores, compare, lead, rank
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of
-from lightning_hpo.storage.objective import BASELINE_METRIC, Objective, comparable_baselines
+from lightning_hpo.storage.objective import BASELINE_METRIC, Objective, comparable_baselines, score_text
 
-__all__ = ["SEED", "TRIAL", "RefitResult"]
+__all__ = ["DRAW_SEED", "SEED", "SUFFIX", "TRIAL", "RefitResult", "steps_text"]
 
+SUFFIX = "-refit"
 TRIAL, SEED = "trial", "seed_everything"
+DRAW_SEED = "data.draw_seed"
 
 
 class RefitResult:
@@ -114,6 +116,16 @@ class RefitResult:
         """Store the score of a trial on the test split with the study."""
         self.study.set_user_attr(StudyKey.REFIT_TESTED, {"number": trial.number, "params": trial.params, **found})
 
+    @property
+    def models(self) -> dict[str, Any]:
+        """What is stored of the soup and of the ensemble of the winner's seeds, by these words, once registered.
+
+        Keys of each: `trial` (the winner then), `offered` (seeds that had weights), `seeds` (those that are part of
+        it), `steps` (`seed`, `score` and `added`, of a soup), `value`, `collapsed`, `run_id`, `model_uri`, `seal`.
+        """
+        models: dict[str, Any] = self.study.user_attrs.get(StudyKey.REFIT_MODELS, {})
+        return models
+
     def as_dict(self) -> dict[str, Any]:
         """Return the content of `refit.json`."""
         return {
@@ -124,6 +136,7 @@ class RefitResult:
             "winner": self.winner.trial,
             "leads": {name: each.as_json() for name, each in self.leads.items()},
             "test": self.tested,
+            "models": self.models,
         }
 
     @staticmethod
@@ -137,3 +150,19 @@ class RefitResult:
         own |= {"winner_searched": self.winner.searched, "winner_gap": self.winner.gap}
         own |= (self.tested or {}).get("metrics", {})
         return {name: value for name, value in own.items() if math.isfinite(value)}
+
+
+def steps_text(kind: str, entry: Mapping[str, Any], monitor: str) -> str:
+    """Return a line about a soup or an ensemble that is stored with a refit (see `RefitResult.models`)."""
+    seeds = f"seed{'s' * (len(entry['seeds']) > 1)} {', '.join(map(str, entry['seeds']))}"
+    line = f"{kind} of {seeds} of trial {entry['trial']}: {monitor} {score_text(entry['value'])}"
+    if not entry["steps"]:
+        return line
+    first, *further = entry["steps"]
+    steps = [f"seed {first['seed']} alone {_score(first)}"]
+    steps += [f"with seed {step['seed']} {_score(step)}{'' if step['added'] else ', left out'}" for step in further]
+    return f"{line} ({'; '.join(steps)})"
+
+
+def _score(step: Mapping[str, Any]) -> str:
+    return "not finite" if step["score"] is None else score_text(step["score"])

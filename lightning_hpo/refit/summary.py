@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_hpo.refit.intervals import Estimate
-from lightning_hpo.refit.result import SEED, TRIAL, RefitResult
+from lightning_hpo.refit.members import seeds_with_weights
+from lightning_hpo.refit.result import SEED, TRIAL, RefitResult, steps_text
 from lightning_hpo.refit.seed_scores import SeedScores, compare
 from lightning_hpo.storage.objective import BASELINE_METRIC, comparable_baselines, score_text
 from lightning_hpo.terminal.printable import print_line
 
-__all__ = ["print_candidates", "print_test_score"]
+__all__ = ["print_candidates", "print_models", "print_test_score"]
 
 _FILE_WIDTH = 120
 
@@ -25,6 +26,20 @@ def print_candidates(result: RefitResult) -> None:
     console.print(_table(result))
     for line in _verdict(result):
         print_line(line)
+
+
+def print_models(result: RefitResult) -> None:
+    """Print the registered soup and ensemble of the winner, or which seeds have kept the weights for them."""
+    for kind, entry in result.models.items():
+        print_line(steps_text(kind, entry, result.monitor))
+    members = seeds_with_weights(result)
+    if len(members) > 1:
+        size = sum(member.folder.best.stat().st_size for member in members)
+        name = shlex.quote(result.searched.study_name)
+        print_line(
+            f"kept the weights of {len(members)} seeds of the winner, {size / 1e6:,.1f} MB; `refit {name} --keep 1` "
+            f"deletes them; to average them: lightning-hpo register --study {name} --soup"
+        )
 
 
 def print_test_score(result: RefitResult) -> None:

@@ -2,53 +2,35 @@
 
 import json
 import math
-import shlex
 import warnings
 from collections.abc import Mapping
 
-import optuna
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from optuna.trial import FrozenTrial
 
-from lightning_hpo.storage.attributes import StudyKey, TrialKey
+from lightning_hpo.registry.scored_model import ScoredModel
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.storage.objective import Objective, score_text
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import Tracker
 
-__all__ = ["ALIAS", "update_alias", "version_tags"]
+__all__ = ["ALIAS", "update_alias"]
 
 ALIAS = "production"
 _COLLAPSED = "the model has collapsed: it predicts the same for every input"
 
 
-def version_tags(study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
-    """Return the tags of a version that say what it is a model of, and how it was scored."""
-    attributes = study.user_attrs
-    return {
-        "optuna_trial": str(trial.number),
-        "value": repr(trial.value),
-        "study": study.study_name,
-        "monitor": attributes[StudyKey.MONITOR],
-        "data_fingerprint": str(attributes[StudyKey.DATA_FINGERPRINT]),
-        StudyKey.EVALUATION: json.dumps(attributes.get(StudyKey.EVALUATION, {}), sort_keys=True),
-    }
-
-
-def update_alias(
-    study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion, *, promote: bool | None = None
-) -> str:
-    """Move the alias to a version, and return a clause that states where the alias points to, and why.
+def update_alias(model: ScoredModel, tracker: Tracker, version: ModelVersion, *, promote: bool | None = None) -> str:
+    """Move the alias to the version of a model, and return a clause that states where the alias points to, and why.
 
     With `promote=None` it is moved only if no version has it, or if the model beats that version on the same data. A
     collapsed model then never replaces another. False never moves it, and True always does.
     """
     if promote is False:
         return f"{ALIAS} is not moved"
-    obstacle = "" if promote else _obstacle(study, trial, tracker, version)
+    obstacle = "" if promote else _obstacle(model, tracker, version)
     if obstacle:
-        command = f"lightning-hpo register --study {shlex.quote(study.study_name)} --trial {trial.number} --promote"
-        return f"{ALIAS} is not moved: {obstacle}; to move it: {command}"
+        return f"{ALIAS} is not moved: {obstacle}; to move it: {model.command} --promote"
     tracker.client.set_registered_model_alias(version.name, ALIAS, version.version)
     with warnings.catch_warnings():
         # MLflow has deprecated stages. While it has them, models:/NAME/production loads the version, too.
@@ -56,11 +38,11 @@ def update_alias(
         tracker.client.transition_model_version_stage(
             version.name, version.version, "Production", archive_existing_versions=True
         )
-    warning = f"; {_COLLAPSED}" if trial.user_attrs.get(TrialKey.COLLAPSED) else ""
+    warning = f"; {_COLLAPSED}" if model.collapsed else ""
     return f"{ALIAS}: models:/{version.name}@{ALIAS}{warning}"
 
 
-def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version: ModelVersion) -> str:
+def _obstacle(model: ScoredModel, tracker: Tracker, version: ModelVersion) -> str:
     """Return why the alias stays where it is, or an empty text."""
     try:
         current = tracker.client.get_model_version_by_alias(version.name, ALIAS)
@@ -72,10 +54,10 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
         return f"MLflow {cause_of(error)}, so it is unknown which version has it"
     if current.version == version.version:
         return ""
-    if trial.user_attrs.get(TrialKey.COLLAPSED):
+    if model.collapsed:
         return _COLLAPSED
     # What this version is worth is known here. Others may have changed its tags.
-    old, new = current.tags, version_tags(study, trial)
+    old, new = current.tags, model.tags
     if any(old.get(key) != new.get(key) for key in ("data_fingerprint", "monitor")):
         return f"version {current.version} was scored on other data or with another metric"
     try:
@@ -87,7 +69,7 @@ def _obstacle(study: optuna.Study, trial: FrozenTrial, tracker: Tracker, version
     value = float(new["value"])
     if not math.isfinite(earlier):
         return f"version {current.version} has no score that can be read"
-    if not Objective.of(study).is_better(value, earlier):
+    if not Objective.of(model.study).is_better(value, earlier):
         return f"version {current.version} scores {score_text(earlier)}, and this one {score_text(value)}"
     return ""
 

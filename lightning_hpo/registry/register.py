@@ -1,6 +1,7 @@
 """Registration of a trial's model: log it if necessary, create a version, verify it, and move the alias."""
 
 import shlex
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import optuna
@@ -10,10 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lightning_hpo.callbacks.checkpoint_files import load_weights
 from lightning_hpo.exceptions import InputError, LightningHpoError
-from lightning_hpo.registry.promote import update_alias, version_tags
+from lightning_hpo.registry.promote import update_alias
+from lightning_hpo.registry.scored_model import ScoredModel
 from lightning_hpo.registry.verify import verify
 from lightning_hpo.serving.checksums import DIGEST
-from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, model_seal_of, run_id_of, set_model_seal
+from lightning_hpo.storage.attributes import TrialKey, folder_of, run_id_of, set_model_seal
 from lightning_hpo.storage.optuna_private import trial_by_number
 from lightning_hpo.storage.studies import require_tuned
 from lightning_hpo.study.lock import lock_models
@@ -25,7 +27,7 @@ from lightning_hpo.tracking.tracker import Tracker
 from lightning_hpo.trial.config import restore_config
 from lightning_hpo.trial.trainer import rebuild_trial
 
-__all__ = ["register"]
+__all__ = ["register", "register_verified"]
 
 
 def register(
@@ -42,15 +44,34 @@ def register(
     """
     require_tuned(study, "models")
     trial = _complete_trial(study, number)
-    folder = folder_of(study).trial(trial.number)
     restore_config(study, trial, tracker)
-    name = f"{study.user_attrs[StudyKey.AGENT]}-best-model"
     with lock_models(folder_of(study), wait=True):  # `tune` deletes no model of which there is a version
-        version = _find_version(tracker, name, study, trial) or _make_version(tracker, name, study, trial, workers)
-    verify(study, trial, folder, tracker, workers, version)
-    return f"registered {name} version {version.version}, verified; " + update_alias(
-        study, trial, tracker, version, promote=promote
-    )
+        version = _find_version(tracker, study, trial) or _make_version(tracker, study, trial, workers)
+    model = ScoredModel.of_trial(study, trial)
+    if model.seal is None:  # version 0.1.0 has stored it in MLflow only
+        model = replace(model, seal=version.tags.get(DIGEST))
+    uri = f"models:/{version.name}/{version.version}"
+    if problem := verify(model, uri, tracker, workers):
+        raise LightningHpoError(f"{uri} is registered, but verification failed, so no alias is moved: {problem}")
+    return _registered(model, tracker, version, promote=promote)
+
+
+def register_verified(model: ScoredModel, uri: str, tracker: Tracker, *, promote: bool | None = None) -> str:
+    """Register a logged model that `verify` has verified, and move the alias if it is an improvement.
+
+    A version that an earlier call has created is found again. Return one line that states what was done.
+    """
+    logged = tracker.client.get_logged_model(uri.removeprefix("models:/"))
+    versions = tracker.client.search_model_versions(f"name = '{model.name}' AND run_id = '{model.run_id}'")
+    # Others can add versions of other files with this run.
+    own = [version for version in versions if version.source == logged.artifact_location]
+    version = own[0] if own else _create_version(tracker, uri, model)
+    return _registered(model, tracker, version, promote=promote)
+
+
+def _registered(model: ScoredModel, tracker: Tracker, version: ModelVersion, *, promote: bool | None) -> str:
+    alias = update_alias(model, tracker, version, promote=promote)
+    return f"registered {version.name} version {version.version}, verified; {alias}"
 
 
 def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
@@ -68,17 +89,16 @@ def _complete_trial(study: optuna.Study, number: int | None) -> FrozenTrial:
     return trial
 
 
-def _find_version(tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion | None:
+def _find_version(tracker: Tracker, study: optuna.Study, trial: FrozenTrial) -> ModelVersion | None:
+    model = ScoredModel.of_trial(study, trial)
     # A version of a trial whose model Optuna does not know may be from anybody who can write to the registry.
-    if model_seal_of(study, trial) is None and trial.user_attrs.get(TrialKey.MODEL_URI) is None:
+    if model.seal is None and trial.user_attrs.get(TrialKey.MODEL_URI) is None:
         return None
-    versions = tracker.client.search_model_versions(f"name = '{name}' AND run_id = '{run_id_of(study, trial)}'")
+    versions = tracker.client.search_model_versions(f"name = '{model.name}' AND run_id = '{model.run_id}'")
     return versions[0] if versions else None
 
 
-def _make_version(
-    tracker: Tracker, name: str, study: optuna.Study, trial: FrozenTrial, workers: Workers
-) -> ModelVersion:
+def _make_version(tracker: Tracker, study: optuna.Study, trial: FrozenTrial, workers: Workers) -> ModelVersion:
     """Create a version of the trial's model, and log the model before if necessary."""
     run_id = _own_run(study, trial, tracker)
     uri = trial.user_attrs.get(TrialKey.MODEL_URI)
@@ -86,7 +106,7 @@ def _make_version(
         folder = folder_of(study).trial(trial.number)
         uri, seal = _log_now(study, trial, folder, tracker.uri, run_id, workers)
         set_model_seal(study, trial, seal)
-    return _create_version(tracker, name, uri, study, trial)
+    return _create_version(tracker, uri, ScoredModel.of_trial(study, trial))
 
 
 def _own_run(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:
@@ -137,16 +157,16 @@ def _log_from_checkpoint(folder: TrialFolder, run_id: str, tracking_uri: str, pi
         pipe.send(str(error).splitlines()[0])
 
 
-def _create_version(tracker: Tracker, name: str, uri: str, study: optuna.Study, trial: FrozenTrial) -> ModelVersion:
+def _create_version(tracker: Tracker, uri: str, model: ScoredModel) -> ModelVersion:
     client = tracker.client
-    model = client.get_logged_model(uri.removeprefix("models:/"))
-    tags = {**version_tags(study, trial), DIGEST: str(model.tags.get(DIGEST))}
+    logged = client.get_logged_model(uri.removeprefix("models:/"))
+    tags = {**model.tags, DIGEST: str(logged.tags.get(DIGEST))}
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(model.name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     # MLflow resolves models:/ URIs in the process's default store, so the version gets the location of the files.
     return client.create_model_version(
-        name, model.artifact_location, run_id_of(study, trial), tags, model_id=model.model_id
+        model.name, logged.artifact_location, model.run_id, tags, model_id=logged.model_id
     )

@@ -7,11 +7,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
 
-import optuna
 import pandas as pd
 import torch
-from mlflow.entities.model_registry import ModelVersion
-from optuna.trial import FrozenTrial
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,10 +20,10 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.train_loader import unchanged
-from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention
+from lightning_hpo.registry.scored_model import ScoredModel
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, first_changed_file, seal_of
-from lightning_hpo.storage.attributes import StudyKey, model_seal_of
+from lightning_hpo.storage.attributes import StudyKey
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.errors import reason_of
@@ -44,7 +41,7 @@ _LARGEST_MLMODEL = 1_000_000
 
 @dataclass(frozen=True)
 class _Expectation:
-    """The files and the score that a version must have."""
+    """The files and the score that a model must have."""
 
     uri: str
     tracking_uri: str
@@ -55,36 +52,26 @@ class _Expectation:
     data_fingerprint: str | None
 
 
-def verify(
-    study: optuna.Study,
-    trial: FrozenTrial,
-    folder: TrialFolder,
-    tracker: Tracker,
-    workers: Workers,
-    version: ModelVersion,
-) -> None:
-    """Check in a fresh process that a version has the logged files and the score of its trial.
+def verify(model: ScoredModel, uri: str, tracker: Tracker, workers: Workers) -> str:
+    """Check in a fresh process that a logged or registered model has the logged files and the score of its trial.
 
-    Raises:
-        LightningHpoError: If the model cannot be loaded, or its files, data or score differ.
+    Returns:
+        Why it cannot be loaded, or how its files, data or score differ; an empty text if they do not.
     """
+    about = model.study.user_attrs
     expectation = _Expectation(
-        uri=f"models:/{version.name}/{version.version}",
+        uri=uri,
         tracking_uri=tracker.uri,
-        # Version 0.1.0 has stored it in MLflow only.
-        seal=model_seal_of(study, trial) or version.tags.get(DIGEST, ""),
-        trial_folder=folder,
-        monitor=study.user_attrs[StudyKey.MONITOR],
-        value=float(trial.value or 0.0),
-        data_fingerprint=study.user_attrs[StudyKey.DATA_FINGERPRINT],
+        seal=model.seal or "",
+        trial_folder=model.folder,
+        monitor=about[StudyKey.MONITOR],
+        value=float(model.value or 0.0),
+        data_fingerprint=about[StudyKey.DATA_FINGERPRINT],
     )
-    problem = workers.call(_send_problem, expectation, log=folder.path / "proof.log")
+    problem: str | ProcessExit = workers.call(_send_problem, expectation, log=model.folder.path / "proof.log")
     if isinstance(problem, ProcessExit):
-        problem = f"the process that loads it did not finish: {problem.reason}"
-    if problem:
-        raise LightningHpoError(
-            f"{expectation.uri} is registered, but verification failed, so no alias is moved: {problem}"
-        )
+        return f"the process that loads it did not finish: {problem.reason}"
+    return problem
 
 
 def _tolerance(trial_folder: TrialFolder) -> float:
@@ -167,7 +154,7 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
         value, expected = _output_difference(cli.model, loaded, expectation.trial_folder), 0.0
     if abs(value - expected) <= tolerance:
         return ""
-    return f"its score is {value:.6f}, and the score of its trial {expected:.6f}"
+    return f"its score is {value:.6f}, and was {expected:.6f} before it was logged"
 
 
 def _logged_digests(folder: Path, seal: str) -> dict[str, str]:

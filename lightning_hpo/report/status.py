@@ -87,6 +87,7 @@ def to_json(study: StudySummary, names: list[str]) -> dict[str, Any]:
         "best": None if study.best is None else {"trial": study.best[0], "value": study.best[1]},
         "split_sizes": about.get(StudyKey.SPLIT_SIZES, {}),
         "constant_answers": comparable_baselines(about),
+        "models": {kind: {key: each[key] for key in ("value", "seeds")} for kind, each in _models(about).items()},
         "endings": {key: study.counts.get(state, 0) for state, key in _JSON_KEYS.items()},
         "failures": {reason or "no reason recorded": count for reason, count in study.failures.items()},
         "collapsed": study.collapsed,
@@ -221,6 +222,7 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
         ("collapsed", f"{study.collapsed} predict the same for every example" if study.collapsed else None),
         ("split", sizes_line(sizes) if (sizes := recorded_sizes(about.get(StudyKey.SPLIT_SIZES, {}))) else None),
         *[(f"baseline: {name}", score_text(value)) for name, value in status["constant_answers"].items()],
+        *[(kind, _combined_line(each)) for kind, each in status["models"].items()],
         ("time per trial", None if study.seconds is None else duration(study.seconds)),
         ("time left", f"about {duration(status['seconds_left'])}" if status["seconds_left"] else None),
         ("folder", str(about.get(StudyKey.OUTDIR, "-"))),
@@ -231,6 +233,16 @@ def _summary(study: StudySummary, status: dict[str, Any]) -> Table:
         if text is not None:
             table.add_row(printable(name), printable(text))
     return table
+
+
+def _models(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the soup and the ensemble of a refit that are registered, by these words."""
+    models: Mapping[str, Any] = about.get(StudyKey.REFIT_MODELS, {})
+    return models
+
+
+def _combined_line(model: Mapping[str, Any]) -> str:
+    return f"{score_text(model['value'])}, seeds {', '.join(map(str, model['seeds']))}"
 
 
 def _running_table(running: list[dict[str, Any]]) -> Table:

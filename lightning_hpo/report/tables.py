@@ -62,6 +62,8 @@ def summary(record: StudyRecord) -> Table:
         name, value = min(record.baselines.items(), key=lambda baseline: objective.sort_key(baseline[1]))
         lead = objective.gain(score(record.best), value)
         rows.append(("lead over the best baseline", f"{score_text(lead, sign=True)} ({name}: {score_text(value)})"))
+    for kind, model in record.about.get(StudyKey.REFIT_MODELS, {}).items():
+        rows.append((kind, f"seeds {', '.join(map(str, model['seeds']))}, {score_text(model['value'])}"))
     return Table("summary", "Summary", "", ("", ""), rows)
 
 

@@ -64,6 +64,8 @@ class StudyKey:
     """Id of the refitted study: another study may get its name later."""
     REFIT_CANDIDATES = "refit_candidates"
     REFIT_TESTED = "refit_tested"
+    REFIT_MODELS = "refit_models"
+    """Soup and ensemble of the winner's seeds that are registered, by these words."""
 
 
 class TrialKey:

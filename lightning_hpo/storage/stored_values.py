@@ -14,6 +14,8 @@ __all__ = ["require_readable", "stored_problem"]
 _NUMBER = (int, float)
 _TEXT_OR_NONE = (str, type(None))
 _SIZES = {"posts": int, "positives": {"*": int}}
+_MODEL = {"trial": int, "offered": [int], "seeds": [int], "steps": [dict], "value": (int, float), "collapsed": bool}
+_MODEL |= {"run_id": str, "model_uri": str, "seal": str}
 _STUDY: Mapping[str, Any] = {
     **dict.fromkeys((StudyKey.AGENT, StudyKey.MONITOR, StudyKey.MODE, StudyKey.ID, StudyKey.OUTDIR), str),
     **dict.fromkeys((StudyKey.FOLDER, StudyKey.TRACKING_URI, StudyKey.COMMAND, StudyKey.REFIT_OF), str),
@@ -30,6 +32,7 @@ _STUDY: Mapping[str, Any] = {
     StudyKey.EPOCHS: (int, type(None)),
     StudyKey.REFIT_CANDIDATES: [int],
     StudyKey.REFIT_TESTED: dict,
+    StudyKey.REFIT_MODELS: {"*": _MODEL},
 }
 _TRIAL: Mapping[str, Any] = {
     **dict.fromkeys((TrialKey.RUN_ID, TrialKey.CONFIG_DIGEST, TrialKey.REASON), str),

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import optuna
@@ -103,10 +103,10 @@ class CheckpointRetention(StudyCallback):
         for path in list(unneeded_checkpoints(self._study, complete=True)):
             path.unlink(missing_ok=True)
 
-    def keep_only(self, number: int) -> None:
-        """Delete the weights of all trials but one."""
+    def keep_only(self, numbers: Collection[int]) -> None:
+        """Delete the weights of all other trials."""
         with lock_models(self._folder, wait=True):
-            for surplus in [other for other in self._kept if other != number]:
+            for surplus in [other for other in self._kept if other not in numbers]:
                 self._delete(surplus, self._kept.pop(surplus)[1])
 
     def _delete_after(self, number: int, state: TrialState, value: float | None, model_uri: str | None) -> None:

@@ -33,7 +33,7 @@ def _shortened(command: str) -> str:
     if "tune" in words:
         words += SHORT + (" --data.eval_batch_size 256" if "configs/" in words or "tune_max" in words else "")
     if " refit " in words:
-        words += " --trials 1 --seeds 1"
+        words += " --trials 1 --seeds 2"
     return words + (" --trainer.max_epochs 1" if " fit " in words else "")
 
 

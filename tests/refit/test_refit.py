@@ -75,7 +75,8 @@ def test_refit_scores_seeds_and_the_test_split_and_records_one_parent_run(
 
     chosen = trials[figures["test"]["number"]]
     assert chosen.params["trial"] == figures["winner"]
-    assert [path.parent.name for path in folder.glob("trial_*/best.ckpt")] == [f"trial_{chosen.number}"]
+    winners = {trial.number for trial in trials if trial.params["trial"] == figures["winner"]}
+    assert _with_weights(folder) == winners
     assert f"test split, scored once: test_loss {figures['test']['metrics']['test_loss']:.4f}" in shown
     assert set(figures["test"]["constant_answers"]) == {*("always met", "never met", "TF-IDF + logistic regression")}
     assert "baselines" not in shown  # they are scores in another metric
@@ -87,6 +88,10 @@ def test_refit_scores_seeds_and_the_test_split_and_records_one_parent_run(
     assert capsys.readouterr().out == shown
     assert (folder / f"trial_{chosen.number}/test.log").stat().st_mtime_ns == log
     assert len(sandbox.trials("first-refit")) == 4
+
+
+def _with_weights(folder: Path) -> set[int]:
+    return {int(path.parent.name.removeprefix("trial_")) for path in folder.glob("trial_*/best.ckpt")}
 
 
 def _assert_only_the_seed_differs(folder: Path, trials: list[FrozenTrial], searched: dict[int, FrozenTrial]) -> None:
@@ -174,6 +179,20 @@ def test_printed_command_registers_the_tested_model(sandbox: StudySandbox, capsy
     assert "registered testedmodule-best-model version 1, verified" in capsys.readouterr().out
 
 
+def test_keep_limits_the_seeds_of_the_winner_that_keep_their_weights(sandbox: StudySandbox, capsys: Captured) -> None:
+    _search(sandbox, "first", "--study.n_trials", "1")
+    folder = sandbox.folder / "outputs/first-refit"
+    assert _refit(sandbox, "first", "--trials", "1", "--seeds", "3", "--no-test", "--keep", "2") == 0
+    first, second, _ = sorted(sandbox.trials("first-refit"), key=lambda trial: float(trial.value or 0.0))
+    assert _with_weights(folder) == {first.number, second.number}
+    assert (
+        "kept the weights of 2 seeds of the winner, 0.0 MB; `refit first --keep 1` deletes" in capsys.readouterr().out
+    )
+    assert _refit(sandbox, "first", "--trials", "1", "--seeds", "3", "--keep", "1") == 0
+    assert json.loads((folder / "refit.json").read_text())["test"]["number"] == second.number  # the median
+    assert _with_weights(folder) == {first.number, second.number}
+
+
 def test_trials_with_the_same_values_are_one_candidate(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1")
     study = optuna.load_study(study_name="first", storage=sandbox.storage)
@@ -189,6 +208,7 @@ def test_invalid_refit_is_refused_before_anything_is_written(sandbox: StudySandb
     for study, flags, line in (
         ("first", ("--trials", "2"), "--trials: got 2; first has only 1 complete"),
         ("first", ("--seeds", "0"), "--seeds: got 0; use 1 or more"),
+        ("first", ("--keep", "0"), "--keep: got 0; use 1 or more"),
         ("first", ("--trial_timeout", "nan"), "--trial_timeout: got nan; use 60 seconds or more"),
         ("elsewhere", (), "elsewhere: the study was not created by `tune`"),
         ("second", (), "--study second: no such study"),

@@ -7,7 +7,9 @@ from mlflow import MlflowClient
 
 from lightning_hpo.registry.promote import update_alias
 from lightning_hpo.registry.register import register
+from lightning_hpo.registry.scored_model import ScoredModel
 from lightning_hpo.study.workers import LocalWorkers
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.tracker import Tracker
 from tests.registry.conftest import copy_study, production
 from tests.study_sandbox import StudySandbox
@@ -86,7 +88,8 @@ def test_model_that_was_measured_in_another_way_is_not_promoted(tiny: StudySandb
 def test_model_is_not_promoted_if_the_registry_does_not_tell_its_current_version(
     study: optuna.Study, tracker: Tracker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reply: Reply
 ) -> None:
-    study.add_trial(optuna.trial.create_trial(value=0.5))
+    study.set_user_attr("agent", "first")
+    model = ScoredModel(study, TrialFolder(tmp_path), None, 0.5, False, None, {"optuna_trial": "0"}, "--trial 0")
     client = tracker.client
     client.create_registered_model("first-best-model")
     version = client.create_model_version("first-best-model", source=str(tmp_path))
@@ -94,8 +97,8 @@ def test_model_is_not_promoted_if_the_registry_does_not_tell_its_current_version
         ask = MlflowClient(address, address).get_model_version_by_alias
         with monkeypatch.context() as patch:
             patch.setattr(client, "get_model_version_by_alias", ask)
-            line = update_alias(study, study.trials[0], tracker, version)
+            line = update_alias(model, tracker, version)
     assert line.startswith("production is not moved: MLflow ")
     assert ", so it is unknown which version has it; to move it: lightning-hpo register" in line
     assert client.get_registered_model("first-best-model").aliases == {}
-    assert update_alias(study, study.trials[0], tracker, version) == "production: models:/first-best-model@production"
+    assert update_alias(model, tracker, version) == "production: models:/first-best-model@production"

@@ -5,6 +5,7 @@ import py_compile
 import shutil
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 from lightning_hpo.agents.pair_outputs import PairOutputs
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry.register import register
+from lightning_hpo.registry.scored_model import ScoredModel
 from lightning_hpo.registry.verify import _tolerance, verify
 from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests, seal_of
 from lightning_hpo.study.workers import LocalWorkers
@@ -191,12 +193,20 @@ def test_model_of_version_0_1_0_is_verified_by_the_digest_in_mlflow(
     version = tiny.client.get_model_version("verified-best-model", "2")
     trial = copy.deepcopy(study.trials[number])
     trial.user_attrs.pop("mlflow_model_seal", None)
-    folder = TrialFolder(Path(tiny.outdir, "tiny", f"trial_{trial.number}"))
-    arguments = study, trial, folder, Tracker(tiny.tracking_uri), LocalWorkers(1)
-    verify(*arguments, version)
+    model = replace(ScoredModel.of_trial(study, trial), seal=version.tags[DIGEST])
+    arguments = model, f"models:/{version.name}/{version.version}", Tracker(tiny.tracking_uri), LocalWorkers(1)
+    assert verify(*arguments) == ""
     _flip_a_bit(files)
-    with pytest.raises(LightningHpoError, match=r"data/model\.pt2 is not as it was logged"):
-        verify(*arguments, version)
+    assert "data/model.pt2 is not as it was logged" in verify(*arguments)
+
+
+def test_model_whose_seal_only_mlflow_has_is_verified(tiny: StudySandbox) -> None:
+    study, _ = copy_study(tiny, "older", mlflow_model_seal=None)  # as version 0.1.0 stored it
+    arguments = study, Tracker(tiny.tracking_uri), LocalWorkers(1)
+    assert "registered older-best-model version 1, verified" in register(*arguments)
+    tiny.client.set_model_version_tag("older-best-model", "1", DIGEST, "0" * 64)
+    with pytest.raises(LightningHpoError, match=r"verification failed, so no alias is moved: MLmodel is not as it was"):
+        register(*arguments)
 
 
 def test_outputs_tell_rounding_from_other_weights(tiny: StudySandbox, register_other: Callable[[], str]) -> None:

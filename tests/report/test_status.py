@@ -21,7 +21,8 @@ from lightning_hpo.study.lock import lock_study
 Captured = pytest.CaptureFixture[str]
 
 KEYS = [
-    *("study", "agent", "monitor", "done", "total", "best", "split_sizes", "constant_answers", "endings", "failures"),
+    *("study", "agent", "monitor", "done", "total", "best", "split_sizes", "constant_answers"),
+    *("models", "endings", "failures"),
     *("collapsed", "seconds_a_trial", "seconds_left", "running", "interrupted", "tuned_by", "started_from", "outdir"),
     "next",
 ]

@@ -27,6 +27,12 @@ def test_summary_compares_the_best_trial_with_the_best_baseline(record: StudyRec
     assert rows["metric"] == ("val_metric (higher is better)",)
 
 
+def test_summary_of_a_refit_names_its_registered_models() -> None:
+    models = {"soup": {"seeds": [20, 18], "value": 0.72134}}
+    study = make_study(None, [make_trial(0)], ABOUT | {"refit_models": models})
+    assert _rows(tables.summary(StudyRecord(study, {})))["soup"] == ("seeds 20, 18, 0.7213",)
+
+
 def test_best_trial_comes_with_the_command_that_retrains_it(record: StudyRecord, tmp_path: Path) -> None:
     number = record.study.best_trial.number
     config = tmp_path / "my outputs" / f"trial_{number}" / "config.yaml"
