@@ -221,7 +221,16 @@ class TextAgent(EvaluatedModule):
                 self.log(name, share, on_step=False, on_epoch=True)
         if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
             self.require_finite("train_loss", self._train_loss.mean_value)
-        return loss
+        return loss * self._accumulation_factor(batch_idx)
+
+    def _accumulation_factor(self, batch_idx: int) -> float:
+        """Return by what to multiply a loss so that the last step of an epoch is the mean of its batches, too.
+
+        Lightning divides each loss by `accumulate_grad_batches`, also if fewer batches are left for the step.
+        """
+        wanted = self.trainer.accumulate_grad_batches
+        left = self.trainer.num_training_batches - batch_idx // wanted * wanted
+        return max(1.0, wanted / left)
 
     def on_fit_start(self) -> None:
         """Compile the network and compute the class weights, if the flags request it."""

@@ -13,6 +13,9 @@ __all__ = ["Draw", "TrainBatchSampler", "pair_batches"]
 # Number of batches that are cut from one sorted block, as in transformers' LengthGroupedSampler: more batches mean less
 # padding, fewer mean more randomness.
 _BATCHES_A_BLOCK = 50
+# Number of neighbouring batches over which the windows of a post are spread. They have similar lengths: sorted by
+# length alone, a batch of a small corpus has the same post several times.
+_BATCHES_SPREAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,10 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         windows: Number of windows.
         kept: Sorted numbers of the windows that are in every epoch. Each epoch draws from all others.
         drawn: Number of windows that each epoch draws.
-        batch_size: Windows in a batch; one batch may have fewer.
+        batch_size: Windows in a batch, at most.
         seed: The data's seed.
+        posts: Returns the post of windows, shape [windows], given their numbers: windows of a post are then spread over
+            batches, whose sizes differ by one at most. None: as in version 0.1.0.
 
     Attributes:
         epoch: Epoch of the next pass.
@@ -48,7 +53,9 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         drawn: int,
         batch_size: int,
         seed: int,
+        posts: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
     ) -> None:
+        self._posts = posts
         self._lengths, self._kept, self._others = lengths, kept, windows - len(kept)
         self._drawn = min(drawn, self._others)
         self._batch_size, self._seed = batch_size, seed
@@ -82,8 +89,23 @@ class TrainBatchSampler(Sampler[list[Draw]]):
         cut = []
         for block, lengths in zip(np.split(chosen, ends), np.split(self._lengths(chosen), ends), strict=True):
             block = block[np.argsort(lengths, kind="stable")]
-            cut += [block[first : first + self._batch_size] for first in range(0, len(block), self._batch_size)]
+            cut += self._cut(block) if self._posts is None else self._spread(block, self._posts(block))
         return [cut[place] for place in generator.permutation(len(cut))]
+
+    def _cut(self, block: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [block[first : first + self._batch_size] for first in range(0, len(block), self._batch_size)]
+
+    def _spread(self, block: NDArray[np.int64], posts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Cut a sorted block into batches, and deal the windows of each few neighbours to them post by post."""
+        batches = []
+        count = -(-len(block) // self._batch_size)
+        ends = len(block) * np.arange(count + 1) // count
+        for first in range(0, count, _BATCHES_SPREAD):
+            last = min(first + _BATCHES_SPREAD, count)
+            part = slice(ends[first], ends[last])
+            by_post = block[part][np.argsort(posts[part], kind="stable")]
+            batches += [by_post[place :: last - first] for place in range(last - first)]
+        return batches
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch, which is the same for all epochs."""

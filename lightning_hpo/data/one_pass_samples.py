@@ -67,10 +67,20 @@ class OnePassSamples:
         lengths: NDArray[np.int64] = np.minimum(room, self._tokens[places] - before)
         return lengths
 
-    def batches(self, batch_size: int, seed: int) -> TrainBatchSampler:
-        """Return a sampler of the kept windows and of new draws in each epoch."""
+    def posts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of the post of windows, shape [windows]."""
+        return self._rows[np.searchsorted(self._firsts, numbers, side="right") - 1]
+
+    def batches(self, batch_size: int, seed: int, *, spread: bool = True) -> TrainBatchSampler:
+        """Return a sampler, as `TrainSamples.batches` does."""
         return TrainBatchSampler(
-            self.lengths, windows=len(self), kept=self.kept, drawn=self.drawn, batch_size=batch_size, seed=seed
+            self.lengths,
+            windows=len(self),
+            kept=self.kept,
+            drawn=self.drawn,
+            batch_size=batch_size,
+            seed=seed,
+            posts=self.posts if spread else None,
         )
 
     def _add(self, index: int, pairs: PairTable) -> None:

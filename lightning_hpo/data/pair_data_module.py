@@ -60,7 +60,8 @@ class PairDataModule(LightningDataModule):
         val_fraction: Share of the posts in the validation split.
         test_fraction: Share of the posts in the test split.
         split_rule: How posts are split. `stratified`: each split has its share of every criterion's positives, and each
-            text counts once. `hash`: by a hash of the text alone, as in version 0.1.0, whose studies keep this rule.
+            text counts once. `hash`: by a hash of the text alone, as in version 0.1.0, whose studies keep this rule and
+            the batches of that version.
         num_workers: Number of data loader worker processes.
         aliases: Other spellings of a criterion in the annotations: spelling to id.
         leave_out: Labels to ignore: their annotations and criteria are not used.
@@ -207,21 +208,37 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Return a loader of batches that are redrawn each epoch. All epochs have the same number of batches."""
-        sampler = self._samples.batches(self.batch_size, self.draw_seed)
-        pin_memory = torch.cuda.is_available()
-        return TrainLoader(self._train_dataset, sampler, num_workers=self.num_workers, pin_memory=pin_memory)
+        sampler = self._samples.batches(self.batch_size, self.draw_seed, spread=self.split_rule == "stratified")
+        return TrainLoader(self._train_dataset, sampler, num_workers=self.num_workers, pin_memory=self._pins_memory)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return a loader of batches of whole pairs of the validation split."""
-        return _eval_loader(self._datasets["val"], self.num_workers)
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return a loader of batches of whole pairs of the test split."""
-        return _eval_loader(self._datasets["test"], self.num_workers)
+        return self._eval_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Return a loader of batches of whole pairs: every post with every criterion."""
-        return _eval_loader(self._datasets["predict"], self.num_workers)
+        return self._eval_loader("predict")
+
+    def _eval_loader(self, split: str) -> DataLoader[Any]:
+        return DataLoader(
+            self._datasets[split],
+            batch_size=None,
+            collate_fn=unchanged,
+            num_workers=self.num_workers,
+            pin_memory=self._pins_memory,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # for the reason given in `TrainLoader`
+        )
+
+    @property
+    def _pins_memory(self) -> bool:
+        """Whether the Trainer uses a CUDA device. Pinning for another one would open a CUDA context: half a GB."""
+        strategy = getattr(self.trainer, "strategy", None)
+        return strategy is not None and strategy.root_device.type == "cuda"
 
     def _read(self) -> Split:
         """Read, split and tokenize the corpus once, and compute its fingerprint."""
@@ -312,15 +329,3 @@ def _post_keys(posts: Posts, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def _expanded(path: str | None) -> str | None:
     return path and str(Path(path).expanduser())
-
-
-def _eval_loader(dataset: EvalDataset, num_workers: int) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        collate_fn=unchanged,
-        num_workers=num_workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-        generator=torch.Generator(),  # for the reason given in `TrainLoader`
-    )

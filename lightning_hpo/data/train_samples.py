@@ -79,10 +79,7 @@ class TrainSamples:
 
     def lengths(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of tokens of post and criterion in windows, shape [windows]."""
-        # Sorted, since the search among millions is then many times faster.
-        order = np.argsort(numbers)
-        pairs = np.empty_like(numbers)
-        pairs[order] = np.searchsorted(self._firsts, numbers[order], side="right") - 1
+        pairs = self._pairs_of(numbers)
         columns = self._pairs.columns[pairs]
         room = self._rooms[columns]
         before = (numbers - self._firsts[pairs]) * (room - self._windows.stride)
@@ -93,11 +90,34 @@ class TrainSamples:
         with_criterion: NDArray[np.int64] = lengths + self._criterion_lengths[columns]
         return with_criterion
 
-    def batches(self, batch_size: int, seed: int) -> TrainBatchSampler:
-        """Return a sampler of the kept windows and of new draws in each epoch."""
+    def posts(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of the post of windows, shape [windows]."""
+        return self._pairs.rows[self._pairs_of(numbers)]
+
+    def batches(self, batch_size: int, seed: int, *, spread: bool = True) -> TrainBatchSampler:
+        """Return a sampler of the kept windows and of new draws in each epoch.
+
+        Args:
+            batch_size: Windows in a batch, at most.
+            seed: The data's seed.
+            spread: Whether the windows of a post are spread over batches.
+        """
         return TrainBatchSampler(
-            self.lengths, windows=len(self), kept=self.kept, drawn=self.drawn, batch_size=batch_size, seed=seed
+            self.lengths,
+            windows=len(self),
+            kept=self.kept,
+            drawn=self.drawn,
+            batch_size=batch_size,
+            seed=seed,
+            posts=self.posts if spread else None,
         )
+
+    def _pairs_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Sorted, since the search among millions is then many times faster.
+        order = np.argsort(numbers)
+        pairs = np.empty_like(numbers)
+        pairs[order] = np.searchsorted(self._firsts, numbers[order], side="right") - 1
+        return pairs
 
     def _choose_draws(self, negative_ratio: float) -> None:
         positives = sum(target.label == 1 for sample in self._samples.values() for target in sample.targets.values())

@@ -7,13 +7,30 @@ from hypothesis import strategies as st
 
 from lightning_hpo.data.batching import Draw, TrainBatchSampler, pair_batches
 
-LENGTHS = np.random.default_rng(0).integers(5, 200, 500)
+LENGTHS = np.random.default_rng(0).integers(5, 200, 56).repeat(9)[:500] + np.arange(500) % 9
 KEPT = np.arange(0, 500, 5)
 
 
-def _sampler(drawn: int = 130, batch_size: int = 16, seed: int = 3) -> TrainBatchSampler:
-    how = {"drawn": drawn, "batch_size": batch_size, "seed": seed}
-    return TrainBatchSampler(LENGTHS.take, windows=500, kept=KEPT, **how)
+# Nine windows of a post, of similar lengths.
+POSTS = np.arange(500) // 9
+
+
+def _sampler(drawn: int = 130, batch_size: int = 16, seed: int = 3, *, spread: bool = True) -> TrainBatchSampler:
+    return TrainBatchSampler(
+        LENGTHS.take,
+        windows=500,
+        kept=KEPT,
+        drawn=drawn,
+        batch_size=batch_size,
+        seed=seed,
+        posts=POSTS.take if spread else None,
+    )
+
+
+def _repeats(sampler: TrainBatchSampler) -> float:
+    """Return how many windows of a batch, on average, are of a post that it has already."""
+    batches = [POSTS[[draw.index for draw in batch]] for batch in sampler.batches(0)]
+    return float(np.mean([len(posts) - len(set(posts.tolist())) for posts in batches]))
 
 
 def _indices(batches: Iterable[list[Draw]]) -> list[int]:
@@ -35,9 +52,22 @@ def test_epochs_have_the_same_number_of_batches() -> None:
     assert {draw.epoch for batch in sampler.batches(4) for draw in batch} == {4}
 
 
-def test_batches_have_windows_of_similar_length() -> None:
-    spread = [np.ptp(LENGTHS[[draw.index for draw in batch]]) for batch in _sampler().batches(0)]
-    assert np.mean(spread) < 25
+@pytest.mark.parametrize(("spread", "most"), [(False, 25), (True, 65)])
+def test_batches_have_windows_of_similar_length(spread: bool, most: int) -> None:
+    ranges = [np.ptp(LENGTHS[[draw.index for draw in batch]]) for batch in _sampler(spread=spread).batches(0)]
+    assert np.mean(ranges) < most
+
+
+def test_windows_of_a_post_are_spread_over_batches() -> None:
+    shuffled = np.random.default_rng(0).permutation(500)[:230]
+    by_chance = float(np.mean([16 - len(set(POSTS[part].tolist())) for part in np.array_split(shuffled, 15)]))
+    assert _repeats(_sampler(spread=False)) > 3 * by_chance
+    assert _repeats(_sampler()) < by_chance
+
+
+def test_sizes_of_spread_batches_differ_by_one_at_most() -> None:
+    assert {len(batch) for batch in _sampler().batches(0)} == {15, 16}
+    assert {len(batch) for batch in _sampler(spread=False).batches(0)} == {6, 16}
 
 
 def test_no_short_block_is_left_at_the_end() -> None:
