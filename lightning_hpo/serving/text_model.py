@@ -30,7 +30,7 @@ from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Windows
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.flag_types import Bounds
-from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
+from lightning_hpo.hardware.bf16 import allow_bf16, computes_bf16, round_weights
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, changed_data
 
 __all__ = ["COLUMNS", "INPUTS", "SETTINGS", "TOKENIZER", "ServingSettings", "TextModel", "load_network"]
@@ -135,7 +135,7 @@ class TextModel:
         self._settings, self._network, self._windows = settings, network, windows
         self._bf16 = settings.precision == "bf16-mixed" and computes_bf16()
         if self._bf16:
-            quicken_attention(network)
+            allow_bf16(network)
             round_weights(network)
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
