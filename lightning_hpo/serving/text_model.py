@@ -113,10 +113,11 @@ class ServingSettings:
 class _Row(NamedTuple):
     """A tokenized row of the input, with the token range [first, stop) of the post in each window.
 
-    `name` is the id of the criterion; empty if the model does not have it.
+    `name` is the id of the criterion; empty if the model does not have it. `text` is the post.
     """
 
     name: str
+    text: str
     criterion: TokenizedText
     post: TokenizedText
     ranges: Sequence[tuple[int, int]]
@@ -231,9 +232,8 @@ class TextModel:
                     f"{self._windows.max_length}; use a shorter criterion"
                 )
             else:
-                rows[place] = _Row(
-                    names.get(criteria[place], ""), criterion, post, self._windows.ranges(len(post), criterion)
-                )
+                name, ranges = names.get(criteria[place], ""), self._windows.ranges(len(post), criterion)
+                rows[place] = _Row(name, posts[place], criterion, post, ranges)
         return rows
 
     def _predict_batch(self, rows: Sequence[_Row], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -248,7 +248,8 @@ class TextModel:
             log_odds = pair_log_odds(logits, pair_index, len(rows))
             return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
-        spans = decode_pairs(logits, self._windows.offsets(windows), pair_index, len(rows), decoding)
+        offsets, texts = self._windows.offsets(windows), [row.text for row in rows]
+        spans = decode_pairs(logits, offsets, pair_index, len(rows), decoding, texts)
         return answer_rows(spans, chosen["null_threshold"])
 
 
