@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,48 +18,50 @@ from typing import Any
 
 import sentencepiece
 import torch
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoTokenizer,
-    BertConfig,
-    BertForPreTraining,
     DebertaV2Config,
     DebertaV2ForMaskedLM,
+    DebertaV2ForQuestionAnswering,
+    DebertaV2ForSequenceClassification,
     ElectraConfig,
     ElectraForPreTraining,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
-    XLMRobertaConfig,
-    XLMRobertaForMaskedLM,
+    RobertaForQuestionAnswering,
 )
 
 from lightning_hpo.agents.network.encoder import quiet_transformers
 
 Files = dict[str, bytes]
 
-_BERT = (
-    "config.json",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-)
-_ROBERTA = (*_BERT[:-1], "merges.txt", "vocab.json")
-_ELECTRA = tuple(name for name in _BERT if name != "model.safetensors")
-_DEBERTA = ("config.json", "pytorch_model.bin", "spm.model", "tokenizer_config.json")
+_MODEL = ("config.json", "tokenizer_config.json", "pytorch_model.bin")
+_ROBERTA = (*_MODEL, "model.safetensors", "tokenizer.json", "merges.txt", "vocab.json")
+_ELECTRA = (*_MODEL, "tokenizer.json", "vocab.txt")
+_DEBERTA = (*_MODEL, "spm.model")
+_FAST_DEBERTA = ("added_tokens.json", "special_tokens_map.json", "model.safetensors", "tokenizer.json", *_DEBERTA)
+_NLI_DEBERTA = tuple(name for name in _FAST_DEBERTA if name != "pytorch_model.bin")
+_ROBERTA_SQUAD = (*(name for name in _ROBERTA if name != "tokenizer.json"), "special_tokens_map.json")
+_ETTIN = (*_MODEL, "special_tokens_map.json", "tokenizer.json")
 # Family, and the files on the main branch.
 ENCODERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "bert-base-uncased": ("bert", _BERT),
-    "bert-large-uncased": ("bert", _BERT),
     "roberta-base": ("roberta", _ROBERTA),
     "roberta-large": ("roberta", _ROBERTA),
     "microsoft/deberta-v3-base": ("deberta", _DEBERTA),
     "microsoft/deberta-v3-large": ("deberta", _DEBERTA),
+    "MoritzLaurer/deberta-v3-base-zeroshot-v2.0-c": ("deberta-nli", _NLI_DEBERTA),
+    "deepset/deberta-v3-base-squad2": ("deberta-squad", _FAST_DEBERTA),
+    "deepset/deberta-v3-large-squad2": ("deberta-squad", _FAST_DEBERTA),
+    "deepset/roberta-base-squad2": ("roberta-squad", _ROBERTA_SQUAD),
+    "jhu-clsp/ettin-encoder-150m": ("ettin", _ETTIN),
     "google/electra-base-discriminator": ("electra", _ELECTRA),
     "google/electra-large-discriminator": ("electra", _ELECTRA),
-    "xlm-roberta-base": ("xlm-roberta", (*_BERT[:-1], "sentencepiece.bpe.model")),
 }
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -72,7 +75,7 @@ def commit_of(name: str) -> str:
 
 
 def repositories(texts: Sequence[str], layers: int = 1) -> dict[str, Files]:
-    """Make every encoder of the shipped search spaces, with a vocabulary trained on the texts."""
+    """Make every encoder of the shipped configs, with a vocabulary trained on the texts."""
     torch.manual_seed(0)
     made = {family: make(texts, layers) for family, make in _FAMILIES.items()}
     return {name: {file: made[family][file] for file in files} for name, (family, files) in ENCODERS.items()}
@@ -102,26 +105,17 @@ def encoder_in(cache: Path, name: str) -> str:
     return str(cache / f"models--{name.replace('/', '--')}" / "snapshots" / commit_of(name))
 
 
-def _bert(texts: Sequence[str], layers: int) -> Files:
-    return _word_pieces(texts, lambda size: BertForPreTraining(BertConfig(**_sizes(size, layers))))
-
-
 def _electra(texts: Sequence[str], layers: int) -> Files:
-    return _word_pieces(
-        texts, lambda size: ElectraForPreTraining(ElectraConfig(**_sizes(size, layers), embedding_size=16))
-    )
-
-
-def _word_pieces(texts: Sequence[str], make: Callable[[int], PreTrainedModel]) -> Files:
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False)
     vocabulary = "".join(f"{word}\n" for word in sorted(trained.get_vocab(), key=trained.get_vocab().__getitem__))
     files = {"vocab.txt": vocabulary.encode()}
     config = {"do_lower_case": True, "model_max_length": 512}
-    return _with_tokenizer(files, config, make(trained.get_vocab_size()))
+    model = ElectraForPreTraining(ElectraConfig(**_sizes(trained.get_vocab_size(), layers), embedding_size=16))
+    return _with_tokenizer(files | _model_files(model), config)
 
 
-def _roberta(texts: Sequence[str], layers: int) -> Files:
+def _roberta(texts: Sequence[str], layers: int, kind: Any = RobertaForMaskedLM) -> Files:
     trained = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(texts, vocab_size=_VOCABULARY, special_tokens=special, show_progress=False)
@@ -129,19 +123,16 @@ def _roberta(texts: Sequence[str], layers: int) -> Files:
         trained.save_model(folder)
         files = {name: Path(folder, name).read_bytes() for name in ("vocab.json", "merges.txt")}
     sizes = _sizes(trained.get_vocab_size(), layers) | {"max_position_embeddings": 514, "pad_token_id": 1}
-    return _with_tokenizer(files, {"model_max_length": 512}, RobertaForMaskedLM(RobertaConfig(**sizes)))
+    model = kind(RobertaConfig(**sizes, type_vocab_size=1))
+    return _with_tokenizer(files | _model_files(model), {"model_max_length": 512})
 
 
-def _xlm_roberta(texts: Sequence[str], layers: int) -> Files:
-    pieces = _sentence_pieces(texts)
-    # Its ids differ by one from those of the file, and <mask> is the last.
-    size = sentencepiece.SentencePieceProcessor(model_proto=pieces).get_piece_size() + 2
-    sizes = _sizes(size, layers) | {"max_position_embeddings": 514, "pad_token_id": 1}
-    model = XLMRobertaForMaskedLM(XLMRobertaConfig(**sizes))
-    return _with_tokenizer({"sentencepiece.bpe.model": pieces}, {"model_max_length": 512}, model)
+def _roberta_squad(texts: Sequence[str], layers: int) -> Files:
+    names = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "sep": "</s>", "pad": "<pad>", "cls": "<s>", "mask": "<mask>"}
+    return _roberta(texts, layers, RobertaForQuestionAnswering) | {"special_tokens_map.json": _named(names)}
 
 
-def _deberta(texts: Sequence[str], layers: int) -> Files:
+def _deberta(texts: Sequence[str], layers: int, kind: Any = DebertaV2ForMaskedLM) -> Files:
     names = {"pad_id": "[PAD]", "bos_id": "[CLS]", "eos_id": "[SEP]", "unk_id": "[UNK]"}
     ids = {key: place for place, key in enumerate(names)}
     pieces = _sentence_pieces(texts, **ids, **{key.replace("id", "piece"): name for key, name in names.items()})
@@ -149,6 +140,7 @@ def _deberta(texts: Sequence[str], layers: int) -> Files:
     relative: dict[str, Any] = {
         "relative_attention": True,
         "position_biased_input": False,
+        "share_att_key": True,
         "pos_att_type": ["p2c", "c2p"],
         "position_buckets": 256,
         "norm_rel_ebd": "layer_norm",
@@ -156,15 +148,95 @@ def _deberta(texts: Sequence[str], layers: int) -> Files:
     }
     config = DebertaV2Config(**_sizes(size, layers), **relative)
     files = {"spm.model": pieces, "tokenizer_config.json": b'{"do_lower_case": false, "vocab_type": "spm"}'}
-    return files | _model_files(DebertaV2ForMaskedLM(config))
+    return files | _model_files(kind(config))
+
+
+def _fast_deberta(kind: Any, texts: Sequence[str], layers: int) -> Files:
+    """The files that an older version of transformers wrote after a training."""
+    files = _deberta(texts, layers, kind)
+    names = {key: f"[{key.upper()}]" for key in ("cls", "mask", "pad", "sep", "unk")} | {"bos": "[CLS]", "eos": "[SEP]"}
+    size = sentencepiece.SentencePieceProcessor(model_proto=files["spm.model"]).get_piece_size()
+    described = {f"{key}_token": name for key, name in names.items()} | {
+        "do_lower_case": False,
+        "model_max_length": 512,
+        "sp_model_kwargs": {},
+        "split_by_punct": False,
+        "tokenizer_class": "DebertaV2Tokenizer",
+        "vocab_type": "spm",
+    }
+    made = _with_tokenizer({"spm.model": files["spm.model"], "config.json": files["config.json"]}, described)
+    added = json.dumps({"[MASK]": size}).encode()
+    return files | made | {"added_tokens.json": added, "special_tokens_map.json": _named(names)}
+
+
+def _ettin(texts: Sequence[str], layers: int) -> Files:
+    tokenizer = modernbert_tokenizer(texts, _VOCABULARY)
+    ids = {name: tokenizer.convert_tokens_to_ids(f"[{name.upper()}]") for name in ("cls", "sep", "pad")}
+    # The keys of the real config.
+    config: dict[str, Any] = {
+        "architectures": ["ModernBertForMaskedLM"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "bos_token_id": ids["cls"],
+        "classifier_activation": "gelu",
+        "classifier_pooling": "mean",
+        "cls_token_id": ids["cls"],
+        "decoder_bias": True,
+        "deterministic_flash_attn": False,
+        "embedding_dropout": 0.0,
+        "eos_token_id": ids["sep"],
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160000.0,
+        "hidden_activation": "gelu",
+        "initializer_cutoff_factor": 2.0,
+        "local_attention": 128,
+        "local_rope_theta": 160000.0,
+        "mlp_bias": False,
+        "mlp_dropout": 0.0,
+        "model_type": "modernbert",
+        "norm_bias": False,
+        "norm_eps": 1e-05,
+        "pad_token_id": ids["pad"],
+        "position_embedding_type": "sans_pos",
+        "sep_token_id": ids["sep"],
+        **_sizes(len(tokenizer), layers),
+        "max_position_embeddings": 7999,
+    }
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+        tokenizer.save_pretrained(folder)
+        files = {name: Path(folder, name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")}
+    names = {key: f"[{key.upper()}]" for key in ("cls", "mask", "pad", "sep", "unk")}
+    model = _model_files(ModernBertForMaskedLM(ModernBertConfig(**config)))
+    return files | model | {"config.json": json.dumps(config).encode(), "special_tokens_map.json": _named(names)}
+
+
+def modernbert_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with BERT's special tokens."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, initial_alphabet=alphabet)
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    names = {f"{key}_token": f"[{key.upper()}]" for key in ("cls", "mask", "pad", "sep", "unk")}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
+
+
+def _named(names: dict[str, str]) -> bytes:
+    return json.dumps({f"{key}_token": name for key, name in names.items()}).encode()
 
 
 _FAMILIES: dict[str, Callable[[Sequence[str], int], Files]] = {
-    "bert": _bert,
     "electra": _electra,
     "roberta": _roberta,
-    "xlm-roberta": _xlm_roberta,
     "deberta": _deberta,
+    "deberta-nli": partial(_fast_deberta, DebertaV2ForSequenceClassification),
+    "deberta-squad": partial(_fast_deberta, DebertaV2ForQuestionAnswering),
+    "roberta-squad": _roberta_squad,
+    "ettin": _ettin,
 }
 
 
@@ -186,9 +258,9 @@ def _sentence_pieces(texts: Sequence[str], **options: Any) -> bytes:
     return written.getvalue()
 
 
-def _with_tokenizer(files: Files, config: dict[str, Any], model: PreTrainedModel) -> Files:
-    """Add the tokenizer.json that transformers makes of a vocabulary, and the files of the model."""
-    files = {**files, **_model_files(model), "tokenizer_config.json": json.dumps(config).encode()}
+def _with_tokenizer(files: Files, config: dict[str, Any]) -> Files:
+    """Add tokenizer_config.json, and the tokenizer.json that transformers makes of the vocabulary."""
+    files = {**files, "tokenizer_config.json": json.dumps(config).encode()}
     with tempfile.TemporaryDirectory() as folder:
         for name in files:
             Path(folder, name).write_bytes(files[name])

@@ -99,7 +99,8 @@ class EvidenceAgent(TextAgent):
 
     def update_scores(self, scores: MetricCollection, logits: Tensor, batch: Batch) -> None:
         """Update the metrics of a split with an evaluation batch."""
-        scores["pairs"].update(self._decode(logits, batch), batch["spans"], batch["post_ids"], batch["criteria"])
+        spans, texts = self._decode(logits, batch), batch.get("texts")
+        scores["pairs"].update(spans, batch["spans"], batch["post_ids"], batch["criteria"], texts)
 
     def on_validation_epoch_end(self) -> None:
         """Calibrate the null threshold during training, if the null policy requires it, and log the metrics."""
@@ -157,4 +158,5 @@ class EvidenceAgent(TextAgent):
         return self._decoding.null_policy == "calibrated"
 
     def _decode(self, logits: Tensor, batch: Batch) -> PairSpans:
-        return decode_pairs(logits, batch["offsets"], batch["pair_index"], len(batch["post_ids"]), self._decoding)
+        texts, pairs = batch.get("texts"), len(batch["post_ids"])
+        return decode_pairs(logits, batch["offsets"], batch["pair_index"], pairs, self._decoding, texts)

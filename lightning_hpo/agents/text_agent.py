@@ -18,8 +18,10 @@ from lightning_hpo.agents.losses import Loss, class_weights
 from lightning_hpo.agents.network.dropout import quicken_dropout
 from lightning_hpo.agents.network.encoder import checkpoint_gradients, load_encoder
 from lightning_hpo.agents.network.encoder import freeze_layers as freeze
+from lightning_hpo.agents.network.encoder import reinit_layers as reinit
 from lightning_hpo.agents.network.encoder_checks import check_first_token, check_ids, check_length, check_text_encoder
 from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
+from lightning_hpo.agents.network.quantization import Quantize, quantize_layers, quantize_problems
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
 from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
@@ -53,9 +55,13 @@ class TextAgent(EvaluatedModule):
             encoder.
         freeze_layers: Number of encoder layers to freeze, counted from the input, together with the embeddings; 0
             freezes nothing. Usual: up to half of the layers.
+        reinit_layers: Number of encoder layers to re-initialize, counted from the output: they are the most specific to
+            the pretraining (Zhang et al. 2021). Usual: 0 to 4.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, but slower (Chen et al. 2016).
         compile: Train through torch.compile: some minutes at the start, then faster steps on a GPU.
         lora: Low-rank adapters, trained instead of the encoder; for large encoders.
+        quantize: Store the weights of the encoder in 4 bits (4bit), which needs lora.r, an NVIDIA GPU and the extra
+            `quantize` (Dettmers et al. 2023), or as they are (none).
         optim: The optimizer.
         schedule: The learning rate schedule.
         loss: The training loss.
@@ -80,9 +86,11 @@ class TextAgent(EvaluatedModule):
         dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
         attention_dropout: Annotated[float, Bounds(0, 0.95)] | None = None,
         freeze_layers: Annotated[int, Bounds(0, 1000)] = 0,
+        reinit_layers: Annotated[int, Bounds(0, 1000)] = 0,
         gradient_checkpointing: bool = False,
         compile: bool = False,
         lora: Lora = _LORA,
+        quantize: Quantize = "none",
         optim: Optim = _OPTIM,
         schedule: Schedule = _SCHEDULE,
         loss: Loss = _LOSS,
@@ -93,21 +101,17 @@ class TextAgent(EvaluatedModule):
         self._lora, self.loss = Lora.read(lora), Loss.read(loss)
         self.optim, self.schedule = Optim.read(optim), Schedule.read(schedule)
         groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **own_settings}
-        values = {"dropout": dropout, "attention_dropout": attention_dropout, "freeze_layers": freeze_layers}
+        layers = {"freeze_layers": freeze_layers, "reinit_layers": reinit_layers}
+        values = {"dropout": dropout, "attention_dropout": attention_dropout, **layers, "quantize": quantize}
         values |= own_flags or {}
-        problems = self._type_problems(values)
+        problems = self._type_problems(values) + _lora_problems(values, self._lora)
         raise_problems(problems + [line for group in groups.values() for line in group.problems()])
         # Plain values only, so that a checkpoint loads without unpickling classes of this package.
-        flags = {
-            "name": name,
-            "revision": revision,
-            **values,
-            "gradient_checkpointing": gradient_checkpointing,
-            "compile": compile,
-        }
+        flags = {"name": name, "revision": revision, **values}
+        flags |= {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
         encoder = load_encoder(name, revision=revision, dropout=dropout, attention_dropout=attention_dropout)
-        self.network: nn.Module = self._make_network(name, encoder, freeze_layers, checkpoints=gradient_checkpointing)
+        self.network: nn.Module = self._make_network(name, encoder, **layers, checkpoints=gradient_checkpointing)
         # Metrics instead of Lightning's own sums, which are lost when a training resumes within an epoch.
         self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
         self._class_weights: Tensor | None = None
@@ -115,9 +119,10 @@ class TextAgent(EvaluatedModule):
         self._compiled: Callable[..., Tensor] | None = None
 
     def _make_network(
-        self, name: str, encoder: PreTrainedModel, freeze_layers: int, *, checkpoints: bool
+        self, name: str, encoder: PreTrainedModel, *, freeze_layers: int, reinit_layers: int, checkpoints: bool
     ) -> TextNetwork:
         check_text_encoder(name, encoder)
+        reinit(encoder, reinit_layers, freeze_layers)
         add_adapters(encoder, self._lora)
         freeze(encoder, freeze_layers)
         if checkpoints:
@@ -127,6 +132,8 @@ class TextAgent(EvaluatedModule):
             check_first_token(encoder)
         network = self.network_class(encoder, head)
         quicken_dropout(network)
+        if self.hparams["quantize"] == "4bit":
+            quantize_layers(encoder)
         return network
 
     @classmethod
@@ -135,7 +142,7 @@ class TextAgent(EvaluatedModule):
         kinds = cls._kinds()
         defaults = {name: taken.default for kind in kinds for name, taken in signature(kind).parameters.items()}
         groups = [type(value).read(values.get(name)) for name, value in defaults.items() if isinstance(value, Settings)]
-        problems = cls._type_problems(values)
+        problems = cls._type_problems(values) + _lora_problems(values, Lora.read(values.get("lora")))
         problems += [line for group in groups for line in group.problems()]
         return problems + Optim.read(values.get("optim")).missing()
 
@@ -279,3 +286,14 @@ class TextAgent(EvaluatedModule):
     @property
     def _train_means(self) -> tuple[MeanMetric, ...]:
         return self._train_loss, self._augmented, self._unaugmentable
+
+
+def _lora_problems(values: Mapping[str, Any], lora: Lora) -> list[str]:
+    """Return one line for each argument that does not work with these adapters."""
+    problems = quantize_problems(values.get("quantize", "none"), has_adapters=lora.r > 0)
+    if lora.r and values.get("reinit_layers"):
+        problems.append(
+            f"--model.reinit_layers: got {values['reinit_layers']} with --model.lora.r {lora.r}, which does not train "
+            "re-initialized weights; use 0"
+        )
+    return problems

@@ -163,7 +163,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
     - `windows_at_once`: maximum number of windows that the network reads at a time, `batch_size`
     - `pair_index` [windows]: index in this batch of each window's pair
     - `post_ids` and `criteria`: lists with one entry for each pair
-    - `offsets`, labels and keys of pairs, as the arguments below say
+    - `offsets`, `texts`, labels and keys of pairs, as the arguments below say
 
     Args:
         pairs: The pairs.
@@ -171,7 +171,8 @@ class EvalDataset(Dataset[dict[str, Any]]):
         batch_size: Maximum number of windows in a batch; a single pair may have more.
         labels: Converts targets to the agent's label tensors; None if the targets are not known.
         pair_keys: Returns further keys, given the pairs; None for no further keys.
-        offsets: Whether batches have `offsets` [windows, tokens, 2], character ranges in the post.
+        offsets: Whether batches have `offsets` [windows, tokens, 2], character ranges in the post, and `texts`, the
+            post of each pair.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         offsets: bool = False,
     ) -> None:
         self._pairs, self._posts, self._criteria, self._windows = pairs, tokens.posts, tokens.criteria, tokens.windows
+        self._texts = tokens.texts
         self._batch_size, self._labels, self._pair_keys, self._offsets = batch_size, labels, pair_keys, offsets
         criteria = list(self._criteria.values())
         criterion_lengths = np.array([len(criterion) for criterion in criteria])[pairs.columns]
@@ -223,6 +225,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         }
         if self._offsets:
             made["offsets"] = inputs.offsets
+            made["texts"] = [self._texts[row] for row in self._pairs.rows[batch]]
         if self._labels:
             targets = [
                 target

@@ -75,7 +75,7 @@ class PairDataModule(LightningDataModule):
     """Arguments that must not be searched: they change the evaluation data, or only the random draw."""
 
     needs_offsets: ClassVar[bool] = False
-    """Whether evaluation batches have the character range of each token in the post."""
+    """Whether evaluation batches have the posts, and the character range of each token in its post."""
 
     needs_negatives: ClassVar[bool] = True
     """Whether a score needs posts that do not meet a criterion, besides posts that meet it."""
@@ -321,10 +321,8 @@ class PairDataModule(LightningDataModule):
 
 
 def _post_keys(posts: Posts, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Return `texts` and `problems`: the post of each pair, and why it cannot be read, or an empty text."""
-    ids = [pair.post_id for pair in pairs]
-    problems = ["the post is empty" if post_id in posts.empty else "" for post_id in ids]
-    return {"texts": [posts[post_id] for post_id in ids], "problems": problems}
+    """Return `problems`: why the post of each pair cannot be read, or an empty text."""
+    return {"problems": ["the post is empty" if pair.post_id in posts.empty else "" for pair in pairs]}
 
 
 def _expanded(path: str | None) -> str | None:

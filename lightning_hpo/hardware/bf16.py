@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional
 
-__all__ = ["attend", "computes_bf16", "is_quick", "quicken_attention", "round_weights"]
+__all__ = ["allow_bf16", "attend", "computes_bf16", "is_quick", "round_weights"]
 
 _LINEAR = torch.ops.aten.linear.default
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+_MASKED_FILL = torch.ops.aten.masked_fill.Scalar
+_ASSERTION = torch.ops.aten._assert_tensor_metadata.default
 
 
 def computes_bf16() -> bool:
@@ -54,10 +56,18 @@ def attend(
         return (drop(weights) if drop else weights) @ value
 
 
-def quicken_attention(network: fx.GraphModule) -> None:
-    """Make an exported network use `attend` if it is faster."""
+def allow_bf16(network: fx.GraphModule) -> None:
+    """Make an exported network run under autocast in bf16, with `attend` where it is faster.
+
+    The export fixes what depends on the type: that tensors are float32, and the lowest number, with which DeBERTa masks
+    tokens.
+    """
     for node in network.graph.find_nodes(op="call_function", target=_ATTENTION):
         node.target = _attention
+    for node in network.graph.find_nodes(op="call_function", target=_MASKED_FILL):
+        node.target = _masked_fill
+    for node in network.graph.find_nodes(op="call_function", target=_ASSERTION):
+        network.graph.erase_node(node)
     network.recompile()
 
 
@@ -67,6 +77,12 @@ def round_weights(network: fx.GraphModule) -> None:
         if node.users and all(user.target is _LINEAR and node is not user.args[0] for user in node.users):
             parameter = network.get_parameter(str(node.target))
             parameter.data = parameter.data.bfloat16()
+
+
+def _masked_fill(values: Tensor, mask: Tensor, value: float) -> Tensor:
+    if values.is_floating_point():
+        value = max(value, torch.finfo(values.dtype).min)
+    return values.masked_fill(mask, value)
 
 
 def _attention(
@@ -80,5 +96,6 @@ def _attention(
 ) -> Tensor:
     plain = not dropout_p and not is_causal and not options.get("enable_gqa")
     if plain and is_quick(query) and (attn_mask is None or attn_mask.dtype == torch.bool):
+        key, value = key.to(query.dtype), value.to(query.dtype)  # autocast would do so
         return attend(query, key, value, attn_mask, options.get("scale"))
     return functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)

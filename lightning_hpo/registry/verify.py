@@ -20,7 +20,7 @@ from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import read_yaml
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.data.train_loader import unchanged
-from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention
+from lightning_hpo.hardware.bf16 import allow_bf16, computes_bf16
 from lightning_hpo.registry.scored_model import ScoredModel
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, first_changed_file, seal_of
 from lightning_hpo.storage.attributes import StudyKey
@@ -126,7 +126,7 @@ def _problem_of_files(folder: Path, expectation: _Expectation) -> str:
     loaded, tolerance = load_network(folder), _tolerance(expectation.trial_folder)
     cli = _cli(expectation.trial_folder)
     if hasattr(cli.model, "network"):
-        quicken_attention(loaded)  # as in the trial
+        allow_bf16(loaded)  # as in the trial
         cli.model.network = _Network(loaded)
         if isinstance(cli.model, TextAgent):
             restore_decision(folder, cli.model)  # the config does not hold what was fitted

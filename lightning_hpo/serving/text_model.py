@@ -33,7 +33,7 @@ from lightning_hpo.data.tokenization import TokenizedText
 from lightning_hpo.data.windows import Part, Windows
 from lightning_hpo.exceptions import InputError, LightningHpoError, raise_problems
 from lightning_hpo.flag_types import Bounds
-from lightning_hpo.hardware.bf16 import computes_bf16, quicken_attention, round_weights
+from lightning_hpo.hardware.bf16 import allow_bf16, computes_bf16, round_weights
 from lightning_hpo.serving.checksums import DIGEST, MLMODEL, changed_data
 from lightning_hpo.serving.prediction_device import move_network, prediction_device
 
@@ -143,9 +143,10 @@ class TextModel:
     def __init__(self, settings: ServingSettings, network: fx.GraphModule, windows: Windows) -> None:
         self._settings, self._network, self._windows = settings, network, windows
         self._is_16_bit = settings.precision == "bf16-mixed"
-        if self._is_16_bit and computes_bf16():
-            quicken_attention(network)
-            round_weights(network)
+        if self._is_16_bit:
+            allow_bf16(network)
+            if computes_bf16():
+                round_weights(network)
         self._moved: dict[torch.device, fx.GraphModule] = {}
         self._moving = threading.Lock()
 
@@ -289,7 +290,8 @@ class TextModel:
             return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
         assert inputs.offsets is not None
-        spans = decode_pairs(logits, inputs.offsets, pair_index, len(rows), decoding)
+        texts = [row.texts[1] for row in rows]
+        spans = decode_pairs(logits, inputs.offsets, pair_index, len(rows), decoding, texts)
         return answer_rows(spans, chosen["null_threshold"])
 
 

@@ -5,7 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_hpo.agents.network.encoder import checkpoint_gradients, freeze_layers, load_encoder
+from lightning_hpo.agents.network.encoder import (
+    check_reinit_layers,
+    checkpoint_gradients,
+    freeze_layers,
+    load_encoder,
+)
 from lightning_hpo.agents.network.encoder_checks import (
     check_first_token,
     check_ids,
@@ -30,6 +35,7 @@ BY_ENCODER = (
     "model.dropout",
     "model.attention_dropout",
     "model.freeze_layers",
+    "model.reinit_layers",
     "model.gradient_checkpointing",
     "model.head.pooling",
     "data.max_length",
@@ -81,6 +87,8 @@ class EncoderChecks:
         except InputError as error:
             return error.problems
         problems = _refusal(freeze_layers, encoder, most["model.freeze_layers"] or 0)
+        new = [(corner["model.reinit_layers"] or 0, corner["model.freeze_layers"] or 0) for corner in corners]
+        problems += _refusal(check_reinit_layers, encoder, *max(new, key=sum)) if any(count for count, _ in new) else []
         if most["model.gradient_checkpointing"]:
             problems += _refusal(checkpoint_gradients, encoder)
         if any(corner["model.head.pooling"] == "cls" for corner in corners):

@@ -235,3 +235,23 @@ def test_constant_baselines_are_scored_with_the_metric_of_the_agent(agent: Evide
     assert scores["no evidence"] == pytest.approx(0.75)
     assert scores["whole post"] == pytest.approx(0.5 / 4)
     assert set(scores) == {"no evidence", "whole post", "most similar sentence"}
+
+
+def test_answers_snap_to_sentences_in_validation_and_prediction(encoder_folder: str) -> None:
+    agent = EvidenceAgent(encoder_folder, decoding={"snap": "sentence"})  # type: ignore[arg-type]
+    agent.network = _Fixed(_logits())
+    batch = {**_batch(), "texts": ["I am. so tired all day.", "Fine today."], "spans": [[(6, 23)], []]}
+    first, second = agent.predict_step(batch)
+    assert (first["start"], first["end"], first["null"]) == (6, 23, False)
+    assert second["null"] is True
+    agent.validation_step(batch, 0)
+    scores = {name: float(value) for name, value in agent.val_scores.compute().items()}
+    assert (scores["metric"], scores["exact"], scores["f1_sentence"]) == (1.0, 1.0, 1.0)
+
+
+def test_score_by_sentences_is_logged_without_snapping(agent: EvidenceAgent) -> None:
+    batch = {**_batch(), "texts": ["I am. so tired all day.", "Fine today."], "spans": [[(6, 23)], []]}
+    agent.validation_step(batch, 0)
+    scores = {name: float(value) for name, value in agent.val_scores.compute().items()}
+    assert scores["f1_sentence"] == 1.0
+    assert scores["metric"] == pytest.approx((14 / 24 + 1) / 2)

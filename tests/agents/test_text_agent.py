@@ -117,6 +117,40 @@ def test_hyperparameters_are_plain_values(kind: Any, encoder_folder: str) -> Non
     assert {type(value) for value in plain.values()} <= {str, int, bool, float, dict, type(None)}
 
 
+def test_last_layers_are_reinitialized_with_the_seed(kind: Any, encoder_folder: str) -> None:
+    def layer(seed: int, count: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        layers = kind(encoder_folder, reinit_layers=count).network.encoder.encoder.layer
+        return {
+            f"{place}.{name}": value for place, own in enumerate(layers) for name, value in own.state_dict().items()
+        }
+
+    kept, new, other = layer(0, 0), layer(0, 1), layer(1, 1)
+    weights = [name for name in kept if name.endswith("dense.weight")]
+    for name in weights:
+        assert torch.equal(kept[name], new[name]) is name.startswith("0.")
+        assert torch.equal(new[name], other[name]) is name.startswith("0.")
+
+
+def test_reinitialized_layers_that_adapters_do_not_train_are_refused(kind: Any, encoder_folder: str) -> None:
+    line = "--model.reinit_layers: got 1 with --model.lora.r 4, which does not train re-initialized weights"
+    values = {"reinit_layers": 1, "lora": {"r": 4}}
+    with pytest.raises(InputError, match=f"^{line}; use 0$"):
+        kind(encoder_folder, **values)
+    assert kind.flag_problems({"name": "nowhere", **values}) == [f"{line}; use 0"]
+
+
+def test_four_bit_weights_are_refused_where_they_cannot_be_trained(
+    kind: Any, encoder_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    values = {"quantize": "4bit", "lora": {"r": 4}}
+    [line] = [line for line in kind.flag_problems({"name": "nowhere", **values}) if "GPU" in line]
+    assert line == "--model.quantize: got 4bit, which needs an NVIDIA GPU; use none"
+    with pytest.raises(InputError, match=r"--model.quantize: got 4bit, which needs an NVIDIA GPU; use none"):
+        kind(encoder_folder, **values)
+
+
 def test_all_invalid_flags_are_reported_at_once(kind: Any, encoder_folder: str) -> None:
     with pytest.raises(InputError) as caught:
         kind(encoder_folder, dropout=2, attention_dropout=-1, freeze_layers=-1, optim={"lr": 0}, head={"layers": -1})

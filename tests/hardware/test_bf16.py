@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoModel
 
-from lightning_hpo.hardware.bf16 import attend, computes_bf16, quicken_attention, round_weights
+from lightning_hpo.agents.network.dropout import quicken_dropout
+from lightning_hpo.agents.network.encoder import quiet_transformers
+from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
+from lightning_hpo.agents.network.text_network import TextNetwork
+from lightning_hpo.hardware.bf16 import allow_bf16, attend, computes_bf16, round_weights
+from tests.agents.network.test_encoder_checks import CAUSAL
+from tests.agents.network.test_text_network import FAMILIES
 
 
 class _Layer(nn.Module):
@@ -56,12 +63,12 @@ def test_attend_keeps_its_type_under_autocast() -> None:
 
 def test_float32_network_is_unchanged(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
     before = network(*inputs)
-    quicken_attention(network)
+    allow_bf16(network)
     assert torch.equal(network(*inputs), before)
 
 
 def test_rounded_weights_match_autocast(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
-    quicken_attention(network)
+    allow_bf16(network)
     with torch.autocast("cpu", torch.bfloat16):
         before = network(*inputs)
         round_weights(network)
@@ -74,7 +81,7 @@ def test_rounded_weights_match_autocast(network: Any, inputs: tuple[Tensor, Tens
 
 def test_bf16_attention_is_close_to_float32(network: Any, inputs: tuple[Tensor, Tensor]) -> None:
     expected = network(*inputs)
-    quicken_attention(network)
+    allow_bf16(network)
     with torch.autocast("cpu", torch.bfloat16):
         narrow = network(*inputs)
     assert not torch.equal(narrow, expected)
@@ -85,3 +92,26 @@ def test_bf16_attention_is_close_to_float32(network: Any, inputs: tuple[Tensor, 
 def test_bf16_is_detected_from_the_capabilities(known: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
     assert computes_bf16() == known.get("avx512_bf16", False)
+
+
+# raised by torch.export
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("family", [*FAMILIES, *CAUSAL])
+def test_every_exported_family_runs_in_bf16(family: str) -> None:
+    torch.manual_seed(0)
+    with quiet_transformers():
+        encoder = AutoModel.from_config({**FAMILIES, **CAUSAL}[family]())  # type: ignore[no-untyped-call]
+    network = TextNetwork(encoder, TokenHead(EvidenceHead(), encoder.config.hidden_size)).eval()
+    quicken_dropout(network)
+    ids = torch.randint(5, 50, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[0, 5:] = 0
+    dynamic = torch.export.Dim.AUTO
+    example, shapes = (torch.ones(2, 16).long(), torch.ones(2, 16).long()), [{0: dynamic, 1: dynamic}] * 2
+    exported: Any = torch.export.export(network, example, dynamic_shapes=shapes).module()
+    allow_bf16(exported)
+    torch.testing.assert_close(exported(ids, mask), network(ids, mask))
+    round_weights(exported)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, wanted = (each(ids, mask)[mask.bool()].float() for each in (exported, network))
+    torch.testing.assert_close(found, wanted, atol=0.05, rtol=0.05)

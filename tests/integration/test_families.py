@@ -5,17 +5,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.data.demo_corpus import DemoCorpus
+from lightning_hpo.serving.flavor import save_model
+from tests.agents.network.test_encoder_checks import CAUSAL
 from tests.agents.network.test_text_network import FAMILIES
+from tests.hub import modernbert_tokenizer
 
 CORPUS = DemoCorpus(40, 17)
 AGENTS = {"criteria": "Criteria", "evidence": "Evidence"}
@@ -26,30 +29,17 @@ def _trained(kind: str) -> Any:
         return getattr(transformers, kind)().train_new_from_iterator(CORPUS.texts(), 800)
 
 
-def _modernbert() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with BERT's special tokens."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    trainer = trainers.BpeTrainer(vocab_size=800, special_tokens=special, initial_alphabet=alphabet)
-    backend.train_from_iterator(CORPUS.texts(), trainer)
-    backend.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)  # type: ignore[no-untyped-call]
-
-
 TOKENIZERS: Mapping[str, Callable[[], Any]] = {
     "bert": partial(_trained, "BertTokenizer"),
     "electra": partial(_trained, "ElectraTokenizer"),
     "distilbert": partial(_trained, "DistilBertTokenizer"),
     "roberta": partial(_trained, "RobertaTokenizer"),
-    "modernbert": _modernbert,
+    "modernbert": partial(modernbert_tokenizer, CORPUS.texts(), 800),
     "xlm-roberta": partial(_trained, "XLMRobertaTokenizer"),
     "albert": partial(_trained, "AlbertTokenizer"),
     "deberta-v2": partial(_trained, "DebertaV2Tokenizer"),
+    "gpt2": partial(_trained, "GPT2Tokenizer"),
+    "llama": partial(_trained, "LlamaTokenizer"),
 }
 
 
@@ -62,9 +52,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
 def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = str(tmp_path_factory.mktemp(request.param))
-    tokenizer = TOKENIZERS[request.param]()
-    config = FAMILIES[request.param]()
+    return _written(request.param, FAMILIES[request.param](), str(tmp_path_factory.mktemp(request.param)))
+
+
+def _written(family: str, config: transformers.PreTrainedConfig, folder: str) -> str:
+    tokenizer = TOKENIZERS[family]()
     config.vocab_size, config.max_position_embeddings = len(tokenizer), 260
     config.pad_token_id = tokenizer.pad_token_id
     torch.manual_seed(0)
@@ -96,6 +88,29 @@ def test_every_family_trains_and_validates(
     metrics = cli.trainer.callback_metrics
     assert torch.isfinite(metrics["train_loss"])
     assert 0.0 <= float(metrics["val_metric"]) <= 1.0
+
+
+# raised by torch.export
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_causal_models_are_trained_by_adapters_and_served_with_the_last_token(
+    family: str, corpus: Path, tmp_path: Path
+) -> None:
+    encoder = _written(family, CAUSAL[family](), str(tmp_path / "encoder"))
+    lora = {"r": 4, "dropout": 0.0}
+    cli = _cli("criteria", encoder, corpus, tmp_path, head={"pooling": "last", "layers": 0}, lora=lora)
+    before = {name: value.clone() for name, value in cli.model.state_dict().items()}
+    cli.trainer.fit(cli.model, cli.datamodule)
+    after = cli.model.state_dict()
+    trained = {name for name in after if not torch.equal(before[name], after[name])}
+    assert trained == {name for name in after if "lora_" in name or "head" in name}
+    rows: Any = (cli.trainer.predict(cli.model, cli.datamodule.val_dataloader()) or [[]])[0]
+    save_model(str(tmp_path / "model"), module=cli.model, datamodule=cli.datamodule)
+    posts = [cli.datamodule.corpus.posts[row["post_id"]] for row in rows]
+    table = pd.DataFrame({"criterion": [row["criterion"] for row in rows], "post": posts})
+    answers = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(table)["probability"]
+    np.testing.assert_allclose(answers, [row["probability"] for row in rows], atol=1e-5)
+    assert len(set(answers.round(6))) > 5
 
 
 def test_labelled_evidence_is_decoded_to_the_same_characters(encoder: str, corpus: Path, tmp_path: Path) -> None:

@@ -34,11 +34,10 @@ from tests.project_sandbox import ROOT, ProjectSandbox
 AGENTS = ("criteria", "evidence")
 # One encoder of each family in the search spaces.
 FAMILIES = (
-    "bert-base-uncased",
     "roberta-base",
     "microsoft/deberta-v3-base",
+    "jhu-clsp/ettin-encoder-150m",
     "google/electra-base-discriminator",
-    "xlm-roberta-base",
 )
 BATCHES = 6
 
@@ -59,6 +58,7 @@ ASPECTS = {
     "model.attention_dropout": "network",
     "model.gradient_checkpointing": "network",
     "model.freeze_layers": "network",
+    "model.reinit_layers": "network",
     "model.head": "network",
     "model.loss": "first_loss",
     "model.schedule": "rates",

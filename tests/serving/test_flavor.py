@@ -20,6 +20,7 @@ from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
 from lightning_hpo.agents.pair_decoding import MetDecision
 from lightning_hpo.config.trainer import Precision, Trainer
 from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
+from lightning_hpo.data.sentences import sentence_ranges
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.serving.flavor import log_model, restore_decision, save_model
 from tests.conftest import Copy
@@ -316,3 +317,31 @@ def test_module_that_torch_cannot_export_is_refused(run_id: str) -> None:
 
     with pytest.raises(LightningHpoError, match=r"_Custom cannot be logged as a model: torch.export raised"):
         log_model(_Custom(torch.zeros(2, 3), depends), run_id=run_id)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_served_answers_snap_to_the_sentences_of_predict_step(
+    top_k: int, encoder: str, run_id: str, tmp_path: Path
+) -> None:
+    posts = {"a": "i am so tired. no more sleep today! the dog is fine", "b": "so tired", "c": f"no sleep. {LONG_POST}"}
+    pd.DataFrame(posts.items(), columns=["post_id", "text"]).to_csv(tmp_path / "posts.csv", index=False)
+    data = EvidenceDataModule(posts=str(tmp_path / "posts.csv"), tokenizer=encoder, max_length=64, stride=8)
+    data.setup("predict")
+    decoding: Any = {"snap": "sentence", "null_policy": "none", "max_answer_tokens": 3, "top_k": top_k}
+    torch.manual_seed(1)
+    agent = EvidenceAgent(encoder, decoding=decoding)
+    agent.eval()
+    expected = [answer for batch in data.predict_dataloader() for answer in agent.predict_step(batch)]
+    rows = _rows(*((answer["criterion"], posts[answer["post_id"]]) for answer in expected))
+    answers = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri).predict(rows)
+    bounds = {post: sentence_ranges(text) for post, text in posts.items()}
+    for answer, wanted in zip(answers.to_dict("records"), expected, strict=True):
+        assert (answer["start"], answer["end"]) == (wanted["start"], wanted["end"])
+        starts, ends = zip(*bounds[wanted["post_id"]], strict=True)
+        assert answer["start"] in starts
+        assert answer["end"] in ends
+    if top_k > 1:
+        several = [[(span["start"], span["end"]) for span in json.loads(row)] for row in answers["answers"]]
+        assert all(len(set(spans)) == len(spans) for spans in several)
+        assert {len(spans) for spans in several} > {1}  # the post with one sentence has one answer

@@ -3,10 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lightning_hpo.study.encoder_revisions import resolve_revisions
-from tests.hub import ENCODERS, commit_of, write_hub
+from tests.hub import commit_of, write_hub
 
 ELECTRA, ROBERTA = "google/electra-base-discriminator", "roberta-base"
 
@@ -72,10 +71,3 @@ def test_each_missing_encoder_is_a_line() -> None:
         "--model.name: got 'no/such'",
         "search_space: with the encoder nor/this: --model.name: got 'nor/this'",
     ]
-
-
-def test_search_spaces_name_only_encoders_of_the_test_hub() -> None:
-    named = set()
-    for path in (Path(__file__).parents[2] / "configs").glob("*search_space.yaml"):
-        named |= set(yaml.safe_load(path.read_text(encoding="utf-8"))["search_space"]["model.name"]["choices"])
-    assert named == set(ENCODERS)

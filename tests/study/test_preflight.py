@@ -282,6 +282,32 @@ def test_encoders_of_a_search_space_that_cannot_work_are_refused(corpus: Path, c
     assert [problem[: len(line)] for problem, line in zip(problems, lines, strict=True)] == lines
 
 
+@_EXPORTS
+@pytest.mark.parametrize(
+    ("freeze", "reinit", "line"),
+    [
+        (0, 2, "--model.reinit_layers: got 2, but the encoder has 1 layers"),
+        (
+            1,
+            1,
+            "--model.reinit_layers: got 1 with --model.freeze_layers 1, but the encoder has 1 layers, and re-init",
+        ),
+    ],
+)
+def test_layers_that_an_encoder_of_the_space_cannot_reinitialize_are_refused(
+    corpus: Path, check: Check, freeze: int, reinit: int, line: str
+) -> None:
+    for name in ("good", "other"):
+        write_tiny_encoder(corpus / name, BERT)
+    corners: list[dict[str, Any]] = [{"model.name": "good"}]
+    corners += [
+        {"model.name": "other", "model.freeze_layers": frozen, "model.reinit_layers": new}
+        for frozen, new in ((0, 0), (freeze, 0), (0, reinit), (freeze, reinit))
+    ]
+    [problem] = check(_text("good"), corners).problems
+    assert problem.startswith(f"search_space: with the encoder other: {line}")
+
+
 @pytest.mark.parametrize("case", ["reads nothing", "has fewer embeddings", "has fewer positions", "sees images"])
 def test_fit_reports_the_same_line(corpus: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     tokens, line = ENCODERS[case]
@@ -296,6 +322,8 @@ def test_fit_reports_the_same_line(corpus: Path, monkeypatch: pytest.MonkeyPatch
 
 GOOD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "causal, mean": ({"config": GPT2}, {"head": {"pooling": "mean"}}),
+    "causal, last": ({"config": GPT2}, {"head": {"pooling": "last"}}),
+    "bidirectional, last": ({"config": BERT}, {"head": {"pooling": "last"}}),
     "no special tokens": (
         {"config": BERT, "cls_token": None, "sep_token": None, "pad_token": None, "model_max_length": None},
         {"head": {"pooling": "attention"}},

@@ -71,14 +71,17 @@ def attention(
     attention with dropout, and its fused attention in bf16 is slow.
 
     `query`, `key` and `value` are [B, heads, T, features]. `attention_mask` is [B, 1, T, T] and true for the tokens to
-    attend to; None for all tokens. `scaling` is that of the scores; None for 1 / sqrt(features). `options` are further
-    arguments of some model families. With some of them torch's attention is used.
+    attend to; None for all tokens, or in a causal model for those before it. `scaling` is that of the scores; None for
+    1 / sqrt(features). `options` are further arguments of some families. With some of them, torch's attention is used.
 
     Returns:
         Output [B, T, heads, features], and None for the attention weights.
     """
     plain = not any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
-    masked = attention_mask is None or attention_mask.dtype == torch.bool
+    if attention_mask is None:
+        masked = not _is_causal(module, options.get("is_causal"))
+    else:
+        masked = attention_mask.dtype == torch.bool
     quick = is_quick(query) or (dropout and query.device.type == "cpu")
     if not quick or query.shape != key.shape or not (plain and masked):
         return sdpa_attention_forward(
@@ -90,6 +93,11 @@ def attention(
 
 AttentionInterface.register(_ATTENTION, attention)
 AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
+
+
+def _is_causal(module: nn.Module, given: bool | None) -> bool:
+    """Return whether tokens attend to no later ones, as transformers decides it for an attention without a mask."""
+    return bool(getattr(module, "is_causal", True) if given is None else given)
 
 
 def quicken_dropout(network: nn.Module) -> None:

@@ -18,12 +18,14 @@ from lightning_hpo.data.hub import WHAT_WORKS, encoder_folder
 from lightning_hpo.exceptions import InputError
 
 __all__ = [
+    "check_reinit_layers",
     "checkpoint_gradients",
     "encoder_layers",
     "freeze_layers",
     "load_encoder",
     "longest_input",
     "quiet_transformers",
+    "reinit_layers",
 ]
 
 # Names of the dropouts in the configs of the model families. A family has some of each tuple.
@@ -162,6 +164,41 @@ def freeze_layers(encoder: PreTrainedModel, count: int) -> None:
                 parameter.requires_grad_(False)
     for layer in layers[:count]:
         layer.requires_grad_(False)
+
+
+def check_reinit_layers(encoder: PreTrainedModel, count: int, frozen: int) -> None:
+    """Check that the last `count` layers exist, and that none of them is among the first `frozen` layers.
+
+    Raises:
+        InputError: If not.
+    """
+    layers = len(encoder_layers(encoder))
+    if count > layers:
+        raise InputError(f"--model.reinit_layers: got {count}, but the encoder has {layers} layers")
+    if count and count + frozen > layers:
+        raise InputError(
+            f"--model.reinit_layers: got {count} with --model.freeze_layers {frozen}, but the encoder has {layers} "
+            f"layers, and re-initialized layers must be trained; use {max(0, layers - frozen)} at most"
+        )
+
+
+def reinit_layers(encoder: PreTrainedModel, count: int, frozen: int = 0) -> None:
+    """Re-initialize the last `count` layers as the family does before pretraining (Zhang et al. 2021).
+
+    Args:
+        encoder: The encoder.
+        count: Number of layers, counted from the output.
+        frozen: Number of layers, counted from the input, that will not be trained.
+
+    Raises:
+        InputError: If the encoder has fewer layers, or some of them would not be trained.
+    """
+    check_reinit_layers(encoder, count, frozen)
+    layers = encoder_layers(encoder)
+    for layer in layers[len(layers) - count :]:
+        for tensor in (*layer.parameters(), *layer.buffers()):
+            tensor._is_hf_initialized = False  # type: ignore[attr-defined] # transformers spares what it has loaded
+        layer.apply(encoder._init_weights)
 
 
 def checkpoint_gradients(encoder: PreTrainedModel) -> None:

@@ -44,7 +44,7 @@ def check_first_token(encoder: PreTrainedModel) -> None:
     if torch.equal(_hidden_states(encoder, tokens)[:, 0], _hidden_states(encoder, other)[:, 0]):
         raise InputError(
             f"--model.head.pooling: got cls, but in {encoder.config.model_type} models, the first token reads no other "
-            "token, so that all posts would look the same; use mean"
+            "token, so that all posts would look the same; use last or mean"
         )
 
 

@@ -12,7 +12,7 @@ from lightning_hpo.flag_types import Bounds
 __all__ = ["CriteriaHead", "CriterionAttention", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
-PoolingName = Literal["cls", "mean", "max", "attention"]
+PoolingName = Literal["cls", "mean", "max", "attention", "last"]
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
@@ -58,15 +58,15 @@ class CriteriaHead(_HeadSettings):
         hidden: Width of a hidden layer, in features. Usual: 128 to 1024.
         activation: Activation function after each hidden layer.
         dropout: Dropout before each layer of the head. Usual: 0 to 0.3.
-        pooling: How to pool the tokens of a window into one vector: cls (the first token), mean, max, or attention (a
-            learned weighted mean).
+        pooling: How to pool the tokens of a window into one vector: cls (the first token), mean, max, attention (a
+            learned weighted mean), or last (the last token, which has read all others in causal models such as Llama).
     """
 
     pooling: PoolingName = "cls"
 
 
 class Pooling(nn.Module):
-    """Pool the tokens of a window, with `width` features each, into one vector, without padding."""
+    """Pool the tokens of a window, with `width` features each, into one vector, without the padding at its end."""
 
     def __init__(self, name: PoolingName, width: int) -> None:
         super().__init__()
@@ -77,6 +77,9 @@ class Pooling(nn.Module):
         """Pool `hidden` [B, T, H] under `mask` [B, T] to [B, H]."""
         if self.name == "cls":
             return hidden[:, 0]
+        if self.name == "last":
+            last = mask.long().sum(dim=1) - 1
+            return hidden.gather(1, last.view(-1, 1, 1).expand(-1, 1, hidden.shape[2])).squeeze(1)
         kept = mask.unsqueeze(-1).bool()
         if self.name == "max":
             return _masked(hidden, kept).amax(dim=1)

@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from lightning_hpo.agents.network.quantization import dequantize_layer
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.flag_types import Bounds
 
@@ -47,7 +49,13 @@ def add_adapters(encoder: PreTrainedModel, lora: Lora) -> None:
     # Imported on demand, since the import takes a second.
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules="all-linear")  # type: ignore[arg-type]
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in encoder.modules()),  # GPT-2 has transposed weights
+    )
     inject_adapter_in_model(config, encoder)
 
 
@@ -60,6 +68,7 @@ def merge_adapters(network: nn.Module, lora: Lora) -> nn.Module:
     merged = deepcopy(network)
     for name, module in list(merged.named_modules()):
         if isinstance(module, LoraLayer):
+            module.base_layer = dequantize_layer(module.get_base_layer())
             module.merge()
             merged.set_submodule(name, module.get_base_layer())
     return merged

@@ -1,7 +1,7 @@
 """Span decoding: from the start and end logits of windows to the answers of a pair."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -12,13 +12,15 @@ from torch.nn import functional
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.agents.spans.n_best import best_of_pairs, best_spans
 from lightning_hpo.data.graphemes import whole_graphemes
-from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.data.sentences import Sentences
+from lightning_hpo.exceptions import InputError, NotFiniteError
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "answer_rows", "decode_pairs", "with_whole_graphemes"]
+__all__ = ["Decoding", "NullPolicy", "PairSpans", "Rank", "Snap", "answer_rows", "decode_pairs", "with_whole_graphemes"]
 
 NullPolicy = Literal["none", "threshold", "ratio", "calibrated"]
 Rank = Literal["sum", "product", "softmax"]
+Snap = Literal["none", "sentence"]
 
 _NEVER = 1e38  # finite, also in float32
 _NOTHING = float("-inf")
@@ -50,6 +52,9 @@ class Decoding(Settings):
         rank: Probability of a span: sum (start logit + end logit, as in the evaluation of SQuAD); product (of the start
             and the end probability within the window); or softmax (over the sums of the n_best spans; adds the
             probabilities of a span that occurs in several windows). They differ for posts with several windows only.
+        snap: Whether the bounds of each span stay as they are (none), or move to those of the sentences that it touches
+            (sentence), where annotators mark whole sentences. Spans that become equal count as one, as for rank and
+            top_k. They may be longer than max_answer_tokens.
     """
 
     FLAG: ClassVar[str] = "--model.decoding"
@@ -62,6 +67,7 @@ class Decoding(Settings):
     overlap: Annotated[float, Bounds(0, 1)] = 0.5
     n_best: Annotated[int, Bounds(1, 1000)] = 20
     rank: Rank = "sum"
+    snap: Snap = "none"
 
     @property
     def threshold(self) -> float:
@@ -90,7 +96,8 @@ class PairSpans(NamedTuple):
         end: [P, K] character after the last one of each span; -1 if the pair has no span.
         score: [P, K] log odds of each span against "no evidence"; minus infinity if there is no further span, NaN if
             the logits of the pair are not finite.
-        whole: [P, K] true if the span covers the whole post text of its window, or its first `max_answer_tokens`.
+        whole: [P, K] true if the span, before it snaps to sentences, covers the whole post text of its window, or its
+            first `max_answer_tokens`.
     """
 
     start: Tensor
@@ -99,7 +106,14 @@ class PairSpans(NamedTuple):
     whole: Tensor
 
 
-def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int, decoding: Decoding) -> PairSpans:
+def decode_pairs(
+    logits: Tensor,
+    offsets: Tensor,
+    pair_index: Tensor,
+    pairs: int,
+    decoding: Decoding,
+    texts: Sequence[str] | None = None,
+) -> PairSpans:
     """Find the best spans of each pair over all its windows, as in the evaluation of SQuAD 2.0.
 
     The logit of "no evidence" is the minimum over the windows of start + end logit at the first token.
@@ -110,6 +124,10 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
         pair_index: [W] index of the pair of each window.
         pairs: Number of pairs, P.
         decoding: Settings of the decoding.
+        texts: The post of each pair, which `snap` needs.
+
+    Raises:
+        InputError: If spans should snap to sentences and there are no texts.
     """
     allowed = offsets[..., 0] >= 0
     starts, ends, finite = _sides(logits.float(), allowed, decoding)
@@ -126,6 +144,8 @@ def decode_pairs(logits: Tensor, offsets: Tensor, pair_index: Tensor, pairs: int
         score=_gathered(score, place, _NOTHING) - null.unsqueeze(1),
         whole=_gathered(_whole(first, last, allowed, decoding.max_answer_tokens), place, False),
     )
+    if decoding.snap == "sentence":
+        found = _snapped(found, texts)
     if decoding.rank == "softmax":
         found = _with_equal_spans_added(found)
     if decoding.top_k > 1:
@@ -194,6 +214,17 @@ def _whole(first: Tensor, last: Tensor, allowed: Tensor, longest: int) -> Tensor
     begin = allowed.int().argmax(dim=1, keepdim=True)
     end = allowed.shape[1] - 1 - allowed.flip(1).int().argmax(dim=1, keepdim=True)
     return (first == begin) & ((last == end) | (last - first + 1 == longest))
+
+
+def _snapped(spans: PairSpans, texts: Sequence[str] | None) -> PairSpans:
+    """Move the bounds of each span to those of the sentences that it touches."""
+    if texts is None:
+        raise InputError(f"{Decoding.FLAG}.snap: got sentence, but the data module's batches have no texts; use none")
+    sentences = {text: Sentences(text) for text in set(texts)}
+    rows = zip(texts, spans.start.tolist(), spans.end.tolist(), strict=True)
+    moved = [[sentences[text].around(*span) for span in zip(starts, ends, strict=True)] for text, starts, ends in rows]
+    start, end = spans.start.new_tensor(moved).unbind(dim=-1)
+    return spans._replace(start=start, end=end)
 
 
 def _same(spans: PairSpans) -> Tensor:

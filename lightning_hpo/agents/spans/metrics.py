@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-__all__ = ["Span", "partial_matches", "span_exact", "span_f1"]
+from lightning_hpo.data.sentences import Sentences
+
+__all__ = ["Span", "partial_matches", "sentence_f1", "span_exact", "span_f1"]
 
 Span = tuple[int, int]
 
@@ -32,6 +34,23 @@ def span_exact(predicted: Span | None, gold: Sequence[Span]) -> float:
     of `span_f1`.
     """
     return float(predicted in gold if predicted is not None else not gold)
+
+
+def sentence_f1(answers: Sequence[Span], gold: Sequence[Sequence[Span]], texts: Sequence[str]) -> list[float]:
+    """Return `span_f1` of the answer to each pair, in sentences that a span touches instead of characters.
+
+    Args:
+        answers: Characters [start, end) of one answer to each pair; an empty range for none.
+        gold: Correct spans of each pair; empty for "no evidence".
+        texts: The post of each pair.
+    """
+    sentences = {text: Sentences(text) for text in set(texts)}
+    scores = []
+    for (start, end), right, text in zip(answers, gold, texts, strict=True):
+        own = sentences[text]
+        answer = own.touched(start, end) if start < end else (0, 0)
+        scores.append(span_f1(answer, [own.touched(*span) for span in right]))
+    return scores
 
 
 def partial_matches(predicted: Sequence[Span], gold: Sequence[Span]) -> tuple[list[float], list[float]]:

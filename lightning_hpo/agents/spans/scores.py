@@ -11,7 +11,7 @@ from lightning_hpo.agents.calibration import best_null_threshold, folds
 from lightning_hpo.agents.evaluation import PairMetric
 from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.agents.spans.decoding import PairSpans
-from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
+from lightning_hpo.agents.spans.metrics import Span, partial_matches, sentence_f1, span_exact, span_f1
 
 __all__ = ["SpanScores"]
 
@@ -35,15 +35,21 @@ class SpanScores(PairMetric):
     first: list[Tensor]
     precision: list[Tensor]
     recall: list[Tensor]
+    by_sentence: list[Tensor]
 
     def __init__(self, threshold: float | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.threshold = threshold
-        for name in ("odds", "first", "precision", "recall"):
+        for name in ("odds", "first", "precision", "recall", "by_sentence"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
-        self, spans: PairSpans, gold: Sequence[Sequence[Span]], posts: Sequence[str], criteria: Sequence[str]
+        self,
+        spans: PairSpans,
+        gold: Sequence[Sequence[Span]],
+        posts: Sequence[str],
+        criteria: Sequence[str],
+        texts: Sequence[str] | None = None,
     ) -> None:
         """Add pairs.
 
@@ -52,6 +58,7 @@ class SpanScores(PairMetric):
             gold: The correct spans of each; empty for "no evidence".
             posts: The id of the post of each.
             criteria: The id of its criterion.
+            texts: The text of its post, for the score by sentences; None if it is not known.
         """
         found = torch.stack((spans.start, spans.end), dim=-1).tolist()
         answers = [[(start, end) for start, end in rows] for rows in found]
@@ -65,6 +72,9 @@ class SpanScores(PairMetric):
         self.first.append(torch.cat((torch.tensor(first, device=device), spans.whole[:, :1].float()), dim=1))
         self.precision.append(torch.tensor(precision, device=device))
         self.recall.append(torch.tensor(recall, device=device))
+        if texts is not None:
+            best = [rows[0] for rows in answers]
+            self.by_sentence.append(torch.tensor(sentence_f1(best, gold, texts), device=device))
         self.add_keys(posts, criteria, device)
 
     def pair_log_odds(self) -> Tensor:
@@ -82,6 +92,8 @@ class SpanScores(PairMetric):
         Returns:
             `metric`, `exact`: F1 and exact match of the first answer, with "no evidence" counted as in SQuAD 2.0.
             `f1_answerable`, `f1_null`: The same F1 over the pairs with and without evidence; 0 if there are none.
+            `f1_sentence`: F1 of the first answer in sentences instead of characters: of those that the answer and the
+                evidence touch. Only if the texts are known.
             `answer_precision`: Mean share of the first answer's characters that one correct span covers, over the pairs
                 with an answer; 0 without any.
             `all_precision`, `all_recall`, `all_f1`: Partial match of all answers with all evidence, as in MultiSpanQA.
@@ -104,11 +116,13 @@ class SpanScores(PairMetric):
         precise = precision.cumsum(1).gather(1, last).squeeze(1).where(answered, right_null).sum()
         recalled = recall.gather(1, last).squeeze(1).where(answered, right_null).sum()
         precise, recalled = precise / answers.clamp(min=1).sum(), recalled / gold.clamp(min=1).sum()
+        by_sentence = dim_zero_cat(self.by_sentence).cpu() if len(self.by_sentence) else None
         return {
             "metric": f1.mean(),
             "exact": exact.where(answered, right_null).mean(),
             "f1_answerable": _mean(f1, ~nothing),
             "f1_null": _mean(f1, nothing),
+            **({} if by_sentence is None else {"f1_sentence": by_sentence.where(answered, right_null).mean()}),
             "answer_precision": of_answers,
             "all_precision": precise,
             "all_recall": recalled,

@@ -77,6 +77,18 @@ def test_attention_matches_torch_without_dropout(masked: bool) -> None:
     torch.testing.assert_close(quick, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_a_causal_model_reads_no_later_token(dtype: torch.dtype) -> None:
+    query, key, value, _ = (each.to(dtype) for each in _heads(2, 3, 8, 4))
+    expected, _ = sdpa_attention_forward(nn.Module(), query, key, value, None, is_causal=True)
+    module = nn.Module()
+    module.is_causal = True  # type: ignore[assignment]
+    torch.manual_seed(0)
+    for given in ({}, {"is_causal": True}):
+        found, _ = attention(module, query, key, value, None, dropout=1e-9, **given)
+        torch.testing.assert_close(found, expected, atol=0.02 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
 def test_attention_with_dropout_matches_on_average() -> None:
     query, key, value, mask = _heads(2, 1, 8, 4)
     expected, _ = attention(nn.Module(), query, key, value, mask, is_causal=False)

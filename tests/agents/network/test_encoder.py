@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AlbertConfig, AlbertModel, T5Config
+from transformers import AlbertConfig, AlbertModel, AutoModel, T5Config
 from transformers.utils import logging as transformers_logging
 
 from lightning_hpo.agents.network.encoder import (
@@ -15,8 +15,10 @@ from lightning_hpo.agents.network.encoder import (
     freeze_layers,
     load_encoder,
     quiet_transformers,
+    reinit_layers,
 )
 from lightning_hpo.exceptions import InputError
+from tests.agents.network.test_text_network import FAMILIES
 
 
 def test_encoder_is_loaded_in_float32_without_pooler_in_train_mode(encoder_folder: str) -> None:
@@ -119,6 +121,39 @@ def test_zero_layers_freeze_nothing(encoder_folder: str) -> None:
 def test_freezing_too_many_layers_is_refused(encoder_folder: str) -> None:
     with pytest.raises(InputError, match=r"--model.freeze_layers: got 3, but the encoder has 2"):
         freeze_layers(load_encoder(encoder_folder), 3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_last_layers_are_reinitialized_in_every_family(family: str, tmp_path: Path) -> None:
+    with quiet_transformers():
+        made = AutoModel.from_config(FAMILIES[family]())  # type: ignore[no-untyped-call]
+        for parameter in made.parameters():
+            nn.init.constant_(parameter, 5.0)  # as no family draws it
+        made.save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    torch.manual_seed(0)
+    reinit_layers(encoder, 1)
+    new = {id(parameter) for parameter in encoder_layers(encoder)[-1].parameters()}
+    for name, parameter in encoder.named_parameters():
+        assert bool((parameter == 5).any()) is (id(parameter) not in new), name
+    weights = [p for p in encoder_layers(encoder)[-1].parameters() if p.ndim > 1]
+    assert all(0.001 < float(weight.detach().std()) < 0.1 for weight in weights)
+    kept = [parameter.clone() for parameter in encoder.parameters()]
+    reinit_layers(encoder, 0)
+    torch.testing.assert_close(list(encoder.parameters()), kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "frozen", "line"),
+    [
+        (3, 0, "got 3, but the encoder has 2 layers"),
+        (1, 2, "got 1 with --model.freeze_layers 2, but .* re-initialized layers must be trained; use 0 at most"),
+        (2, 1, "got 2 with --model.freeze_layers 1, but .*; use 1 at most"),
+    ],
+)
+def test_layers_that_would_stay_random_are_refused(count: int, frozen: int, line: str, encoder_folder: str) -> None:
+    with pytest.raises(InputError, match=f"^--model.reinit_layers: {line}"):
+        reinit_layers(load_encoder(encoder_folder), count, frozen)
 
 
 def test_shared_layers_count_as_one_and_refuse_checkpointing() -> None:

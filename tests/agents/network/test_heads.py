@@ -14,13 +14,14 @@ from lightning_hpo.agents.network.heads import (
 
 HIDDEN = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-POOLINGS: list[PoolingName] = ["cls", "mean", "max", "attention"]
+POOLINGS: list[PoolingName] = ["cls", "mean", "max", "attention", "last"]
 
 
 def test_pooling_follows_its_name() -> None:
     torch.testing.assert_close(Pooling("cls", 8)(HIDDEN, MASK), HIDDEN[:, 0])
     torch.testing.assert_close(Pooling("mean", 8)(HIDDEN, MASK)[1], HIDDEN[1, :3].mean(dim=0))
     torch.testing.assert_close(Pooling("max", 8)(HIDDEN, MASK)[1], HIDDEN[1, :3].amax(dim=0))
+    torch.testing.assert_close(Pooling("last", 8)(HIDDEN, MASK), torch.stack((HIDDEN[0, 4], HIDDEN[1, 2])))
 
 
 def test_attention_pooling_weights_tokens() -> None:

@@ -11,6 +11,7 @@ from lightning_hpo.agents.network.encoder import load_encoder, quiet_transformer
 from lightning_hpo.agents.network.heads import EvidenceHead, TokenHead
 from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.text_network import TextNetwork
+from tests.agents.network.test_encoder_checks import CAUSAL
 from tests.agents.network.test_text_network import FAMILIES
 
 LORA = Lora(r=4, alpha=8, dropout=0.25)
@@ -64,10 +65,11 @@ def test_merged_network_matches_the_adapted_network(encoder_folder: str) -> None
     assert any("lora" in name for name in network.state_dict())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *CAUSAL])
 def test_every_family_supports_adapters_and_merging(family: str, tmp_path: Path) -> None:
     with quiet_transformers():
-        model: Any = transformers.AutoModel.from_config(FAMILIES[family]())  # type: ignore[no-untyped-call]
+        config = {**FAMILIES, **CAUSAL}[family]()
+        model: Any = transformers.AutoModel.from_config(config)  # type: ignore[no-untyped-call]
         model.save_pretrained(tmp_path)
     network = _network(str(tmp_path), LORA)
     plain = set(_network(str(tmp_path), Lora()).state_dict())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from lightning_hpo.agents.network.encoder import encoder_layers, load_encoder, quiet_transformers
-from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead, TokenHead, WindowHead
+from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead, PoolingName, TokenHead, WindowHead
 from lightning_hpo.agents.network.text_network import TextNetwork
 
 _SIZE: dict[str, Any] = {
@@ -75,6 +75,18 @@ def test_exported_network_takes_any_batch_size_and_length(network: TextNetwork) 
     exported = torch.export.export(network, _inputs(2, 16, 3), dynamic_shapes=shapes).module()
     for batch, length in ((1, 16), (3, 7), (1, 1), (5, 38)):
         inputs = _inputs(batch, length, 3)
+        torch.testing.assert_close(exported(*inputs), network(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("pooling", get_args(PoolingName))
+def test_exported_pooling_takes_any_batch_size_and_length(pooling: PoolingName, encoder_folder: str) -> None:
+    encoder = load_encoder(encoder_folder)
+    network = TextNetwork(encoder, WindowHead(CriteriaHead(pooling=pooling), encoder.config.hidden_size)).eval()
+    dynamic = torch.export.Dim.AUTO
+    exported = torch.export.export(network, _inputs(2, 16, 2), dynamic_shapes=[{0: dynamic, 1: dynamic}] * 2).module()
+    for batch, length in ((1, 16), (3, 7), (1, 1), (5, 38)):
+        inputs = _inputs(batch, length, 2)
         torch.testing.assert_close(exported(*inputs), network(*inputs))
 
 

@@ -16,10 +16,13 @@ from lightning_hpo.agents.spans.decoding import (
     decode_pairs,
     with_whole_graphemes,
 )
-from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.data.sentences import sentence_ranges
+from lightning_hpo.exceptions import InputError, NotFiniteError
 
 BEFORE, ROOM, STEP = 2, 5, 3  # tokens before the post, post tokens in a window, tokens from window to window
 Found = tuple[float, tuple[int, int]]
+# Tokens of two characters. Sentences end after tokens 0, 3, 4 and 9; the mark after token 9 belongs to none.
+TEXT = "a. bb bb b. c. dd dd dd dd d. !! ee ee ee"
 
 
 def _offsets(windows: list[int]) -> Tensor:
@@ -63,8 +66,8 @@ def _iou(one: tuple[int, int], other: tuple[int, int]) -> float:
 def _brute_force(logits: Tensor, offsets: Tensor, decoding: Decoding) -> list[Found]:
     found, null = _all_spans(logits, offsets, decoding)
     if decoding.top_k == 1 and decoding.rank != "softmax":
-        return [(found[0][0] - null, found[0][1])]
-    found = found[: max(decoding.n_best, decoding.top_k)]
+        return [(found[0][0] - null, _snapped(found[0][1], decoding))]
+    found = [(score, _snapped(chars, decoding)) for score, chars in found[: max(decoding.n_best, decoding.top_k)]]
     if decoding.rank == "softmax":
         shares = [math.fsum(math.exp(score) for score, other in found if other == chars) for _, chars in found]
         found = sorted(
@@ -75,6 +78,11 @@ def _brute_force(logits: Tensor, offsets: Tensor, decoding: Decoding) -> list[Fo
         if all(chars != other and _iou(chars, other) <= decoding.overlap for _, other in kept):
             kept.append((score, chars))
     return [(score - null, chars) for score, chars in kept[: decoding.top_k]]
+
+
+def _snapped(chars: tuple[int, int], decoding: Decoding) -> tuple[int, int]:
+    touched = [own for own in sentence_ranges(TEXT) if set(range(*own)) & set(range(*chars))]
+    return (touched[0][0], touched[-1][1]) if decoding.snap == "sentence" and touched else chars
 
 
 def _found(spans: PairSpans, pair: int) -> list[Found]:
@@ -93,6 +101,7 @@ def _found(spans: PairSpans, pair: int) -> list[Found]:
         overlap=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
         n_best=st.integers(1, 60),
         rank=st.sampled_from(["sum", "product", "softmax"]),
+        snap=st.sampled_from(["none", "sentence"]),
     ),
     st.booleans(),
 )
@@ -105,7 +114,7 @@ def test_answers_match_a_search_over_all_legal_spans(
     logits = 2 * torch.randn(len(offsets), BEFORE + ROOM + 1, 2, generator=generator)
     if ties and decoding.rank == "sum":
         logits = logits.round()
-    spans = decode_pairs(logits, offsets, pair_index, len(windows), decoding)
+    spans = decode_pairs(logits, offsets, pair_index, len(windows), decoding, [TEXT] * len(windows))
     assert spans.start.shape[1] == decoding.top_k
     for pair in range(len(windows)):
         own = pair_index == pair
@@ -312,3 +321,11 @@ def test_spans_are_extended_to_whole_graphemes() -> None:
     assert (found["start"], found["end"], found["score"]) == (3, 5, 1.0)
     assert [(each["start"], each["end"]) for each in found["answers"]] == [(3, 5), (0, 5)]
     assert with_whole_graphemes({"start": -1, "end": -1, "null": True}, text) == {"start": -1, "end": -1, "null": True}
+
+
+def test_snapping_without_texts_is_refused() -> None:
+    logits = _two_pieces()
+    with pytest.raises(
+        InputError, match=r"^--model.decoding.snap: got sentence, but the data module's batches have no"
+    ):
+        decode_pairs(logits, _offsets([0]), torch.zeros(1).long(), 1, Decoding(snap="sentence"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_hpo.agents.spans.metrics import Span, partial_matches, span_exact, span_f1
+from lightning_hpo.agents.spans.metrics import Span, partial_matches, sentence_f1, span_exact, span_f1
 
 SPANS = st.tuples(st.integers(0, 30), st.integers(1, 12)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -60,3 +60,19 @@ def test_all_answers_are_matched_with_all_evidence() -> None:
 
 def test_nothing_matches_without_evidence() -> None:
     assert partial_matches([(0, 4), (7, 9)], []) == ([0.0, 0.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "f1"),
+    [
+        ((3, 5), [(0, 11)], 1.0),  # a part of the sentence counts as the sentence
+        ((3, 20), [(0, 11)], 2 / 3),  # precision 1 / 2
+        ((3, 5), [(0, 24)], 2 / 3),  # recall 1 / 2
+        ((13, 14), [(0, 11)], 0.0),
+        ((13, 14), [(0, 11), (12, 24)], 1.0),  # the best of several correct spans counts
+        ((13, 14), [], 0.0),
+        ((-1, -1), [(0, 11)], 0.0),
+    ],
+)
+def test_f1_by_sentences_worked_by_hand(answer: Span, gold: list[Span], f1: float) -> None:
+    assert sentence_f1([answer], [gold], ["I am tired. I cannot sleep."]) == [pytest.approx(f1)]

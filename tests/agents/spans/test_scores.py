@@ -128,3 +128,18 @@ def test_calibrated_model_that_cannot_tell_null_is_seldom_better_than_a_constant
         flattered += float(metric.compute()["metric"]) >= constant - 1e-6
     assert flattered == draws
     assert better <= 0.3 * draws
+
+
+def test_score_by_sentences_counts_no_evidence_as_the_score_by_characters_does() -> None:
+    pairs: list[Answers] = [[(0, 4, 3.0)], [(0, 4, -1.0)], [(0, 4, -1.0)], [(0, 4, 1.0)]]
+    gold: list[list[Span]] = [[(0, 11)], [(0, 11)], [], []]
+    metric = SpanScores(0.0)
+    keys = [f"p{number}" for number in range(4)]
+    metric.update(_spans(pairs), gold, keys, ["A"] * 4, ["I am tired. I cannot sleep."] * 4)
+    scores = metric.compute()
+    assert float(scores["f1_sentence"]) == (1 + 0 + 1 + 0) / 4
+    assert float(scores["metric"]) == pytest.approx((8 / 15 + 0 + 1 + 0) / 4)
+
+
+def test_score_by_sentences_needs_texts() -> None:
+    assert "f1_sentence" not in _scores([[(0, 4, 1.0)]], [[(0, 4)]])
