@@ -244,14 +244,15 @@ class Soak:
         folder: Output folder.
         seed: Seed of the kinds and moments of kills.
         settings: Kinds of studies, in turn.
+        trials: Number of trials of each study.
 
     Attributes:
         proxy: Proxy in front of a tracking server, for the setting `server`.
         disk: A small disk for the setting `plain`, or None if there is none.
     """
 
-    def __init__(self, folder: Path, seed: int, settings: Sequence[str] = SETTINGS) -> None:
-        self.folder, self.draw, self.settings = folder, random.Random(seed), settings
+    def __init__(self, folder: Path, seed: int, settings: Sequence[str] = SETTINGS, trials: int = _TRIALS) -> None:
+        self.folder, self.draw, self.settings, self._trials = folder, random.Random(seed), settings, trials
         self.proxy: Proxy | None = None
         self.disk: Disk | None = None
         self.plan = Plan(folder / "plan.json")
@@ -275,7 +276,7 @@ class Soak:
         """Return a new study."""
         parent = self.folder if self.disk is None or setting != "plain" else self.disk.folder
         address = f"http://127.0.0.1:{self.proxy.port}" if setting == "server" and self.proxy else None
-        return SoakStudy(name, setting, workers, parent / name, self._config, self.plan, address)
+        return SoakStudy(name, setting, workers, self._trials, parent / name, self._config, self.plan, address)
 
     def kill(self, study: "SoakStudy", kills: int) -> Iterator[str]:
         """Kill one study until it is complete or has been killed `kills` times; then run it to completion."""
@@ -293,8 +294,8 @@ class Soak:
                 self.kinds[kind] += 1
                 yield kind
         self.plan.drop()
-        process.wait()
-        study.finish()  # also what a tracking server did not accept at the end
+        if process.wait() != 0 or study.setting == "server":  # also what a server did not accept at the end
+            study.finish()
 
     def _choose(self, study: "SoakStudy", died: bool) -> str:
         open_trials = [trial for trial in study.trials() if not trial.state.is_finished()]
@@ -357,6 +358,7 @@ class SoakStudy:
         name: Its name.
         setting: One of `SETTINGS`.
         workers: Number of trials at the same time.
+        trials: Number of trials in all.
         folder: Folder of its databases and trials.
         config: Its config.
         plan: The plan of kills.
@@ -364,9 +366,17 @@ class SoakStudy:
     """
 
     def __init__(
-        self, name: str, setting: str, workers: int, folder: Path, config: Path, plan: Plan, server: str | None
+        self,
+        name: str,
+        setting: str,
+        workers: int,
+        trials: int,
+        folder: Path,
+        config: Path,
+        plan: Plan,
+        server: str | None,
     ) -> None:
-        self.name, self.setting, self._workers, self._folder = name, setting, workers, folder
+        self.name, self.setting, self._workers, self._trials, self._folder = name, setting, workers, trials, folder
         self._config, self._plan = config, plan
         folder.mkdir(parents=True)
         self.databases = [folder / "optuna.db", folder / "mlflow.db"]
@@ -379,7 +389,7 @@ class SoakStudy:
         study = {
             "name": self.name,
             "workers": self._workers,
-            "n_trials": _TRIALS,
+            "n_trials": self._trials,
             "outdir": self.root.parent,
             "storage": self.storage,
             "storage_wait": _STORAGE_WAIT_S,
@@ -458,7 +468,7 @@ class SoakStudy:
             for trial in trials
         )
         found = {
-            "trials lost": abs(_TRIALS - len(ended)) + len(trials) - len(ended),
+            "trials lost": abs(self._trials - len(ended)) + len(trials) - len(ended),
             "trials doubled": len(trials) - len({tuple(sorted(trial.params.items())) for trial in trials}),
             "disagreements": statuses[False]
             + abs(len(runs) - len(trials))
@@ -503,6 +513,7 @@ def soak(
     seed: int,
     say: Callable[[str], None],
     settings: Sequence[str] = SETTINGS,
+    trials: int = _TRIALS,
 ) -> dict[str, int]:
     """Kill studies until each number of workers has had enough kills, and count the errors.
 
@@ -513,13 +524,14 @@ def soak(
         seed: Seed of the kinds and moments of kills.
         say: Called with progress lines.
         settings: Kinds of studies, in turn (see `SETTINGS`).
+        trials: Number of trials of each study.
 
     Returns:
         Number of kills by kind, and number of errors by kind. All error counts should be 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        session = Soak(folder, seed, settings)
+        session = Soak(folder, seed, settings, trials)
         if "server" in settings:
             session.proxy = Proxy(stack.enter_context(tracking_server(folder)))
             stack.enter_context(session.proxy.running())

@@ -24,16 +24,14 @@ from tests.study_sandbox import StudySandbox, ready_sandbox
 Copy = Callable[[Path, str], str]
 
 
-# A file that takes minutes, begun last, would leave the other process idle.
+# A file that takes minutes, begun last, would leave the other processes idle.
 _LONGEST = (
-    *("test_tune", "integration/test_docs", "integration/test_no_dead_parameter", "refit/test_refit"),
-    *("integration/test_power_cut", "integration/test_soak", "report/test_write", "serving/test_flavor"),
-    *(
-        "study/test_ownership",
-        "integration/test_hostile_server",
-        "integration/test_crowd",
-        "refit/test_combined_models",
-    ),
+    *("test_tune", "integration/test_docs", "integration/test_soak", "integration/test_no_dead_parameter"),
+    *("refit/test_combined_models", "integration/test_long_posts"),
+    *("integration/test_tracking_server", "integration/test_plan", "refit/test_refit", "integration/test_ui"),
+    *("integration/test_hostile_server", "integration/test_crowd", "study/test_workers", "registry/test_verify"),
+    *("integration/test_honesty", "integration/test_power_cut", "report/test_write", "serving/test_flavor"),
+    *("study/test_ownership", "integration/test_distribution"),
 )
 
 

@@ -100,9 +100,8 @@ class Reader:
             self.answers[command] = self._run(words.partition(" > ")[0], exported)
 
     def _run(self, words: str, exported: Mapping[str, str]) -> str:
-        program, *arguments = shlex.split(words)
-        if program == "lightning-hpo":
-            return self._shell.run(arguments, exported)
+        if words.startswith(("lightning-hpo ", "python scripts/")):
+            return self._shell.run(shlex.split(words), exported)
         return self._project.run(words, exported)
 
     def close(self) -> None:

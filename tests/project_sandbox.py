@@ -18,12 +18,12 @@ DATABASES = ("OPTUNA_STORAGE", "MLFLOW_TRACKING_URI")
 class ProjectSandbox:
     """A folder as the plan's user has it: scripts, configs, the corpus in data/redsm5, the encoders in reach."""
 
-    def __init__(self, folder: Path, layers: int = 1) -> None:
+    def __init__(self, folder: Path, layers: int = 1, posts: int = 60) -> None:
         self.folder = folder
         for name in ("scripts", "configs"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "data/redsm5").mkdir(parents=True)
-        DemoCorpus(60, 17).write(folder / "data/redsm5")
+        DemoCorpus(posts, 17).write(folder / "data/redsm5")
         texts = list(read_posts(folder / "data/redsm5/posts.csv").values())
         write_hub(folder / "hub", texts, layers)
         # MLflow puts what an earlier test has set into this process's environment.

@@ -1,10 +1,11 @@
-"""Runs `lightning-hpo` commands one after another in one process, so that modules are imported only once.
+"""Runs `lightning-hpo` commands and scripts one after another in one process, so that modules are imported only once.
 
-As a program, this module reads one JSON line per command (arguments, exported variables) and writes the exit code.
+As a program, this module reads one JSON line per command (words, exported variables) and writes the exit code.
 """
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ class Shell:
         )
 
     def run(self, words: Sequence[str], exported: Mapping[str, str]) -> str:
-        """Run a command that must succeed, and return its output."""
+        """Run `lightning-hpo ...` or `python SCRIPT ...`, which must succeed, and return its output."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([list(words), dict(exported)]) + "\n")
@@ -42,19 +43,30 @@ class Shell:
         self._process.communicate()
 
 
-def _main() -> None:
+def _exit_code(words: list[str]) -> int:
     from lightning_hpo.cli import main
 
+    if words[0] == "lightning-hpo":
+        return main(words[1:])
+    sys.argv = words[1:]
+    try:
+        runpy.run_path(words[1], run_name="__main__")
+    except SystemExit as done:
+        return int(done.code or 0)
+    return 0
+
+
+def _main() -> None:
     codes = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    inherited = dict(os.environ)
+    inherited, path = dict(os.environ), Path(sys.argv[1])
     for line in sys.stdin:
         words, exported = json.loads(line)
         os.environ.clear()
         os.environ.update(inherited | exported)
-        with Path(sys.argv[1]).open("w", encoding="utf-8") as output:
+        with path.open("w", encoding="utf-8") as output:
             for stream in (1, 2):
                 os.dup2(output.fileno(), stream)
-            code = main(words)
+            code = _exit_code(words)
             sys.stdout.flush()
             sys.stderr.flush()
         print(code, file=codes, flush=True)

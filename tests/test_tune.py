@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -469,15 +470,20 @@ def _assert_paused_at_its_batch(sandbox: StudySandbox, study: str, batches: int)
 
 def _waiting_study(sandbox: StudySandbox, study: str, stage: str = "train") -> tuple[list[str], Path, dict[str, Any]]:
     """Return the command of a study, the file that its first trial creates as it waits for a stop, and its config."""
+    marker, config = _waiting_config(sandbox, stage)
+    arguments = sandbox.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
+    return [sys.executable, "-m", "lightning_hpo", *arguments], marker, config
+
+
+def _waiting_config(sandbox: StudySandbox, stage: str = "train") -> tuple[Path, dict[str, Any]]:
+    """Return the file that the first trial creates as it waits for a stop, and the config of its study."""
     marker = sandbox.folder / "waits"
     callback = {
         "class_path": "tests.fault_callbacks.WaitForSignalOnce",
         "init_args": {"marker": str(marker), "epoch": 1, "batch": 2, "stage": stage},
     }
     trainer, data = CONFIG["trainer"] | {"callbacks": [callback]}, CONFIG["data"] | {"init_args": {"placed": True}}
-    config = {"trainer": trainer, "data": data}
-    arguments = sandbox.arguments(study, "--study.n_trials", "2", "--study.register", "false", config=config)
-    return [sys.executable, "-m", "lightning_hpo", *arguments], marker, config
+    return marker, {"trainer": trainer, "data": data}
 
 
 def _stop_amid_an_epoch(
@@ -500,8 +506,17 @@ def _stop_amid_an_epoch(
 
 
 def test_damaged_checkpoint_is_skipped_and_reported(sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _stop_amid_an_epoch(sandbox, "damaged", _interrupt, signal.SIGINT)
+    marker, config = _waiting_config(sandbox)
     flags = ("--study.n_trials", "1", "--study.register", "false")
+
+    def interrupt() -> None:
+        wait_for(marker.exists)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert sandbox.tune("damaged", *flags, config=config) == 128 + signal.SIGINT
+    thread.join()
     last = sandbox.folder / "outputs/damaged/trial_0/last.ckpt"
     last.write_bytes(last.read_bytes()[:-1000])
     assert sandbox.tune("damaged", *flags, config=config) == 0

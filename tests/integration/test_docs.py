@@ -30,6 +30,8 @@ def _shortened(command: str) -> str:
         return ""
     words = re.sub(r"--study.(n_trials|workers|per_device) \d+|--study.devices \S+ \S+", "", command)
     words = words.replace("trial_7", "trial_0").replace("--n-trials 20", "--n-trials 1").rstrip()
+    if re.search(r"--study.name mine|configs/stages/", words):
+        words += " --study.register false"  # it exports every encoder of the search space, as in other studies
     if "tune" in words:
         words += SHORT + (" --data.eval_batch_size 256" if "configs/" in words or "tune_max" in words else "")
     if " refit " in words:

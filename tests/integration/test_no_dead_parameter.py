@@ -186,7 +186,9 @@ class AgentSandbox:
         # The last value of conditional flags: cosine_with_restarts with one cycle is equal to cosine.
         first = {name: label(one.extremes[-1 if one.when else 0]) for name, one in self.space.dimensions.items()}
         # With the highest ratio, the tiny model gives the same answers as with a calibrated threshold, by chance.
-        first |= {name: 0.3 for name in ("model.decoding.null_ratio",) if name in first}
+        # A training with the greatest width takes seconds.
+        usual = {"model.decoding.null_ratio": 0.3, "model.head.hidden": 256}
+        first |= {name: value for name, value in usual.items() if name in first}
         first |= self._wanted(flag)
         values = self.space.dimensions[flag].within(first).extremes
         trials = [optuna.trial.FixedTrial({**first, flag: value}) for value in dict.fromkeys(map(label, values))]
@@ -260,17 +262,37 @@ def dead(sandbox: AgentSandbox, flag: str) -> str:
     return ""
 
 
-@pytest.fixture(scope="module")
-def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, AgentSandbox]]:
-    place = ProjectSandbox(tmp_path_factory.mktemp("parameters"), layers=6)
+@pytest.fixture(scope="module", autouse=True)
+def _few_positives_are_enough() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "_LEAST_POSITIVES", 1)  # two batches have few positive pairs of a criterion
-        yield {agent: AgentSandbox(agent, place) for agent in AGENTS}
+        yield
 
 
-@pytest.mark.parametrize(("agent", "flag"), [(agent, flag) for agent in AGENTS for flag in shipped_space(agent)])
+@pytest.fixture(scope="module")
+def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AgentSandbox]:
+    place = ProjectSandbox(tmp_path_factory.mktemp("parameters"), layers=2)
+    return {agent: AgentSandbox(agent, place) for agent in AGENTS}
+
+
+@pytest.fixture(scope="module")
+def deep_sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AgentSandbox]:
+    """As many layers as the search spaces freeze."""
+    place = ProjectSandbox(tmp_path_factory.mktemp("layers"), layers=6)
+    return {agent: AgentSandbox(agent, place) for agent in AGENTS}
+
+
+@pytest.mark.parametrize(
+    ("agent", "flag"),
+    [(agent, flag) for agent in AGENTS for flag in shipped_space(agent) if flag != "model.freeze_layers"],
+)
 def test_parameter_changes_its_aspect_only(sandboxes: dict[str, AgentSandbox], agent: str, flag: str) -> None:
     assert dead(sandboxes[agent], flag) == ""
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_frozen_layers_change_the_network_only(deep_sandboxes: dict[str, AgentSandbox], agent: str) -> None:
+    assert dead(deep_sandboxes[agent], "model.freeze_layers") == ""
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -27,7 +27,7 @@ STUDY = "aug-evidence-mlflow-test"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectSandbox:
-    place = ProjectSandbox(tmp_path_factory.mktemp("plan"))
+    place = ProjectSandbox(tmp_path_factory.mktemp("plan"), posts=24)
     place.shown = place.run(EXAMPLE)  # type: ignore[attr-defined]
     return place
 

@@ -7,7 +7,7 @@ from scripts.soak import soak
 
 def test_three_kills_cause_no_errors(tmp_path: Path) -> None:
     lines: list[str] = []
-    counted = soak(tmp_path, 3, [1], 17, lines.append, settings=["power"])
+    counted = soak(tmp_path, 3, [1], 17, lines.append, settings=["power"], trials=5)
     assert counted["kills"] == 3
     wrong = (
         *("trials lost", "trials doubled", "models doubled", "disagreements", "failed though unharmed"),

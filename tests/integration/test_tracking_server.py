@@ -62,9 +62,10 @@ class Server:
             self._process = None
 
 
-@pytest.fixture
-def server(tmp_path: Path, tracking_uri: str) -> Iterator[Server]:
-    made = Server(tmp_path, tracking_uri)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, ready_databases: Any) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    made = Server(folder, ready_databases(folder, "mlflow.db"))
     made.start()
     yield made
     made.kill()
