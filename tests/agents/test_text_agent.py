@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents.network.heads import CriteriaHead
+from lightning_hpo.agents.optim.optimizers import Optim
 from lightning_hpo.data.augmentation import Augmentation
 from lightning_hpo.exceptions import InputError, NotFiniteError
 
@@ -448,3 +450,28 @@ def test_compiled_training_matches(
     assert len(through) == 4
     assert keys[0] == keys[1]
     torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_last_step_of_an_epoch_is_the_mean_of_the_batches_that_it_has(
+    encoder_folder: str, trainer: MakeTrainer, loader: Loader, training_batches: Batches, eval_batches: Batches
+) -> None:
+    class Gradients(Callback):
+        def __init__(self) -> None:
+            self.seen: list[torch.Tensor] = []
+
+        def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
+            self.seen.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+
+    def steps(batches: Batches, accumulated: int) -> list[torch.Tensor]:
+        recording = Gradients()
+        torch.manual_seed(0)
+        agent = CriteriaAgent(
+            encoder_folder, dropout=0.0, attention_dropout=0.0, head=CriteriaHead(dropout=0.0), optim=Optim(lr=1e-12)
+        )
+        made = trainer(max_epochs=1, accumulate_grad_batches=accumulated, limit_val_batches=0, callbacks=[recording])
+        made.fit(agent, loader(batches), loader(eval_batches))
+        return recording.seen
+
+    whole, rest = steps(training_batches[:6], 4)
+    torch.testing.assert_close([whole], steps(training_batches[:4], 4))
+    torch.testing.assert_close([rest], steps(training_batches[4:6], 2), atol=1e-5, rtol=1e-3)
