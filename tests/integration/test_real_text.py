@@ -22,7 +22,7 @@ def test_configs_are_valid_and_their_spaces_hold_them(name: str, tmp_path: Path)
     assert values["trainer"]["max_epochs"] == 3
     assert values["model"]["init_args"]["name"] == encoder
     assert values["data"]["init_args"]["posts"] == str(tmp_path / "posts.csv")
-    assert values["data"]["init_args"].get("form", "pairs") == ("one_pass" if name == "criteria-one-pass" else "pairs")
+    assert values["model"]["init_args"].get("form", "pairs") == ("one_pass" if name == "criteria-one-pass" else "pairs")
     assert SearchSpace(config["search_space"], values).defaults_outside() == []
 
 
