@@ -117,13 +117,17 @@ class CriterionAttention(nn.Module):
 
     Label-wise attention (Mullenbach et al. 2018), whose queries are the texts of the criteria in place of learned
     vectors, so that it can read for a criterion that it was not trained with. The tokens of a criterion are pooled into
-    its query; the layers see what the query read, the query itself, and their product.
+    its query; the layers see what the query read, the query itself, and their product. Before training, a token has
+    more weight the more similar it is to the query: random weights would need many more steps.
     """
 
     def __init__(self, settings: CriteriaHead, width: int) -> None:
         super().__init__()
         self.pooling = Pooling(settings.pooling, width)
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        for layer in (self.query, self.key):
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.layers = settings.mlp(3 * width)
         self.reads_first_token = settings.pooling == "cls"
 

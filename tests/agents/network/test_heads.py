@@ -93,6 +93,8 @@ def test_padding_of_windows_and_criteria_is_ignored() -> None:
 def test_criterion_attention_reads_the_token_that_its_query_points_to() -> None:
     """Against the formula of Mullenbach et al., computed for each window and criterion."""
     head = CriterionAttention(CriteriaHead(pooling="mean", layers=0), 8).eval()
+    assert torch.equal(head.query(HIDDEN), HIDDEN)
+    nn.init.normal_(head.key.weight)
     criteria, mask = _criteria()
     query = criteria[2, :3].mean(dim=0)
     scores = torch.stack([head.key(token) @ head.query(query) for token in HIDDEN[1, :3]]) / 8**0.5
