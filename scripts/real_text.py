@@ -6,6 +6,7 @@ Each step is a command of `lightning-hpo` that resumes, so this script does, too
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -183,6 +184,8 @@ def _fixed(study: optuna.Study, setting: _Setting) -> float | None:
 def _tokens(name: str, setting: _Setting) -> int:
     """Return how many tokens the encoder reads in a training epoch of the default config, without padding."""
     config = {key: value for key, value in config_of(name, setting).items() if key != "search_space"}
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # nothing is trained here
     data = AgentCLI(config, trainer_kwargs={"logger": False, "accelerator": "cpu"}).datamodule
     data.setup("fit")
     masks = ("attention_mask", "criterion_mask")
