@@ -205,7 +205,9 @@ class TextModel:
         places = [place for place, problem in enumerate(problems) if not problem]
         answers: list[dict[str, Any]] = [dict.fromkeys(columns) for _ in problems]
         network = self._on(device)
-        in_bf16 = self._is_16_bit and (computes_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(False))
+        # Weights that were rounded for the CPU need bf16 on each device.
+        has_bf16 = computes_bf16() or (device.type == "cuda" and torch.cuda.is_bf16_supported(False))
+        in_bf16 = self._is_16_bit and has_bf16
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
             for batch in _batches([rows[place] for place in places], self._windows):
                 chosen_places = [places[number] for number in batch]

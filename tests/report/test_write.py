@@ -158,7 +158,7 @@ def test_missing_package_is_a_one_line_error_with_the_extra(
     package: str, storage_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     make_study(storage_url, [], {})
-    monkeypatch.setattr("lightning_hpo.report", lightning_hpo.report)  # an import of the package anew replaces it
+    monkeypatch.setattr("lightning_hpo.report", lightning_hpo.report)  # importing the package again replaces it
     for name in [name for name in sys.modules if name.startswith(("lightning_hpo.report", package))]:
         monkeypatch.delitem(sys.modules, name)
     blocked: Any = None
