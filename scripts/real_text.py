@@ -29,6 +29,8 @@ _STUDIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "criteria-one-pass": ("criteria", {"form": "one_pass"}),
     "evidence": ("evidence", {}),
 }
+# A window of the one-pass form answers every criterion, so an epoch has fewer windows, and a batch of them more answers.
+_BATCH_SIZES: Mapping[str, tuple[int, ...]] = {"criteria-one-pass": (4, 8)}
 _COLUMNS = {
     "constant": "best constant",
     "simple": "simple baseline",
@@ -97,6 +99,8 @@ def config_of(name: str, setting: _Setting) -> dict[str, Any]:
     space = _shipped(f"{agent}_search_space.yaml")["search_space"]
     del space["model.name"]
     space["model.optim.lr"] = {"low": setting.lr / 10, "high": setting.lr * 4, "log": True}
+    if sizes := _BATCH_SIZES.get(name):
+        data["batch_size"], space["data.batch_size"] = sizes[0], {"choices": list(sizes)}
     return {**config, "search_space": space}
 
 
