@@ -1,4 +1,4 @@
-"""Two text agents, fine-tuned with Lightning, searched with Optuna, tracked with MLflow."""
+"""Three text agents, fine-tuned with Lightning, searched with Optuna, tracked with MLflow."""
 
 import importlib
 import os
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning_hpo.agents import CriteriaAgent as CriteriaAgent
     from lightning_hpo.agents import EvidenceAgent as EvidenceAgent
+    from lightning_hpo.agents import JointAgent as JointAgent
     from lightning_hpo.callbacks import MLflowModelCheckpoint as MLflowModelCheckpoint
     from lightning_hpo.callbacks import PruningCallback as PruningCallback
     from lightning_hpo.data import CriteriaDataModule as CriteriaDataModule
     from lightning_hpo.data import EvidenceDataModule as EvidenceDataModule
+    from lightning_hpo.data import JointDataModule as JointDataModule
     from lightning_hpo.exceptions import InputError as InputError
     from lightning_hpo.exceptions import LightningHpoError as LightningHpoError
     from lightning_hpo.storage.settings import StudySettings as StudySettings
@@ -30,6 +32,8 @@ _MODULES = {
     "EvidenceAgent": "agents",
     "EvidenceDataModule": "data",
     "InputError": "exceptions",
+    "JointAgent": "agents",
+    "JointDataModule": "data",
     "LightningHpoError": "exceptions",
     "MLflowModelCheckpoint": "callbacks",
     "PruningCallback": "callbacks",

@@ -29,7 +29,7 @@ _STUDIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "criteria-one-pass": ("criteria", {"form": "one_pass"}),
     "evidence": ("evidence", {}),
 }
-# A window of the one-pass form answers every criterion, so an epoch has fewer windows, and a batch of them more answers.
+# A window of the one-pass form has an answer for each criterion, so there are fewer windows in an epoch.
 _BATCH_SIZES: Mapping[str, tuple[int, ...]] = {"criteria-one-pass": (4, 8)}
 _COLUMNS = {
     "constant": "best constant",

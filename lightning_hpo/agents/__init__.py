@@ -1,7 +1,8 @@
-"""The two text agents, their base class, and the settings that a config can set."""
+"""The three text agents, their base class, and the settings that a config can set."""
 
 from lightning_hpo.agents.criteria import CriteriaAgent
 from lightning_hpo.agents.evidence import EvidenceAgent
+from lightning_hpo.agents.joint import JointAgent
 from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.heads import CriteriaHead, EvidenceHead
 from lightning_hpo.agents.network.lora import Lora
@@ -16,6 +17,7 @@ __all__ = [
     "Decoding",
     "EvidenceAgent",
     "EvidenceHead",
+    "JointAgent",
     "Lora",
     "Loss",
     "Optim",

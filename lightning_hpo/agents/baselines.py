@@ -4,7 +4,7 @@ They are fitted to the training split only, with their thresholds.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,15 @@ from lightning_hpo.agents.spans.metrics import Span, span_f1
 from lightning_hpo.data.pairs import Pair, PairTable
 from lightning_hpo.data.sentences import sentence_ranges
 
-__all__ = ["BaselineData", "baselines_of", "linear_words", "similar_sentence"]
+__all__ = [
+    "BaselineData",
+    "baselines_of",
+    "linear_words",
+    "met_baselines",
+    "pairs_of_baselines",
+    "similar_sentence",
+    "span_baselines",
+]
 
 _MOST_POSTS = 10_000
 """Training posts that a baseline reads at most: more would take minutes and change little."""
@@ -45,6 +53,34 @@ def baselines_of(module: Any, datamodule: Any, split: Literal["val", "test"]) ->
     """Return the baselines of any module by their names; none if it has no method `baselines`."""
     method = getattr(module, "baselines", None)
     return {} if method is None else method(datamodule, split)
+
+
+def met_baselines(data: BaselineData) -> Mapping[str, PostScores]:
+    """Return constant answers to "met or not", and a linear model of the words."""
+    keys, met = text_keys([pair.post_id for pair in data.scored]), data.scored.met
+    return {
+        "always met": PostScores.of_labels(keys, np.ones_like(met), met),
+        "never met": PostScores.of_labels(keys, np.zeros_like(met), met),
+        "TF-IDF + logistic regression": linear_words(data),
+    }
+
+
+def span_baselines(data: BaselineData) -> Mapping[str, PostScores]:
+    """Return constant spans, and the sentence with the words of the criterion."""
+    keys, gold = text_keys([pair.post_id for pair in data.scored]), [pair.spans for pair in data.scored]
+    answers: dict[str, list[Span | None]] = {
+        "whole post": [(0, len(data.posts[pair.post_id])) for pair in data.scored],
+        "no evidence": [None for _ in gold],
+    }
+    constant = {name: PostScores.of_means(keys, list(map(span_f1, given, gold))) for name, given in answers.items()}
+    return {**constant, "most similar sentence": similar_sentence(data)}
+
+
+def pairs_of_baselines(data: BaselineData) -> Mapping[str, PostScores]:
+    """Return baselines that answer both: the spans are scored on pairs whose evidence was found in the post."""
+    known = replace(data, train=data.train.take(~data.train.lost), scored=data.scored.take(~data.scored.lost))
+    both = zip(met_baselines(data).items(), span_baselines(known).items(), strict=True)
+    return {f"{met}, {span}": PostScores.joint(met_scores, spans) for (met, met_scores), (span, spans) in both}
 
 
 def linear_words(data: BaselineData) -> PostScores:

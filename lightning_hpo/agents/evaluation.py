@@ -63,6 +63,11 @@ class EvaluatedModule(LightningModule):
     def is_constant(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return whether all answers are the same, computed from the scores of a split."""
 
+    def computed(self, scores: MetricCollection) -> dict[str, Tensor]:
+        """Return the metrics of a split by their names."""
+        values: dict[str, Tensor] = scores.compute()
+        return values
+
     def post_scores(self, split: Literal["val", "test"]) -> PostScores | None:
         """Return the scores by post of the last evaluation of a split, or None before it.
 
@@ -137,7 +142,7 @@ class EvaluatedModule(LightningModule):
         self.update_scores(scores, logits, batch)
 
     def _log_scores(self, split: str, scores: MetricCollection) -> None:
-        values = scores.compute()
+        values = self.computed(scores)
         for name in ("loss", "metric"):
             self.require_finite(f"{split}_{name}", values[name])
         values["constant"] = self.is_constant(values)

@@ -10,7 +10,7 @@ from lightning_hpo.agents.settings import Settings
 from lightning_hpo.data.labels import IGNORED
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["Balance", "Loss", "class_weights", "log_probabilities", "loss_of", "row_loss"]
+__all__ = ["Balance", "Loss", "class_weights", "log_probabilities", "loss_of", "row_loss", "span_loss"]
 
 LossName = Literal["cross_entropy", "focal"]
 Balance = Literal["none", "weighted", "effective_number"]
@@ -114,3 +114,29 @@ def row_loss(logits: Tensor, targets: Tensor, loss: Loss, mask: Tensor | None = 
     log_p, even = log_probabilities(logits, mask)
     log_target = log_p.gather(1, targets.clamp(min=0).unsqueeze(1)).squeeze(1)
     return loss_of(log_target, even, targets == 0, loss).masked_fill(targets == IGNORED, 0.0)
+
+
+def span_loss(logits: Tensor, mask: Tensor, starts: Tensor, ends: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Return the loss [N] of the spans of windows, and a mask [N] of the windows that have a label.
+
+    The cross entropy of a window with one piece of evidence is the mean of those of its start and its end: -log(p) / 2,
+    where p is the product of both probabilities. If a window has several pieces, finding one is enough, so p is the sum
+    over the pieces: the marginal likelihood of Clark & Gardner (2018), over starts and ends together. So the start of
+    one piece with the end of another has no weight. The focal loss weights the answer as a whole, by (1 - p) ** gamma.
+
+    Args:
+        logits: [N, T, 2] start and end logits.
+        mask: [N, T], true for tokens, false for padding.
+        starts: [N, pieces] first token of each piece of evidence; 0 for "no evidence", and `IGNORED` for padding.
+        ends: [N, pieces] last token of each.
+        loss: Settings of the loss.
+    """
+    log_starts, log_ends = (log_probabilities(side, mask) for side in logits.unbind(dim=-1))
+    firsts, lasts = starts.reshape(len(logits), -1), ends.reshape(len(logits), -1)
+    pieces = log_starts[0].gather(1, firsts.clamp(min=0)) + log_ends[0].gather(1, lasts.clamp(min=0))
+    # The first column is kept also without a label, with a loss of 0: without any piece, the gradient is NaN.
+    absent = (firsts == IGNORED).index_fill(1, firsts.new_zeros(1), False)
+    log_answer = pieces.masked_fill(absent, float("-inf")).logsumexp(dim=1)
+    losses = loss_of(log_answer, (log_starts[1] + log_ends[1]) / 2, firsts[:, 0] == 0, loss, draws=2)
+    labelled = firsts[:, 0] != IGNORED
+    return losses.masked_fill(~labelled, 0.0), labelled

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_hpo.exceptions import NotFiniteError
 
-__all__ = ["MetDecision", "batch_logits", "met_rows", "pair_log_odds", "window_logits"]
+__all__ = ["MetDecision", "batch_logits", "met_and_span_logits", "met_rows", "pair_log_odds", "window_logits"]
 
 _WINDOW_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _CRITERION_INPUTS = ("criterion_ids", "criterion_mask", "criterion_types")
@@ -79,6 +79,15 @@ def window_logits(network: Callable[..., Tensor], inputs: Sequence[Tensor], at_o
     # Positional arguments: the module of an exported program takes no names.
     parts = zip(*(torch.split(each, at_once) for each in inputs), strict=True)
     return torch.cat([network(*part).float() for part in parts])
+
+
+def met_and_span_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits [R, 2] of "not met" and "met", and those of starts and ends [R, T, 2], of a `JointHead`.
+
+    Args:
+        logits: [R, 1 + T, 2] both, for a window and a criterion in each row.
+    """
+    return logits[:, 0], logits[:, 1:]
 
 
 def pair_log_odds(logits: Tensor, pair_index: Tensor, pairs: int) -> Tensor:

@@ -42,9 +42,13 @@ def _mean(sums: Sums) -> Sums:
     return result
 
 
-FORMULAS: Mapping[str, Callable[[Sums], Sums]] = {"macro_f1": _macro_f1, "mean": _mean}
+def _joint(sums: Sums) -> Sums:
+    return (_macro_f1(sums[..., :4]) + _mean(sums[..., 4:])) / 2
+
+
+FORMULAS: Mapping[str, Callable[[Sums], Sums]] = {"macro_f1": _macro_f1, "mean": _mean, "joint": _joint}
 """Metric of sums [..., k], by name: `macro_f1` of true and false positives, false and true negatives; `mean` of a total
-and a count."""
+and a count; `joint`, the mean of both, of the sums of the former and then of the latter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +101,18 @@ class PostScores:
         """
         values = np.asarray(scores, np.float64)
         return cls.of_pairs(posts, np.stack([values, np.ones_like(values)], 1), "mean")
+
+    @classmethod
+    def joint(cls, labels: "PostScores", means: "PostScores") -> "PostScores":
+        """Return the scores whose metric is the mean of those of `of_labels` and of `of_means`.
+
+        A post that only one of them has counts in its metric only.
+        """
+        keys = np.union1d(labels.keys, means.keys)
+        sums = np.zeros((len(keys), 6))
+        sums[np.searchsorted(keys, labels.keys), :4] = labels.sums
+        sums[np.searchsorted(keys, means.keys), 4:] = means.sums
+        return cls(keys, sums, "joint")
 
     @property
     def score(self) -> float:

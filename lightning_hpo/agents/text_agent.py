@@ -1,4 +1,4 @@
-"""Base class of both agents: an encoder with a head, and its training."""
+"""Base class of the agents: an encoder with a head, and its training."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ _LORA, _OPTIM, _SCHEDULE, _LOSS = Lora(), Optim(), Schedule(), Loss()
 
 
 class TextAgent(EvaluatedModule):
-    """Base class of both agents.
+    """Base class of the agents.
 
     The agent calls the model through `self.network` only, so that the network of a registered model can replace it.
 
@@ -74,6 +74,10 @@ class TextAgent(EvaluatedModule):
 
     agent: ClassVar[str]
     form: Form = "pairs"
+    LABELS: ClassVar[frozenset[str]] = frozenset()
+    """Keys of a batch that the loss reads."""
+    DATA_MODULE: ClassVar[str] = ""
+    """The data module for the agent, for errors."""
 
     MEASURES: ClassVar[Mapping[str, tuple[str, ...]]] = {"val_loss": ("loss",)}
     """Arguments that change what a metric measures, by metric: a validation loss is that of the training."""
@@ -196,13 +200,25 @@ class TextAgent(EvaluatedModule):
             check_length(self.network.encoder, length)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's argument
-        """Check the ids of the tokenizer that the data module has loaded, and that both have the same form."""
-        form = getattr(self.trainer.datamodule, "form", self.form)  # type: ignore[attr-defined]
-        if form != self.form:
-            raise InputError(f"--data.form: got {form}, but --model.form is {self.form}; leave --data.form out")
-        largest = getattr(self.trainer.datamodule, "largest_ids", None)  # type: ignore[attr-defined]
+        """Check that the agent can read the data module's windows, labels and token ids."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, PairDataModule) and (problem := self._data_problem(data)):
+            raise InputError(problem)
+        largest = getattr(data, "largest_ids", None)
         if largest is not None and isinstance(self.network, TextNetwork):
             check_ids(self.network.encoder, *largest)
+
+    def _data_problem(self, data: PairDataModule) -> str:
+        """Return why the agent cannot read the batches of a data module, or an empty text."""
+        given, own = type(data).__name__, type(self).__name__
+        if data.LABELS and not self.LABELS <= data.LABELS:
+            return f"--data: got {given}, which has no labels for {own}; use {self.DATA_MODULE}"
+        if data.form != self.form:
+            return (
+                f"--data: got {given} in the form {data.form}, but {own} reads the form {self.form}; use "
+                f"{self.DATA_MODULE}, without --data.form"
+            )
+        return ""
 
     def logits(self, batch: Batch) -> Tensor:
         """Run the network and return its logits in float32, whatever the precision of the Trainer."""

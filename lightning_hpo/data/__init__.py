@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from lightning_hpo.data.augmentation import Augmentation as Augmentation
     from lightning_hpo.data.criteria_data_module import CriteriaDataModule as CriteriaDataModule
     from lightning_hpo.data.evidence_data_module import EvidenceDataModule as EvidenceDataModule
+    from lightning_hpo.data.joint_data_module import JointDataModule as JointDataModule
     from lightning_hpo.data.pair_data_module import PairDataModule as PairDataModule
 
 _MODULES = {
     "Augmentation": "augmentation",
     "CriteriaDataModule": "criteria_data_module",
     "EvidenceDataModule": "evidence_data_module",
+    "JointDataModule": "joint_data_module",
     "PairDataModule": "pair_data_module",
 }
 __all__ = sorted(_MODULES)

@@ -25,6 +25,8 @@ class CriteriaDataModule(PairDataModule):
         kwargs: The other arguments of `PairDataModule`.
     """
 
+    LABELS = frozenset({"labels"})
+
     def __init__(
         self, *, form: Form = "pairs", negative_ratio: Annotated[float, Bounds(0)] = 4.0, **kwargs: Any
     ) -> None:

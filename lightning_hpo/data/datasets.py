@@ -161,7 +161,8 @@ class EvalDataset(Dataset[dict[str, Any]]):
 
     - `input_ids`, `attention_mask` and, if the encoder has them, `token_type_ids` [windows, tokens]
     - `windows_at_once`: maximum number of windows that the network reads at a time, `batch_size`
-    - `pair_index` [windows]: index in this batch of each window's pair
+    - `pair_index` [parts]: index in this batch of the pair of each part: a window, or a window and a criterion in the
+      one-pass form
     - `post_ids` and `criteria`: lists with one entry for each pair
     - `offsets`, `texts`, labels and keys of pairs, as the arguments below say
 
@@ -171,8 +172,8 @@ class EvalDataset(Dataset[dict[str, Any]]):
         batch_size: Maximum number of windows in a batch; a single pair may have more.
         labels: Converts targets to the agent's label tensors; None if the targets are not known.
         pair_keys: Returns further keys, given the pairs; None for no further keys.
-        offsets: Whether batches have `offsets` [windows, tokens, 2], character ranges in the post, and `texts`, the
-            post of each pair.
+        offsets: Whether batches have `offsets` [parts, tokens, 2], character ranges in the post, and `texts`, the post
+            of each pair.
     """
 
     def __init__(

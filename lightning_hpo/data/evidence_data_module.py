@@ -18,6 +18,7 @@ class EvidenceDataModule(PairDataModule):
 
     needs_offsets: ClassVar[bool] = True
     needs_negatives: ClassVar[bool] = False
+    LABELS = frozenset({"start_positions", "end_positions"})
 
     def scored_pairs(self, post_ids: tuple[str, ...]) -> PairTable:
         """Return every post with every criterion, except pairs that are met by evidence not found in the post.

@@ -1,4 +1,4 @@
-"""Training targets of windows, and their label tensors for both agents."""
+"""Training targets of windows, and their label tensors for the agents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

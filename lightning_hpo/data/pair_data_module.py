@@ -77,11 +77,17 @@ class PairDataModule(LightningDataModule):
     needs_offsets: ClassVar[bool] = False
     """Whether evaluation batches have the posts, and the character range of each token in its post."""
 
+    unusable: ClassVar[str] = "left out"
+    """What happens to annotated pairs that are not usable."""
+
     needs_negatives: ClassVar[bool] = True
     """Whether a score needs posts that do not meet a criterion, besides posts that meet it."""
 
     form: Form = "pairs"
     """How posts and criteria are read."""
+
+    LABELS: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the label tensors in a batch; empty if they are not known."""
 
     corpus: Corpus
     counts: dict[str, int]
@@ -275,7 +281,7 @@ class PairDataModule(LightningDataModule):
         for name, title in (("train", "training"), ("val", "validation"), ("test", "test")):
             own = set(getattr(split, name))
             if left_out := sum(pair.post_id in own and not self.is_usable(pair) for pair in self.corpus.pairs):
-                self.counts[f"{title} pairs left out (their evidence was not found in the post)"] = left_out
+                self.counts[f"{title} pairs {self.unusable} (their evidence was not found in the post)"] = left_out
 
     def _check_sizes(self, stage: str) -> None:
         """Check that every split can measure something.

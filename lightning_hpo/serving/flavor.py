@@ -31,11 +31,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from torch import Tensor, nn
 
-from lightning_hpo.agents.criteria import CriteriaAgent
-from lightning_hpo.agents.evidence import EvidenceAgent
+from lightning_hpo.agents.met_agent import MetAgent
 from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.pair_decoding import MetDecision
+from lightning_hpo.agents.span_agent import SpanAgent
 from lightning_hpo.agents.spans.decoding import Decoding
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.data.hub import load_tokenizer
@@ -107,9 +107,9 @@ def log_model(
 def restore_decision(folder: str | Path, agent: TextAgent) -> None:
     """Give an agent what a downloaded model has fitted: the null threshold, or the temperature and the thresholds."""
     settings = ServingSettings(**json.loads(Path(folder, "data", _TEXTS, SETTINGS).read_text(encoding="utf-8")))
-    if isinstance(agent, EvidenceAgent):
+    if isinstance(agent, SpanAgent):
         agent.decoding = Decoding.read(settings.decoding)
-    if isinstance(agent, CriteriaAgent):
+    if isinstance(agent, MetAgent):
         agent.decision = settings.decision(settings.threshold)
 
 
@@ -263,7 +263,7 @@ def _check_data(agent: TextAgent, data: Any) -> None:
 
 
 def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSettings:
-    decision = agent.decision if isinstance(agent, CriteriaAgent) else MetDecision()
+    decision = agent.decision if isinstance(agent, MetAgent) else MetDecision()
     return ServingSettings(
         agent=agent.agent,
         criteria=dict(data.corpus.criteria),
@@ -275,7 +275,7 @@ def _settings(agent: TextAgent, data: Any, template: PairTemplate) -> ServingSet
         threshold=decision.threshold,
         temperature=decision.temperature,
         thresholds=dict(decision.by_criterion),
-        decoding=asdict(agent.decoding) if isinstance(agent, EvidenceAgent) else None,
+        decoding=asdict(agent.decoding) if isinstance(agent, SpanAgent) else None,
     )
 
 

@@ -24,7 +24,13 @@ from mlflow.models import Model
 from tokenizers import Tokenizer
 from torch import fx
 
-from lightning_hpo.agents.pair_decoding import MetDecision, batch_logits, met_rows, pair_log_odds
+from lightning_hpo.agents.pair_decoding import (
+    MetDecision,
+    batch_logits,
+    met_and_span_logits,
+    met_rows,
+    pair_log_odds,
+)
 from lightning_hpo.agents.spans.decoding import Decoding, answer_rows, decode_pairs, with_whole_graphemes
 from lightning_hpo.data.batching import pair_batches
 from lightning_hpo.data.one_pass_windows import Form, make_windows
@@ -47,15 +53,15 @@ TOKENIZER = "tokenizer"
 # Larger batches do not fit in the processor's caches, and take longer per window.
 _MAX_WINDOWS = 32
 _MAX_TOKENS = 2048
-# Criteria of a post in a batch.
+# Criteria of a post in a batch. Spans take far more memory: they are searched in each window for each criterion.
 _MAX_CRITERIA = 64
+_MAX_CRITERIA_WITH_SPANS = 16
 # Letters of an id that is compared letter by letter.
 _LONG_NAME = 4
 # Output columns of each agent, with MLflow's types.
-_OUTPUTS = {
-    "criteria": {"met": "boolean", "probability": "double", "threshold": "double"},
-    "evidence": {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"},
-}
+_MET = {"met": "boolean", "probability": "double", "threshold": "double"}
+_SPANS = {"start": "long", "end": "long", "text": "string", "score": "double", "null": "boolean"}
+_OUTPUTS = {"criteria": _MET, "evidence": _SPANS, "joint": _MET | _SPANS}
 # Additional column for top_k > 1. It holds JSON, since tables of MLflow's scoring server hold no lists.
 _TOP_K_OUTPUTS = {"answers": "string"}
 # Columns with remarks: whether the criterion is new to the model, and why a row has no answer.
@@ -71,7 +77,7 @@ class ServingSettings:
     """Content of `serving.json`: how a model tokenizes texts and decodes logits.
 
     Attributes:
-        agent: criteria or evidence.
+        agent: criteria, evidence or joint.
         criteria: Text of each criterion by its id.
         form: pairs or one_pass, as `make_windows` explains.
         max_length: Maximum number of tokens in a window.
@@ -82,7 +88,7 @@ class ServingSettings:
         threshold: Lowest probability at which a criterion is met.
         temperature: Divisor of the log odds, before they become a probability.
         thresholds: Threshold of each criterion that has its own.
-        decoding: The fields of the evidence agent's `Decoding`.
+        decoding: The fields of a `Decoding`, of an agent that finds spans.
     """
 
     agent: str
@@ -98,15 +104,26 @@ class ServingSettings:
     decoding: dict[str, Any] | None = None
 
     @property
+    def decides(self) -> bool:
+        """Whether the answers say if a criterion is met."""
+        return self.agent != "evidence"
+
+    @property
+    def finds_spans(self) -> bool:
+        """Whether the answers have spans."""
+        return self.agent != "criteria"
+
+    @property
     def params(self) -> dict[str, float]:
         """Default of each parameter of `predict`."""
-        if self.agent == "criteria":
-            return {"threshold": self.threshold}
         decoding = Decoding.read(self.decoding)
-        return {"null_threshold": decoding.threshold, "top_k": decoding.top_k}
+        return {
+            **({"threshold": self.threshold} if self.decides else {}),
+            **({"null_threshold": decoding.threshold, "top_k": decoding.top_k} if self.finds_spans else {}),
+        }
 
     def decision(self, threshold: float) -> MetDecision:
-        """Return the decision of the criteria agent, given the parameter `threshold`.
+        """Return how it is decided whether a criterion is met, given the parameter `threshold`.
 
         A value other than the default replaces the thresholds of all criteria.
         """
@@ -158,16 +175,17 @@ class TextModel:
             params: Criteria: `threshold`, the lowest probability (0 to 1) at which a criterion is met; a value other
                 than the default also replaces the thresholds of criteria that have their own. Evidence:
                 `null_threshold`, the highest log odds of "no evidence" against a span at which the span is returned;
-                `top_k`, the maximum number of spans for a row. The model's signature holds the defaults. Both agents:
-                `device`, such as cuda; by default that of the environment variable MLFLOW_DEFAULT_PREDICTION_DEVICE, or
-                the CPU.
+                `top_k`, the maximum number of spans for a row. Joint: all of them. The model's signature holds the
+                defaults. Every agent: `device`, such as cuda; by default that of the environment variable
+                MLFLOW_DEFAULT_PREDICTION_DEVICE, or the CPU.
 
         Returns:
             One row for each row of `data`. Criteria: `met`, `probability`, `threshold`. Evidence: `start` and `end` in
             characters of the post, `text`, `score`, `null`; without evidence: -1, -1 and an empty text. With `top_k` >
-            1 also `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Both
-            agents: `free_text`, whether the criterion is not in the model; and `problem`, why the row has no answer
-            (for example, its post is empty), or an empty text. Other columns of a row with a problem are None.
+            1 also `answers`: JSON list of all spans, the best first, each with `start`, `end`, `text`, `score`. Joint:
+            all of them. Every agent: `free_text`, whether the criterion is not in the model; and `problem`, why the row
+            has no answer (for example, its post is empty), or an empty text. Other columns of a row with a problem are
+            None.
 
         Raises:
             InputError: If a column is missing, a criterion is a misspelt id of the model, a parameter is unknown or out
@@ -208,8 +226,9 @@ class TextModel:
         # Weights that were rounded for the CPU need bf16 on each device.
         has_bf16 = computes_bf16() or (device.type == "cuda" and torch.cuda.is_bf16_supported(False))
         in_bf16 = self._is_16_bit and has_bf16
+        most_criteria = _MAX_CRITERIA_WITH_SPANS if self._settings.finds_spans else _MAX_CRITERIA
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
-            for batch in _batches([rows[place] for place in places], self._windows):
+            for batch in _batches([rows[place] for place in places], self._windows, most_criteria):
                 chosen_places = [places[number] for number in batch]
                 found = self._predict_batch([rows[place] for place in chosen_places], chosen, network, device)
                 for place, answer in zip(chosen_places, found, strict=True):
@@ -280,21 +299,26 @@ class TextModel:
             for part in row.ranges
         ]
         pair_index = torch.tensor([place for place, row in enumerate(rows) for _ in row.ranges])
-        inputs = self._windows.inputs(parts, offsets=self._settings.agent == "evidence")
+        inputs = self._windows.inputs(parts, offsets=self._settings.finds_spans)
         windows, tokens = inputs.tensors["input_ids"].shape
         # Only a batch of a single pair or post can be too large.
         several = len({row.texts[1] for row in rows} if self._windows.shares_posts else rows) > 1
         at_once = windows if several else max(1, min(_MAX_WINDOWS, _MAX_TOKENS // tokens))
         tensors = {name: tensor.to(device) for name, tensor in inputs.tensors.items()}
         logits = batch_logits(network, tensors, at_once).cpu()
-        if self._settings.agent == "criteria":
-            log_odds = pair_log_odds(logits, pair_index, len(rows))
-            return met_rows(log_odds, [row.name for row in rows], self._settings.decision(chosen["threshold"]))
+        met, spans = met_and_span_logits(logits) if self._settings.agent == "joint" else (logits, logits)
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        if self._settings.decides:
+            log_odds = pair_log_odds(met, pair_index, len(rows))
+            decision = self._settings.decision(chosen["threshold"])
+            found = met_rows(log_odds, [row.name for row in rows], decision)
+        if inputs.offsets is None:
+            return found
         decoding = replace(Decoding.read(self._settings.decoding), top_k=int(chosen["top_k"]))
-        assert inputs.offsets is not None
         texts = [row.texts[1] for row in rows]
-        spans = decode_pairs(logits, inputs.offsets, pair_index, len(rows), decoding, texts)
-        return answer_rows(spans, chosen["null_threshold"])
+        best = decode_pairs(spans, inputs.offsets, pair_index, len(rows), decoding, texts)
+        answers = answer_rows(best, chosen["null_threshold"])
+        return [{**decided, **answer} for decided, answer in zip(found, answers, strict=True)]
 
 
 def _load_pyfunc(path: str) -> TextModel:
@@ -333,16 +357,16 @@ def load_network(folder: Path) -> fx.GraphModule:
             os.environ[flag] = before
 
 
-def _batches(rows: Sequence[_Row], windows: Windows) -> list[list[int]]:
+def _batches(rows: Sequence[_Row], windows: Windows, most_criteria: int) -> list[list[int]]:
     """Return the places of the rows in each batch, with rows of similar length together.
 
-    Rows that share the windows of their post are in one batch.
+    Rows that share the windows of their post are in one batch, up to a number of criteria.
     """
     units: dict[Any, list[int]] = {}
     for place, row in enumerate(rows):
         units.setdefault(row.texts[1] if windows.shares_posts else place, []).append(place)
     parts = [
-        own[first : first + _MAX_CRITERIA] for own in units.values() for first in range(0, len(own), _MAX_CRITERIA)
+        own[first : first + most_criteria] for own in units.values() for first in range(0, len(own), most_criteria)
     ]
     firsts = [rows[part[0]] for part in parts]
     longest = [

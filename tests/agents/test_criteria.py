@@ -1,4 +1,3 @@
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -87,15 +86,6 @@ def test_one_pass_gives_each_window_the_logits_of_each_criterion(encoder_folder:
         torch.testing.assert_close(agent.logits({**batch, "windows_at_once": at_once}), whole[[4, 0, 0], [1, 2, 1]])
 
 
-def test_data_of_another_form_are_refused(encoder_folder: str, trainer: Any) -> None:
-    agent = CriteriaAgent(encoder_folder, form="one_pass")
-    made = trainer()
-    made.datamodule = SimpleNamespace(form="pairs")
-    agent.trainer = made
-    with pytest.raises(InputError, match=r"^--data.form: got pairs, but --model.form is one_pass; leave --data.form o"):
-        agent.setup("fit")
-
-
 @pytest.mark.parametrize(("share", "constant"), [(0.0, True), (1.0, True), (0.5, False)])
 def test_constant_means_one_class_only(agent: CriteriaAgent, share: float, constant: bool) -> None:
     assert bool(agent.is_constant({"positive": torch.tensor(share)})) is constant
@@ -126,7 +116,7 @@ def test_fitted_decision_is_in_checkpoints_and_no_other_one_is(encoder_folder: s
 
 def test_unknown_threshold_policy_is_an_error(encoder_folder: str) -> None:
     with pytest.raises(InputError, match=r"--model.threshold: got 'best'; it must be one of fixed, fitted"):
-        CriteriaAgent(encoder_folder, threshold="best")  # type: ignore[arg-type]
+        CriteriaAgent(encoder_folder, threshold="best")
     assert CriteriaAgent.flag_problems({"threshold": "best"})
 
 

@@ -86,7 +86,7 @@ def test_loss_ignores_padding(agent: EvidenceAgent) -> None:
 
 
 def test_decoding_settings_are_applied(encoder_folder: str) -> None:
-    agent = EvidenceAgent(encoder_folder, decoding={"max_answer_tokens": 1, "null_threshold": 2.5})  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder_folder, decoding={"max_answer_tokens": 1, "null_threshold": 2.5})
     agent.network = _Fixed(_logits())
     first, second = agent.predict_step(_batch())
     assert (first["start"], first["end"], first["score"]) == (10, 14, 4.0)
@@ -110,7 +110,7 @@ def test_constant_means_always_null_or_always_the_whole_window(
 def test_constant_model_is_detected_under_every_null_policy(
     encoder_folder: str, policy: str, null: float, first: int, last: int, constant: bool
 ) -> None:
-    agent = EvidenceAgent(encoder_folder, decoding={"null_policy": policy})  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder_folder, decoding={"null_policy": policy})
     logits = torch.zeros(3, 5, 2)
     logits[:, 0] = null
     logits[:, first, 0] = logits[:, last, 1] = 1.0
@@ -213,7 +213,7 @@ def test_ignored_windows_have_no_gradient(agent: EvidenceAgent) -> None:
 
 def test_several_answers_are_listed(encoder_folder: str) -> None:
     settings = {"top_k": 2, "overlap": 0.0, "max_answer_tokens": 1}
-    agent = EvidenceAgent(encoder_folder, decoding=settings)  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder_folder, decoding=settings)
     agent.network = _Fixed(_logits())
     first, second = agent.predict_step(_batch())
     assert first["answers"] == [{"start": 10, "end": 14, "score": 4.0}, {"start": 7, "end": 9, "score": 3.0}]
@@ -238,7 +238,7 @@ def test_constant_baselines_are_scored_with_the_metric_of_the_agent(agent: Evide
 
 
 def test_answers_snap_to_sentences_in_validation_and_prediction(encoder_folder: str) -> None:
-    agent = EvidenceAgent(encoder_folder, decoding={"snap": "sentence"})  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder_folder, decoding={"snap": "sentence"})
     agent.network = _Fixed(_logits())
     batch = {**_batch(), "texts": ["I am. so tired all day.", "Fine today."], "spans": [[(6, 23)], []]}
     first, second = agent.predict_step(batch)

@@ -27,6 +27,14 @@ def test_mean_counts_pairs_and_not_posts() -> None:
     assert score_of(found) == score_of(0.5)
 
 
+def test_joint_metric_is_the_mean_of_both() -> None:
+    labels = PostScores.of_labels([3, 1, 2], [True, False, True], [True, True, False])
+    means = PostScores.of_means([2, 5], [1.0, 0.25])
+    joint = PostScores.joint(labels, means)
+    assert joint.keys.tolist() == [1, 2, 3, 5]
+    assert joint.score == pytest.approx((labels.score + means.score) / 2)
+
+
 def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "scores.npz"
     scores = {"0": PostScores.of_means([5, 3], [1.0, 0.25]), "never met": PostScores.of_labels([1], [True], [False])}

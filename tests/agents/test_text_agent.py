@@ -12,10 +12,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent, JointAgent
 from lightning_hpo.agents.network.heads import CriteriaHead
 from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule, JointDataModule
 from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.data.labels import WindowTarget
 from lightning_hpo.exceptions import InputError, NotFiniteError
 
 Batches = list[dict[str, Any]]
@@ -475,3 +477,46 @@ def test_last_step_of_an_epoch_is_the_mean_of_the_batches_that_it_has(
     whole, rest = steps(training_batches[:6], 4)
     torch.testing.assert_close([whole], steps(training_batches[:4], 4))
     torch.testing.assert_close([rest], steps(training_batches[4:6], 2), atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "data", "problem"),
+    [
+        (CriteriaAgent, {}, CriteriaDataModule, ""),
+        (CriteriaAgent, {"form": "one_pass"}, JointDataModule, ""),
+        (JointAgent, {}, JointDataModule, ""),
+        (JointAgent, {}, CriteriaDataModule, "which has no labels for JointAgent; use JointDataModule"),
+        (CriteriaAgent, {}, EvidenceDataModule, "which has no labels for CriteriaAgent; use CriteriaDataModule"),
+        (EvidenceAgent, {}, CriteriaDataModule, "which has no labels for EvidenceAgent; use EvidenceDataModule"),
+        (
+            CriteriaAgent,
+            {"form": "one_pass"},
+            CriteriaDataModule,
+            "in the form pairs, but CriteriaAgent reads the form one_pass; use CriteriaDataModule, without --data.form",
+        ),
+        (
+            EvidenceAgent,
+            {},
+            JointDataModule,
+            "in the form one_pass, but EvidenceAgent reads the form pairs; use EvidenceDataModule, without --data.form",
+        ),
+    ],
+)
+def test_data_that_the_agent_cannot_read_are_refused(
+    kind: Any, model: Any, data: Any, problem: str, encoder_folder: str, trainer: Any
+) -> None:
+    agent = kind(encoder_folder, **model)
+    agent.trainer = trainer()
+    agent.trainer.datamodule = data(posts="posts.csv", tokenizer=encoder_folder)
+    if not problem:
+        agent.setup("fit")
+        return
+    with pytest.raises(InputError) as caught:
+        agent.setup("fit")
+    assert str(caught.value).replace(", which", " which") == f"--data: got {data.__name__} {problem}"
+
+
+def test_labels_are_those_of_the_batches() -> None:
+    targets = [WindowTarget(1, ((0, 1),)), WindowTarget(0)]
+    for data in (CriteriaDataModule, EvidenceDataModule, JointDataModule):
+        assert set(data.labels(targets, [1, 1])) == data.LABELS

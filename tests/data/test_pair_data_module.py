@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from transformers import PreTrainedTokenizerFast
 
-from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule, PairDataModule
+from lightning_hpo.data import Augmentation, CriteriaDataModule, EvidenceDataModule, JointDataModule, PairDataModule
 from lightning_hpo.data.batching import Draw
 from lightning_hpo.exceptions import InputError
 
@@ -25,7 +25,7 @@ class OnePassDataModule(CriteriaDataModule):
         super().__init__(form="one_pass", **kwargs)
 
 
-KINDS = [CriteriaDataModule, OnePassDataModule, EvidenceDataModule]
+KINDS = [CriteriaDataModule, OnePassDataModule, EvidenceDataModule, JointDataModule]
 EACH = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -84,7 +84,7 @@ def test_evaluation_batches_have_whole_pairs_and_whole_posts(
         assert read.unique().tolist() == list(range(len(batch["input_ids"])))
         assert batch["input_ids"].shape[1] <= 32
         if "offsets" in batch:
-            assert batch["offsets"].shape == (*batch["input_ids"].shape, 2)
+            assert batch["offsets"].shape == (len(read), batch["input_ids"].shape[1], 2)
             for pair, post in enumerate(batch["post_ids"]):
                 inside = batch["offsets"][batch["pair_index"] == pair].flatten(0, 1)
                 covered = {place for start, end in inside.tolist() if start >= 0 for place in range(start, end)}
@@ -180,14 +180,14 @@ def test_class_counts_are_those_of_an_epoch(
 
 
 def test_predict_needs_no_annotations(corpus_folder: Path, tokenizer_folder: Path) -> None:
-    for kind in (CriteriaDataModule, EvidenceDataModule):
+    for kind in (CriteriaDataModule, EvidenceDataModule, JointDataModule):
         module = make(kind, corpus_folder, tokenizer_folder, annotations=None)
         module.setup("predict")
         batches = list(module.predict_dataloader())
         assert sum(len(batch["post_ids"]) for batch in batches) == 80
-        unknown = {"labels", "met", "spans", "start_positions", "end_positions"}
+        unknown = {"labels", "met", "spans", "start_positions", "end_positions", "evidence_known"}
         assert not unknown & set(batches[0])
-        assert ("offsets" in batches[0]) == (kind is EvidenceDataModule)
+        assert ("offsets" in batches[0]) == (kind is not CriteriaDataModule)
         with pytest.raises(InputError, match=r"--data\.annotations"):
             module.setup("fit")
 

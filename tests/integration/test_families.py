@@ -1,4 +1,4 @@
-"""Both agents, from CSV files on, with a tiny random encoder and a tokenizer of every model family."""
+"""The agents, from CSV files on, with a tiny random encoder and a tokenizer of every model family."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +21,7 @@ from tests.agents.network.test_text_network import FAMILIES
 from tests.hub import modernbert_tokenizer
 
 CORPUS = DemoCorpus(40, 17)
-AGENTS = {"criteria": "Criteria", "evidence": "Evidence"}
+AGENTS = {"criteria": "Criteria", "evidence": "Evidence", "joint": "Joint"}
 
 
 def _trained(kind: str) -> Any:
@@ -79,7 +79,9 @@ def _cli(agent: str, encoder: str, corpus: Path, folder: Path, **model: Any) -> 
     return AgentCLI(config, trainer_kwargs={"default_root_dir": str(folder), "enable_model_summary": False})
 
 
-@pytest.mark.parametrize(("agent", "model"), [("criteria", {}), ("criteria", {"form": "one_pass"}), ("evidence", {})])
+@pytest.mark.parametrize(
+    ("agent", "model"), [("criteria", {}), ("criteria", {"form": "one_pass"}), ("evidence", {}), ("joint", {})]
+)
 def test_every_family_trains_and_validates(
     agent: str, model: dict[str, Any], encoder: str, corpus: Path, tmp_path: Path
 ) -> None:
@@ -113,8 +115,11 @@ def test_causal_models_are_trained_by_adapters_and_served_with_the_last_token(
     assert len(set(answers.round(6))) > 5
 
 
-def test_labelled_evidence_is_decoded_to_the_same_characters(encoder: str, corpus: Path, tmp_path: Path) -> None:
-    cli = _cli("evidence", encoder, corpus, tmp_path)
+@pytest.mark.parametrize("agent", ["evidence", "joint"])
+def test_labelled_evidence_is_decoded_to_the_same_characters(
+    agent: str, encoder: str, corpus: Path, tmp_path: Path
+) -> None:
+    cli = _cli(agent, encoder, corpus, tmp_path)
     cli.datamodule.setup("validate")
     found = 0
     for batch in cli.datamodule.val_dataloader():
@@ -129,10 +134,11 @@ def test_labelled_evidence_is_decoded_to_the_same_characters(encoder: str, corpu
 
 
 def _confident_logits(batch: Any) -> Callable[[Any], torch.Tensor]:
-    logits = torch.zeros(*batch["input_ids"].shape, 2)
+    is_joint = "row_windows" in batch
+    logits = torch.zeros(len(batch["start_positions"]), batch["input_ids"].shape[1], 2)
     for side, name in enumerate(("start_positions", "end_positions")):
         places = batch[name].reshape(len(logits), -1)[:, 0]
         known = places >= 0
         logits[torch.arange(len(logits))[known], places[known], side] = 20.0
         logits[torch.arange(len(logits))[~known], 0, side] = 20.0
-    return lambda _: logits
+    return lambda _: torch.cat((torch.zeros(len(logits), 1, 2), logits), dim=1) if is_joint else logits

@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
-from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent, JointAgent
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:LightningCLI's args parameter is intended"),
@@ -26,7 +26,7 @@ def _parse(*flags: str) -> Any:
     )
 
 
-@pytest.mark.parametrize("kind", [CriteriaAgent, EvidenceAgent])
+@pytest.mark.parametrize("kind", [CriteriaAgent, EvidenceAgent, JointAgent])
 def test_every_setting_is_a_flag(kind: Any, encoder_folder: str) -> None:
     cli = _parse(
         f"--model={kind.__module__}.{kind.__name__}",
@@ -58,7 +58,7 @@ def test_unknown_flags_and_values_are_refused_before_loading(flag: str, capsys: 
     assert flag.split("=")[0].split(".")[-1] in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["CriteriaAgent", "EvidenceAgent"])
+@pytest.mark.parametrize("name", ["CriteriaAgent", "EvidenceAgent", "JointAgent"])
 def test_help_describes_each_setting_and_its_bounds(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         _parse(f"--model.help=lightning_hpo.agents.{name}")
@@ -71,5 +71,5 @@ def test_help_describes_each_setting_and_its_bounds(name: str, capsys: pytest.Ca
         "1e-12 to 1000",
     ):
         assert part in text
-    assert ("learned weighted mean" in text) == (name == "CriteriaAgent")
-    assert ("Maximum length of a span" in text) == (name == "EvidenceAgent")
+    assert ("learned weighted mean" in text) == (name != "EvidenceAgent")
+    assert ("Maximum length of a span" in text) == (name != "CriteriaAgent")

@@ -19,31 +19,31 @@ _PROGRAM = r"""
 import json, re
 from pathlib import Path
 import pandas as pd
-from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent, JointAgent
 from lightning_hpo.config.trainer import Trainer
-from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule
+from lightning_hpo.data import CriteriaDataModule, EvidenceDataModule, JointDataModule
 from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.serving.text_model import _load_pyfunc
 
 KINDS = {
-    "pairs": (CriteriaAgent, CriteriaDataModule, {"form": "pairs"}),
-    "one_pass": (CriteriaAgent, CriteriaDataModule, {"form": "one_pass"}),
-    "evidence": (EvidenceAgent, EvidenceDataModule, {}),
+    "criteria": (CriteriaAgent, CriteriaDataModule),
+    "evidence": (EvidenceAgent, EvidenceDataModule),
+    "joint": (JointAgent, JointDataModule),  # more than the one-pass form of the criteria agent
 }
 FILES = {"annotations": "annotations.csv", "criteria": "criteria.yaml", "tokenizer": "encoder"}
 QUIET = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
 
 
 def run(kind, posts, split):
-    agent, data, form = KINDS[kind]
+    agent, data = KINDS[kind]
     for seed in range(20):  # until the first post, which may be the long one, is in the split
-        module = data(posts=posts, max_length=512, stride=128, seed=seed, val_fraction=0.4, **FILES, **form)
+        module = data(posts=posts, max_length=512, stride=128, seed=seed, val_fraction=0.4, **FILES)
         module.setup("fit")
         if "p0" in getattr(module._read(), split):
             break
     few = {"limit_train_batches": 10, "limit_val_batches": 2 if split == "train" else 1.0}
     trainer = Trainer(accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **few, **QUIET)
-    model = agent("encoder", **form)
+    model = agent("encoder")
     if split == "train":
         trainer.fit(model, module)
     else:

@@ -31,7 +31,9 @@ from lightning_hpo.search.dimension import label
 from lightning_hpo.search.space import SearchSpace
 from tests.project_sandbox import ROOT, ProjectSandbox
 
-AGENTS = ("criteria", "evidence")
+AGENTS = ("criteria", "evidence", "joint")
+# What the joint agent does with its own code; all else is that of the other agents.
+OF_JOINT = ("model.evidence_weight", "model.head", "model.decoding", "model.threshold", "model.loss", "data")
 # One encoder of each family in the search spaces.
 FAMILIES = (
     "roberta-base",
@@ -61,6 +63,7 @@ ASPECTS = {
     "model.freeze_layers": "network",
     "model.reinit_layers": "network",
     "model.head": "network",
+    "model.evidence_weight": "first_loss",
     "model.loss": "first_loss",
     "model.schedule": "rates",
     "model.optim.lr": "rates",
@@ -149,8 +152,13 @@ def _answers(trainer: Trainer, agent: Any) -> Any:
     # Indexed by the first character of a token, so that the windows of a post agree.
     by_place = 4 * torch.randn(20_000, 2, generator=generator)
     agent.logits = lambda batch: _with_rival(by_place[batch["offsets"][..., 0].clamp(min=0)], generator)
+    spans = agent.logits
     if agent.agent == "criteria":
         agent.logits = lambda batch: torch.randn(len(batch["pair_index"]), 2, generator=generator)
+    if agent.agent == "joint":
+        agent.logits = lambda batch: torch.cat(
+            (torch.randn(len(batch["pair_index"]), 1, 2, generator=generator), spans(batch)), dim=1
+        )
     for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
         found += agent.predict_step(batch)
     return found
@@ -286,14 +294,19 @@ def deep_sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AgentS
 
 @pytest.mark.parametrize(
     ("agent", "flag"),
-    [(agent, flag) for agent in AGENTS for flag in shipped_space(agent) if flag not in OF_LAYERS],
+    [
+        (agent, flag)
+        for agent in AGENTS
+        for flag in shipped_space(agent)
+        if flag not in OF_LAYERS and (agent != "joint" or flag.startswith(OF_JOINT))
+    ],
 )
 def test_parameter_changes_its_aspect_only(sandboxes: dict[str, AgentSandbox], agent: str, flag: str) -> None:
     assert dead(sandboxes[agent], flag) == ""
 
 
 @pytest.mark.parametrize("flag", OF_LAYERS)
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", ["criteria", "evidence"])
 def test_numbers_of_layers_change_the_network_only(
     deep_sandboxes: dict[str, AgentSandbox], agent: str, flag: str
 ) -> None:

@@ -11,6 +11,8 @@ PUBLIC = {
         "EvidenceAgent",
         "EvidenceDataModule",
         "InputError",
+        "JointAgent",
+        "JointDataModule",
         "LightningHpoError",
         "MLflowModelCheckpoint",
         "PruningCallback",
@@ -23,6 +25,7 @@ PUBLIC = {
         "Augmentation",
         "CriteriaDataModule",
         "EvidenceDataModule",
+        "JointDataModule",
         "PairDataModule",
     },
 }

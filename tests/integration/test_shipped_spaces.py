@@ -18,7 +18,7 @@ from lightning_hpo.serving.flavor import save_model
 from tests.hub import ENCODERS, write_hub
 
 _CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-_AGENTS = ("criteria", "evidence")
+_AGENTS = ("criteria", "evidence", "joint")
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -50,8 +50,11 @@ def _one_of_each_family(agent: str) -> list[str]:
         ("criteria", "stages/criteria_3_joint"),
         ("evidence", "evidence_search_space"),
         ("evidence", "evidence_full_search_space"),
+        ("joint", "joint_search_space"),
+        ("joint", "joint_full_search_space"),
         ("demo_criteria", "demo_criteria"),
         ("demo_evidence", "demo_evidence"),
+        ("demo_joint", "demo_joint"),
     ],
 )
 def test_first_trial_is_the_default_config(config: str, space: str) -> None:
@@ -66,11 +69,12 @@ def test_first_trial_is_the_default_config(config: str, space: str) -> None:
     assert len(searched.dimensions) == len(entries)
 
 
-def test_both_agents_are_trained_alike() -> None:
-    criteria, evidence = (_read(agent) for agent in _AGENTS)
-    assert evidence["trainer"] == criteria["trainer"]
-    for name in ("optim", "schedule"):
-        assert evidence["model"]["init_args"][name] == criteria["model"]["init_args"][name]
+def test_all_agents_are_trained_alike() -> None:
+    criteria, *others = (_read(agent) for agent in _AGENTS)
+    for other in others:
+        assert other["trainer"] == criteria["trainer"]
+        for name in ("optim", "schedule"):
+            assert other["model"]["init_args"][name] == criteria["model"]["init_args"][name]
 
 
 def test_hub_of_the_tests_has_the_encoders_of_the_configs_only() -> None:

@@ -12,7 +12,7 @@ from tests.tiny import tiny_config, write_tiny_corpus, write_tiny_encoder
 
 FITTED: dict[str, dict[str, Any]] = {
     "criteria": tiny_config("CriteriaAgent", "CriteriaDataModule", threshold="fitted"),
-    "evidence": tiny_config("EvidenceAgent", "EvidenceDataModule", decoding={"null_policy": "calibrated"}),
+    "joint": tiny_config("JointAgent", "JointDataModule", threshold="fitted", decoding={"null_policy": "calibrated"}),
 }
 
 
@@ -28,7 +28,7 @@ def register(sandbox: StudySandbox, study: str, *flags: str) -> int:
 
 @pytest.fixture(scope="module")
 def refitted(tmp_path_factory: pytest.TempPathFactory, ready_databases: Copy) -> Iterator[StudySandbox]:
-    """Tune both agents on a tiny corpus, as `criteria-1` and `evidence-1`, and refit the trial with three seeds."""
+    """Tune two agents on a tiny corpus, as `criteria-1` and `joint-1`, and refit the trial with three seeds."""
     with pytest.MonkeyPatch.context() as patch:
         sandbox = ready_sandbox(tmp_path_factory.mktemp("refitted"), patch, ready_databases)
         write_tiny_encoder(sandbox.folder / "encoder")

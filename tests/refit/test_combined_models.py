@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Never, cast
 
 import mlflow
 import optuna
@@ -16,6 +16,7 @@ import yaml
 from optuna.trial import TrialState
 from torch import Tensor
 
+from lightning_hpo.agents.network.text_network import TextNetwork
 from lightning_hpo.agents.text_agent import TextAgent
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.refit import combined_models
@@ -27,7 +28,7 @@ from tests.study_sandbox import StudySandbox
 from tests.tiny import CRITERIA, LONG_POST
 
 Captured = pytest.CaptureFixture[str]
-AGENTS = ["criteria", "evidence"]
+AGENTS = ["criteria", "joint"]
 POSTS = [LONG_POST, "i am so tired today", "no sleep and the dog is fine"]
 
 
@@ -136,11 +137,11 @@ def test_soup_is_scored_proven_and_promoted(clean: StudySandbox, agent: str, cap
             torch.testing.assert_close(value, torch.stack([each[name] for each in members]).mean(dim=0))
     cli = _scored(soup, weights)
     assert float(cli.trainer.callback_metrics["val_metric"]) == pytest.approx(entry["value"])
-    pairs = cli.model.val_scores["pairs"]
-    if agent == "criteria":
-        assert cli.model.decision == pairs.fit() != type(cli.model.decision)()
-    else:
-        assert float(cli.model.null_threshold) == pytest.approx(pairs.best_threshold())
+    met = cli.model.val_scores[cli.model.MET_SCORES]
+    assert cli.model.decision == met.fit() != type(cli.model.decision)()
+    if agent == "joint":
+        spans = cli.model.val_scores[cli.model.SPAN_SCORES]
+        assert float(cli.model.null_threshold) == pytest.approx(spans.best_threshold())
     _assert_recorded(clean, agent, "soup", entry)
     _assert_served_as(clean, agent, cli)
 
@@ -191,8 +192,7 @@ def test_ensemble_answers_with_the_mean_logits_of_all_seeds(clean: StudySandbox,
     served = mlflow.pytorch.load_model(f"models:/{agent}-best-model@production")
     cli = rebuild_trial(_folder(clean, agent, "ensemble"))
     agent_module: TextAgent = cli.model.eval()
-    ids = torch.tensor([[2, 4, 5, 3, 6, 7, 3], [2, 8, 9, 3, 4, 3, 0]])
-    inputs = [ids, (ids > 0).long(), torch.zeros_like(ids)]
+    inputs = cast(TextNetwork, agent_module.network).example_inputs(types=True)
     each = []
     with torch.no_grad():
         for _, folder, _ in ranked:
@@ -225,7 +225,7 @@ def test_second_call_makes_no_second_model(clean: StudySandbox, capsys: Captured
 
 
 def test_equal_seeds_give_the_model_and_a_bad_seed_is_left_out(clean: StudySandbox) -> None:
-    (_, best, value), (_, second, _), (bad, third, _) = _by_score(clean, "evidence")
+    (_, best, value), (_, second, _), (bad, third, _) = _by_score(clean, "joint")
     shutil.copy(best.best, second.best)
     checkpoint = torch.load(third.best, weights_only=True)
     generator = torch.Generator().manual_seed(0)
@@ -233,12 +233,12 @@ def test_equal_seeds_give_the_model_and_a_bad_seed_is_left_out(clean: StudySandb
         if weights.is_floating_point() and "network" in name:
             checkpoint["state_dict"][name] = 100 * torch.randn(weights.shape, generator=generator)
     torch.save(checkpoint, third.best)
-    assert register(clean, "evidence-1", "--soup") == 0
-    entry = _entry(clean, "evidence", "soup")
+    assert register(clean, "joint-1", "--soup") == 0
+    entry = _entry(clean, "joint", "soup")
     assert entry["seeds"] == entry["offered"][:2]
     assert bad not in entry["seeds"]
     assert entry["steps"][2]["score"] < value
-    weights = _weights(_folder(clean, "evidence", "soup"))
+    weights = _weights(_folder(clean, "joint", "soup"))
     assert all(torch.equal(each, weights[name]) for name, each in _weights(best).items())
     assert entry["value"] == pytest.approx(value)
 

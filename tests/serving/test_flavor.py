@@ -148,7 +148,7 @@ def test_precision_is_saved(precision: Precision, encoder: str, data: Any, tmp_p
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("null_threshold", [-1000.0, 1000.0])
 def test_decoding_settings_are_saved(null_threshold: float, encoder: str, data: Any, run_id: str) -> None:
-    agent = EvidenceAgent(encoder, decoding={"max_answer_tokens": 2, "null_threshold": null_threshold})  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder, decoding={"max_answer_tokens": 2, "null_threshold": null_threshold})
     model = mlflow.pyfunc.load_model(log_model(agent, data, run_id=run_id).uri)
     answer = model.predict(_rows(("FATIGUE", LONG_POST))).iloc[0]
     assert bool(answer["null"]) == (null_threshold < 0)
@@ -159,10 +159,10 @@ def test_decoding_settings_are_saved(null_threshold: float, encoder: str, data: 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize("threshold", [-1000.0, 1000.0])
 def test_calibrated_threshold_is_saved(threshold: float, encoder: str, data: Any, run_id: str) -> None:
-    agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
+    agent = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})
     agent.null_threshold.fill_(threshold)
     uri = log_model(agent, data, run_id=run_id).uri
-    restored = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})  # type: ignore[arg-type]
+    restored = EvidenceAgent(encoder, decoding={"null_policy": "calibrated"})
     restore_decision(mlflow.artifacts.download_artifacts(uri), restored)
     assert restored.decoding == agent.decoding
     answer = mlflow.pyfunc.load_model(uri).predict(_rows(("FATIGUE", LONG_POST))).iloc[0]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mlflow.pyfunc import scoring_server
 from pandas.testing import assert_frame_equal
 
-from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent, JointAgent
 from lightning_hpo.data.tokenization import tokenize
 from lightning_hpo.exceptions import InputError, LightningHpoError
 from lightning_hpo.serving import text_model
@@ -39,7 +39,7 @@ pytestmark = [
 ]
 
 POSTS = ["i am so tired", LONG_POST, "the dog is fine today", "no sleep", " ".join(WORDS)]
-MODELS = ["criteria", "evidence", "one_pass"]
+MODELS = ["criteria", "evidence", "one_pass", "joint"]
 TABLE = [(criterion, post) for criterion in CRITERIA for post in POSTS]
 
 
@@ -54,6 +54,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CriteriaAgent(encoder),
         EvidenceAgent(encoder, decoding=decoding),
         CriteriaAgent(encoder, form="one_pass"),
+        JointAgent(encoder, decoding=decoding),
     )
     for name, agent in zip(MODELS, agents, strict=True):
         save_model(str(folder / name), module=agent, datamodule=tiny_data(encoder))

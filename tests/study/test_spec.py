@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 
-from lightning_hpo.agents import CriteriaAgent, EvidenceAgent
+from lightning_hpo.agents import CriteriaAgent, EvidenceAgent, JointAgent
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.config.flags import flags
 from lightning_hpo.databases import DatabaseUrl
@@ -49,7 +49,7 @@ def test_mode_follows_what_the_model_declares(declaring_config: dict[str, Any], 
     assert _spec(declaring_config, {"monitor": monitor}).with_mode(None).settings.mode == mode
 
 
-@pytest.mark.parametrize("agent", [CriteriaAgent, EvidenceAgent])
+@pytest.mark.parametrize("agent", [CriteriaAgent, EvidenceAgent, JointAgent])
 def test_losses_of_both_agents_are_minimized(agent: type) -> None:
     config = {"model": {"class_path": f"lightning_hpo.agents.{agent.__name__}"}, "trainer": {}}
     spec = StudySpec(config, {}, StudySettings(name="first"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.flag_types import Bounds
 
-__all__ = ["CriteriaHead", "CriterionAttention", "EvidenceHead", "Pooling", "TokenHead", "WindowHead"]
+__all__ = ["CriteriaHead", "CriterionAttention", "EvidenceHead", "JointHead", "Pooling", "TokenHead", "WindowHead"]
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
 PoolingName = Literal["cls", "mean", "max", "attention", "last"]
@@ -112,34 +112,78 @@ class WindowHead(nn.Module):
         return logits
 
 
+class _Similarity(nn.Module):
+    """Learned similarity of tokens and criteria, with `width` features each.
+
+    Before training, it is the scaled dot product: random weights would need many more steps.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        for layer in (self.query, self.key):
+            nn.init.eye_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, hidden: Tensor, criteria: Tensor) -> Tensor:
+        """Return [W, T, C] for `hidden` [W, T, H] and `criteria` [C, H]."""
+        similarity: Tensor = self.key(hidden) @ self.query(criteria).transpose(0, 1) / hidden.shape[-1] ** 0.5
+        return similarity
+
+
 class CriterionAttention(nn.Module):
     """Head that reads each window for each criterion: two logits for each of both, not met and met.
 
     Label-wise attention (Mullenbach et al. 2018), whose queries are the texts of the criteria in place of learned
     vectors, so that it can read for a criterion that it was not trained with. The tokens of a criterion are pooled into
-    its query; the layers see what the query read, the query itself, and their product. Before training, a token has
-    more weight the more similar it is to the query: random weights would need many more steps.
+    its query; the layers see what the query read, the query itself, and their product.
     """
 
     def __init__(self, settings: CriteriaHead, width: int) -> None:
         super().__init__()
         self.pooling = Pooling(settings.pooling, width)
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        for layer in (self.query, self.key):
-            nn.init.eye_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.attention = _Similarity(width)
         self.layers = settings.mlp(3 * width)
         self.reads_first_token = settings.pooling == "cls"
 
     def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
         """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and criteria, [C, S, H] under [C, S]."""
-        pooled = self.pooling(criteria, criterion_mask)
-        scores = self.key(hidden) @ self.query(pooled).transpose(0, 1) / hidden.shape[-1] ** 0.5
-        weights = _masked(scores, mask.unsqueeze(-1).bool()).softmax(dim=1)
+        return self.read(hidden, mask, self.pooling(criteria, criterion_mask))
+
+    def read(self, hidden: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
+        """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and pooled criteria [C, H]."""
+        weights = _masked(self.attention(hidden, pooled), mask.unsqueeze(-1).bool()).softmax(dim=1)
         read = weights.transpose(1, 2) @ hidden
         asked = pooled.expand_as(read)
         logits: Tensor = self.layers(torch.cat((read, asked, read * asked), dim=-1))
         return logits
+
+
+class JointHead(CriterionAttention):
+    """Head that reads each window for each criterion, and each of its tokens: is it met, and where is the evidence?
+
+    The start logit of a token is its similarity to the criterion, plus what the token alone says, such as that it is
+    the first of a sentence; so is the end logit (biaffine attention, Dozat and Manning 2017).
+    """
+
+    def __init__(self, settings: CriteriaHead, width: int) -> None:
+        super().__init__(settings, width)
+        self.start, self.end = _Similarity(width), _Similarity(width)
+        self.token = nn.Linear(width, 2)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.reads_first_token = True  # as "no evidence"
+
+    def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
+        """Return logits [W, C, 1 + T, 2]: (not met, met) of the window, then (start, end) of each token.
+
+        The inputs are those of `CriterionAttention`.
+        """
+        pooled = self.pooling(criteria, criterion_mask)
+        met = self.read(hidden, mask, pooled)
+        dropped = self.dropout(hidden)
+        matches = torch.stack((self.start(dropped, pooled), self.end(dropped, pooled)), dim=-1)
+        spans = (matches + self.token(dropped).unsqueeze(2)).transpose(1, 2)
+        return torch.cat((met.unsqueeze(2), spans), dim=2)
 
 
 class TokenHead(nn.Module):

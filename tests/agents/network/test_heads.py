@@ -6,6 +6,7 @@ from lightning_hpo.agents.network.heads import (
     CriteriaHead,
     CriterionAttention,
     EvidenceHead,
+    JointHead,
     Pooling,
     PoolingName,
     TokenHead,
@@ -93,11 +94,52 @@ def test_padding_of_windows_and_criteria_is_ignored() -> None:
 def test_criterion_attention_reads_the_token_that_its_query_points_to() -> None:
     """Against the formula of Mullenbach et al., computed for each window and criterion."""
     head = CriterionAttention(CriteriaHead(pooling="mean", layers=0), 8).eval()
-    assert torch.equal(head.query(HIDDEN), HIDDEN)
-    nn.init.normal_(head.key.weight)
+    assert torch.equal(head.attention.query(HIDDEN), HIDDEN)
+    nn.init.normal_(head.attention.key.weight)
     criteria, mask = _criteria()
     query = criteria[2, :3].mean(dim=0)
-    scores = torch.stack([head.key(token) @ head.query(query) for token in HIDDEN[1, :3]]) / 8**0.5
+    scores = torch.stack([head.attention.key(token) @ head.attention.query(query) for token in HIDDEN[1, :3]]) / 8**0.5
     read = (scores.softmax(dim=0)[:, None] * HIDDEN[1, :3]).sum(dim=0)
     expected = head.layers(torch.cat((read, query, read * query)))
     torch.testing.assert_close(head(HIDDEN, MASK, criteria, mask)[1, 2], expected)
+
+
+def _joint_head() -> JointHead:
+    torch.manual_seed(0)
+    head = JointHead(CriteriaHead(pooling="mean", layers=0), 8).eval()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return head
+
+
+def test_joint_head_decides_as_criterion_attention() -> None:
+    head = _joint_head()
+    alone = CriterionAttention(CriteriaHead(pooling="mean", layers=0), 8).eval()
+    alone.load_state_dict(head.state_dict(), strict=False)
+    criteria, mask = _criteria()
+    found = head(HIDDEN, MASK, criteria, mask)
+    assert found.shape == (2, 3, 1 + 5, 2)
+    torch.testing.assert_close(found[:, :, 0], alone(HIDDEN, MASK, criteria, mask))
+
+
+def test_joint_head_matches_each_token_with_each_criterion() -> None:
+    """Against the biaffine formula, computed for each window, criterion and token."""
+    head = _joint_head()
+    criteria, mask = _criteria()
+    found = head(HIDDEN, MASK, criteria, mask)
+    for window, criterion, token in [(0, 0, 0), (1, 2, 1), (0, 1, 4)]:
+        query = criteria[criterion, : int(mask[criterion].sum())].mean(dim=0)
+        hidden = HIDDEN[window, token]
+        for side, match in enumerate((head.start, head.end)):
+            expected = match.key(hidden) @ match.query(query) / 8**0.5 + head.token(hidden)[side]
+            torch.testing.assert_close(found[window, criterion, 1 + token, side], expected)
+
+
+def test_joint_head_ignores_padding() -> None:
+    head = _joint_head()
+    criteria, mask = _criteria()
+    other, others = HIDDEN.clone(), criteria.clone()
+    other[1, 3:], others[1, 2:] = 1e4, 1e4
+    one, two = (head(hidden, MASK, text, mask) for hidden, text in ((HIDDEN, criteria), (other, others)))
+    torch.testing.assert_close(one[0], two[0])
+    torch.testing.assert_close(one[1, :, :4], two[1, :, :4])
