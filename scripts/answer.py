@@ -17,7 +17,7 @@ from lightning_hpo.databases import default_tracking_uri
 def main() -> None:
     """Load the production model of an agent, and print its predictions as lines of JSON."""
     parser = argparse.ArgumentParser(description="Predict with a registered model for one post.")
-    parser.add_argument("--agent", choices=["criteria", "evidence"], required=True)
+    parser.add_argument("--agent", choices=["criteria", "evidence", "joint"], required=True)
     parser.add_argument("--criterion", required=True, help="id or text of the criterion")
     parser.add_argument("--post", required=True, help="text of the post")
     given = parser.parse_args()

@@ -28,9 +28,10 @@ _STUDIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "criteria-pairs": ("criteria", {"form": "pairs"}),
     "criteria-one-pass": ("criteria", {"form": "one_pass"}),
     "evidence": ("evidence", {}),
+    "joint": ("joint", {}),
 }
 # A window of the one-pass form has an answer for each criterion, so there are fewer windows in an epoch.
-_BATCH_SIZES: Mapping[str, tuple[int, ...]] = {"criteria-one-pass": (4, 8)}
+_BATCH_SIZES: Mapping[str, tuple[int, ...]] = {"criteria-one-pass": (4, 8), "joint": (4, 8)}
 _COLUMNS = {
     "constant": "best constant",
     "simple": "simple baseline",
@@ -42,7 +43,8 @@ _COLUMNS = {
     "test": "test, once",
     "test_simple": "simple baseline, test",
 }
-_SIMPLE = ("TF-IDF + logistic regression", "most similar sentence")
+_WORDS, _SENTENCE = "TF-IDF + logistic regression", "most similar sentence"
+_SIMPLE = (_WORDS, _SENTENCE, f"{_WORDS}, {_SENTENCE}")
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,14 @@ def _command(setting: _Setting, *arguments: object) -> str:
     """Run a command of this package, show it, and return what it has printed if that is JSON."""
     words = [sys.executable, "-m", "lightning_hpo", *map(str, arguments)]
     environment = {**os.environ, **setting.databases}
-    if "--json" in arguments:
-        return subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    print(f"== lightning-hpo {' '.join(words[3:])}", flush=True)
-    subprocess.run(words, env=environment, check=True)
-    return ""
+    read = "--json" in arguments
+    if not read:
+        print(f"== lightning-hpo {' '.join(words[3:])}", flush=True)
+    done = subprocess.run(words, env=environment, check=False, stdout=subprocess.PIPE if read else None, text=True)
+    if done.returncode:  # the command has printed why
+        print(f"stopped at: lightning-hpo {' '.join(words[3:])}; run the same command to resume", file=sys.stderr)
+        raise SystemExit(done.returncode)
+    return done.stdout or ""
 
 
 def _refit_of(name: str, setting: _Setting) -> dict[str, Any]:

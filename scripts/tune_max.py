@@ -31,7 +31,7 @@ def _configs(agent: str) -> list[str]:
 
 def _arguments() -> list[str]:
     parser = argparse.ArgumentParser(description="Tune an agent. Other flags are passed to `lightning-hpo tune`.")
-    parser.add_argument("--agent", choices=["criteria", "evidence"], required=True)
+    parser.add_argument("--agent", choices=["criteria", "evidence", "joint"], required=True)
     parser.add_argument("--study", required=True, help="name of the study; the name of an existing study resumes it")
     parser.add_argument("--n-trials", default="20", help="total number of trials; default: %(default)s")
     parser.add_argument("--parallel", default="1", help="trials at the same time; default: %(default)s")

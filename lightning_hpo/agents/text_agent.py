@@ -132,8 +132,7 @@ class TextAgent(EvaluatedModule):
         if checkpoints:
             checkpoint_gradients(encoder)
         head = self.make_head(encoder.config.hidden_size)
-        if getattr(head, "reads_first_token", False):
-            check_first_token(encoder)
+        check_first_token(encoder, getattr(head, "first_token", "unused"))
         network = self.network_class(encoder, head)
         quicken_dropout(network)
         if self.hparams["quantize"] == "4bit":

@@ -1,14 +1,19 @@
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModel
 
 from lightning_hpo.agents.baselines import BaselineData
 from lightning_hpo.agents.evidence import EvidenceAgent
+from lightning_hpo.agents.joint import JointAgent
 from lightning_hpo.agents.losses import row_loss
+from lightning_hpo.agents.network.encoder import quiet_transformers
 from lightning_hpo.agents.spans.scores import SpanScores
-from lightning_hpo.exceptions import NotFiniteError
+from lightning_hpo.exceptions import InputError, NotFiniteError
+from tests.agents.network.test_encoder_checks import CAUSAL
 from tests.tiny import pair_table
 
 
@@ -255,3 +260,11 @@ def test_score_by_sentences_is_logged_without_snapping(agent: EvidenceAgent) -> 
     scores = {name: float(value) for name, value in agent.val_scores.compute().items()}
     assert scores["f1_sentence"] == 1.0
     assert scores["metric"] == pytest.approx((14 / 24 + 1) / 2)
+
+
+def test_causal_model_is_refused(tmp_path: Path) -> None:
+    with quiet_transformers():
+        AutoModel.from_config(CAUSAL["llama"]()).save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
+    for agent in (EvidenceAgent, JointAgent):
+        with pytest.raises(InputError, match=r"^--model.name: got a llama model, but the first token"):
+            agent(str(tmp_path))

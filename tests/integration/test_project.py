@@ -94,7 +94,7 @@ def test_the_demo_deletes_no_studies_without_a_question(tmp_path: Path) -> None:
 def test_each_agent_has_a_config_two_search_spaces_and_a_demo() -> None:
     wanted = {
         f"{name}.yaml"
-        for agent in ("criteria", "evidence")
+        for agent in ("criteria", "evidence", "joint")
         for name in (agent, f"{agent}_search_space", f"{agent}_full_search_space", f"demo_{agent}")
     }
     assert set(CONFIGS) == wanted

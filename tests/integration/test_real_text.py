@@ -7,7 +7,7 @@ import pytest
 from lightning_hpo.config.agent_cli import AgentCLI
 from lightning_hpo.data.demo_corpus import DemoCorpus
 from lightning_hpo.search.space import SearchSpace
-from scripts.real_text import _STUDIES, _setting, config_of, table
+from scripts.real_text import _STUDIES, _setting, config_of, main, table
 from tests.tiny import write_tiny_encoder
 
 
@@ -42,3 +42,13 @@ def test_table_has_a_row_for_each_study() -> None:
         "| evidence | .5000 | .5000 | .5000 | .5000 | - | .6100 (.5500 to .6700) | .6250 | .6000 (- to -) | .5000 "
         "| 1,234 | 131,072 |"
     )
+
+
+def test_step_that_fails_ends_the_script_with_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = ["--corpus", str(tmp_path / "missing"), "--encoder", write_tiny_encoder(tmp_path / "encoder")]
+    with pytest.raises(SystemExit) as caught:
+        main([*given, "--output", str(tmp_path / "out"), "--studies", "evidence", "--max_length", "24"])
+    assert caught.value.code == 2
+    shown = capfd.readouterr().err
+    assert "error: --data.posts: " in shown
+    assert shown.splitlines()[-1].startswith("stopped at: lightning-hpo tune --config ")

@@ -1,6 +1,6 @@
 """Checks that an encoder can do what an agent, its head and its data ask of it."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,10 @@ from transformers import PreTrainedModel
 from lightning_hpo.agents.network.encoder import longest_input
 from lightning_hpo.exceptions import InputError
 
-__all__ = ["check_first_token", "check_ids", "check_length", "check_longest_window", "check_text_encoder"]
+__all__ = ["FirstToken", "check_first_token", "check_ids", "check_length", "check_longest_window", "check_text_encoder"]
+
+FirstToken = Literal["unused", "pooled", "no evidence"]
+"""What a head does with the first token: nothing, pool it alone, or take its logits as those of "no evidence"."""
 
 _TOKENS = 4
 
@@ -30,22 +33,31 @@ def check_text_encoder(name: str, encoder: PreTrainedModel) -> None:
         raise InputError(f"--model.name: got {name!r}, a {kind} model, {reason}; give the name of a text encoder")
 
 
-def check_first_token(encoder: PreTrainedModel) -> None:
-    """Check that the first token reads those after it, for a head that pools it.
+def check_first_token(encoder: PreTrainedModel, use: FirstToken) -> None:
+    """Check that the first token reads those after it, for a head that uses it.
 
     In a causal model such as GPT-2 it does not, so that its hidden state is the same for all posts.
 
     Raises:
         InputError: If the last token does not change the first hidden state.
     """
+    if use == "unused":
+        return
     tokens = _probe(encoder)
     other = tokens.clone()
     other[0, -1] = tokens[0, 1]
-    if torch.equal(_hidden_states(encoder, tokens)[:, 0], _hidden_states(encoder, other)[:, 0]):
+    if not torch.equal(_hidden_states(encoder, tokens)[:, 0], _hidden_states(encoder, other)[:, 0]):
+        return
+    kind = encoder.config.model_type
+    if use == "pooled":
         raise InputError(
-            f"--model.head.pooling: got cls, but in {encoder.config.model_type} models, the first token reads no other "
-            "token, so that all posts would look the same; use last or mean"
+            f"--model.head.pooling: got cls, but in {kind} models, the first token reads no other token, so that all "
+            "posts would look the same; use last or mean"
         )
+    raise InputError(
+        f'--model.name: got a {kind} model, but the first token, which decides "no evidence", reads no other token in '
+        "it; use an encoder that reads in both directions, such as roberta-base"
+    )
 
 
 def check_length(encoder: PreTrainedModel, max_length: int) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_hpo.agents.network.encoder_checks import FirstToken
 from lightning_hpo.agents.settings import Settings
 from lightning_hpo.flag_types import Bounds
 
@@ -104,7 +105,7 @@ class WindowHead(nn.Module):
         super().__init__()
         self.pooling = Pooling(settings.pooling, width)
         self.layers = settings.mlp(width)
-        self.reads_first_token = settings.pooling == "cls"
+        self.first_token: FirstToken = "pooled" if settings.pooling == "cls" else "unused"
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, 2] for `hidden` [B, T, H] under `mask` [B, T]."""
@@ -144,7 +145,7 @@ class CriterionAttention(nn.Module):
         self.pooling = Pooling(settings.pooling, width)
         self.attention = _Similarity(width)
         self.layers = settings.mlp(3 * width)
-        self.reads_first_token = settings.pooling == "cls"
+        self.first_token: FirstToken = "pooled" if settings.pooling == "cls" else "unused"
 
     def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
         """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and criteria, [C, S, H] under [C, S]."""
@@ -171,7 +172,7 @@ class JointHead(CriterionAttention):
         self.start, self.end = _Similarity(width), _Similarity(width)
         self.token = nn.Linear(width, 2)
         self.dropout = nn.Dropout(settings.dropout)
-        self.reads_first_token = True  # as "no evidence"
+        self.first_token = "no evidence"
 
     def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
         """Return logits [W, C, 1 + T, 2]: (not met, met) of the window, then (start, end) of each token.
@@ -191,6 +192,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, settings: EvidenceHead, width: int) -> None:
         super().__init__()
+        self.first_token: FirstToken = "no evidence"
         self.layers = settings.mlp(width)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG002 - all heads share one signature

@@ -59,7 +59,8 @@ def test_text_encoders_pass_and_keep_their_mode(family: str) -> None:
     encoder = _encoder(config)
     before = torch.get_rng_state()
     check_text_encoder(family, encoder)
-    check_first_token(encoder)
+    check_first_token(encoder, "pooled")
+    check_first_token(encoder, "no evidence")
     assert all(part.training for part in encoder.modules())
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -77,7 +78,10 @@ def test_first_token_of_a_causal_model_is_refused(family: str) -> None:
     with pytest.raises(
         InputError, match=rf"^--model.head.pooling: got cls, but in {family} models,.* use last or mean$"
     ):
-        check_first_token(encoder)
+        check_first_token(encoder, "pooled")
+    with pytest.raises(InputError, match=rf'^--model.name: got a {family} model, but .* decides "no evidence", reads'):
+        check_first_token(encoder, "no evidence")
+    check_first_token(encoder, "unused")
 
 
 @pytest.mark.parametrize(
