@@ -100,8 +100,7 @@ def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequ
 
 def _end(session: Session, trial: optuna.Trial, outcome: Outcome, callbacks: Sequence[StudyCallback]) -> None:
     if notice := halve_after_out_of_memory(session, trial, outcome):
-        for callback in callbacks:
-            callback.on_message(trial, notice)
+        _handle(session, trial, notice, callbacks)
         _start(session, trial, callbacks)
         return
     if outcome.stops_study:

@@ -1,20 +1,16 @@
-"""Base class of the agents: an encoder with a head, and its training."""
+"""Base class of the agents: an encoder with a head, made from flags."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from inspect import signature
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torch import nn
 from transformers import PreTrainedModel
 
 from lightning_hpo.agents.baselines import BaselineData
-from lightning_hpo.agents.evaluation import Batch, EvaluatedModule, mean_metric
-from lightning_hpo.agents.losses import Loss, class_weights
+from lightning_hpo.agents.losses import Loss
 from lightning_hpo.agents.network.dropout import quicken_dropout
 from lightning_hpo.agents.network.encoder import checkpoint_gradients, load_encoder
 from lightning_hpo.agents.network.encoder import freeze_layers as freeze
@@ -23,12 +19,11 @@ from lightning_hpo.agents.network.encoder_checks import check_first_token, check
 from lightning_hpo.agents.network.lora import Lora, add_adapters, merge_adapters
 from lightning_hpo.agents.network.quantization import Quantize, quantize_layers, quantize_problems
 from lightning_hpo.agents.network.text_network import TextNetwork
-from lightning_hpo.agents.optim.optimizers import Optim, make_optimizer
-from lightning_hpo.agents.optim.schedules import Schedule, make_schedule, training_steps
-from lightning_hpo.agents.pair_decoding import batch_logits
+from lightning_hpo.agents.optim.optimizers import Optim
+from lightning_hpo.agents.optim.schedules import Schedule
 from lightning_hpo.agents.post_scores import PostScores
 from lightning_hpo.agents.settings import Settings
-from lightning_hpo.data.augmentation import Augmentation
+from lightning_hpo.agents.training import TrainedModule
 from lightning_hpo.data.one_pass_windows import Form
 from lightning_hpo.data.pair_data_module import PairDataModule
 from lightning_hpo.exceptions import InputError, raise_problems
@@ -36,12 +31,10 @@ from lightning_hpo.flag_types import Bounds, type_problems
 
 __all__ = ["TextAgent"]
 
-# Reading a number from a GPU waits for the GPU. A sum keeps a NaN, so a check from time to time is enough.
-_STEPS_BETWEEN_CHECKS = 50
 _LORA, _OPTIM, _SCHEDULE, _LOSS = Lora(), Optim(), Schedule(), Loss()
 
 
-class TextAgent(EvaluatedModule):
+class TextAgent(TrainedModule):
     """Base class of the agents.
 
     The agent calls the model through `self.network` only, so that the network of a registered model can replace it.
@@ -101,7 +94,7 @@ class TextAgent(EvaluatedModule):
         own_settings: Mapping[str, Settings],
         own_flags: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(compile=compile)
         self._lora, self.loss = Lora.read(lora), Loss.read(loss)
         self.optim, self.schedule = Optim.read(optim), Schedule.read(schedule)
         groups = {"lora": self._lora, "optim": self.optim, "schedule": self.schedule, "loss": self.loss, **own_settings}
@@ -116,11 +109,6 @@ class TextAgent(EvaluatedModule):
         self.save_hyperparameters({**flags, **{flag: asdict(group) for flag, group in groups.items()}}, logger=False)
         encoder = load_encoder(name, revision=revision, dropout=dropout, attention_dropout=attention_dropout)
         self.network: nn.Module = self._make_network(name, encoder, **layers, checkpoints=gradient_checkpointing)
-        # Metrics instead of Lightning's own sums, which are lost when a training resumes within an epoch.
-        self._train_loss, self._augmented, self._unaugmentable = mean_metric(), mean_metric(), mean_metric()
-        self._class_weights: Tensor | None = None
-        self._compile = compile
-        self._compiled: Callable[..., Tensor] | None = None
 
     def _make_network(
         self, name: str, encoder: PreTrainedModel, *, freeze_layers: int, reinit_layers: int, checkpoints: bool
@@ -166,10 +154,6 @@ class TextAgent(EvaluatedModule):
     @abstractmethod
     def make_head(self, width: int) -> nn.Module:
         """Build the head for an encoder with `width` features."""
-
-    @abstractmethod
-    def positive_windows(self, batch: Batch) -> Tensor:
-        """Return a mask [B] of the training windows with the criterion or its evidence."""
 
     def baselines(self, datamodule: Any, split: Literal["val", "test"]) -> Mapping[str, PostScores]:
         """Return the scores of models that a trained one should beat, by their names.
@@ -218,89 +202,6 @@ class TextAgent(EvaluatedModule):
                 f"{self.DATA_MODULE}, without --data.form"
             )
         return ""
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Run the network and return its logits in float32, whatever the precision of the Trainer."""
-        run = self._compiled if self._compiled is not None and self.training else self.network
-        return batch_logits(run, batch, batch.get("windows_at_once", len(batch["input_ids"])))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the logits of a batch."""
-        return self.logits(batch)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean loss over the windows."""
-        losses, counted = self.window_losses(self.logits(batch), batch)
-        if self._class_weights is not None:
-            losses = losses * self._class_weights[self.positive_windows(batch).long()]
-        loss = losses.sum() / counted.sum().clamp(min=1)
-        # One value for each window, since `mean_metric` takes no weights.
-        self._train_loss.update(loss.detach().expand(len(losses)))
-        self.log("train_loss", self._train_loss, on_step=False, on_epoch=True)
-        for name, share in (("augmented", self._augmented), ("unaugmentable", self._unaugmentable)):
-            if name in batch:
-                share.update(batch[name].float())
-                self.log(name, share, on_step=False, on_epoch=True)
-        if loss.device.type == "cpu" or (batch_idx + 1) % _STEPS_BETWEEN_CHECKS == 0:
-            self.require_finite("train_loss", self._train_loss.mean_value)
-        return loss * self._accumulation_factor(batch_idx)
-
-    def _accumulation_factor(self, batch_idx: int) -> float:
-        """Return by what to multiply a loss so that the last step of an epoch is the mean of its batches, too.
-
-        Lightning divides each loss by `accumulate_grad_batches`, also if fewer batches are left for the step.
-        """
-        wanted = self.trainer.accumulate_grad_batches
-        left = self.trainer.num_training_batches - batch_idx // wanted * wanted
-        return max(1.0, wanted / left)
-
-    def on_fit_start(self) -> None:
-        """Compile the network and compute the class weights, if the flags request it."""
-        if self._compile:
-            # The function, since compiling the module renames its parameters in checkpoints. Dynamic: for all lengths.
-            self._compiled = torch.compile(self.network.forward, dynamic=True)
-        if self.loss.balance != "none":
-            counts = getattr(self.trainer.datamodule, "class_counts", None)  # type: ignore[attr-defined]
-            if counts is None:
-                raise InputError(
-                    f"--model.loss.balance: got {self.loss.balance}, but the data module has no class_counts; use none"
-                )
-            self._class_weights = class_weights(self.loss.balance, counts).to(self.device)
-
-    def on_train_epoch_start(self) -> None:
-        """Reset the means of the last epoch, or those that a checkpoint has restored."""
-        for metric in self._train_means:
-            metric.reset()
-
-    def on_train_epoch_end(self) -> None:
-        """Check that the loss was finite and that the augmentation changed samples."""
-        self.require_finite("train_loss", self._train_loss.mean_value)
-        augmentation = getattr(self.trainer.datamodule, "aug", None)  # type: ignore[attr-defined]
-        if isinstance(augmentation, Augmentation):
-            augmentation.require_effect(float(self._augmented.compute()), float(self._augmented.weight))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the means of the unfinished epoch, except in a checkpoint with weights only."""
-        if "optimizer_states" in checkpoint:
-            checkpoint["train_means"] = [metric.metric_state for metric in self._train_means]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the means of the unfinished epoch."""
-        for metric, states in zip(self._train_means, checkpoint.get("train_means", ()), strict=False):
-            for name, value in states.items():
-                setattr(metric, name, value.to(metric.device))
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer, and the schedule that advances with each optimizer step."""
-        if not isinstance(self.network, TextNetwork):
-            raise TypeError(f"a {type(self.network).__name__} cannot be trained; only the agent's own network can")
-        optimizer = make_optimizer(self.network, self.optim)
-        schedule = make_schedule(optimizer, self.schedule, lambda: training_steps(self.trainer))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    @property
-    def _train_means(self) -> tuple[MeanMetric, ...]:
-        return self._train_loss, self._augmented, self._unaugmentable
 
 
 def _lora_problems(values: Mapping[str, Any], lora: Lora) -> list[str]:
