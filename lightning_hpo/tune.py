@@ -19,7 +19,7 @@ from lightning_hpo.study.session import Session, open_session
 from lightning_hpo.study.spec import StudySpec
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.tracking.errors import AWAY, cause_of
-from lightning_hpo.trial.messages import OutboxWritten, Request
+from lightning_hpo.trial.messages import Request
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind
 
 __all__ = ["default_callbacks", "run", "tune"]
@@ -86,8 +86,6 @@ def _handle(session: Session, trial: optuna.Trial, message: Any, callbacks: Sequ
     match message:
         case Request():
             answer_request(session, trial, message)
-        case OutboxWritten():
-            session.outboxes.send(trial.number)
         case Outcome():
             session.workers.release(trial)
             _end(session, trial, message, callbacks)

@@ -277,7 +277,7 @@ def test_error_in_the_study_process_pauses_every_trial_and_ends_in_a_line(
 
     answer = TrialServer.answer
 
-    def fail_once_the_other_trial_waits(server: TrialServer, request: Request) -> bool | None:
+    def fail_once_the_other_trial_waits(server: TrialServer, request: Request) -> Any:
         if isinstance(request, Report) and request.step == 1:
             raise error
         return answer(server, request)

@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,10 +12,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_hpo.callbacks.validation_steps import at_epoch_end, step_of_epoch_end, step_of_validation
 from lightning_hpo.config.lightning_private import restarts_in_validation
 from lightning_hpo.exceptions import NotFiniteError
-from lightning_hpo.tracking.entries import LogMetrics
-from lightning_hpo.tracking.outbox import Outbox
+from lightning_hpo.tracking.entries import Entry, LogMetrics
 
 __all__ = ["MLflowMetrics"]
+
+
+class Entries(Protocol):
+    """Entries of a trial for MLflow, as `Outbox` and `RemoteTrial` offer them."""
+
+    def write(self, entry: Entry) -> None:
+        """Write an entry; on return it is on the disk."""
+
+    def steps(self, metric: str) -> set[int]:
+        """Return the steps of a metric that have been written."""
 
 
 class MLflowMetrics(Callback):
@@ -32,7 +41,7 @@ class MLflowMetrics(Callback):
     - `startup_s`, with the first epoch: seconds from Optuna's `ask` to the first batch.
 
     Args:
-        outbox: Outbox of the trial. A step that it holds already is not written again.
+        entries: Entries of the trial. A step that they hold already is not written again.
         monitor: Name of the monitored metric.
         asked: Unix time of Optuna's `ask`; without it, `startup_s` is not logged.
 
@@ -40,8 +49,8 @@ class MLflowMetrics(Callback):
         NotFiniteError: If the monitored metric or the training loss is NaN or infinite.
     """
 
-    def __init__(self, outbox: Outbox, monitor: str, asked: float | None = None) -> None:
-        self._outbox = outbox
+    def __init__(self, entries: Entries, monitor: str, asked: float | None = None) -> None:
+        self._entries = entries
         self._monitor = monitor
         self._asked = asked
         self._startup: dict[str, float] = {}
@@ -69,8 +78,8 @@ class MLflowMetrics(Callback):
         self._restored = state_dict
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read which steps the outbox holds already."""
-        self._logged, self._ended = self._outbox.steps("epoch"), self._outbox.steps("samples_per_s")
+        """Read which steps have been written already."""
+        self._logged, self._ended = self._entries.steps("epoch"), self._entries.steps("samples_per_s")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the startup, and start the clock: `on_train_epoch_start` is not called for a resumed epoch."""
@@ -148,9 +157,9 @@ class MLflowMetrics(Callback):
         """Write metrics, with the epoch unless this step has it. A step is written a second time only on request."""
         if step not in self._logged:
             self._logged.add(step)
-            self._outbox.write(LogMetrics(metrics | {"epoch": float(trainer.current_epoch)}, step=step))
+            self._entries.write(LogMetrics(metrics | {"epoch": float(trainer.current_epoch)}, step=step))
         elif again:
-            self._outbox.write(LogMetrics(metrics, step=step))
+            self._entries.write(LogMetrics(metrics, step=step))
 
 
 def _batch_size(batch: Any) -> int:

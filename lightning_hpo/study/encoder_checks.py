@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from lightning_hpo.agents.network.encoder import (
     check_reinit_layers,
     checkpoint_gradients,
@@ -12,6 +14,7 @@ from lightning_hpo.agents.network.encoder import (
     load_encoder,
 )
 from lightning_hpo.agents.network.encoder_checks import (
+    FirstToken,
     check_first_token,
     check_ids,
     check_length,
@@ -91,8 +94,8 @@ class EncoderChecks:
         problems += _refusal(check_reinit_layers, encoder, *max(new, key=sum)) if any(count for count, _ in new) else []
         if most["model.gradient_checkpointing"]:
             problems += _refusal(checkpoint_gradients, encoder)
-        if any(corner["model.head.pooling"] == "cls" for corner in corners):
-            problems += _refusal(check_first_token, encoder)
+        head = self.agent.make_head(encoder.config.hidden_size)
+        problems += _refusal(check_first_token, encoder, _use_of_first_token(head, corners))
         problems += _refusal(check_ids, encoder, *largest_ids(tokenizer))
         if isinstance(self.data, PairDataModule):
             problems += _refusal(check_length, encoder, most["data.max_length"])
@@ -100,7 +103,7 @@ class EncoderChecks:
                 problems += _refusal(self.data.refuse_windows, tokenizer, *lengths)
         if problems:
             return problems
-        network = self.agent.network_class(encoder, self.agent.make_head(encoder.config.hidden_size)).eval()
+        network = self.agent.network_class(encoder, head).eval()
         if most["data.max_length"] is not None:
             problems += _refusal(check_longest_window, encoder, most["data.max_length"])
         if exports and self.folder is not None and not problems:
@@ -119,6 +122,13 @@ class EncoderChecks:
         finally:
             shutil.rmtree(folder.path)
         return []
+
+
+def _use_of_first_token(head: nn.Module, corners: Sequence[Mapping[str, Any]]) -> FirstToken:
+    use: FirstToken = getattr(head, "first_token", "unused")
+    if use == "no evidence":
+        return use
+    return "pooled" if any(corner["model.head.pooling"] == "cls" for corner in corners) else "unused"
 
 
 def _refusal(rule: Callable[..., None], *arguments: Any) -> list[str]:

@@ -45,7 +45,6 @@ def launch(session: Session, trial: optuna.Trial) -> None:
         trial.set_user_attr(TrialKey.CONFIG_DIGEST, digest)
     task = TrialTask(
         settings=session.spec.settings,
-        run_id=outbox.run_id,
         folder=outbox.folder,
         threads=max(1, usable_cpus() // session.workers.count),
         asked=asked,

@@ -26,8 +26,7 @@ from lightning_hpo.serving.flavor import save_model
 from lightning_hpo.storage.settings import StudySettings
 from lightning_hpo.study.limits import Limits
 from lightning_hpo.study_folder import TrialFolder
-from lightning_hpo.tracking.outbox import Outbox
-from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.messages import WrittenSteps
 from lightning_hpo.trial.remote_trial import RemoteTrial
 from lightning_hpo.trial.run import TrialTask, trial_callbacks
 from lightning_hpo.trial.trainer import build_trial, refused_flags
@@ -57,9 +56,8 @@ class _NoStudy(RemoteTrial):
     def send(self, message: object) -> None:
         """Drop a message."""
 
-    def _request(self, request: object) -> bool:
-        del request
-        return False
+    def _request(self, request: object) -> Any:
+        return set() if isinstance(request, WrittenSteps) else False
 
 
 def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFolder) -> Rehearsal:
@@ -85,13 +83,12 @@ def rehearse(config: Mapping[str, Any], settings: StudySettings, folder: TrialFo
 
 
 def _rehearsed(config: Mapping[str, Any], settings: StudySettings, folder: TrialFolder) -> Rehearsal:
-    task = TrialTask(settings, None, folder, threads=torch.get_num_threads(), asked=time.time())
+    task = TrialTask(settings, folder, threads=torch.get_num_threads(), asked=time.time())
     remote = _NoStudy()
-    outbox = Outbox(folder, Tracker(str(settings.tracking_uri)), on_write=remote.outbox_written)
     best = MLflowModelCheckpoint(folder.path, settings.monitor, settings.objective.mode, wanted=remote.is_best)
-    callbacks = trial_callbacks(task, remote, StopRequest(), outbox, best)
+    callbacks = trial_callbacks(task, remote, StopRequest(), best)
     # A score such as AUROC may have no value for one batch. The training loss must have one.
-    callbacks = [MLflowMetrics(outbox, "train_loss") if isinstance(c, MLflowMetrics) else c for c in callbacks]
+    callbacks = [MLflowMetrics(remote, "train_loss") if isinstance(c, MLflowMetrics) else c for c in callbacks]
     if isinstance(
         (config.get("trainer") or {}).get("val_check_interval"), str | dict
     ):  # a time: no batch lasts so long

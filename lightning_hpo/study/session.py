@@ -208,7 +208,7 @@ class Session:
     def server(self, trial: optuna.Trial) -> TrialServer:
         """Return the server that answers the requests of a running trial."""
         if trial.number not in self._servers:
-            self._servers[trial.number] = TrialServer(self.study, trial, self.is_best)
+            self._servers[trial.number] = TrialServer(self.study, trial, self.is_best, self.outboxes.of(trial))
         return self._servers[trial.number]
 
     def is_best(self, value: float) -> bool:

@@ -31,14 +31,14 @@ class Outbox:
     An entry keeps the time at which it was written, and MLflow stores a metric of one run, step, time and value once.
     So an entry whose reply was lost is sent again without doubling anything.
 
-    The study process and the trial process write in turn, never at the same time. Only one thread of the study process
-    sends.
+    Only the study process writes, and one thread of it sends. If the entries have been lost, those that the run has
+    already are left out.
 
     Args:
         folder: Folder of the trial; created if it is missing.
         tracker: MLflow's side of the study.
         run_id: The run, if it exists; a `StartRun` entry creates one.
-        on_write: Called for each entry instead of sending it, where another thread or process sends.
+        on_write: Called for each entry instead of sending it, where another thread sends.
 
     Attributes:
         problem: Why MLflow has not accepted all entries at the last attempt, as a clause.
@@ -56,7 +56,8 @@ class Outbox:
         self.tracker = tracker
         self._known = run_id
         self._on_write = on_write
-        self._lost = run_id is not None and not self._file.path.exists()
+        self._logged: dict[str, set[int]] = {}
+        """Steps of a metric that the run had before; read for lost entries only."""
         self._refused_at = NEVER
         self.problem = ""
 
@@ -88,17 +89,14 @@ class Outbox:
     def steps(self, metric: str) -> set[int]:
         """Return the steps of a metric that have been written, sent or not."""
         entries = [entry for entry, _ in self._file.read()]
-        written = {entry.step for entry in entries if isinstance(entry, LogMetrics) and metric in entry.metrics}
-        run_id = self.run_id
-        if self._lost and run_id is not None:
-            try:
-                written |= self.tracker.logged_steps(run_id, metric)
-            except AWAY as error:
-                _log.warning("%s is missing, MLflow %s: a step may be logged twice", self._file.path, cause_of(error))
-        return written
+        return {entry.step for entry in entries if isinstance(entry, LogMetrics) and metric in entry.metrics}
 
     def write(self, entry: Entry) -> None:
         """Write an entry, then send everything unsent, unless MLflow was away a moment ago or `on_write` is given."""
+        if self._known is not None and not self._file.path.exists():
+            state = self._file.read_state()
+            kept = {key: value for key, value in state.items() if key in ("run_id", "restarted")}
+            self._file.write_state(kept | {"lost": True})
         self._file.append(entry)
         if self._on_write is None:
             self.send()
@@ -193,7 +191,7 @@ class Outbox:
         if run_id is None:
             raise RuntimeError(f"{self._file.path}: an entry precedes the one that creates the run")
         try:
-            _log_entry(self.tracker, run_id, entry)
+            _log_entry(self.tracker, run_id, self._without_logged(entry, run_id))
         except AWAY as error:
             if is_invalid(error):
                 self.tracker.require_active(run_id)
@@ -213,6 +211,15 @@ class Outbox:
         if isinstance(entry, LogConfig | LogText):
             self.tracker.artifact_problem = ""
         return True
+
+    def _without_logged(self, entry: Entry, run_id: str) -> Entry:
+        """Return an entry without metrics that the run has at its step, if earlier entries have been lost."""
+        if not isinstance(entry, LogMetrics) or not self._file.read_state().get("lost"):
+            return entry
+        for name in entry.metrics.keys() - self._logged.keys():
+            self._logged[name] = self.tracker.logged_steps(run_id, name)
+        new = {name: value for name, value in entry.metrics.items() if entry.step not in self._logged[name]}
+        return LogMetrics(new, entry.step, entry.time_ms)
 
     def _start_run(self, entry: StartRun) -> None:
         if self.run_id is not None:

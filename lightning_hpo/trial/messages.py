@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_hpo.hardware.memory import GpuUse
+from lightning_hpo.tracking.entries import Entry
 from lightning_hpo.trial.outcome import Outcome
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "IsBest",
     "Message",
     "Notice",
-    "OutboxWritten",
     "Progress",
     "Report",
     "Request",
+    "RunId",
     "SetAttribute",
     "ShouldPrune",
+    "WriteEntry",
+    "WrittenSteps",
 ]
 
 
@@ -57,8 +60,22 @@ class SetAttribute(Request):
 
 
 @dataclass(frozen=True)
-class OutboxWritten:
-    """The outbox has an entry to send."""
+class WriteEntry(Request):
+    """Request to write an entry for MLflow; answered when it is on the disk of the study process."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True)
+class WrittenSteps(Request):
+    """Request for the steps of a metric that have been written; answered with a set."""
+
+    metric: str
+
+
+@dataclass(frozen=True)
+class RunId(Request):
+    """Request for the trial's run; answered with its id, or None as long as MLflow has not been reached."""
 
 
 @dataclass(frozen=True)
@@ -90,4 +107,4 @@ class Notice:
     text: str
 
 
-Message = Request | OutboxWritten | Alive | Progress | Notice | GpuUse | Outcome
+Message = Request | Alive | Progress | Notice | GpuUse | Outcome

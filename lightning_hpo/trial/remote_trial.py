@@ -3,7 +3,18 @@
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lightning_hpo.trial.messages import IsBest, Message, OutboxWritten, Report, Request, SetAttribute, ShouldPrune
+from lightning_hpo.tracking.entries import Entry
+from lightning_hpo.trial.messages import (
+    IsBest,
+    Message,
+    Report,
+    Request,
+    RunId,
+    SetAttribute,
+    ShouldPrune,
+    WriteEntry,
+    WrittenSteps,
+)
 
 __all__ = ["RemoteTrial", "StudyExitedError"]
 
@@ -15,7 +26,8 @@ class StudyExitedError(BrokenPipeError):
 class RemoteTrial:
     """Behaves like `optuna.Trial` and forwards each call to the study process.
 
-    So a trial process does not open Optuna's database and reads no earlier trials, however many there are.
+    So a trial process does not open Optuna's database and reads no earlier trials, however many there are. It writes no
+    entries for MLflow either.
 
     Raises:
         StudyExitedError: From every method, if the study process has exited.
@@ -40,9 +52,19 @@ class RemoteTrial:
         """Return whether the value is better than that of every complete trial."""
         return bool(self._request(IsBest(value)))
 
-    def outbox_written(self) -> None:
-        """Let the study process send what the outbox holds, without waiting for it."""
-        self.send(OutboxWritten())
+    def write(self, entry: Entry) -> None:
+        """Write an entry for MLflow; on return it is on the disk, and is sent without waiting for it."""
+        self._request(WriteEntry(entry))
+
+    def steps(self, metric: str) -> set[int]:
+        """Return the steps of a metric that have been written."""
+        return set(self._request(WrittenSteps(metric)))
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's run of the trial; None as long as MLflow has not been reached."""
+        answer: str | None = self._request(RunId())
+        return answer
 
     def send(self, message: Message) -> None:
         """Send a message that is not answered."""

@@ -34,7 +34,6 @@ from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.entries import SetStatus
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.logged_models import delete_models_of
-from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 from lightning_hpo.trial.messages import Alive, Notice, Progress
 from lightning_hpo.trial.outcome import Outcome, OutcomeKind, save_outcome
@@ -52,14 +51,12 @@ class TrialTask:
 
     Args:
         settings: Settings of the study.
-        run_id: MLflow's run of the trial; None if MLflow has not been reached yet.
         folder: Folder of the trial, with its `config.yaml`; training resumes from a checkpoint in it.
         threads: CPU threads for torch.
         asked: Unix time at which Optuna was asked for the trial.
     """
 
     settings: StudySettings
-    run_id: str | None
     folder: TrialFolder
     threads: int
     asked: float
@@ -110,14 +107,13 @@ class _Phase(Callback):
 def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: float, phase: _Phase) -> Outcome:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     tracker = Tracker(str(task.settings.tracking_uri))
-    outbox = Outbox(task.folder, tracker, task.run_id, on_write=remote.outbox_written)
     checkpoint, remark = find_checkpoint(task.folder.path)
-    best = _best_checkpoint(task, outbox, remote, resumed=checkpoint is not None)
-    cli = rebuild_trial(task.folder, [*trial_callbacks(task, remote, stop, outbox, best), phase])
+    best = _best_checkpoint(task, tracker, remote, resumed=checkpoint is not None)
+    cli = rebuild_trial(task.folder, [*trial_callbacks(task, remote, stop, best), phase])
     device = _device_tags(cli.trainer)
     process = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
     remote.set_user_attr(TrialKey.WORKER, {**process, **device})
-    outbox.write(SetStatus("RUNNING", device))
+    remote.write(SetStatus("RUNNING", device))
     stop.check()
     if remark:
         remote.send(Notice(remark))
@@ -126,7 +122,7 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
         cli.train(checkpoint)
     except optuna.TrialPruned:
         if checkpoint is not None:
-            _delete_earlier_models(outbox)
+            _delete_earlier_models(tracker, remote.run_id)
         return Outcome(OutcomeKind.PRUNED, epoch=cli.trainer.current_epoch, runtime_s=time.monotonic() - started)
     use = gpu_use(cli.trainer.strategy.root_device)
     if use is not None:
@@ -135,14 +131,14 @@ def _train(task: TrialTask, remote: RemoteTrial, stop: StopRequest, started: flo
 
 
 def trial_callbacks(
-    task: TrialTask, remote: RemoteTrial, stop: StopRequest, outbox: Outbox, best: MLflowModelCheckpoint
+    task: TrialTask, remote: RemoteTrial, stop: StopRequest, best: MLflowModelCheckpoint
 ) -> list[Callback]:
     """Return the callbacks that every trial has, in their order."""
     monitor = task.settings.monitor
     return [
         RandomState(),
         stop,
-        MLflowMetrics(outbox, monitor, task.asked),
+        MLflowMetrics(remote, monitor, task.asked),
         SignOfLife(task.folder.sign_of_life, lambda: remote.send(Alive())),
         ProgressReport(lambda *progress: remote.send(Progress(*progress)), monitor),
         PruningCallback(remote, monitor),
@@ -153,28 +149,28 @@ def trial_callbacks(
     ]
 
 
-def _best_checkpoint(task: TrialTask, outbox: Outbox, remote: RemoteTrial, *, resumed: bool) -> MLflowModelCheckpoint:
+def _best_checkpoint(task: TrialTask, tracker: Tracker, remote: RemoteTrial, *, resumed: bool) -> MLflowModelCheckpoint:
     def wanted(value: float) -> bool:
         if resumed:
-            _delete_earlier_models(outbox)
-        return outbox.run_id is not None and remote.is_best(value)
+            _delete_earlier_models(tracker, remote.run_id)
+        return remote.run_id is not None and remote.is_best(value)
 
     return MLflowModelCheckpoint(
         task.folder.path,
         task.settings.monitor,
         task.settings.objective.mode,
-        tracking_uri=outbox.tracker.uri,
-        run_id=lambda: outbox.run_id,
+        tracking_uri=tracker.uri,
+        run_id=lambda: remote.run_id,
         wanted=wanted,
     )
 
 
-def _delete_earlier_models(outbox: Outbox) -> None:
+def _delete_earlier_models(tracker: Tracker, run_id: str | None) -> None:
     """Delete the models of an earlier attempt, which crashed before it could report one."""
-    if outbox.run_id is None:
+    if run_id is None:
         return
     try:
-        delete_models_of(outbox.tracker, outbox.run_id)
+        delete_models_of(tracker, run_id)
     except AWAY as error:
         print(f"MLflow {cause_of(error)}: a model of an earlier attempt may remain")
 

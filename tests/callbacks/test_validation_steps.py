@@ -84,7 +84,7 @@ class Study:
     """One trial with all callbacks that record values."""
 
     def __init__(self, quiet_trainer: Any, study: optuna.Study, outbox: Outbox, folder: Path) -> None:
-        self.trial = Served(TrialServer(study, study.ask(), lambda value: False))
+        self.trial = Served(TrialServer(study, study.ask(), lambda value: False, outbox))
         self._outbox, self._make, self._folder = outbox, quiet_trainer, folder
         self._study = study
 

@@ -308,6 +308,20 @@ def test_layers_that_an_encoder_of_the_space_cannot_reinitialize_are_refused(
     assert problem.startswith(f"search_space: with the encoder other: {line}")
 
 
+@_EXPORTS
+@pytest.mark.parametrize("agent", ["Evidence", "Joint"])
+def test_causal_encoder_of_the_space_is_refused_where_the_first_token_means_no_evidence(
+    corpus: Path, check: Check, agent: str
+) -> None:
+    write_tiny_encoder(corpus / "good", BERT)
+    write_tiny_encoder(corpus / "causal", GPT2)
+    config = _text("good")
+    config["model"]["class_path"] = f"lightning_hpo.agents.{agent}Agent"
+    config["data"]["class_path"] = f"lightning_hpo.data.{agent}DataModule"
+    [problem] = check(config, [{"model.name": "good"}, {"model.name": "causal"}], register=False).problems
+    assert problem.startswith("search_space: with the encoder causal: --model.name: got a gpt2 model, but the first ")
+
+
 @pytest.mark.parametrize("case", ["reads nothing", "has fewer embeddings", "has fewer positions", "sees images"])
 def test_fit_reports_the_same_line(corpus: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     tokens, line = ENCODERS[case]

@@ -272,14 +272,41 @@ def test_steps_include_unsent_entries(outbox: Outbox, tracker: Tracker, flaky_tr
     assert outbox.steps("other") == set()
 
 
-def test_steps_of_a_lost_outbox_are_read_from_the_run(outbox: Outbox, tracker: Tracker) -> None:
+def test_metrics_of_a_lost_outbox_that_the_run_has_are_not_sent_again(
+    outbox: Outbox, tracker: Tracker, flaky_tracker: FlakyTracker
+) -> None:
     _begin(outbox, tracker)
-    outbox.write(LogMetrics({"epoch": 0}, step=0))
-    run_id = outbox.run_id
+    run_id = str(outbox.run_id)
+    for step in range(2):
+        outbox.write(LogMetrics({"epoch": step, "val_metric": 0.5}, step=step))
+    outbox.write(LogMetrics({"epoch": 2}, step=2))  # without the end of the epoch
     outbox.discard()
     again = Outbox(outbox.folder, tracker, run_id)
     assert again.begun
-    assert again.steps("epoch") == {0}
+    assert again.steps("epoch") == set()
+    flaky_tracker.cut = "before"  # what is asked of the run waits, too
+    for step in range(1, 3):
+        again.write(LogMetrics({"epoch": step, "val_metric": 0.75}, step=step))
+    flaky_tracker.cut = ""
+    restarted = Outbox(outbox.folder, tracker, run_id)  # as the next command would
+    restarted.write(LogMetrics({"epoch": 3, "val_metric": 0.875}, step=3))
+    assert restarted.send(now=True)
+    history = {name: tracker.client.get_metric_history(run_id, name) for name in ("epoch", "val_metric")}
+    assert sorted(point.step for point in history["epoch"]) == [0, 1, 2, 3]
+    assert {point.step: point.value for point in history["val_metric"]} == {0: 0.5, 1: 0.5, 2: 0.75, 3: 0.875}
+    assert len(history["val_metric"]) == 4
+
+
+def test_entries_after_a_deleted_file_of_entries_are_sent(outbox: Outbox, tracker: Tracker) -> None:
+    """The file was longer than its successor: the position up to which it was sent means nothing any more."""
+    _begin(outbox, tracker)
+    run_id = outbox.run_id
+    outbox.write(LogText("a long text" * 100, "x.txt"))
+    outbox.folder.outbox.unlink()
+    again = Outbox(outbox.folder, tracker, run_id)
+    again.write(LogMetrics({"epoch": 0}, step=0))
+    assert not again.pending
+    assert tracker.logged_steps(str(run_id), "epoch") == {0}
 
 
 def test_close_keeps_an_outbox_with_unsent_entries(
