@@ -711,6 +711,24 @@ def test_time_limit_pauses_the_running_trial(sandbox: StudySandbox) -> None:
     assert [t.state for t in sandbox.trials("timed")] == [TrialState.WAITING]
 
 
+def test_changed_config_of_a_paused_trial_is_written_again(
+    sandbox: StudySandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its classes would run; and the trial would not be the one that Optuna has sampled."""
+    marker = sandbox.folder / "waits"
+    callback = {"class_path": "tests.fault_callbacks.WaitForSignalOnce", "init_args": {"marker": str(marker)}}
+    config = {"trainer": CONFIG["trainer"] | {"callbacks": [callback]}}
+    assert sandbox.tune("paused", "--study.n_trials", "1", "--study.timeout", "1", config=config) == 0
+    path = sandbox.folder / "outputs/paused/trial_0/config.yaml"
+    own = path.read_text(encoding="utf-8")
+    assert "tests.fault_callbacks" in own
+    path.write_text(own.replace("tests.fault_callbacks", "tests.no_such"), encoding="utf-8")
+    assert sandbox.tune("paused", "--study.n_trials", "1", config=config) == 0
+    assert path.read_text(encoding="utf-8") == own
+    assert f"trial 0: {path} was changed, and is written again from Optuna" in capsys.readouterr().err
+    assert [trial.state for trial in sandbox.trials("paused")] == [TrialState.COMPLETE]
+
+
 def test_fit_with_a_trial_config_reaches_the_same_metric(sandbox: StudySandbox) -> None:
     assert sandbox.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
     path = sandbox.folder / "outputs/again/trial_0/config.yaml"

@@ -30,7 +30,7 @@ from lightning_hpo.study_folder import TrialFolder, make_folder
 from lightning_hpo.tracking.logged_models import delete_models_of, find_model
 from lightning_hpo.tracking.study_run import study_run
 from lightning_hpo.tracking.tracker import AWAY, PARENT, Tracker
-from lightning_hpo.trial.config import has_config
+from lightning_hpo.trial.config import config_digest, has_config
 
 __all__ = ["register_combined"]
 
@@ -86,7 +86,7 @@ class _Job:
     def stored(self) -> _Entry | None:
         """Return the verified entry of an earlier call, if its model exists and there are no further seeds."""
         entry: _Entry | None = self.result.models.get(self.kind)
-        if entry is None or entry["trial"] != self.result.winner.trial or not has_config(self.folder):
+        if entry is None or entry["trial"] != self.result.winner.trial or not self._has_own_config(entry):
             return None
         further = {member.seed for member in seeds_with_weights(self.result)} - set(entry["offered"])
         logged = self.tracker.run(entry["run_id"]) and find_model(self.tracker, entry["model_uri"])
@@ -94,6 +94,9 @@ class _Job:
             return None
         self._verify(entry)
         return entry
+
+    def _has_own_config(self, entry: _Entry) -> bool:
+        return has_config(self.folder, entry.get("config_digest"))
 
     def make(self) -> _Entry:
         """Combine the seeds, verify the result, and store its entry with the refit."""
@@ -153,6 +156,7 @@ class _Job:
         steps = [asdict(step) | {"score": step.score if math.isfinite(step.score) else None} for step in found.steps]
         return {
             "trial": self.result.winner.trial,
+            "config_digest": config_digest(self.folder.config.read_text(encoding="utf-8")),
             "offered": [member.seed for member in members],
             "seeds": list(found.seeds),
             "steps": steps,

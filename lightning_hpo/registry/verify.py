@@ -1,7 +1,10 @@
 """Verification of a registered model: load it in a fresh process, and compare its score with that of its trial."""
 
+import resource
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -107,12 +110,26 @@ def _problem(expectation: _Expectation) -> str:
     with tempfile.TemporaryDirectory(prefix="lightning_hpo-") as own:
         try:
             uri, server = expectation.uri, expectation.tracking_uri
-            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=own, tracking_uri=server))
+            with _limited_files(Path(own)):
+                folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=own, tracking_uri=server))
         except Exception as error:  # noqa: BLE001 - MLflow reads what a server sends without a look at its types
             return f"its files cannot be downloaded: {reason_of(error)}"
         for cache in list(folder.rglob("__pycache__")):
             shutil.rmtree(cache)  # Python writes it when it loads a model, and does not compare it with the source
         return _problem_of_files(folder, expectation)
+
+
+@contextmanager
+def _limited_files(folder: Path) -> Iterator[None]:
+    """Limit each written file to half of the free space: what a server or a store sends may never end."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    free = shutil.disk_usage(folder).free // 2
+    most = free if before[0] == resource.RLIM_INFINITY else min(free, before[0])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _problem_of_files(folder: Path, expectation: _Expectation) -> str:

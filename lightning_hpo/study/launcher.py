@@ -35,14 +35,15 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     outbox = session.outboxes.of(trial)
     if not outbox.begun:
         _start_run(session, trial, outbox)
-    if not has_config(outbox.folder):
+    digest = trial.user_attrs.get(TrialKey.CONFIG_DIGEST)
+    if not has_config(outbox.folder, digest):
+        if has_config(outbox.folder):
+            session.say(f"trial {trial.number}: {outbox.folder.config} was changed, and is written again from Optuna")
         sample = session.sample(trial)
         rest = {name: value for name, value in flags(sample.config).items() if value is not None}
         outbox.write(LogParams({**rest, **sample.values}))
         save_config(outbox, sample.config)
-    digest = config_digest(outbox.folder.config.read_text(encoding="utf-8"))
-    if trial.user_attrs.get(TrialKey.CONFIG_DIGEST) != digest:
-        trial.set_user_attr(TrialKey.CONFIG_DIGEST, digest)
+    _store_digest(trial, outbox)
     task = TrialTask(
         settings=session.spec.settings,
         folder=outbox.folder,
@@ -53,6 +54,12 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)
     if session.stopping.requested:  # a signal arrived while the trial was starting
         session.workers.stop()
+
+
+def _store_digest(trial: optuna.Trial, outbox: Outbox) -> None:
+    digest = config_digest(outbox.folder.config.read_text(encoding="utf-8"))
+    if trial.user_attrs.get(TrialKey.CONFIG_DIGEST) != digest:
+        trial.set_user_attr(TrialKey.CONFIG_DIGEST, digest)
 
 
 def _start_run(session: Session, trial: optuna.Trial, outbox: Outbox) -> None:
@@ -102,5 +109,6 @@ def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Ou
     smaller = halve_batch(session.outboxes.of(trial), in_validation=outcome.in_validation)
     if smaller is None:
         return None
+    _store_digest(trial, session.outboxes.of(trial))
     trial.set_user_attr(TrialKey.HALVINGS, trial.user_attrs.get(TrialKey.HALVINGS, 0) + 1)
     return Notice(f"is out of memory: restarting with {smaller}")

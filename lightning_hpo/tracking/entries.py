@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lightning_hpo.study_folder import TrialFolder, make_folder, sync_folder, write_whole
 
@@ -20,6 +20,7 @@ __all__ = [
     "LogText",
     "SetStatus",
     "StartRun",
+    "has_valid_fields",
 ]
 
 
@@ -93,6 +94,11 @@ ENTRY_NAMES = {kind: name for name, kind in _ENTRIES.items()}
 
 
 _DAMAGED = {"starting": True}
+_STATE: dict[str, Any] = {
+    **dict.fromkeys(("starting", "restarted", "lost"), bool),
+    **{"run_id": str, "sent": int, "waiting": list},
+}
+"""Type of each value of the state."""
 
 
 class EntryFile:
@@ -150,9 +156,9 @@ class EntryFile:
             state = json.loads(self._state.read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except (IsADirectoryError, ValueError, RecursionError):
             return dict(_DAMAGED)
-        return state if isinstance(state, dict) else dict(_DAMAGED)
+        return state if _is_state(state) else dict(_DAMAGED)
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Write the state of the sending."""
@@ -165,12 +171,34 @@ class EntryFile:
 
 
 def _entry(line: bytes) -> Entry | None:
-    """Return the entry of a line, or None if a power cut has damaged the line: then `append` has not returned."""
+    """Return the entry of a line, or None if it is damaged. If a power cut has, `append` has not returned."""
     try:
         fields: dict[str, Any] = json.loads(line)
-        return _ENTRIES[fields.pop("call")](**fields)
-    except (ValueError, AttributeError, KeyError, TypeError):
+        entry = _ENTRIES[fields.pop("call")](**fields)
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return None
+    return entry if has_valid_fields(entry) else None
+
+
+def has_valid_fields(instance: Any) -> bool:
+    """Return whether the fields of a dataclass that was read from a file have their types."""
+    values, hints = vars(instance), get_type_hints(type(instance))
+    return all(_is_valid(values[name], hint) for name, hint in hints.items())
+
+
+def _is_valid(value: Any, hint: Any) -> bool:
+    if get_origin(hint) is Mapping:
+        # A tag may be a number: MLflow gets its text.
+        kind = {Any: object, str: str | float | int}.get(get_args(hint)[1], float)
+        return isinstance(value, dict) and all(_is_valid(each, kind) for each in value.values())
+    return isinstance(value, hint) or (hint is float and type(value) is int)
+
+
+def _is_state(state: Any) -> bool:
+    if not isinstance(state, dict) or not all(type(value) is _STATE.get(name) for name, value in state.items()):
+        return False
+    places = [state.get("sent", 0), *state.get("waiting", [])]
+    return all(type(place) is int and place >= 0 for place in places)
 
 
 def _line(entry: Entry) -> str:

@@ -17,7 +17,15 @@ from lightning_hpo.tracking.entries import LogConfig
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
 
-__all__ = ["config_digest", "halve_batch", "has_config", "logged_config", "restore_config", "save_config"]
+__all__ = [
+    "check_config",
+    "config_digest",
+    "halve_batch",
+    "has_config",
+    "logged_config",
+    "restore_config",
+    "save_config",
+]
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
@@ -27,13 +35,34 @@ def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
     write_whole(outbox.folder.config, text)
 
 
-def has_config(folder: TrialFolder) -> bool:
-    """Return whether the folder of a trial has its config. A file that a power cut has emptied is none."""
+def has_config(folder: TrialFolder, digest: str | None = None) -> bool:
+    """Return whether the folder of a trial has its config. A file that a power cut has emptied is none.
+
+    Args:
+        folder: Folder of the trial.
+        digest: Digest of the config in Optuna's database; None if it has none, such as for a trial of version 0.1.0.
+    """
     try:
-        config: object = read_yaml(folder.config.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, YAMLError):
+        text = folder.config.read_text(encoding="utf-8")
+        if digest is not None:  # nothing of another file is read
+            return config_digest(text) == digest
+        return isinstance(read_yaml(text), dict)
+    except (FileNotFoundError, IsADirectoryError, ValueError, YAMLError):
         return False
-    return isinstance(config, dict)
+
+
+def check_config(trial: FrozenTrial, folder: TrialFolder) -> None:
+    """Check that the config in the folder of a trial is the one that the trial was trained with: it names classes.
+
+    Raises:
+        InputError: If it is another one.
+    """
+    digest = trial.user_attrs.get(TrialKey.CONFIG_DIGEST)
+    if has_config(folder) and not has_config(folder, digest):
+        raise InputError(
+            f"{folder.config}: it is not the config that trial {trial.number} was trained with, whose digest Optuna "
+            "has; restore the file from a backup, or delete it to use the copy in MLflow"
+        )
 
 
 def logged_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> str:
@@ -68,10 +97,11 @@ def restore_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) ->
     """Return the config file of a trial. If it was deleted, write it again from the trial's run.
 
     Raises:
-        InputError: As `logged_config`, or if the file cannot be written.
+        InputError: As `check_config` and `logged_config`, or if the file cannot be written.
     """
     folder = folder_of(study)
     path = folder.trial(trial.number).config
+    check_config(trial, folder.trial(trial.number))
     if has_config(folder.trial(trial.number)):
         return path
     text = logged_config(study, trial, tracker)

@@ -1,6 +1,7 @@
 """Outcome of a trial: what happened, what each of the two databases calls it, and the file that survives a crash."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.tracking.entries import has_valid_fields
 
 __all__ = ["RUN_STATUS", "Outcome", "OutcomeKind", "load_outcome", "save_outcome"]
 
@@ -86,11 +88,14 @@ def save_outcome(folder: TrialFolder, outcome: Outcome) -> None:
 def load_outcome(folder: TrialFolder) -> Outcome | None:
     """Return the outcome on disk, or None if the trial has not ended or Optuna has its outcome already.
 
-    A file that a power cut has damaged counts as none.
+    A file that is damaged, or holds values of other types, counts as none.
     """
     try:
         fields: dict[str, Any] = json.loads(folder.outcome.read_bytes())
         kinds = {kind.value: kind for kind in OutcomeKind}
-        return Outcome(kinds[fields.pop("ending")], **fields)
-    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
+        outcome = Outcome(kinds[fields.pop("ending")], **fields)
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return None
+    numbers = (outcome.value, outcome.epoch, outcome.runtime_s)
+    is_valid = has_valid_fields(outcome) and all(math.isfinite(number or 0) for number in numbers)
+    return outcome if is_valid else None

@@ -19,7 +19,7 @@ from lightning_hpo.study_folder import TrialFolder, fit_command
 from lightning_hpo.tracking.environment import environment_tags
 from lightning_hpo.tracking.errors import cause_of
 from lightning_hpo.tracking.tracker import AWAY, Tracker
-from lightning_hpo.trial.config import has_config, logged_config
+from lightning_hpo.trial.config import check_config, has_config, logged_config
 from lightning_hpo.trial.run import device_name
 from lightning_hpo.trial.trainer import build_trial
 
@@ -84,6 +84,7 @@ def _config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> Path:
     """Return the trial's config file. If its folder was deleted, copy the config from MLflow to the current folder."""
     folder = folder_of(study).trial(trial.number)
     path = folder.config
+    check_config(trial, folder)
     if has_config(folder):
         return path
     text = logged_config(study, trial, tracker)

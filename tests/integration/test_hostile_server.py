@@ -96,6 +96,7 @@ class Victim:
             "status": ["status", "--study", "first", "--storage", self.sandbox.storage],
             "reconcile": ["reconcile", "--study", "first", *where],
             "reproduce": ["reproduce", "first", *where],
+            "reproduce --run": ["reproduce", "first", "--run", *where],
             "register": ["register", "--study", "first", *where],
             "report": ["report", "first", *where],
             "tune": tune,
@@ -193,7 +194,9 @@ def _changed(kind: tuple[str, str], path: tuple[Any, ...], value: Any) -> Lie:
     return lie
 
 
-@pytest.mark.parametrize("name", ["status", "reconcile", "reproduce", "register", "report", "tune"])
+@pytest.mark.parametrize(
+    "name", ["status", "reconcile", "reproduce", "reproduce --run", "register", "report", "tune", "refit"]
+)
 def test_no_field_of_an_answer_harms_a_command(victim: Victim, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning_hpo.report.write._write", _one_page)  # the same in each case, and it takes seconds
     victim.liar.seen.clear()
@@ -207,7 +210,7 @@ def test_no_field_of_an_answer_harms_a_command(victim: Victim, name: str, monkey
     }
     draw = random.Random(f"{name} {os.environ.get('SEED', 17)}")
     chosen = [(kind, path, value) for kind, path in cases for value in _VALUES]
-    lies = max(1, _LIES // {"register": 8, "tune": 8, "report": 2}.get(name, 1))
+    lies = max(1, _LIES // {"register": 8, "tune": 8, "report": 2, "refit": 16, "reproduce --run": 8}.get(name, 1))
     for kind, path, value in draw.sample(chosen, min(lies, len(chosen))):
         try:
             victim.run(name, _changed(kind, path, value))

@@ -143,7 +143,9 @@ def test_stopped_refit_resumes_and_accepts_more_seeds(sandbox: StudySandbox, cap
     assert "--trials: got 1; first-refit was started with 2" in capsys.readouterr().err
 
 
-def test_refit_reports_failed_seeds_and_a_missing_test_step(sandbox: StudySandbox, capsys: Captured) -> None:
+def test_refit_reports_failed_seeds_and_a_missing_test_step(
+    sandbox: StudySandbox, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
     _search(sandbox, "first", "--study.n_trials", "1", config={})
     path = sandbox.folder / "outputs/first/trial_0/config.yaml"
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "1") == 1
@@ -153,6 +155,9 @@ def test_refit_reports_failed_seeds_and_a_missing_test_step(sandbox: StudySandbo
     config = yaml.safe_load(path.read_text())
     config["model"]["init_args"]["diverges"] = True
     path.write_text(yaml.safe_dump(config))
+    assert _refit(sandbox, "first", "--trials", "1", "--seeds", "2", "--no-test") == 2
+    assert f"{path}: it is not the config that trial 0 was trained with" in capsys.readouterr().err
+    monkeypatch.setattr("lightning_hpo.trial.config.check_config", lambda *_: None)
     assert _refit(sandbox, "first", "--trials", "1", "--seeds", "2", "--no-test") == 0
     assert "trial 0 failed with seed 19 (val_loss is nan at epoch 0)" in capsys.readouterr().out
 

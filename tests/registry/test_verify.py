@@ -2,11 +2,13 @@ import copy
 import importlib.util
 import json
 import py_compile
+import resource
 import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from lightning_hpo.agents.pair_outputs import PairOutputs
 from lightning_hpo.exceptions import LightningHpoError
 from lightning_hpo.registry.register import register
 from lightning_hpo.registry.scored_model import ScoredModel
-from lightning_hpo.registry.verify import _tolerance, verify
+from lightning_hpo.registry.verify import _limited_files, _tolerance, verify
 from lightning_hpo.serving.checksums import DIGEST, combined_digest, file_digests, seal_of
 from lightning_hpo.study.workers import LocalWorkers
 from lightning_hpo.study_folder import TrialFolder
@@ -116,6 +118,18 @@ def _seal_again(folder: Path) -> None:
     model = yaml.safe_load(path.read_text())
     model["metadata"][DIGEST] = file_digests(folder)
     path.write_text(yaml.safe_dump(model))
+
+
+def test_file_that_would_fill_the_disk_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200_000))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    endless = tmp_path / "model.pt2"
+    with endless.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OSError, match="File too large"), _limited_files(tmp_path):
+        shutil.copyfile(endless, tmp_path / "copy")
+    assert (tmp_path / "copy").stat().st_size <= 100_000
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == limits
 
 
 @pytest.mark.parametrize(

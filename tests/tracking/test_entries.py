@@ -62,7 +62,15 @@ def test_replaced_and_removed_entries_are_gone(file: EntryFile) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"\0" * 40, b'{"call": "log_met', b'{"call": "no such"}', b"[]", b'{"call": "log_text"}']
+    "damage",
+    [
+        *(b"\0" * 40, b'{"call": "log_met', b'{"call": "no such"}', b"[]", b'{"call": "log_text"}', b"[" * 100_000),
+        b'{"call": "log_metrics", "metrics": {"val_metric": "high"}, "step": 0, "time_ms": 0}',
+        b'{"call": "log_metrics", "metrics": {"val_metric": 0.5}, "step": "0", "time_ms": 0}',
+        b'{"call": "log_text", "text": ["a"], "name": "x.txt"}',
+        b'{"call": "set_status", "status": 1, "tags": {}, "time_ms": 0}',
+        b'{"call": "log_params", "params": []}',
+    ],
 )
 def test_damaged_line_at_the_end_counts_as_not_written(file: EntryFile, damage: bytes) -> None:
     file.append(ENTRIES[0])
@@ -74,7 +82,20 @@ def test_damaged_line_at_the_end_counts_as_not_written(file: EntryFile, damage: 
     assert [entry for entry, _ in file.read()] == [ENTRIES[0], ENTRIES[5]]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 20, b"\xff", b"[]", b'{"sent": 1'])
+def test_values_that_are_no_numbers_and_tags_that_are_numbers_are_kept(file: EntryFile) -> None:
+    entries: list[Entry] = [LogMetrics({"f1_SAD": float("inf"), "epoch": 1}, 1), SetStatus("RUNNING", {"gpu": 1})]  # type: ignore[dict-item]
+    for entry in entries:
+        file.append(entry)
+    assert [entry for entry, _ in file.read()] == entries
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"\0" * 20, b"\xff", b"[]", b'{"sent": 1', b"[" * 100_000, b'{"sent": "1"}', b'{"sent": -1}'),
+        *(b'{"waiting": 3}', b'{"waiting": ["a"]}', b'{"run_id": 7, "sent": 1}', b'{"other": 1}'),
+    ],
+)
 def test_damaged_state_lets_everything_be_sent_again_to_the_same_run(
     tmp_path: Path, tracker: Tracker, damage: bytes
 ) -> None:

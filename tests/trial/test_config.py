@@ -59,6 +59,25 @@ def test_batch_of_a_limited_validation_is_kept(outbox: Outbox, config: dict[str,
     assert _batches(outbox) == (8, 1, 2)
 
 
+def test_config_that_was_changed_in_the_folder_is_refused(
+    study: optuna.Study, tracker: Tracker, tmp_path: Path
+) -> None:
+    study.set_user_attr(StudyKey.OUTDIR, str(tmp_path / "outputs" / "first"))
+    trial = study.ask()
+    trial.set_user_attr(TrialKey.CONFIG_DIGEST, config_digest("model: {}\n"))
+    study.tell(trial, 0.5)
+    folder = TrialFolder(tmp_path / "outputs" / "first" / "trial_0")
+    folder.path.mkdir(parents=True)
+    folder.config.write_text("model: {}\n")
+    assert restore_config(study, study.trials[0], tracker) == folder.config
+    folder.config.write_text("model: {class_path: os.system}\n")
+    assert has_config(folder)
+    assert not has_config(folder, trial.user_attrs[TrialKey.CONFIG_DIGEST])
+    with pytest.raises(InputError, match=r"config.yaml: it is not the config that trial 0 was trained with") as caught:
+        restore_config(study, study.trials[0], tracker)
+    assert "os.system" not in str(caught.value)
+
+
 def test_config_that_was_changed_in_mlflow_is_not_restored(
     study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path
 ) -> None:

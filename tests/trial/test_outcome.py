@@ -24,10 +24,22 @@ def test_outcome_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "\0" * 20, "[]", "{}", '{"ending": "other"}', '{"ending": "pruned", "other": 1}']
+    "damage",
+    [
+        *("", "\0" * 20, "[]", "{}", '{"ending": "other"}', '{"ending": "pruned", "other": 1}', "[" * 100_000),
+        *('{"ending": ["pruned"]}', '{"ending": "pruned", "epoch": "3"}', '{"ending": "pruned", "epoch": 1.5}'),
+        *('{"ending": "complete", "value": NaN}', '{"ending": "complete", "value": "0.9"}'),
+        *('{"ending": "complete", "value": 1e999}', '{"ending": "failed", "reason": null}'),
+        *('{"ending": "complete", "collapsed": "no"}', '{"ending": "complete", "model_uri": {"a": 1}}'),
+    ],
 )
 def test_damaged_outcome_counts_as_none(tmp_path: Path, damage: str) -> None:
     TrialFolder(tmp_path).outcome.write_text(damage)
+    assert load_outcome(TrialFolder(tmp_path)) is None
+
+
+def test_folder_in_place_of_an_outcome_counts_as_none(tmp_path: Path) -> None:
+    TrialFolder(tmp_path).outcome.mkdir()
     assert load_outcome(TrialFolder(tmp_path)) is None
 
 
