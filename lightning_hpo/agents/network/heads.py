@@ -127,8 +127,8 @@ class _Similarity(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, hidden: Tensor, criteria: Tensor) -> Tensor:
-        """Return [W, T, C] for `hidden` [W, T, H] and `criteria` [C, H]."""
-        similarity: Tensor = self.key(hidden) @ self.query(criteria).transpose(0, 1) / hidden.shape[-1] ** 0.5
+        """Return [W, T, C] for `hidden` [W, T, H] and `criteria`, [C, H] or one for each window, [W, C, H]."""
+        similarity: Tensor = self.key(hidden) @ self.query(criteria).transpose(-1, -2) / hidden.shape[-1] ** 0.5
         return similarity
 
 
@@ -149,12 +149,16 @@ class CriterionAttention(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, criteria: Tensor, criterion_mask: Tensor) -> Tensor:
         """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and criteria, [C, S, H] under [C, S]."""
-        return self.read(hidden, mask, self.pooling(criteria, criterion_mask))
+        pooled = self.pooling(criteria, criterion_mask)
+        return self.decide(self.read(hidden, mask, pooled), pooled)
 
     def read(self, hidden: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
-        """Return logits [W, C, 2] for windows, [W, T, H] under [W, T], and pooled criteria [C, H]."""
+        """Return what each criterion reads, [W, C, H], of windows, [W, T, H] under [W, T], with its query [C, H]."""
         weights = _masked(self.attention(hidden, pooled), mask.unsqueeze(-1).bool()).softmax(dim=1)
-        read = weights.transpose(1, 2) @ hidden
+        return weights.transpose(1, 2) @ hidden
+
+    def decide(self, read: Tensor, pooled: Tensor) -> Tensor:
+        """Return logits [W, C, 2] for what the criteria have read, [W, C, H], and their queries [C, H]."""
         asked = pooled.expand_as(read)
         logits: Tensor = self.layers(torch.cat((read, asked, read * asked), dim=-1))
         return logits
@@ -163,8 +167,9 @@ class CriterionAttention(nn.Module):
 class JointHead(CriterionAttention):
     """Head that reads each window for each criterion, and each of its tokens: is it met, and where is the evidence?
 
-    The start logit of a token is its similarity to the criterion, plus what the token alone says, such as that it is
-    the first of a sentence; so is the end logit (biaffine attention, Dozat and Manning 2017).
+    The start logit of a token is its similarity to the criterion and what it has read, plus what the token alone says,
+    such as that it is the first of a sentence; so is the end logit (biaffine attention, Dozat and Manning 2017). The
+    tokens of a sentence know each other: what was read of it leads to its bounds.
     """
 
     def __init__(self, settings: CriteriaHead, width: int) -> None:
@@ -180,9 +185,10 @@ class JointHead(CriterionAttention):
         The inputs are those of `CriterionAttention`.
         """
         pooled = self.pooling(criteria, criterion_mask)
-        met = self.read(hidden, mask, pooled)
+        read = self.read(hidden, mask, pooled)
+        met, sought = self.decide(read, pooled), read + pooled
         dropped = self.dropout(hidden)
-        matches = torch.stack((self.start(dropped, pooled), self.end(dropped, pooled)), dim=-1)
+        matches = torch.stack((self.start(dropped, sought), self.end(dropped, sought)), dim=-1)
         spans = (matches + self.token(dropped).unsqueeze(2)).transpose(1, 2)
         return torch.cat((met.unsqueeze(2), spans), dim=2)
 

@@ -129,6 +129,9 @@ def test_joint_head_matches_each_token_with_each_criterion() -> None:
     found = head(HIDDEN, MASK, criteria, mask)
     for window, criterion, token in [(0, 0, 0), (1, 2, 1), (0, 1, 4)]:
         query = criteria[criterion, : int(mask[criterion].sum())].mean(dim=0)
+        tokens = HIDDEN[window, : int(MASK[window].sum())]
+        weights = (head.attention.key(tokens) @ head.attention.query(query) / 8**0.5).softmax(dim=0)
+        query = query + weights @ tokens
         hidden = HIDDEN[window, token]
         for side, match in enumerate((head.start, head.end)):
             expected = match.key(hidden) @ match.query(query) / 8**0.5 + head.token(hidden)[side]
