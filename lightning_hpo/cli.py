@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_process_is_own = False
+"""Whether the process runs nothing but the command."""
+
 Command = Callable[[Sequence[str]], int | None]
 """Takes the arguments, and returns the exit code, or None for 0."""
 
@@ -87,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare_process(command: str, *, whole: bool) -> None:
     """Set what libraries read, before they are imported. `whole`: the process runs nothing but the command."""
+    global _process_is_own
+    _process_is_own = whole
     if whole:
         atexit.register(gc.freeze)  # or the garbage collector would traverse all modules when the process exits
         # Else the fork server would import modules of the current folder instead of Python's.
@@ -107,6 +112,19 @@ def _quick_imports() -> Iterator[None]:
     finally:
         gc.enable()
     take_over_loggers()
+
+
+@contextmanager
+def _imports_with_server() -> Iterator[None]:
+    """Import, and start the server that forks the trial processes."""
+    from lightning_hpo.study.fork_server import keep_cuda_away, start_server
+
+    if not _process_is_own:  # it may have threads, databases and GPUs, so that the server imports all by itself
+        start_server()
+    keep_cuda_away()
+    with _quick_imports():
+        yield
+    start_server(forked=True)
 
 
 def _check_platform() -> None:
@@ -225,11 +243,8 @@ def _predict(arguments: Sequence[str]) -> None:
 
 
 def _tune(arguments: Sequence[str]) -> int:
-    from lightning_hpo.study.workers import start_server
-
-    if "--help" not in arguments and "-h" not in arguments:
-        start_server()
-    with _quick_imports():
+    shows_help = "--help" in arguments or "-h" in arguments
+    with _quick_imports() if shows_help else _imports_with_server():
         from lightning_hpo.config.agent_cli import AgentCLI
         from lightning_hpo.config.errors import with_files
         from lightning_hpo.databases import masked
@@ -312,10 +327,7 @@ def _refit(arguments: Sequence[str]) -> int:
         "`--ensemble`; default: all; the scored seed keeps them anyway",
     )
     given = parser.parse(arguments)
-    from lightning_hpo.study.workers import start_server
-
-    start_server()
-    with _quick_imports():
+    with _imports_with_server():
         from lightning_hpo.refit.refit import RefitSettings, refit
 
     return refit(RefitSettings(**vars(given)))
@@ -350,7 +362,8 @@ def _register(arguments: Sequence[str]) -> None:
         _register_combined(given)
         return
     study = _load_study(given)
-    from lightning_hpo.study.workers import LocalWorkers, start_server
+    from lightning_hpo.study.fork_server import start_server
+    from lightning_hpo.study.workers import LocalWorkers
 
     start_server()
     with _quick_imports():
@@ -388,7 +401,8 @@ def _register_parser() -> _Parser:
 
 
 def _register_combined(given: argparse.Namespace) -> None:
-    from lightning_hpo.study.workers import LocalWorkers, start_server
+    from lightning_hpo.study.fork_server import start_server
+    from lightning_hpo.study.workers import LocalWorkers
 
     start_server()
     with _quick_imports():

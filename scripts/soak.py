@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_hpo.study.workers import start_server
+from lightning_hpo.study.fork_server import keep_cuda_away, start_server
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the other scripts
 if __name__ == "__main__" and sys.argv[1:2] == ["--victim"]:
-    start_server()  # before the imports below, so that both run at the same time, as in `tune`
+    keep_cuda_away()
 
 import optuna
 import torch
@@ -229,6 +229,7 @@ def _around(owner: Any, name: str, plan: Plan, before: str = "", after: str = ""
 
 def _victim(plan: str, arguments: list[str]) -> int:
     """Run `lightning-hpo tune` as the study process to be killed."""
+    start_server(forked=True)  # as the command does when it runs alone
     _record()
     os.environ["SOAK_STUDY"] = str(os.getpid())
     _around(optuna.Study, "tell", Plan(Path(plan)), "study SIGKILL before tell", "study SIGKILL after tell")

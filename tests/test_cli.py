@@ -1,3 +1,4 @@
+import atexit
 import os
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from lightning_hpo import __version__
 from lightning_hpo.cli import main
 from lightning_hpo.storage.settings import StudySettings
+from lightning_hpo.study import fork_server
 from lightning_hpo.study.spec import StudySpec
 from tests.unchanged import unchanged
 
@@ -48,6 +50,20 @@ def test_help_names_every_command(arguments: list[str], capsys: Captured) -> Non
 def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", _HELP], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("arguments", "forked"), [(None, [True]), (["tune"], [False, True])])
+def test_only_a_process_of_its_own_forks_the_server_of_the_trials(
+    arguments: list[str] | None, forked: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(fork_server, "start_server", lambda *, forked=False: started.append(forked))
+    monkeypatch.setattr(atexit, "register", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["lightning-hpo", "tune"])
+    for name in ("PYTHONSAFEPATH", "PYTORCH_NVML_BASED_CUDA_CHECK"):
+        monkeypatch.setenv(name, "1")
+    assert main(arguments) == 2
+    assert started == forked  # one that runs already is kept
 
 
 def test_the_package_is_a_command() -> None:

@@ -8,12 +8,11 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.connection import Connection
@@ -21,14 +20,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["LocalWorkers", "ProcessExit", "Workers", "start_server"]
+from lightning_hpo.study.fork_server import start_server
 
-# If the server initializes CUDA, its children cannot use CUDA. With this variable, torch asks NVML instead.
-_NO_CUDA_BEFORE_FORK = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-_PRELOADED = ["lightning_hpo.preload"]
+__all__ = ["LocalWorkers", "ProcessExit", "Workers"]
+
 _LEAVING_S = 30
-_LONGEST_FOLDER = 60
-"""A socket's path has at most 104 bytes on macOS and 108 on Linux; multiprocessing adds up to 36 to the folder's."""
 _NO_EXIT_CODE = 255  # what multiprocessing gives a process whose server cannot report an exit code
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 _PRINT_FRAMES = signal.SIGUSR1
@@ -110,31 +106,6 @@ class Workers(Protocol):
 
     def end(self, key: Any, reason: str) -> None:
         """Kill a process. Its `ProcessExit` has the reason, and follows in a limited time even if it cannot exit."""
-
-
-def start_server() -> None:
-    """Start the server that forks the processes, unless it runs; its imports continue in the background."""
-    os.environ.update(_NO_CUDA_BEFORE_FORK)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
-    # Closing a terminal signals the whole group. The server and the resource tracker inherit the blocked signal.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        with _short_temporary_folder():
-            forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _short_temporary_folder() -> Iterator[None]:
-    """Let multiprocessing make its socket in /tmp if TMPDIR is too long for a socket's path (cpython issue 132124)."""
-    before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER:
-        tempfile.tempdir = "/tmp"
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 class _Running(NamedTuple):

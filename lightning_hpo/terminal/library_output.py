@@ -16,7 +16,7 @@ from typing import TextIO
 
 from lightning_hpo.terminal.printable import print_line
 
-__all__ = ["LibraryOutput", "collect_library_output", "take_over_loggers", "write_library_output"]
+__all__ = ["LibraryOutput", "collect_library_output", "stop_collecting", "take_over_loggers", "write_library_output"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
@@ -41,6 +41,21 @@ class LibraryOutput(logging.Handler):
         self.keeps_own_lines = False
         self._waiting: list[str] = []
         self._taken_over: list[tuple[logging.Logger, list[logging.Handler], bool]] = []
+        self._before = warnings.showwarning, logging.NOTSET
+
+    def start(self) -> None:
+        """Start collecting."""
+        logging.root.addHandler(self)
+        own = logging.getLogger(_PACKAGE.name)
+        self._before = warnings.showwarning, own.level
+        warnings.showwarning = self.show_warning
+        own.setLevel(logging.INFO)
+
+    def stop(self) -> None:
+        """Undo `start`."""
+        logging.root.removeHandler(self)
+        warnings.showwarning, level = self._before
+        logging.getLogger(_PACKAGE.name).setLevel(level)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record of this package or of the user's modules; collect the others."""
@@ -122,20 +137,26 @@ _current: LibraryOutput | None = None
 def collect_library_output() -> Iterator[LibraryOutput]:
     """Collect the output of libraries within the block."""
     global _current
-    outer, output, own = _current, LibraryOutput(), logging.getLogger(_PACKAGE.name)
+    outer, output = _current, LibraryOutput()
     _current = output
-    show, level = warnings.showwarning, own.level
-    warnings.showwarning = output.show_warning
-    own.setLevel(logging.INFO)
-    logging.root.addHandler(output)
+    output.start()
     try:
         yield output
     finally:
-        logging.root.removeHandler(output)
+        output.stop()
         output.give_back()
-        own.setLevel(level)
-        warnings.showwarning = show
         _current = outer
+
+
+def stop_collecting() -> None:
+    """Stop collecting in a process that was forked within the block of `collect_library_output`.
+
+    What was taken over still goes to the root logger, which then writes to where the process has set it up to.
+    """
+    global _current
+    if _current is not None:
+        _current.stop()
+        _current = None
 
 
 def take_over_loggers() -> None:

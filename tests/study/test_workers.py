@@ -502,16 +502,3 @@ def test_no_process_outlives_its_study(tmp_path: Path, log: Path, target: str) -
     assert select.select([reading], [], [], 20)[0] == [reading]
     assert os.read(reading, 1) == b""
     os.close(reading)
-
-
-def test_server_starts_with_a_long_temporary_folder(tmp_path: Path) -> None:
-    folder = tmp_path / ("x" * 110)
-    folder.mkdir()
-    # The server in a new process: this one's runs already.
-    code = (
-        "import tempfile; from lightning_hpo.study import workers; workers._PRELOADED = [];"
-        "workers.start_server(); from multiprocessing import forkserver; print(tempfile.gettempdir())"
-    )
-    environment = os.environ | {"TMPDIR": str(folder)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{folder}\n", "")
