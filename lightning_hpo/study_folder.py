@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = [
     "TrialFolder",
     "fit_command",
     "make_folder",
+    "open_without_wait",
+    "read_file",
     "sync_folder",
     "write_whole",
 ]
@@ -25,6 +28,8 @@ __all__ = [
 CONFIG = "config.yaml"
 BEST = "best.ckpt"
 OUTPUTS = "outputs.npz"
+_MOST_BYTES = 2**30
+"""Size of the largest file that is read as a whole. Those of a million posts have a tenth of it."""
 LAST, PREVIOUS, PARTIAL = "last.ckpt", "previous.ckpt", "last.ckpt.partial"
 
 
@@ -133,8 +138,8 @@ class StudyFolder:
     def study_id(self) -> str | None:
         """Id of the study that the folder belongs to; None if it has none."""
         try:
-            text = self.study_id_file.read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, UnicodeDecodeError):
+            text = read_file(self.study_id_file).decode().strip()
+        except (OSError, ValueError):
             return None
         return text if text.isalnum() else None  # a power cut may have left zeros
 
@@ -187,6 +192,33 @@ def write_whole(path: Path, content: str | Callable[[BinaryIO], object], keep_as
         path.replace(keep_as)
     partial.replace(path)
     sync_folder(path.parent)
+
+
+def read_file(path: Path, most: int = _MOST_BYTES) -> bytes:
+    """Read a file of a study's folder, which others may write as well.
+
+    Args:
+        path: The file.
+        most: Size of the largest file that is read.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it counts as damaged: a pipe, for which a reader would wait, a folder, or a file of any length.
+    """
+    handle = open_without_wait(str(path), os.O_RDONLY)
+    try:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > most:
+            raise ValueError(f"{path}: it is no file, or has more than {most:,} bytes")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
+
+
+def open_without_wait(path: str, flags: int) -> int:
+    """Open a file as `open` does, of which this is an `opener`. A pipe without another end does not block."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def make_folder(path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_hpo.study_folder import StudyFolder, TrialFolder, fit_command, make_folder, write_whole
+from lightning_hpo.study_folder import StudyFolder, TrialFolder, fit_command, make_folder, read_file, write_whole
 
 
 def test_only_folders_of_trials_are_listed(tmp_path: Path) -> None:
@@ -24,6 +24,30 @@ def test_files_of_an_earlier_version_keep_their_names(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").touch()
     (tmp_path / "journal.json").touch()
     assert (folder.outbox.name, folder.outbox_state.name) == ("journal.jsonl", "journal.json")
+
+
+def test_only_files_of_a_limited_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("content")
+    assert read_file(path) == b"content"
+    with pytest.raises(ValueError, match="more than 6 bytes"):
+        read_file(path, 6)
+    os.truncate(path, 10**12)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (path, tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="it is no file"):
+            read_file(other)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "missing")
+
+
+def test_folder_whose_id_cannot_be_read_has_none(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.write_study_id("abc")
+    assert folder.study_id == "abc"
+    folder.study_id_file.unlink()
+    os.mkfifo(folder.study_id_file)
+    assert folder.study_id is None
 
 
 def test_failed_write_keeps_the_old_content(tmp_path: Path) -> None:

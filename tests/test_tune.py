@@ -729,6 +729,24 @@ def test_changed_config_of_a_paused_trial_is_written_again(
     assert [trial.state for trial in sandbox.trials("paused")] == [TrialState.COMPLETE]
 
 
+def test_files_that_somebody_has_put_in_the_folder_of_the_next_trial_are_not_used(sandbox: StudySandbox) -> None:
+    """The classes of the config would run, and a checkpoint would be resumed."""
+    assert sandbox.tune("planted", "--study.n_trials", "1", "--study.register", "false") == 0
+    first, second = (sandbox.folder / f"outputs/planted/trial_{number}" for number in (0, 1))
+    second.mkdir()
+    config = (first / "config.yaml").read_text(encoding="utf-8").replace("tests.foreign", "tests.no_such")
+    (second / "config.yaml").write_text(config, encoding="utf-8")
+    (second / "outcome.json").write_text('{"ending": "complete", "value": 0.999}')
+    for name in ("best.ckpt", "last.ckpt"):
+        (second / name).write_bytes((first / "best.ckpt").read_bytes())
+    assert sandbox.tune("planted", "--study.n_trials", "2", "--study.register", "false") == 0
+    assert "tests.no_such" not in (second / "config.yaml").read_text(encoding="utf-8")
+    trials = sandbox.trials("planted")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert sorted(trials[1].intermediate_values) == [0, 1, 2]
+    assert "starts from the first epoch" not in (second.parent / "study.log").read_text(encoding="utf-8")
+
+
 def test_fit_with_a_trial_config_reaches_the_same_metric(sandbox: StudySandbox) -> None:
     assert sandbox.tune("again", "--study.n_trials", "1", "--study.register", "false") == 0
     path = sandbox.folder / "outputs/again/trial_0/config.yaml"

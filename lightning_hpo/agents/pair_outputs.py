@@ -36,7 +36,13 @@ class PairOutputs:
     def load(cls, path: Path) -> "PairOutputs | None":
         """Read outputs; None if the file is missing or damaged."""
         found = read_arrays(path)
-        return None if found is None or found.keys() != {"keys", "log_odds"} else cls(**found)
+        if found is None or found.keys() != {"keys", "log_odds"}:
+            return None
+        keys, log_odds = found["keys"], found["log_odds"]
+        is_valid = (
+            keys.dtype == np.int64 and log_odds.dtype.kind == "f" and keys.shape == log_odds.shape == keys.shape[:1]
+        )
+        return cls(keys, log_odds) if is_valid else None
 
     def difference(self, other: "PairOutputs", *, is_16_bit: bool) -> str:
         """Return how other outputs differ by more than the precision explains, or an empty text.

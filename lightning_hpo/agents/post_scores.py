@@ -49,6 +49,8 @@ def _joint(sums: Sums) -> Sums:
 FORMULAS: Mapping[str, Callable[[Sums], Sums]] = {"macro_f1": _macro_f1, "mean": _mean, "joint": _joint}
 """Metric of sums [..., k], by name: `macro_f1` of true and false positives, false and true negatives; `mean` of a total
 and a count; `joint`, the mean of both, of the sums of the former and then of the latter."""
+_COLUMNS = {"macro_f1": 4, "mean": 2, "joint": 6}
+"""Number of sums k of each formula."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +139,22 @@ def read_post_scores(path: Path) -> dict[str, PostScores]:
     """Read what `write_post_scores` has written; nothing if the file is missing or damaged."""
     found = read_arrays(path) or {"names": np.array([])}
     try:
-        return {
+        scores = {
             str(name): PostScores(found[f"keys_{place}"], found[f"sums_{place}"], str(found[f"formula_{place}"]))
-            for place, name in enumerate(found["names"])
+            for place, name in enumerate(np.atleast_1d(found["names"]))
         }
     except KeyError:
         return {}
+    return scores if all(map(_is_valid, scores.values())) else {}
+
+
+def _is_valid(scores: PostScores) -> bool:
+    """Return whether the arrays of scores that were read from a file have their types and shapes."""
+    keys, sums = scores.keys, scores.sums
+    return (
+        keys.dtype == np.int64
+        and sums.dtype == np.float64
+        and keys.ndim == 1
+        and sums.shape == (len(keys), _COLUMNS.get(scores.formula))
+        and bool((keys[1:] > keys[:-1]).all() and np.isfinite(sums).all())
+    )

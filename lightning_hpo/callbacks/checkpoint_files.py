@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_hpo.exceptions import LightningHpoError
-from lightning_hpo.study_folder import make_folder, write_whole
+from lightning_hpo.study_folder import make_folder, open_without_wait, write_whole
 
 __all__ = ["durable_checkpoints", "is_whole", "load_weights"]
 
@@ -50,7 +50,7 @@ class _DurableCheckpointIO(TorchCheckpointIO):
 def is_whole(path: Path) -> bool:
     """Return whether the checksums of a checkpoint are right; `torch.load` does not compare them."""
     try:
-        with zipfile.ZipFile(path) as file:
+        with open(path, "rb", opener=open_without_wait) as content, zipfile.ZipFile(content) as file:
             return file.testzip() is None
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError):  # the last: an unknown compression method
         return False

@@ -13,6 +13,10 @@ from lightning_hpo.exceptions import InputError
 __all__ = ["as_yaml", "class_of", "flags", "instantiate", "read_yaml", "with_flags"]
 
 
+_LONGEST_FOR_C = 10_000
+"""Length of the longest text that libyaml parses. The resolved configs of the agents have a fourth of it."""
+
+
 def flags(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a config by flag, without the `init_args` of its file: `model.optim.lr`.
 
@@ -76,9 +80,18 @@ def instantiate(base: type, config: Namespace, flag: str) -> Any:
 
 
 def read_yaml(text: str) -> dict[str, Any]:
-    """Parse a config from YAML."""
-    # libyaml, which PyYAML's wheels contain, is ten times as fast as PyYAML's Python reader.
-    config: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """Parse a config from YAML.
+
+    Raises:
+        YAMLError: If it is not YAML, or has too many levels.
+    """
+    # libyaml, which PyYAML's wheels contain, is ten times as fast as PyYAML's Python reader. But a text of some 30,000
+    # brackets overflows its stack, which kills the process.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if len(text) <= _LONGEST_FOR_C else yaml.SafeLoader
+    try:
+        config: dict[str, Any] = yaml.load(text, loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("too many levels") from error
     return config
 
 

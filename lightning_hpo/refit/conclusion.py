@@ -22,6 +22,7 @@ from lightning_hpo.study.retention import CheckpointRetention
 from lightning_hpo.study.workers import ProcessExit, Workers
 from lightning_hpo.study_folder import TrialFolder, write_whole
 from lightning_hpo.tracking.tracker import Tracker
+from lightning_hpo.trial.config import check_config
 from lightning_hpo.trial.trainer import rebuild_trial
 
 __all__ = ["conclude"]
@@ -60,7 +61,7 @@ def _score_baselines(result: RefitResult, workers: Workers) -> None:
     folder = folder_of(result.study)
     if result.monitor != BASELINE_METRIC or folder.baselines.exists():
         return
-    trial = folder.trial(result.median_trial.number)
+    trial = _checked_folder(result)
     with waiting("scoring the baselines"):
         found = workers.call(_send_baselines, trial, log=trial.path / "baselines.log")
     if isinstance(found, ProcessExit | str):
@@ -84,8 +85,7 @@ def _send_baselines(folder: TrialFolder, pipe: Connection) -> None:
 
 def _score_test_split(result: RefitResult, workers: Workers) -> None:
     """Score the test split with the median trial."""
-    trial = result.median_trial
-    folder = folder_of(result.study).trial(trial.number)
+    trial, folder = result.median_trial, _checked_folder(result)
     with waiting("scoring the test split, once"):
         found = workers.call(_send_test_scores, folder, log=folder.path / "test.log")
     if isinstance(found, ProcessExit):
@@ -93,6 +93,13 @@ def _score_test_split(result: RefitResult, workers: Workers) -> None:
     if isinstance(found, str):
         raise LightningHpoError(f"trial {trial.number} cannot be scored on the test split: {found}")
     result.set_tested(trial, found)
+
+
+def _checked_folder(result: RefitResult) -> TrialFolder:
+    """Return the folder of the median trial, whose config is to run."""
+    folder = folder_of(result.study).trial(result.median_trial.number)
+    check_config(result.median_trial, folder)
+    return folder
 
 
 def _delete_weights(result: RefitResult, tracker: Tracker, keep: int | None) -> None:

@@ -11,6 +11,7 @@ from lightning_hpo.storage.attributes import StudyKey, TrialKey, run_tags
 from lightning_hpo.study.lines import listed
 from lightning_hpo.study.session import Session
 from lightning_hpo.study.workers import ProcessExit
+from lightning_hpo.study_folder import TrialFolder
 from lightning_hpo.tracking.entries import LogParams, StartRun
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.trial.config import config_digest, halve_batch, has_config, save_config
@@ -35,6 +36,8 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     outbox = session.outboxes.of(trial)
     if not outbox.begun:
         _start_run(session, trial, outbox)
+    if TrialKey.WORKER not in trial.user_attrs:
+        _remove_files(outbox.folder)
     digest = trial.user_attrs.get(TrialKey.CONFIG_DIGEST)
     if not has_config(outbox.folder, digest):
         if has_config(outbox.folder):
@@ -54,6 +57,15 @@ def launch(session: Session, trial: optuna.Trial) -> None:
     session.workers.start(trial, run_trial, task, log=outbox.folder.log)
     if session.stopping.requested:  # a signal arrived while the trial was starting
         session.workers.stop()
+
+
+def _remove_files(folder: TrialFolder) -> None:
+    """Remove what the folder of a trial that no process has trained yet has for a trial to start from.
+
+    It is from a study with another database, or somebody else has put it there to be run.
+    """
+    for path in (folder.config, folder.outcome, folder.best, *folder.resume_files):
+        path.unlink(missing_ok=True)
 
 
 def _store_digest(trial: optuna.Trial, outbox: Outbox) -> None:
@@ -106,9 +118,12 @@ def halve_after_out_of_memory(session: Session, trial: optuna.Trial, outcome: Ou
         return None
     if not session.spec.settings.halve_on_oom:
         return None
-    smaller = halve_batch(session.outboxes.of(trial), in_validation=outcome.in_validation)
+    outbox = session.outboxes.of(trial)
+    if not has_config(outbox.folder, trial.user_attrs.get(TrialKey.CONFIG_DIGEST)):  # changed while the trial ran
+        return None
+    smaller = halve_batch(outbox, in_validation=outcome.in_validation)
     if smaller is None:
         return None
-    _store_digest(trial, session.outboxes.of(trial))
+    _store_digest(trial, outbox)
     trial.set_user_attr(TrialKey.HALVINGS, trial.user_attrs.get(TrialKey.HALVINGS, 0) + 1)
     return Notice(f"is out of memory: restarting with {smaller}")

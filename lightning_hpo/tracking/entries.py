@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lightning_hpo.study_folder import TrialFolder, make_folder, sync_folder, write_whole
+from lightning_hpo.study_folder import TrialFolder, make_folder, read_file, sync_folder, write_whole
 
 __all__ = [
     "ENTRY_NAMES",
@@ -120,8 +120,8 @@ class EntryFile:
     @property
     def _content(self) -> bytes:
         try:
-            return self.path.read_bytes()
-        except FileNotFoundError:  # also if another thread removes what has been sent
+            return read_file(self.path)
+        except (FileNotFoundError, ValueError):  # the former also if another thread removes what has been sent
             return b""
 
     def read(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
@@ -153,10 +153,10 @@ class EntryFile:
         If a power cut has damaged it, everything is sent again, which changes nothing. The run may exist.
         """
         try:
-            state = json.loads(self._state.read_bytes())
+            state = json.loads(read_file(self._state))
         except FileNotFoundError:
             return {}
-        except (IsADirectoryError, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             return dict(_DAMAGED)
         return state if _is_state(state) else dict(_DAMAGED)
 

@@ -12,7 +12,7 @@ from lightning_hpo.config.agent_cli import resolve
 from lightning_hpo.config.flags import as_yaml, flags, read_yaml
 from lightning_hpo.exceptions import InputError
 from lightning_hpo.storage.attributes import StudyKey, TrialKey, folder_of, run_id_of
-from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.study_folder import TrialFolder, read_file, write_whole
 from lightning_hpo.tracking.entries import LogConfig
 from lightning_hpo.tracking.outbox import Outbox
 from lightning_hpo.tracking.tracker import AWAY, Tracker
@@ -26,6 +26,10 @@ __all__ = [
     "restore_config",
     "save_config",
 ]
+
+
+_MOST_BYTES = 2**20
+"""Size of the largest config that is read: longer files would take minutes to parse."""
 
 
 def save_config(outbox: Outbox, config: dict[str, Any]) -> None:
@@ -43,11 +47,17 @@ def has_config(folder: TrialFolder, digest: str | None = None) -> bool:
         digest: Digest of the config in Optuna's database; None if it has none, such as for a trial of version 0.1.0.
     """
     try:
-        text = folder.config.read_text(encoding="utf-8")
-        if digest is not None:  # nothing of another file is read
-            return config_digest(text) == digest
+        text = read_file(folder.config, _MOST_BYTES).decode()
+    except (OSError, ValueError):
+        return False
+    # With a digest, nothing of another file is parsed.
+    return _is_config(text) if digest is None else config_digest(text) == digest
+
+
+def _is_config(text: str) -> bool:
+    try:
         return isinstance(read_yaml(text), dict)
-    except (FileNotFoundError, IsADirectoryError, ValueError, YAMLError):
+    except YAMLError:
         return False
 
 
@@ -85,6 +95,8 @@ def logged_config(study: optuna.Study, trial: FrozenTrial, tracker: Tracker) -> 
             f"{path}: no such file, and the copy in MLflow run {run_id} is not the config that the trial was trained "
             "with; restore the file from a backup"
         )
+    if not _is_config(text):
+        raise InputError(f"{path}: no such file, and the copy in MLflow run {run_id} is not a config")
     return text
 
 

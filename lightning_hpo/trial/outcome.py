@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from lightning_hpo.study_folder import TrialFolder, write_whole
+from lightning_hpo.study_folder import TrialFolder, read_file, write_whole
 from lightning_hpo.tracking.entries import has_valid_fields
 
 __all__ = ["RUN_STATUS", "Outcome", "OutcomeKind", "load_outcome", "save_outcome"]
@@ -91,10 +91,10 @@ def load_outcome(folder: TrialFolder) -> Outcome | None:
     A file that is damaged, or holds values of other types, counts as none.
     """
     try:
-        fields: dict[str, Any] = json.loads(folder.outcome.read_bytes())
+        fields: dict[str, Any] = json.loads(read_file(folder.outcome))
         kinds = {kind.value: kind for kind in OutcomeKind}
         outcome = Outcome(kinds[fields.pop("ending")], **fields)
-    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
         return None
     numbers = (outcome.value, outcome.epoch, outcome.runtime_s)
     is_valid = has_valid_fields(outcome) and all(math.isfinite(number or 0) for number in numbers)

@@ -1,10 +1,29 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from lightning_hpo.agents.arrays import read_arrays, write_arrays
 from lightning_hpo.agents.pair_outputs import PairOutputs
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"keys": np.arange(3.0)}, {"keys": np.arange(2)}, {"keys": np.array(3)}, {"log_odds": np.array(["a"] * 3)}),
+        *({"log_odds": np.zeros((3, 1), np.float32)}, {"other": np.zeros(3)}),
+    ],
+)
+def test_file_with_other_types_and_shapes_counts_as_damaged(tmp_path: Path, changed: dict[str, Any]) -> None:
+    path = tmp_path / "outputs.npz"
+    _outputs([0.0, 1.0, 2.0]).save(path)
+    found = read_arrays(path)
+    assert found is not None
+    assert PairOutputs.load(path) is not None
+    write_arrays(path, found | changed)
+    assert PairOutputs.load(path) is None
 
 
 def _outputs(log_odds: object) -> PairOutputs:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import multiclass_f1_score
 
+from lightning_hpo.agents.arrays import read_arrays, write_arrays
 from lightning_hpo.agents.post_scores import PostScores, read_post_scores, score_of, text_keys, write_post_scores
 
 
@@ -50,6 +52,24 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         assert read_post_scores(path) == {}
     assert read_post_scores(tmp_path / "missing") == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "value"),
+    [
+        *(("sums_0", [[1, 0, 0, 0]]), ("sums_0", [[np.nan, 0.0, 0.0, 0.0]]), ("sums_0", [[1.0, 0.0]]), ("sums_0", [])),
+        *(("sums_0", [["a", "b", "c", "d"]]), ("keys_0", [0.5]), ("keys_0", [3, 2]), ("keys_0", 3)),
+        *(("formula_0", "other"), ("formula_0", [1]), ("names", ["a", "b"])),
+    ],
+)
+def test_file_with_other_types_and_shapes_counts_as_damaged(tmp_path: Path, changed: str, value: Any) -> None:
+    path = tmp_path / "scores.npz"
+    write_post_scores(path, {"a": PostScores.of_labels([1], [True], [False])})
+    found = read_arrays(path)
+    assert found is not None
+    assert read_post_scores(path).keys() == {"a"}
+    write_arrays(path, found | {changed: np.array(value)})
+    assert read_post_scores(path) == {}
 
 
 def test_keys_are_the_same_in_every_process() -> None:

@@ -1,5 +1,8 @@
 from typing import Any
 
+import pytest
+from yaml import YAMLError
+
 from lightning_hpo.config.flags import as_yaml, class_of, flags, read_yaml, with_flags
 from tests.foreign import ForeignModule
 
@@ -22,6 +25,13 @@ def test_flags_are_named_as_on_the_command_line() -> None:
 def test_yaml_keeps_the_order_of_keys_and_non_ascii_letters() -> None:
     assert as_yaml({"b": 1, "a": "é"}) == "b: 1\na: é\n"
     assert list(read_yaml("b: 1\na: é\n").items()) == [("b", 1), ("a", "é")]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 50_000, "- " * 50_000, "[" * 9_999])
+def test_config_of_many_levels_is_an_error(text: str) -> None:
+    """libyaml overflows its stack."""
+    with pytest.raises(YAMLError):
+        read_yaml(text)
 
 
 def test_class_of_imports_the_class_of_a_section(foreign_config: dict[str, Any]) -> None:

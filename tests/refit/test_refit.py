@@ -162,6 +162,15 @@ def test_refit_reports_failed_seeds_and_a_missing_test_step(
     assert "trial 0 failed with seed 19 (val_loss is nan at epoch 0)" in capsys.readouterr().out
 
 
+def test_changed_config_of_a_seed_is_not_run_to_score_the_test_split(sandbox: StudySandbox, capsys: Captured) -> None:
+    _search(sandbox, "first", "--study.n_trials", "1", config={})
+    assert _refit(sandbox, "first", "--trials", "1", "--seeds", "1", "--no-test") == 0
+    path = sandbox.folder / "outputs/first-refit/trial_0/config.yaml"
+    path.write_text(path.read_text().replace("tests.foreign", "tests.no_such"))
+    assert _refit(sandbox, "first", "--trials", "1", "--seeds", "1") == 2
+    assert f"error: {path}: it is not the config that trial 0 was trained with" in capsys.readouterr().err
+
+
 def test_refit_of_another_study_of_the_name_is_refused(sandbox: StudySandbox, capsys: Captured) -> None:
     _search(sandbox, "first", "--study.n_trials", "1", "--trainer.max_epochs", "1")
     _search(sandbox, "first-refit", "--study.n_trials", "1", "--trainer.max_epochs", "1")

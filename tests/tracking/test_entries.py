@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_damaged_line_at_the_end_counts_as_not_written(file: EntryFile, damage: 
         assert [entry for entry, _ in file.read()] == ENTRIES[:1]
     file.append(ENTRIES[5])
     assert [entry for entry, _ in file.read()] == [ENTRIES[0], ENTRIES[5]]
+
+
+def test_pipes_in_place_of_the_files_count_as_damaged(tmp_path: Path) -> None:
+    file = EntryFile(TrialFolder(tmp_path))
+    os.mkfifo(TrialFolder(tmp_path).outbox)
+    os.mkfifo(TrialFolder(tmp_path).outbox_state)
+    assert list(file.read()) == []
+    assert file.read_state() == {"starting": True}
 
 
 def test_values_that_are_no_numbers_and_tags_that_are_numbers_are_kept(file: EntryFile) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,27 @@ def test_config_that_was_changed_in_mlflow_is_not_restored(
     assert not (tmp_path / "outputs" / "first").exists()
 
 
-@pytest.mark.parametrize("damage", ["", "\0" * 20, "text", "- 1", "a: [", None])
+def test_copy_in_mlflow_that_is_no_config_is_refused(
+    study: optuna.Study, tracker: Tracker, run_id: str, tmp_path: Path
+) -> None:
+    """Version 0.1.0 has stored no digest."""
+    study.set_user_attr(StudyKey.OUTDIR, str(tmp_path / "outputs" / "first"))
+    tracker.log_config(run_id, {}, "- model\n")
+    trial = study.ask()
+    trial.set_user_attr(TrialKey.RUN_ID, run_id)
+    study.tell(trial, 0.5)
+    with pytest.raises(InputError, match="is not a config"):
+        logged_config(study, study.trials[0], tracker)
+
+
+def test_pipe_in_place_of_a_config_counts_as_missing(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    os.mkfifo(folder.config)
+    assert not has_config(folder)
+    assert not has_config(folder, config_digest(""))
+
+
+@pytest.mark.parametrize("damage", ["", "\0" * 20, "text", "- 1", "a: [", "[" * 100_000, " " * 2_000_000, None])
 def test_damaged_config_counts_as_missing(tmp_path: Path, damage: str | None) -> None:
     folder = TrialFolder(tmp_path)
     folder.config.write_text("model: {}\n")

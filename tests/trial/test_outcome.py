@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,8 +40,9 @@ def test_damaged_outcome_counts_as_none(tmp_path: Path, damage: str) -> None:
     assert load_outcome(TrialFolder(tmp_path)) is None
 
 
-def test_folder_in_place_of_an_outcome_counts_as_none(tmp_path: Path) -> None:
-    TrialFolder(tmp_path).outcome.mkdir()
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path)])
+def test_what_is_no_file_in_place_of_an_outcome_counts_as_none(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(TrialFolder(tmp_path).outcome)
     assert load_outcome(TrialFolder(tmp_path)) is None
 
 
