@@ -45,6 +45,8 @@ class Stage:
     folder: Path
     liar: LyingServer
     store: Path
+    model: Path
+    """Files of the registered model in the store."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         sandbox = StudySandbox(folder)
         sandbox.tracking_uri = liar.uri
         assert sandbox.tune("first", "--study.n_trials", "2", config=_CONFIG) == 0
-        yield Stage(folder, liar, server / "artifacts")
+        store = server / "artifacts"
+        [model] = [each.parent for each in store.rglob("MLmodel") if "models" in each.parts]
+        yield Stage(folder, liar, store, model)
 
 
 class Victim:
@@ -501,7 +505,7 @@ def _plant_program(program: Path, marker: Path) -> None:
 @pytest.fixture
 def model(stage: Stage) -> Iterator[Path]:
     """Files of the registered model in the store, which are as before at the end."""
-    [path] = [each.parent for each in stage.store.rglob("MLmodel") if "models" in each.parts]
+    path = stage.model
     kept = path.with_name("kept")
     shutil.copytree(path, kept)
     yield path
